@@ -1,0 +1,1 @@
+"""Prefect flows: composition only, one flow per stage, each runnable alone."""

@@ -1,0 +1,20 @@
+"""softalign: post-trains text-to-image diffusion models for text alignment, without rewards, as an operation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softalign.consumer import AdapterHandle, load_soft_tokens
+
+__version__ = "0.1.0"
+__all__ = ["AdapterHandle", "__version__", "load_soft_tokens"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the consumer's names on first use: ``import softalign`` alone loads no torch."""
+    if name in {"AdapterHandle", "load_soft_tokens"}:
+        from softalign import consumer
+
+        return getattr(consumer, name)
+    raise AttributeError(f"module 'softalign' has no attribute {name!r}")

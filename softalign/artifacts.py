@@ -1,0 +1,254 @@
+"""The records passed between stages: frozen, small, content-addressed; together they are the lineage.
+
+A record's ``digest`` is the sha256 of its canonical JSON without ``uri`` (a place is not content), and ``parents``
+name the records it was made from. ``stage_key`` says what was asked for: stage, configuration, parents and library
+version; it is known before the work is done, which is how a rerun finds out that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from softalign.errors import IntegrityError
+
+MAX_RECORD_BYTES = 4096
+"""Records travel through orchestration databases; bulk belongs into files beside them."""
+
+Stage = Literal["curate", "encode", "train", "evaluate", "compare", "register"]
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return JSON with sorted keys and no white space, the form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 hex digest of a JSON value's canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def stage_key(stage: Stage, config_digest: str, parents: tuple[str, ...], library_version: str) -> str:
+    """Return the key a stage's output is stored under: same key, same request."""
+    return digest_of([stage, config_digest, list(parents), library_version])
+
+
+class Frozen(BaseModel):
+    """Base of records and configurations: immutable, and a field nobody declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FileEntry(Frozen):
+    """One file of a published prefix, as listed in its ``files.json``."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class ReasonCount(Frozen):
+    """How many samples one filter rejected."""
+
+    reason: str
+    count: int
+
+
+class TagScore(Frozen):
+    """GenEval score of one tag: the share of correct images, with a bootstrap interval over prompts (ratios 0..1)."""
+
+    tag: str
+    score: float
+    ci_low: float
+    ci_high: float
+    num_images: int
+    num_correct: int
+
+
+class TagDifference(Frozen):
+    """Paired difference (candidate - reference) of one tag or of ``overall``, with a bootstrap interval over prompts."""
+
+    tag: str
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
+class Record(Frozen):
+    """What every stage hands to the next.
+
+    Attributes:
+        stage_key: what was asked for (see ``stage_key``).
+        parents: digests of the records this one was made from.
+        files_digest: sha256 of the canonical JSON of the published prefix's file list.
+        uri: where the prefix lies; not part of the digest.
+    """
+
+    stage: ClassVar[Stage]
+    filename: ClassVar[str]
+
+    schema_version: Literal[1] = 1
+    stage_key: str
+    parents: tuple[str, ...] = ()
+    files_digest: str = ""
+    uri: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The sha256 hex digest of the content."""
+        return digest_of(self.model_dump(mode="json", exclude={"uri"}))
+
+    def to_json(self) -> bytes:
+        """Return the stored form, the digest included.
+
+        Raises:
+            IntegrityError: the record is larger than MAX_RECORD_BYTES.
+        """
+        payload = {"digest": self.digest, **self.model_dump(mode="json", exclude={"uri"})}
+        data = json.dumps(payload, indent=1).encode() + b"\n"
+        if len(data) > MAX_RECORD_BYTES:
+            raise IntegrityError(
+                f"The {type(self).__name__} record is too large.",
+                expected=f"at most {MAX_RECORD_BYTES} bytes",
+                found=f"{len(data)} bytes",
+                fix="keep lists in a file of the stage and its digest in the record",
+            )
+        return data
+
+    @classmethod
+    def from_json(cls, data: bytes, uri: str) -> Self:
+        """Read a stored record and check its digest.
+
+        Raises:
+            IntegrityError: not a record of this type and schema version, or its content is not what its digest says.
+        """
+        try:
+            payload = json.loads(data)
+            stored_digest = payload.pop("digest")
+            record = cls.model_validate({**payload, "uri": uri})
+        except (ValueError, KeyError, AttributeError, ValidationError) as error:
+            raise IntegrityError(
+                f"{cls.filename} is not a {cls.__name__} of schema version 1.",
+                found=str(error).splitlines()[0],
+                where=f"{uri}/{cls.filename}",
+                fix="it was written by another version or damaged; remove this prefix and rerun the stage",
+            ) from error
+        if record.digest != stored_digest:
+            raise IntegrityError(
+                f"{cls.filename} was changed after it was written.",
+                expected=f"digest {stored_digest}",
+                found=f"digest {record.digest}",
+                where=f"{uri}/{cls.filename}",
+                fix="restore the file, or remove this prefix and rerun the stage",
+            )
+        return record
+
+
+class DatasetManifest(Record):
+    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each."""
+
+    stage: ClassVar[Stage] = "curate"
+    filename: ClassVar[str] = "manifest.json"
+
+    name: str
+    num_samples: int
+    num_captions: int
+    num_val_samples: int
+    num_shards: int
+    total_bytes: int
+    num_seen: int
+    rejected: tuple[ReasonCount, ...] = ()
+
+
+class EncodedManifest(Record):
+    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone."""
+
+    stage: ClassVar[Stage] = "encode"
+    filename: ClassVar[str] = "manifest.json"
+
+    name: str
+    backbone_digest: str
+    vae_digest: str
+    text_encoder_digest: str
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+    num_samples: int
+    num_val_samples: int
+    num_latents: int
+    num_texts: int
+    total_bytes: int
+
+
+class Adapter(Record):
+    """Trained soft tokens: ``soft_tokens.safetensors``, ``adapter_config.json``, ``README.md``, ``metrics.jsonl``.
+
+    The step-0 adapter lies in ``initial/``: the untrained arm of every evaluation.
+    """
+
+    stage: ClassVar[Stage] = "train"
+    filename: ClassVar[str] = "adapter.json"
+
+    name: str
+    base_model: str
+    base_model_revision: str
+    backbone_digest: str
+    family: str
+    objective: str
+    num_parameters: int
+    num_steps: int
+    samples_seen: int
+    weights_sha256: str
+    dataset_digest: str
+
+
+class EvalReport(Record):
+    """Scores of one arm: images in GenEval layout, ``results.jsonl``."""
+
+    stage: ClassVar[Stage] = "evaluate"
+    filename: ClassVar[str] = "report.json"
+
+    arm: Literal["base", "untrained", "adapter"]
+    suite: str
+    adapter_digest: str
+    overall_score: float
+    overall_ci_low: float
+    overall_ci_high: float
+    tags: tuple[TagScore, ...]
+    num_images: int
+    num_prompts: int
+    num_prompts_any_correct: int
+    guidance_scale: float
+
+
+class ComparisonReport(Record):
+    """The arms of one evaluation side by side, paired by prompt and image: ``comparison.json``, ``report.html``."""
+
+    stage: ClassVar[Stage] = "compare"
+    filename: ClassVar[str] = "comparison.json"
+
+    suite: str
+    overall_base: float
+    overall_untrained: float
+    overall_adapter: float
+    adapter_vs_base: tuple[TagDifference, ...]
+    adapter_vs_untrained: tuple[TagDifference, ...]
+    num_images_per_arm: int
+
+
+class ModelVersion(Record):
+    """One registered version: ``version.json`` holds what was decided and why."""
+
+    stage: ClassVar[Stage] = "register"
+    filename: ClassVar[str] = "version.json"
+
+    name: str
+    version: int
+    alias: Literal["champion", "challenger"]
+    is_promoted: bool
+    reason: str
+    run_id: str
+    tracking_uri: str
+    weights_sha256: str

@@ -1,0 +1,1 @@
+"""Backbones: frozen denoisers with the places where soft tokens enter."""

@@ -1,0 +1,300 @@
+"""Configuration: one frozen pydantic model per stage, and the Recipe that holds them.
+
+A stage's ``digest`` covers every field of its model, so a changed field is a changed request. Fields that only say how
+fast something runs live in ``Runtime`` and are in no digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from softalign.artifacts import Frozen, digest_of
+from softalign.errors import ConfigError
+
+Family = Literal["sd15", "sd21"]
+"""U-Nets with one text encoder: ``sd15`` predicts epsilon, ``sd21`` predicts velocity."""
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class StageConfig(Frozen):
+    """Base of the models whose every field is part of the request."""
+
+    @property
+    def digest(self) -> str:
+        """The sha256 hex digest of all fields."""
+        return digest_of([type(self).__name__, self.model_dump(mode="json")])
+
+
+class ShapesSource(Frozen):
+    """Scenes of the embedded world, rendered to PNG files with a captions table, then read like any other source."""
+
+    type: Literal["shapes"] = "shapes"
+    num_scenes: Count = 1200
+    captions_per_scene: Count = 2
+    incomplete_share: Ratio = 0.1
+    wrong_share: Ratio = 0.05
+    table: Literal["coco", "parquet"] = "coco"
+    seed: int = 0
+
+
+class CocoSource(Frozen):
+    """A COCO captions file (``images``, ``annotations``) and its image folder."""
+
+    type: Literal["coco"] = "coco"
+    annotations_uri: str
+    images_uri: str
+
+
+class ParquetSource(Frozen):
+    """A Parquet table, one row per caption: an image path relative to ``images_uri``, and the caption."""
+
+    type: Literal["parquet"] = "parquet"
+    table_uri: str
+    images_uri: str
+    image_column: str = "file_name"
+    caption_column: str = "caption"
+
+
+Source = Annotated[ShapesSource | CocoSource | ParquetSource, Field(discriminator="type")]
+
+
+class FilterConfig(Frozen):
+    """What a sample must fulfil; every rejection is counted under the filter's name."""
+
+    min_side_px: Count = 32
+    max_aspect_ratio: Annotated[float, Field(ge=1.0)] = 3.0
+    min_caption_chars: Count = 3
+    max_caption_chars: Count = 1000
+    drop_exact_duplicates: bool = True
+    max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
+        2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
+    )
+
+
+class CurationConfig(StageConfig):
+    """Sources -> filters -> shards."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    filters: FilterConfig = FilterConfig()
+    val_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    samples_per_shard: Count = 512
+
+
+class BackboneConfig(StageConfig):
+    """The frozen model: ``shapes`` (embedded), a local folder in diffusers layout, or a hub id with its revision."""
+
+    family: Family = "sd15"
+    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    revision: str | None = None
+    resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] = 512
+
+
+class SoftTokensConfig(Frozen):
+    """The adapter's shape and place (METHOD: AGSM and SoftREPA, arXiv 2605.30038 and 2503.08250)."""
+
+    num_soft_tokens: Count = 4
+    blocks: Annotated[tuple[Literal["down", "mid", "up"], ...], Field(min_length=1)] = ("down", "mid")
+    position: Literal["after_bos"] = "after_bos"
+    num_timestep_bins: Annotated[int, Field(ge=1, le=1000)] = 100
+    init: Literal["bos", "normal"] = "bos"
+    init_std: Positive = 0.02
+
+
+class ObjectiveConfig(Frozen):
+    """The loss on the pair grid. Fields of another objective than the chosen one must stay unset."""
+
+    name: Literal["agsm", "softrepa", "score_matching"] = "agsm"
+    weights: Literal["plackett_luce", "bradley_terry"] | None = None
+    banks: Literal["dual", "shared"] | None = None
+    gamma_positive: Annotated[float, Field(ge=0.0)] | None = None
+    gamma_negative: Annotated[float, Field(ge=0.0)] | None = None
+    temperature: Positive | None = Field(None, description="tau of agsm (0.1) or of softrepa (0.07)")
+    reward_reduction: Literal["mean", "sum"] | None = None
+    logit_scale: Positive | None = Field(None, description="softrepa: the factor before exp (4)")
+    denoising_weight: Annotated[float, Field(ge=0.0)] | None = Field(None, description="softrepa: dweight (10)")
+
+    @model_validator(mode="after")
+    def _fill_defaults(self) -> Self:
+        defaults: dict[str, dict[str, Any]] = {
+            "agsm": {
+                "weights": "plackett_luce",
+                "banks": "dual",
+                "gamma_positive": 1.0,
+                "gamma_negative": 1.0,
+                "temperature": 0.1,
+                "reward_reduction": "mean",
+            },
+            "softrepa": {"temperature": 0.07, "logit_scale": 4.0, "denoising_weight": 10.0},
+            "score_matching": {},
+        }
+        own = defaults[self.name]
+        for field in type(self).model_fields:
+            if field == "name":
+                continue
+            if field in own:
+                if getattr(self, field) is None:
+                    object.__setattr__(self, field, own[field])
+            elif getattr(self, field) is not None:
+                raise ValueError(f"{field} has no effect with the objective {self.name!r}; remove it")
+        return self
+
+
+class OptimizerConfig(Frozen):
+    """AdamW on the soft tokens and the timestep table."""
+
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    max_grad_norm: Positive = 1.0
+    num_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class TrainConfig(StageConfig):
+    """One training run of the soft tokens: B images and their B captions make a grid of B x B pairs per step."""
+
+    soft_tokens: SoftTokensConfig = SoftTokensConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    num_steps: Count = 1000
+    batch_size: Annotated[int, Field(ge=2)] = Field(4, description="images per step")
+    noise_sharing: Literal["paper", "per_image"] = Field(
+        "paper", description="paper: one timestep and noise for the whole batch; per_image: each image its own"
+    )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
+    seed: int = 0
+
+
+class EvalConfig(StageConfig):
+    """GenEval-style evaluation: same prompts, noise and scorer for base, untrained tokens and adapter."""
+
+    suite: Literal["shapes", "geneval"] = "geneval"
+    images_per_prompt: Count = 4
+    num_inference_steps: Count = 30
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 7.0
+    scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
+    use_ema: bool = False
+    seed: int = 0
+    num_bootstrap: Annotated[int, Field(ge=100)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+
+class PromotionPolicy(Frozen):
+    """When a candidate becomes champion; differences are paired by prompt and image, in score points (ratios)."""
+
+    min_overall_gain: float = Field(0.0, description="the candidate's overall gain over the base must be at least this")
+    is_gain_significant: bool = Field(True, description="the gain's interval must exclude 0")
+    max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(0.05, description="no tag may fall by more than this")
+    must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
+
+
+class RegisterConfig(StageConfig):
+    """Where and under which name the adapter is registered, and the promotion gate."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    experiment: str = "softalign"
+    policy: PromotionPolicy = PromotionPolicy()
+
+
+class Runtime(Frozen):
+    """How the work is run. Nothing here changes a result, so nothing here is part of a digest."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    micro_batch_size: Count | None = Field(None, description="pair rows per denoiser call; unset: the whole grid")
+    generation_batch_size: Count = 16
+    num_workers: Annotated[int, Field(ge=1)] = 2
+    checkpoint_every_steps: Count = 50
+    keep_checkpoints: Count = 2
+    stall_timeout_s: Positive = 600.0
+    tracking_uri: str | None = Field(None, description="MLflow server; unset: sqlite in the store, or MLFLOW_TRACKING_URI")
+
+
+class Recipe(Frozen):
+    """A whole chain, from sources to a registered adapter."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    curation: CurationConfig
+    backbone: BackboneConfig = BackboneConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvalConfig = EvalConfig()
+    register_: RegisterConfig = Field(alias="register")
+    runtime: Runtime = Runtime()
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that come with the package."""
+    folder = resources.files("softalign") / "recipes"
+    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of that name or YAML file, with ``section.field=value`` overrides applied.
+
+    Args:
+        name_or_path: a name from ``recipe_names()`` or the path of a YAML file.
+        overrides: values are read as YAML, so ``train.num_steps=10`` is a number.
+
+    Raises:
+        ConfigError: no such recipe, not YAML, an unknown field, or a value out of range; all of them are listed.
+    """
+    text, where = _recipe_text(name_or_path)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError("The recipe is not valid YAML.", found=str(error), where=where) from error
+    if not isinstance(data, dict):
+        raise ConfigError("The recipe is not a mapping of sections.", found=type(data).__name__, where=where)
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "\n".join(
+            f"    {'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            + ("" if item["type"] == "missing" else f" (found {item['input']!r})"[:200])
+            for item in error.errors()
+        )
+        raise ConfigError(
+            f"The recipe has {error.error_count()} problem(s):\n{problems}",
+            where=where,
+            fix="correct these fields; `softalign plan RECIPE` checks a recipe without running it",
+        ) from error
+
+
+def _recipe_text(name_or_path: str) -> tuple[str, str]:
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError("There is no such recipe file.", where=str(path), fix="check the path")
+        return path.read_text(encoding="utf-8"), str(path)
+    if name_or_path not in recipe_names():
+        raise ConfigError(
+            f"There is no recipe named {name_or_path!r}.",
+            expected=f"one of {', '.join(recipe_names())}, or the path of a .yaml file",
+            found=name_or_path,
+        )
+    resource = resources.files("softalign") / "recipes" / f"{name_or_path}.yaml"
+    return resource.read_text(encoding="utf-8"), f"recipe {name_or_path}"
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    *sections, field = dotted.strip().split(".")
+    if not separator or not field or not all(sections):
+        raise ConfigError("An override is malformed.", expected="section.field=value", found=override)
+    target = data
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError("An override reaches into a value.", expected="a section", found=section, where=override)
+    target[field] = yaml.safe_load(value)

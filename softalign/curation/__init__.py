@@ -1,0 +1,1 @@
+"""Image and caption curation: sources, filters, deduplication, WebDataset shards."""

@@ -1,0 +1,74 @@
+"""The SoftAlignError family: every error says what was expected, what was found, where, and what to do."""
+
+from __future__ import annotations
+
+
+class SoftAlignError(Exception):
+    """Base of all errors this library raises on purpose.
+
+    Args:
+        what: one sentence: what went wrong.
+        expected: what would have been right.
+        found: what was there instead.
+        where: the URI, key, field or step.
+        fix: what the reader can do about it.
+    """
+
+    exit_code = 1
+    """Exit code of the command line for this error (2: bad usage or configuration, 75: preempted)."""
+    is_retriable = False
+    """True where the same call may succeed later (a network fault), so that a task's retry is worth its time."""
+
+    def __init__(self, what: str, *, expected: str = "", found: str = "", where: str = "", fix: str = "") -> None:
+        self.what, self.expected, self.found, self.where, self.fix = what, expected, found, where, fix
+        details = (("expected", expected), ("found", found), ("where", where), ("to do", fix))
+        super().__init__("\n".join([what, *(f"  {name}: {text}" for name, text in details if text)]))
+
+
+class ConfigError(SoftAlignError):
+    """A recipe, an option or a combination of them that cannot work; found before anything ran."""
+
+    exit_code = 2
+
+
+class MissingInputError(SoftAlignError):
+    """Something a stage reads is not there: an earlier stage, a store, a file, a registered version."""
+
+
+class DataError(SoftAlignError):
+    """Data that was read but cannot be used."""
+
+
+class IntegrityError(SoftAlignError):
+    """Stored bytes are not the bytes that were recorded, or other content holds the same place."""
+
+
+class CompatibilityError(SoftAlignError):
+    """Two good artifacts that do not belong together, such as an adapter of another base model."""
+
+
+class TrainingError(SoftAlignError):
+    """Training cannot go on (non-finite losses, no usable pairs)."""
+
+
+class WorkerDiedError(SoftAlignError):
+    """A supervised child process died or hung; carries its last lines."""
+
+    is_retriable = True
+
+
+class StorageUnavailableError(SoftAlignError):
+    """A store or registry did not answer; retrying later may help."""
+
+    is_retriable = True
+
+
+class RegistryError(SoftAlignError):
+    """The model registry refused or does not know what was asked for."""
+
+
+class PreemptedError(SoftAlignError):
+    """Stopped on request after a checkpoint was written; running again continues there."""
+
+    exit_code = 75
+    is_retriable = True

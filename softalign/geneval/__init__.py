@@ -1,0 +1,1 @@
+"""GenEval: prompts, detections, scoring, paired comparison and the report."""
