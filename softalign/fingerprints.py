@@ -1,0 +1,58 @@
+"""What lies outside the store and may change there: sources and base models, as short digests of their content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from softalign.artifacts import digest_of
+from softalign.config import BackboneConfig, CocoSource, ShapesSource, Source
+from softalign.storage import open_filesystem, read_bytes, sha256_of_file
+
+WHOLE_FILE_BYTES = 64 << 20
+"""Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
+
+
+def source_fingerprint(source: Source) -> str:
+    """Return a digest of a source's present content: its captions table, and its images' names and sizes.
+
+    Raises:
+        MissingInputError: the captions table is not there.
+    """
+    if isinstance(source, ShapesSource):
+        return ""
+    table_uri = source.annotations_uri if isinstance(source, CocoSource) else source.table_uri
+    table = hashlib.sha256(read_bytes(table_uri)).hexdigest()
+    filesystem, path = open_filesystem(source.images_uri)
+    found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    images = sorted((name.removeprefix(path), entry.get("size")) for name, entry in found.items())
+    return digest_of([table, images])
+
+
+def model_folder(backbone: BackboneConfig) -> Path | None:
+    """Return the local folder of a backbone's model, or None for a hub id."""
+    if backbone.model == "shapes":
+        from softalign.shapes import weights_path
+
+        return weights_path()
+    folder = Path(backbone.model)
+    return folder if folder.is_dir() else None
+
+
+def model_fingerprint(backbone: BackboneConfig) -> str:
+    """Return a digest of a local model folder's content; of a hub model, its id and revision are all there is."""
+    folder = model_folder(backbone)
+    if folder is None:
+        return digest_of([backbone.model, backbone.revision])
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return digest_of([[path.relative_to(folder).as_posix(), _file_fingerprint(path)] for path in files])
+
+
+def _file_fingerprint(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= WHOLE_FILE_BYTES:
+        return sha256_of_file(path)
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+        file.seek(-(1 << 20), 2)
+        return hashlib.sha256(size.to_bytes(8, "big") + head + file.read()).hexdigest()

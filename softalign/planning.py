@@ -1,0 +1,181 @@
+"""What a recipe would run in a store, and why: nothing is computed, nothing is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    Frozen,
+    ModelVersion,
+    Record,
+)
+from softalign.config import BackboneConfig, CocoSource, Recipe, ShapesSource, Source
+from softalign.fingerprints import model_folder
+from softalign.stages import (
+    ARMS,
+    compare_key,
+    curate_key,
+    encode_key,
+    evaluate_key,
+    register_key,
+    train_key,
+)
+from softalign.storage import Store, open_filesystem, read_bytes
+
+FLOAT_BYTES = 4
+HUB_WIDTHS = {"sd15": 768, "sd21": 1024}
+"""Widths of the text encoders of Stable Diffusion 1.x and 2.x (their published configurations)."""
+HUB_TEXT_LENGTH = 77
+"""Tokens of CLIP's text sequence."""
+SHAPES_PNG_BYTES = 700
+"""Mean size of a rendered scene's PNG (measured: 200 scenes)."""
+GENERATED_BYTES_PER_PIXEL = 2
+"""Typical PNG size of a generated photograph (assumption; for planning only)."""
+
+
+class PlannedStage(Frozen):
+    """One stage of a plan.
+
+    Attributes:
+        state: ``done`` (published, will be reused), ``run`` (all inputs are there), ``wait`` (an earlier stage first).
+        predicted_bytes: what it will write, about; 0 where it is done, None where it cannot be known beforehand.
+    """
+
+    label: str
+    state: Literal["done", "run", "wait"]
+    reason: str
+    predicted_bytes: int | None
+    uri: str = ""
+
+
+def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
+    """Return what would run, in order.
+
+    Raises:
+        MissingInputError: a source's captions table is not there.
+    """
+    rows: list[PlannedStage] = []
+
+    def add(label: str, kind: type[Record], key: str | None, waits_for: str, size: int | None) -> Record | None:
+        if key is None:
+            rows.append(PlannedStage(label=label, state="wait", reason=f"waits for {waits_for}", predicted_bytes=size))
+            return None
+        record = store.find(kind, key)
+        uri = store.prefix(kind.stage, key)
+        if record is not None:
+            rows.append(PlannedStage(label=label, state="done", reason="published", predicted_bytes=0, uri=uri))
+        else:
+            reason = _why(kind, store)
+            rows.append(PlannedStage(label=label, state="run", reason=reason, predicted_bytes=size, uri=uri))
+        return record
+
+    dataset = add("curate", DatasetManifest, curate_key(recipe), "", _curate_bytes(recipe))
+    assert dataset is None or isinstance(dataset, DatasetManifest)
+    key = encode_key(recipe, dataset) if dataset else None
+    encoded = add("encode", EncodedManifest, key, "curate", _encode_bytes(recipe, dataset))
+    assert encoded is None or isinstance(encoded, EncodedManifest)
+    key = train_key(recipe, encoded) if encoded else None
+    adapter = add("train", Adapter, key, "encode", _train_bytes(recipe))
+    assert adapter is None or isinstance(adapter, Adapter)
+    reports: list[EvalReport] = []
+    for arm in ARMS:
+        is_ready = arm == "base" or adapter is not None
+        key = evaluate_key(recipe, arm, None if arm == "base" else adapter) if is_ready else None
+        report = add(f"evaluate ({arm})", EvalReport, key, "train", _evaluate_bytes(recipe))
+        if isinstance(report, EvalReport):
+            reports.append(report)
+    key = compare_key(recipe, (reports[0], reports[1], reports[2])) if len(reports) == len(ARMS) else None
+    comparison = add("compare", ComparisonReport, key, "evaluate", None)
+    key = register_key(recipe, adapter, comparison) if adapter and isinstance(comparison, ComparisonReport) else None
+    add("register", ModelVersion, key, "compare", None)
+    return tuple(rows)
+
+
+def _why(kind: type[Record], store: Store) -> str:
+    filesystem, path = open_filesystem(f"{store.uri}/{kind.stage}")
+    others = len(filesystem.ls(path, detail=False)) if filesystem.exists(path) else 0
+    if others == 0:
+        return "this store has no output of this stage"
+    return f"configuration, inputs or library version differ from the {others} published output(s)"
+
+
+def _source_counts(source: Source) -> tuple[int, int] | None:
+    """Return the numbers of images and captions a source announces; of a Parquet table, neither without reading it."""
+    if isinstance(source, ShapesSource):
+        return source.num_scenes, source.num_scenes * source.captions_per_scene
+    if isinstance(source, CocoSource):
+        table = json.loads(read_bytes(source.annotations_uri))
+        return len(table.get("images", [])), len(table.get("annotations", []))
+    return None
+
+
+def _curate_bytes(recipe: Recipe) -> int | None:
+    total = 0
+    for source in recipe.curation.sources:
+        if isinstance(source, ShapesSource):
+            total += source.num_scenes * SHAPES_PNG_BYTES
+            continue
+        filesystem, path = open_filesystem(source.images_uri)
+        total += int(filesystem.du(path)) if filesystem.exists(path) else 0
+    return total
+
+
+def _encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None:
+    if dataset is not None:
+        num_samples, num_captions = dataset.num_samples, dataset.num_captions
+    else:
+        counts = [_source_counts(source) for source in recipe.curation.sources]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
+    latent, text = _encoded_sizes(recipe.backbone)
+    return FLOAT_BYTES * (num_samples * latent + num_captions * text)
+
+
+def _encoded_sizes(backbone: BackboneConfig) -> tuple[int, int]:
+    """Return the numbers of values of one latent and of one text encoding."""
+    folder = model_folder(backbone)
+    if folder is None:
+        return 4 * (backbone.resolution_px // 8) ** 2, HUB_TEXT_LENGTH * HUB_WIDTHS[backbone.family]
+    vae = _read_json(folder / "vae" / "config.json")
+    text = _read_json(folder / "text_encoder" / "config.json")
+    side = backbone.resolution_px // 2 ** (len(vae["block_out_channels"]) - 1)
+    return vae["latent_channels"] * side * side, text["max_position_embeddings"] * text["hidden_size"]
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _train_bytes(recipe: Recipe) -> int | None:
+    tokens = recipe.train.soft_tokens
+    text_width = _text_width(recipe.backbone)
+    banks = 2 if recipe.train.objective.banks == "dual" else 1
+    values = (banks * tokens.num_soft_tokens + tokens.num_timestep_bins) * text_width
+    metrics_bytes_per_step = 300
+    return 3 * values * FLOAT_BYTES + recipe.train.num_steps * metrics_bytes_per_step
+
+
+def _text_width(backbone: BackboneConfig) -> int:
+    folder = model_folder(backbone)
+    if folder is None:
+        return HUB_WIDTHS[backbone.family]
+    return int(_read_json(folder / "text_encoder" / "config.json")["hidden_size"])
+
+
+def _evaluate_bytes(recipe: Recipe) -> int | None:
+    if recipe.evaluate.suite == "shapes":
+        from softalign.shapes.suite import shapes_suite
+
+        num_prompts, image_bytes = len(shapes_suite()), SHAPES_PNG_BYTES
+    else:
+        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.backbone.resolution_px**2
+    return num_prompts * recipe.evaluate.images_per_prompt * image_bytes

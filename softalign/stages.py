@@ -1,0 +1,207 @@
+"""The stages in order, for whoever composes them: what is already there is reused, what is missing runs.
+
+A stage's key holds its configuration, its parents' digests and what its sources and base model are now, so the same
+key means the same answer. ``plan`` says beforehand what would run and why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from softalign import __version__
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    Frozen,
+    ModelVersion,
+    Record,
+    Stage,
+    digest_of,
+    stage_key,
+)
+from softalign.config import BackboneConfig, Recipe
+from softalign.errors import MissingInputError
+from softalign.fingerprints import model_fingerprint, source_fingerprint
+from softalign.storage import Store
+from softalign.supervise import OnLine, run_child
+
+RecordT = TypeVar("RecordT", bound=Record)
+Arm = Literal["base", "untrained", "adapter"]
+ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
+
+
+class StageResult(Frozen):
+    """What one stage returned: its record, and whether it was already there."""
+
+    label: str
+    record: Record
+    is_reused: bool
+    seconds: float
+
+    @property
+    def message(self) -> str:
+        """One line for logs."""
+        how = "already there, reused" if self.is_reused else f"done in {self.seconds:.1f} s"
+        return f"{self.label}: {how} ({self.record.uri})"
+
+
+def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], Record]) -> StageResult:
+    started = time.monotonic()
+    found = store.find(kind, key)
+    record = found if found is not None else work()
+    return StageResult(
+        label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
+    )
+
+
+def backbone_key(backbone: BackboneConfig) -> str:
+    """Return the digest of a backbone's configuration and of the model's present content."""
+    return digest_of([backbone.digest, model_fingerprint(backbone)])
+
+
+def curate_key(recipe: Recipe) -> str:
+    """Return the stage key of ``curate``: configuration and the sources' present content."""
+    parents = tuple(source_fingerprint(source) for source in recipe.curation.sources)
+    return stage_key("curate", recipe.curation.digest, parents, __version__)
+
+
+def encode_key(recipe: Recipe, dataset: DatasetManifest) -> str:
+    """Return the stage key of ``encode``."""
+    return stage_key("encode", backbone_key(recipe.backbone), (dataset.digest,), __version__)
+
+
+def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
+    """Return the stage key of ``train``."""
+    config = digest_of([recipe.train.digest, backbone_key(recipe.backbone), recipe.name])
+    return stage_key("train", config, (encoded.digest,), __version__)
+
+
+def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None) -> str:
+    """Return the stage key of ``evaluate``; the base arm's holds no adapter, so it is shared by all of them."""
+    config = digest_of([recipe.evaluate.digest, backbone_key(recipe.backbone), arm])
+    return stage_key("evaluate", config, (adapter.digest,) if adapter else (), __version__)
+
+
+def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
+    """Return the stage key of ``compare``."""
+    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in reports), __version__)
+
+
+def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport) -> str:
+    """Return the stage key of ``register``."""
+    config = digest_of([recipe.register_.digest, recipe.runtime.tracking_uri])
+    return stage_key("register", config, (adapter.digest, comparison.digest), __version__)
+
+
+def run_curate(recipe: Recipe, store: Store) -> StageResult:
+    """Curate the recipe's sources, unless that is already done."""
+    from softalign.curation.pipeline import curate
+
+    key = curate_key(recipe)
+    return _run("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
+
+
+def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult:
+    """Encode a dataset for the recipe's backbone, unless that is already done."""
+    key = encode_key(recipe, dataset)
+
+    def work() -> Record:
+        from softalign.encoding import encode
+
+        return encode(dataset, recipe.backbone, recipe.runtime, store, key)
+
+    return _run("encode", EncodedManifest, key, store, work)
+
+
+def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult:
+    """Train the soft tokens in a supervised child process, unless that is already done."""
+    key = train_key(recipe, encoded)
+    return _run(
+        "train",
+        Adapter,
+        key,
+        store,
+        lambda: Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line)),
+    )
+
+
+def run_evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine) -> StageResult:
+    """Generate and score one arm in a supervised child process, unless that is already done."""
+    used = None if arm == "base" else adapter
+    key = evaluate_key(recipe, arm, used)
+
+    def work() -> Record:
+        return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
+
+    return _run(f"evaluate ({arm})", EvalReport, key, store, work)
+
+
+def run_compare(
+    recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store
+) -> StageResult:
+    """Compare the three arms and write the report, unless that is already done."""
+    key = compare_key(recipe, reports)
+
+    def work() -> Record:
+        from softalign.geneval.compare import compare
+
+        return compare(*reports, adapter, recipe.evaluate, store, key)
+
+    return _run("compare", ComparisonReport, key, store, work)
+
+
+def run_register(
+    recipe: Recipe,
+    adapter: Adapter,
+    comparison: ComparisonReport,
+    reports: tuple[EvalReport, EvalReport, EvalReport],
+    store: Store,
+) -> StageResult:
+    """Register the adapter and decide its alias, unless that is already done."""
+    key = register_key(recipe, adapter, comparison)
+
+    def work() -> Record:
+        from softalign.registry import register
+
+        return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)
+
+    return _run("register", ModelVersion, key, store, work)
+
+
+def _child(
+    recipe: Recipe, store: Store, stage: Stage, key: str, record: Record | None, on_line: OnLine, arm: Arm | None = None
+) -> object:
+    request = {
+        "stage": stage,
+        "key": key,
+        "arm": arm,
+        "store": store.uri,
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "record": record.model_dump(mode="json") if record else None,
+    }
+    folder = store.work_path(stage, "children")
+    answer = run_child(request, folder, stall_timeout_s=recipe.runtime.stall_timeout_s, on_line=on_line)
+    return answer["record"]
+
+
+def require(kind: type[RecordT], key: str, store: Store, recipe_name: str) -> RecordT:
+    """Return the published record of a stage that must exist already.
+
+    Raises:
+        MissingInputError: it does not; says how to make it.
+    """
+    record = store.find(kind, key)
+    if record is None:
+        raise MissingInputError(
+            f"The {kind.stage} stage of this recipe has not run in this store.",
+            expected=f"{store.prefix(kind.stage, key)}/{kind.filename}",
+            found="nothing",
+            where=store.uri,
+            fix=f"run `softalign {kind.stage} {recipe_name}` first, or repeat with --through",
+        )
+    return record

@@ -1,0 +1,145 @@
+"""Long work in a child process that is watched: its lines are relayed, its silence is noticed, its death is an error.
+
+A child runs one stage (``softalign.worker``). It learns its request from a file and answers in another; it checkpoints
+and leaves with exit code 75 when it gets SIGTERM or when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from softalign import errors
+from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
+
+KEPT_LINES = 30
+"""How many of a dead child's last lines its error shows."""
+TERMINATION_GRACE_S = 30.0
+"""How long a child may take to checkpoint after SIGTERM before it is killed."""
+
+OnLine = Callable[[str], None]
+
+
+def error_to_json(error: SoftAlignError) -> dict[str, str]:
+    """Return an error as the strings ``error_from_json`` takes."""
+    names = ("what", "expected", "found", "where", "fix")
+    return {"type": type(error).__name__, **{name: getattr(error, name) for name in names}}
+
+
+def error_from_json(payload: dict[str, str]) -> SoftAlignError:
+    """Return the error a child reported, as the class it was raised as."""
+    kind = getattr(errors, payload.get("type", ""), SoftAlignError)
+    names = ("expected", "found", "where", "fix")
+    error: SoftAlignError = kind(payload["what"], **{name: payload.get(name, "") for name in names})
+    return error
+
+
+def run_child(request: dict[str, Any], folder: Path, *, stall_timeout_s: float, on_line: OnLine) -> dict[str, Any]:
+    """Run one stage in a child process and return its answer.
+
+    Args:
+        request: JSON for ``softalign.worker``.
+        folder: where request and answer are exchanged; made if absent.
+        stall_timeout_s: a child that writes no line for this long is killed (seconds).
+        on_line: called with each line the child writes.
+
+    Raises:
+        SoftAlignError: what the child raised.
+        WorkerDiedError: it died without an answer, or stalled.
+        PreemptedError: it was stopped after a checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = f"{os.getpid()}-{threading.get_ident()}"
+    request_path, answer_path = folder / f"request-{tag}.json", folder / f"answer-{tag}.json"
+    request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
+    answer_path.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "softalign.worker", str(request_path), str(answer_path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")  # noqa: S603
+    try:
+        last_lines = _relay(child, stall_timeout_s, on_line)
+        return _answer(child, answer_path, last_lines, str(request.get("stage")))
+    finally:
+        stop_child(child)
+        request_path.unlink(missing_ok=True)
+        answer_path.unlink(missing_ok=True)
+
+
+def stop_child(child: subprocess.Popen[str]) -> None:
+    """Ask a child to checkpoint and leave; kill it after TERMINATION_GRACE_S."""
+    if child.poll() is not None:
+        return
+    child.send_signal(signal.SIGTERM)
+    try:
+        child.wait(TERMINATION_GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _relay(child: subprocess.Popen[str], stall_timeout_s: float, on_line: OnLine) -> deque[str]:
+    lines: queue.Queue[str | None] = queue.Queue()
+    stream = child.stdout
+    if stream is None:
+        raise WorkerDiedError("The child process has no output pipe.")
+    threading.Thread(target=_pump, args=(stream, lines), daemon=True).start()
+    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+    while True:
+        try:
+            line = lines.get(timeout=stall_timeout_s)
+        except queue.Empty:
+            child.kill()
+            raise WorkerDiedError(
+                "The child process stalled and was killed; its checkpoints are kept.",
+                expected=f"a line at least every {stall_timeout_s:g} s",
+                found=" | ".join(last_lines) or "no output at all",
+                fix="run again to resume; raise runtime.stall_timeout_s if one step takes that long",
+            ) from None
+        if line is None:
+            child.wait()
+            return last_lines
+        last_lines.append(line)
+        on_line(line)
+
+
+def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+def _answer(child: subprocess.Popen[str], path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
+    if path.is_file():
+        answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "error" in answer:
+            raise error_from_json(answer["error"])
+        return answer
+    if child.returncode == PreemptedError.exit_code:
+        raise PreemptedError(f"{stage} was stopped after a checkpoint.", fix="run again to continue there")
+    code = child.returncode
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    raise WorkerDiedError(
+        f"The child process of {stage} died ({how}); its checkpoints are kept.",
+        found="\n    ".join(last_lines) or "no output",
+        fix="run again to resume",
+    )
+
+
+def watch_parent(parent_pid: int, *, interval_s: float = 2.0) -> None:
+    """Send this process SIGTERM once its parent is gone, so that no orphan goes on writing."""
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(interval_s)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

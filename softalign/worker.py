@@ -1,0 +1,50 @@
+"""The child process of ``softalign.supervise``: ``python -m softalign.worker REQUEST ANSWER``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from softalign.artifacts import Adapter, EncodedManifest, Record
+from softalign.config import Recipe
+from softalign.errors import SoftAlignError
+from softalign.storage import Store, write_atomically
+from softalign.supervise import error_to_json, watch_parent
+
+
+def run_request(request: dict[str, Any]) -> Record:
+    """Run the requested stage (``train`` or ``evaluate``) and return its record."""
+    recipe = Recipe.model_validate(request["recipe"])
+    store = Store(request["store"])
+    if request["stage"] == "train":
+        from softalign.trainer import train
+
+        encoded = EncodedManifest.model_validate(request["record"])
+        return train(encoded, recipe.backbone, recipe.train, recipe.runtime, store, request["key"], recipe.name)
+    from softalign.geneval.arms import evaluate
+
+    adapter = Adapter.model_validate(request["record"]) if request["record"] else None
+    arm, key = request["arm"], request["key"]
+    return evaluate(arm, adapter, recipe.backbone, recipe.evaluate, recipe.runtime, store, key)
+
+
+def main() -> int:
+    """Answer one request; the exit code is the error's."""
+    request_path, answer_path = Path(sys.argv[1]), Path(sys.argv[2])
+    request = json.loads(request_path.read_text(encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    watch_parent(request["parent_pid"])
+    answer: dict[str, Any]
+    try:
+        answer, code = {"record": run_request(request).model_dump(mode="json")}, 0
+    except SoftAlignError as error:
+        answer, code = {"error": error_to_json(error)}, error.exit_code
+    write_atomically(answer_path, json.dumps(answer).encode())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
