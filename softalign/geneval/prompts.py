@@ -1,17 +1,57 @@
-"""GenEval prompts: what each image must and must not show."""
+"""GenEval prompts: what each image must and must not show, and the official 553 of them (arXiv 2310.11513)."""
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.errors import DataError
 
 Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 TAGS: tuple[Tag, ...] = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
+# One text, one class after the other, because the order is part of the protocol (indices are the detector's labels).
+CLASSES: tuple[str, ...] = tuple(
+    """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+    computer mouse, tv remote, computer keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book,
+    clock, vase, scissors, teddy bear, hair drier, toothbrush""".replace("\n    ", " ").split(", ")
+)
+"""The 80 object names of the official suite, by COCO label."""
+COLORS: tuple[str, ...] = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "pink",
+    "brown",
+    "black",
+    "white",
+)
+POSITIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
+OFFICIAL_SEED = 43
+_NUMBER_WORDS = ("zero", "one", "two", "three", "four")
+
 
 class Clause(Frozen):
-    """One ``include`` or ``exclude`` clause (the official metadata's object, with ``class`` as ``class_name``)."""
+    """One ``include`` or ``exclude`` clause (the official metadata's object, with ``class`` as ``class_name``).
+
+    Attributes:
+        class_name: the object's name.
+        count: how many of it at least (``include``), or from how many on the image is wrong (``exclude``).
+        color: the colour that ``count`` of them must have.
+        position: relation and index of the earlier ``include`` clause it is relative to.
+    """
 
     class_name: str
     count: int
@@ -26,3 +66,165 @@ class GenevalPrompt(Frozen):
     include: tuple[Clause, ...]
     exclude: tuple[Clause, ...] = ()
     prompt: str
+
+
+def to_metadata(prompt: GenevalPrompt) -> dict[str, Any]:
+    """Return the official metadata object: keys tag, include, (exclude,) prompt, in this order."""
+    row: dict[str, Any] = {"tag": prompt.tag, "include": [_clause_to_json(clause) for clause in prompt.include]}
+    if prompt.exclude:
+        row["exclude"] = [_clause_to_json(clause) for clause in prompt.exclude]
+    return {**row, "prompt": prompt.prompt}
+
+
+def to_json_line(prompt: GenevalPrompt) -> str:
+    """Return the official metadata line (without newline)."""
+    return json.dumps(to_metadata(prompt))
+
+
+def from_json_line(line: str, where: str) -> GenevalPrompt:
+    """Return the prompt of an official metadata line; keys of other tools beside the official ones are ignored.
+
+    Raises:
+        DataError: not a metadata object, or a clause refers to a later one.
+    """
+    try:
+        row = json.loads(line)
+        prompt = GenevalPrompt(
+            tag=row["tag"],
+            include=tuple(_clause_from_json(clause) for clause in row["include"]),
+            exclude=tuple(_clause_from_json(clause) for clause in row.get("exclude", ())),
+            prompt=row["prompt"],
+        )
+        for index, clause in enumerate(prompt.include):
+            if clause.position is not None and not 0 <= clause.position[1] < index:
+                raise ValueError(f"include clause {index} is placed relative to clause {clause.position[1]}")
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise DataError(
+            "A prompt's metadata cannot be read.",
+            expected='one JSON object with the keys "tag", "include" and "prompt"',
+            found=f"{type(error).__name__}: {error}".splitlines()[0],
+            where=where,
+            fix="regenerate the official ones with `softalign geneval prompts`",
+        ) from error
+    return prompt
+
+
+def official_prompts() -> tuple[GenevalPrompt, ...]:
+    """Return the official 553 prompts, drawn in the official order from one generator.
+
+    The first of exact duplicates is kept. 80 single objects and five tags of 100 draws each become 553 rows.
+    """
+    rng = np.random.default_rng(OFFICIAL_SEED)
+    drawn = (
+        *_single_object(rng),
+        *_two_object(rng),
+        *_counting(rng),
+        *_colors(rng),
+        *_position(rng),
+        *_color_attr(rng),
+    )
+    return tuple(dict.fromkeys(drawn))
+
+
+def with_article(words: str) -> str:
+    """Return the words after "a" or "an", by their first letter."""
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _plural(name: str) -> str:
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
+def _single_object(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for index in rng.choice(len(CLASSES), size=80, replace=False):
+        name = CLASSES[index]
+        yield GenevalPrompt(
+            tag="single_object",
+            include=(Clause(class_name=name, count=1),),
+            prompt=f"a photo of {with_article(name)}",
+        )
+
+
+def _two_object(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for _ in range(100):
+        first, second = (CLASSES[index] for index in rng.choice(len(CLASSES), size=2, replace=False))
+        yield GenevalPrompt(
+            tag="two_object",
+            include=(Clause(class_name=first, count=1), Clause(class_name=second, count=1)),
+            prompt=f"a photo of {with_article(first)} and {with_article(second)}",
+        )
+
+
+def _counting(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for _ in range(100):
+        name = CLASSES[rng.choice(len(CLASSES))]
+        count = int(rng.integers(2, 4, endpoint=True))
+        yield GenevalPrompt(
+            tag="counting",
+            include=(Clause(class_name=name, count=count),),
+            exclude=(Clause(class_name=name, count=count + 1),),
+            prompt=f"a photo of {_NUMBER_WORDS[count]} {_plural(name)}",
+        )
+
+
+def _not_a_person(draw: int) -> str:
+    """Return the class of a draw from 1..79, shifted so that "person" cannot come up."""
+    return CLASSES[(draw + CLASSES.index("person")) % len(CLASSES)]
+
+
+def _colors(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for _ in range(100):
+        name = _not_a_person(int(rng.choice(len(CLASSES) - 1)) + 1)
+        color = COLORS[rng.choice(len(COLORS))]
+        yield GenevalPrompt(
+            tag="colors",
+            include=(Clause(class_name=name, count=1, color=color),),
+            prompt=f"a photo of {with_article(f'{color} {name}')}",
+        )
+
+
+def _position(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for _ in range(100):
+        first, second = (CLASSES[index] for index in rng.choice(len(CLASSES), size=2, replace=False))
+        relation = POSITIONS[rng.choice(len(POSITIONS))]
+        yield GenevalPrompt(
+            tag="position",
+            include=(
+                Clause(class_name=second, count=1),
+                Clause(class_name=first, count=1, position=(relation, 0)),
+            ),
+            prompt=f"a photo of {with_article(first)} {relation} {with_article(second)}",
+        )
+
+
+def _color_attr(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
+    for _ in range(100):
+        drawn = rng.choice(len(CLASSES) - 1, size=2, replace=False) + 1
+        first, second = (_not_a_person(int(index)) for index in drawn)
+        color_1, color_2 = (COLORS[index] for index in rng.choice(len(COLORS), size=2, replace=False))
+        yield GenevalPrompt(
+            tag="color_attr",
+            include=(
+                Clause(class_name=first, count=1, color=color_1),
+                Clause(class_name=second, count=1, color=color_2),
+            ),
+            prompt=f"a photo of {with_article(f'{color_1} {first}')} and {with_article(f'{color_2} {second}')}",
+        )
+
+
+def _clause_to_json(clause: Clause) -> dict[str, Any]:
+    row: dict[str, Any] = {"class": clause.class_name, "count": clause.count}
+    if clause.color is not None:
+        row["color"] = clause.color
+    if clause.position is not None:
+        row["position"] = list(clause.position)
+    return row
+
+
+def _clause_from_json(row: dict[str, Any]) -> Clause:
+    return Clause(
+        class_name=row["class"],
+        count=row["count"],
+        color=row.get("color"),
+        position=tuple(row["position"]) if row.get("position") is not None else None,
+    )

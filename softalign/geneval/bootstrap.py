@@ -1,0 +1,104 @@
+"""Intervals by bootstrap over prompts, stratified by tag: prompts, not images, are what the suite sampled.
+
+Shape legend: P prompts of one tag, R bootstrap resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softalign.geneval.prompts import TAGS
+from softalign.geneval.scoring import ImageResult
+
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the bounds of its bootstrap interval (percentile method)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PromptCounts:
+    """Correct images and images of each prompt of one tag, in the suite's order."""
+
+    correct_P: NDArray[np.int64]
+    images_P: NDArray[np.int64]
+
+
+def counts_by_tag(results: Sequence[ImageResult]) -> dict[str, PromptCounts]:
+    """Return the counts per prompt of each tag that occurs, in the official order of tags."""
+    folders: dict[str, dict[str, list[bool]]] = {tag: {} for tag in TAGS}
+    for result in results:
+        folders[result.tag].setdefault(result.folder, []).append(result.correct)
+    return {
+        tag: PromptCounts(
+            correct_P=np.array([sum(verdicts) for verdicts in prompts.values()]),
+            images_P=np.array([len(verdicts) for verdicts in prompts.values()]),
+        )
+        for tag, prompts in folders.items()
+        if prompts
+    }
+
+
+def score_intervals(
+    counts: Mapping[str, PromptCounts], *, num_bootstrap: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return each tag's score, and under ``OVERALL`` the mean of them, with intervals."""
+    return _intervals(
+        {tag: (c.correct_P, c.images_P) for tag, c in counts.items()},
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def paired_intervals(
+    candidate: Mapping[str, PromptCounts],
+    reference: Mapping[str, PromptCounts],
+    *,
+    num_bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Interval]:
+    """Return each tag's difference candidate - reference, and the overall one; both resampled by the same prompts."""
+    return _intervals(
+        {tag: (c.correct_P - reference[tag].correct_P, c.images_P) for tag, c in candidate.items()},
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def _intervals(
+    numerators: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    *,
+    num_bootstrap: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Interval]:
+    intervals: dict[str, Interval] = {}
+    means_R = np.zeros(num_bootstrap)
+    for tag, (numerator_P, images_P) in numerators.items():
+        rng = np.random.default_rng([abs(seed), TAGS.index(tag)])  # type: ignore[arg-type]
+        picks_RP = rng.integers(len(images_P), size=(num_bootstrap, len(images_P)))
+        scores_R = numerator_P[picks_RP].sum(axis=1) / images_P[picks_RP].sum(axis=1)
+        means_R += scores_R / len(numerators)
+        intervals[tag] = _interval(numerator_P.sum() / images_P.sum(), scores_R, confidence)
+    overall = float(np.mean([interval.value for interval in intervals.values()]))
+    intervals[OVERALL] = _interval(overall, means_R, confidence)
+    return intervals
+
+
+def _interval(value: float, samples_R: NDArray[np.float64], confidence: float) -> Interval:
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(samples_R, [tail, 1.0 - tail])
+    return Interval(value=round(float(value), 6), low=round(float(low), 6), high=round(float(high), 6))

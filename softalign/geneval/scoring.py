@@ -1,0 +1,196 @@
+"""From decisions to GenEval's scores, and the scoring of a folder in the official layout from recorded detections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from softalign.artifacts import Frozen
+from softalign.errors import DataError
+from softalign.geneval.decision import decide, select_objects
+from softalign.geneval.detectors import Detection, read_detections
+from softalign.geneval.layout import PromptFolder, read_folders
+from softalign.geneval.prompts import CLASSES, TAGS, GenevalPrompt, Tag, to_metadata
+
+RESULTS_FILENAME = "results.jsonl"
+
+
+class ImageResult(Frozen):
+    """One line of ``results.jsonl``, with the official fields.
+
+    Attributes:
+        filename: the image's path relative to the scored folder.
+        reason: why it is wrong, one sentence a line; empty if correct.
+        metadata: the prompt's metadata as a JSON string.
+        details: the counted boxes with scores per class, ``{class: [[x0, y0, x1, y1, score], ...]}``, as a JSON string.
+    """
+
+    filename: str
+    tag: Tag
+    prompt: str
+    correct: bool
+    reason: str
+    metadata: str
+    details: str
+
+    @property
+    def folder(self) -> str:
+        """The prompt's folder: what the results of one prompt share."""
+        return self.filename.partition("/")[0]
+
+
+class TaskScore(Frozen):
+    """One tag's score: the share of correct images."""
+
+    score: float
+    num_images: int
+    num_correct: int
+
+
+class SuiteScore(Frozen):
+    """GenEval's summary; ``model_dump()`` is what ``softalign geneval score --json`` prints.
+
+    Attributes:
+        overall_score: the mean of the task scores (not of the images), over the tags that occur.
+        num_prompts_any_correct: prompts with at least one correct image.
+    """
+
+    overall_score: float
+    tags: dict[str, TaskScore]
+    num_images: int
+    num_prompts_any_correct: int
+
+
+def score_image(prompt: GenevalPrompt, filename: str, detections: Sequence[Detection]) -> ImageResult:
+    """Return one image's result.
+
+    Raises:
+        DataError: a colour is asked for that the detections do not name.
+    """
+    try:
+        decision = decide(prompt, detections)
+    except DataError as error:
+        raise DataError(
+            error.what, expected=error.expected, found=error.found, where=filename, fix=error.fix
+        ) from error
+    details = {
+        name: [[*detection.box, detection.score] for detection in found]
+        for name, found in select_objects(detections, prompt.tag).items()
+    }
+    return ImageResult(
+        filename=filename,
+        tag=prompt.tag,
+        prompt=prompt.prompt,
+        correct=decision.is_correct,
+        reason=decision.reason,
+        metadata=json.dumps(to_metadata(prompt)),
+        details=json.dumps(details),
+    )
+
+
+def summarize(results: Sequence[ImageResult]) -> SuiteScore:
+    """Return the scores of all images; tags in the official order.
+
+    Raises:
+        DataError: there are no results.
+    """
+    if not results:
+        raise DataError("There are no images to score.", expected="at least one result", found="none")
+    tags: dict[str, TaskScore] = {}
+    for tag in TAGS:
+        verdicts = [result.correct for result in results if result.tag == tag]
+        if verdicts:
+            num_correct = sum(verdicts)
+            tags[tag] = TaskScore(score=num_correct / len(verdicts), num_images=len(verdicts), num_correct=num_correct)
+    return SuiteScore(
+        overall_score=sum(task.score for task in tags.values()) / len(tags),
+        tags=tags,
+        num_images=len(results),
+        num_prompts_any_correct=len({result.folder for result in results if result.correct}),
+    )
+
+
+def write_results(path: Path, results: Sequence[ImageResult]) -> None:
+    """Write ``results.jsonl``, one image a line."""
+    path.write_text("".join(json.dumps(result.model_dump()) + "\n" for result in results), encoding="utf-8")
+
+
+def read_results(path: Path) -> tuple[ImageResult, ...]:
+    """Return the results of a ``results.jsonl``.
+
+    Raises:
+        DataError: a line is not a result; names the line.
+    """
+    results = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            results.append(ImageResult.model_validate_json(line))
+        except ValidationError as error:
+            raise DataError(
+                "A result cannot be read.", found=str(error).splitlines()[-1].strip(), where=f"{path}, line {number}"
+            ) from error
+    return tuple(results)
+
+
+def score_folders(
+    folders: Sequence[PromptFolder], detections: Mapping[str, Sequence[Detection]]
+) -> tuple[ImageResult, ...]:
+    """Return the result of every image of the folders.
+
+    Raises:
+        DataError: an image without detections entry (an image without objects has an empty one), or the reverse.
+    """
+    wanted = {filename: folder.prompt for folder in folders for filename in folder.filenames}
+    missing = [filename for filename in wanted if filename not in detections]
+    if missing:
+        raise _incomplete("Images have no entry in the detections file.", missing, "an entry for every image")
+    strangers = [filename for filename in detections if filename not in wanted]
+    if strangers:
+        raise _incomplete(
+            "The detections file names images that are not there.", strangers, "only images of the folder"
+        )
+    return tuple(score_image(prompt, filename, detections[filename]) for filename, prompt in wanted.items())
+
+
+def score_directory(root: Path, detections_path: Path, out: Path | None = None) -> SuiteScore:
+    """Score a folder in the official layout from recorded detections, and write ``results.jsonl``.
+
+    Args:
+        root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
+        detections_path: JSON lines, one image each (``detectors.read_detections``).
+        out: the results' file, or a folder to put ``results.jsonl`` into; unset: the scored folder.
+
+    Raises:
+        MissingInputError: the folder or the detections file is not there.
+        DataError: images without entry, entries without image, malformed lines, unknown classes, missing colours.
+    """
+    folders = read_folders(root)
+    results = score_folders(folders, read_detections(detections_path, known_classes(folders)))
+    target = root if out is None else out
+    if target.suffix != ".jsonl":
+        target = target / RESULTS_FILENAME
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_results(target, results)
+    return summarize(results)
+
+
+def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
+    """Return the object names a detections file may use: the official ones, the embedded world's, the prompts' own."""
+    from softalign.shapes.scenes import SHAPES
+
+    named = {clause.class_name for f in folders for clause in (*f.prompt.include, *f.prompt.exclude)}
+    return frozenset({*CLASSES, *SHAPES, *named})
+
+
+def _incomplete(what: str, filenames: Sequence[str], expected: str) -> DataError:
+    shown: Any = ", ".join(filenames[:3]) + (", ..." if len(filenames) > 3 else "")
+    return DataError(
+        what,
+        expected=expected,
+        found=f"{len(filenames)}: {shown}",
+        fix="detect on exactly the images of this folder; file names are relative to it (00000/samples/0000.png)",
+    )
