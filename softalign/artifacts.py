@@ -69,7 +69,7 @@ class TagScore(Frozen):
 
 
 class TagDifference(Frozen):
-    """Paired difference (candidate - reference) of one tag or of ``overall``, with a bootstrap interval over prompts."""
+    """Paired difference (candidate - reference) of a tag or ``overall``, with a bootstrap interval over prompts."""
 
     tag: str
     difference: float

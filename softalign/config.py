@@ -216,7 +216,7 @@ class Runtime(Frozen):
     checkpoint_every_steps: Count = 50
     keep_checkpoints: Count = 2
     stall_timeout_s: Positive = 600.0
-    tracking_uri: str | None = Field(None, description="MLflow server; unset: sqlite in the store, or MLFLOW_TRACKING_URI")
+    tracking_uri: str | None = Field(None, description="MLflow; unset: MLFLOW_TRACKING_URI, else sqlite in the store")
 
 
 class Recipe(Frozen):

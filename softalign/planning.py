@@ -27,7 +27,7 @@ from softalign.stages import (
     register_key,
     train_key,
 )
-from softalign.storage import Store, open_filesystem, read_bytes
+from softalign.storage import RecordT, Store, open_filesystem, read_bytes
 
 FLOAT_BYTES = 4
 HUB_WIDTHS = {"sd15": 768, "sd21": 1024}
@@ -63,7 +63,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     """
     rows: list[PlannedStage] = []
 
-    def add(label: str, kind: type[Record], key: str | None, waits_for: str, size: int | None) -> Record | None:
+    def add(label: str, kind: type[RecordT], key: str | None, waits_for: str, size: int | None) -> RecordT | None:
         if key is None:
             rows.append(PlannedStage(label=label, state="wait", reason=f"waits for {waits_for}", predicted_bytes=size))
             return None
@@ -77,23 +77,20 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         return record
 
     dataset = add("curate", DatasetManifest, curate_key(recipe), "", _curate_bytes(recipe))
-    assert dataset is None or isinstance(dataset, DatasetManifest)
     key = encode_key(recipe, dataset) if dataset else None
     encoded = add("encode", EncodedManifest, key, "curate", _encode_bytes(recipe, dataset))
-    assert encoded is None or isinstance(encoded, EncodedManifest)
     key = train_key(recipe, encoded) if encoded else None
     adapter = add("train", Adapter, key, "encode", _train_bytes(recipe))
-    assert adapter is None or isinstance(adapter, Adapter)
     reports: list[EvalReport] = []
     for arm in ARMS:
         is_ready = arm == "base" or adapter is not None
         key = evaluate_key(recipe, arm, None if arm == "base" else adapter) if is_ready else None
         report = add(f"evaluate ({arm})", EvalReport, key, "train", _evaluate_bytes(recipe))
-        if isinstance(report, EvalReport):
+        if report is not None:
             reports.append(report)
     key = compare_key(recipe, (reports[0], reports[1], reports[2])) if len(reports) == len(ARMS) else None
     comparison = add("compare", ComparisonReport, key, "evaluate", None)
-    key = register_key(recipe, adapter, comparison) if adapter and isinstance(comparison, ComparisonReport) else None
+    key = register_key(recipe, adapter, comparison) if adapter and comparison else None
     add("register", ModelVersion, key, "compare", None)
     return tuple(rows)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal
 
 from softalign import __version__
 from softalign.artifacts import (
@@ -17,7 +18,6 @@ from softalign.artifacts import (
     DatasetManifest,
     EncodedManifest,
     EvalReport,
-    Frozen,
     ModelVersion,
     Record,
     Stage,
@@ -27,19 +27,19 @@ from softalign.artifacts import (
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.fingerprints import model_fingerprint, source_fingerprint
-from softalign.storage import Store
+from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
-RecordT = TypeVar("RecordT", bound=Record)
 Arm = Literal["base", "untrained", "adapter"]
 ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
 
 
-class StageResult(Frozen):
+@dataclass(frozen=True)
+class StageResult(Generic[RecordT]):
     """What one stage returned: its record, and whether it was already there."""
 
     label: str
-    record: Record
+    record: RecordT
     is_reused: bool
     seconds: float
 
@@ -50,7 +50,7 @@ class StageResult(Frozen):
         return f"{self.label}: {how} ({self.record.uri})"
 
 
-def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], Record]) -> StageResult:
+def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]) -> StageResult[RecordT]:
     started = time.monotonic()
     found = store.find(kind, key)
     record = found if found is not None else work()
@@ -98,7 +98,7 @@ def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport)
     return stage_key("register", config, (adapter.digest, comparison.digest), __version__)
 
 
-def run_curate(recipe: Recipe, store: Store) -> StageResult:
+def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     """Curate the recipe's sources, unless that is already done."""
     from softalign.curation.pipeline import curate
 
@@ -106,11 +106,11 @@ def run_curate(recipe: Recipe, store: Store) -> StageResult:
     return _run("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
 
 
-def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult:
+def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
     """Encode a dataset for the recipe's backbone, unless that is already done."""
     key = encode_key(recipe, dataset)
 
-    def work() -> Record:
+    def work() -> EncodedManifest:
         from softalign.encoding import encode
 
         return encode(dataset, recipe.backbone, recipe.runtime, store, key)
@@ -118,7 +118,7 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
     return _run("encode", EncodedManifest, key, store, work)
 
 
-def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult:
+def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
     """Train the soft tokens in a supervised child process, unless that is already done."""
     key = train_key(recipe, encoded)
     return _run(
@@ -130,12 +130,14 @@ def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: O
     )
 
 
-def run_evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine) -> StageResult:
+def run_evaluate(
+    recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine
+) -> StageResult[EvalReport]:
     """Generate and score one arm in a supervised child process, unless that is already done."""
     used = None if arm == "base" else adapter
     key = evaluate_key(recipe, arm, used)
 
-    def work() -> Record:
+    def work() -> EvalReport:
         return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
 
     return _run(f"evaluate ({arm})", EvalReport, key, store, work)
@@ -143,11 +145,11 @@ def run_evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store
 
 def run_compare(
     recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store
-) -> StageResult:
+) -> StageResult[ComparisonReport]:
     """Compare the three arms and write the report, unless that is already done."""
     key = compare_key(recipe, reports)
 
-    def work() -> Record:
+    def work() -> ComparisonReport:
         from softalign.geneval.compare import compare
 
         return compare(*reports, adapter, recipe.evaluate, store, key)
@@ -161,11 +163,11 @@ def run_register(
     comparison: ComparisonReport,
     reports: tuple[EvalReport, EvalReport, EvalReport],
     store: Store,
-) -> StageResult:
+) -> StageResult[ModelVersion]:
     """Register the adapter and decide its alias, unless that is already done."""
     key = register_key(recipe, adapter, comparison)
 
-    def work() -> Record:
+    def work() -> ModelVersion:
         from softalign.registry import register
 
         return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)

@@ -1,0 +1,159 @@
+"""The stages in their order, in this process: what a shell or notebook runs, with no server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    Frozen,
+    ModelVersion,
+)
+from softalign.config import Recipe
+from softalign.stages import (
+    Arm,
+    StageResult,
+    compare_key,
+    curate_key,
+    encode_key,
+    evaluate_key,
+    require,
+    run_compare,
+    run_curate,
+    run_encode,
+    run_evaluate,
+    run_register,
+    run_train,
+    train_key,
+)
+from softalign.storage import RecordT, Store
+from softalign.supervise import OnLine
+
+StageName = Literal["curate", "encode", "train", "evaluate", "register"]
+
+
+class ChainSummary(Frozen):
+    """What a run of the whole chain came to."""
+
+    name: str
+    store: str
+    num_stages_run: int
+    num_stages_reused: int
+    overall_base: float
+    overall_untrained: float
+    overall_adapter: float
+    tags: tuple[tuple[str, float, float, float], ...]
+    model: str
+    version: int
+    alias: str
+    reason: str
+    adapter_uri: str
+    report_uri: str
+    tracking_uri: str
+
+    def to_text(self) -> str:
+        """Return the summary for people: scores of the three arms, the decision, and where things are."""
+        rows = [*self.tags, ("overall", self.overall_base, self.overall_untrained, self.overall_adapter)]
+        work = "nothing to do, all of it was already there" if not self.num_stages_run else f"{self.num_stages_run} run"
+        return "\n".join(
+            [
+                f"{'':<14} {'base':>9} {'untrained':>9} {'adapter':>9}",
+                *(f"{tag:<14} {base:9.3f} {untrained:9.3f} {adapter:9.3f}" for tag, base, untrained, adapter in rows),
+                "",
+                f"decision   {self.model} version {self.version} is {self.alias}: {self.reason}",
+                f"stages     {work}, {self.num_stages_reused} reused",
+                f"adapter    {self.adapter_uri}",
+                f"report     {self.report_uri}",
+                f"registry   {self.tracking_uri}",
+            ]
+        )
+
+
+def summarize(
+    results: Sequence[StageResult[Any]],
+    reports: tuple[EvalReport, EvalReport, EvalReport],
+    adapter: Adapter,
+    comparison: ComparisonReport,
+    version: ModelVersion,
+    store: Store,
+) -> ChainSummary:
+    """Return the summary of a finished chain."""
+    base, untrained, candidate = reports
+    scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
+    return ChainSummary(
+        name=adapter.name,
+        store=store.uri,
+        num_stages_run=sum(not result.is_reused for result in results),
+        num_stages_reused=sum(result.is_reused for result in results),
+        overall_base=base.overall_score,
+        overall_untrained=untrained.overall_score,
+        overall_adapter=candidate.overall_score,
+        tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),
+        model=version.name,
+        version=version.version,
+        alias=version.alias,
+        reason=version.reason,
+        adapter_uri=adapter.uri,
+        report_uri=f"{comparison.uri}/report.html",
+        tracking_uri=version.tracking_uri,
+    )
+
+
+def run_until(
+    last: StageName, recipe: Recipe, store: Store, on_line: OnLine, *, is_through: bool
+) -> tuple[StageResult[Any], ...]:
+    """Run one stage, and with ``is_through`` the ones before it, and return what was run or reused, in order.
+
+    Raises:
+        MissingInputError: an earlier stage has not run and ``is_through`` is False.
+    """
+    results: list[StageResult[Any]] = []
+
+    def keep(result: StageResult[RecordT]) -> RecordT:
+        on_line(result.message)
+        results.append(result)
+        return result.record
+
+    def existing(kind: type[RecordT], key: str) -> RecordT:
+        return require(kind, key, store, recipe.name)
+
+    def runs(stage: StageName) -> bool:
+        return is_through or stage == last
+
+    dataset = keep(run_curate(recipe, store)) if runs("curate") else existing(DatasetManifest, curate_key(recipe))
+    if last == "curate":
+        return tuple(results)
+    key = encode_key(recipe, dataset)
+    encoded = keep(run_encode(recipe, dataset, store)) if runs("encode") else existing(EncodedManifest, key)
+    if last == "encode":
+        return tuple(results)
+    key = train_key(recipe, encoded)
+    adapter = keep(run_train(recipe, encoded, store, on_line)) if runs("train") else existing(Adapter, key)
+    if last == "train":
+        return tuple(results)
+
+    def report_of(arm: Arm) -> EvalReport:
+        if runs("evaluate"):
+            return keep(run_evaluate(recipe, arm, adapter, store, on_line))
+        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter))
+
+    reports = (report_of("base"), report_of("untrained"), report_of("adapter"))
+    key = compare_key(recipe, reports)
+    is_comparing = runs("evaluate")
+    comparison = keep(run_compare(recipe, reports, adapter, store)) if is_comparing else existing(ComparisonReport, key)
+    if last == "register":
+        keep(run_register(recipe, adapter, comparison, reports, store))
+    return tuple(results)
+
+
+def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
+    """Run the whole chain and return its summary."""
+    results = run_until("register", recipe, store, on_line, is_through=True)
+    records = {result.label: result.record for result in results}
+    reports = (records["evaluate (base)"], records["evaluate (untrained)"], records["evaluate (adapter)"])
+    return summarize(results, reports, records["train"], records["compare"], records["register"], store)

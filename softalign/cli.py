@@ -1,0 +1,323 @@
+"""The command line: ``softalign COMMAND``; a contract that other programs are written against.
+
+Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint. With ``--json`` the result is
+one JSON document on standard output; everything else goes to standard error. Heavy libraries load inside commands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from softalign import __version__
+from softalign.errors import ConfigError, MissingInputError, SoftAlignError
+
+if TYPE_CHECKING:
+    from softalign.config import Recipe
+    from softalign.storage import Store
+
+app = typer.Typer(
+    name="softalign",
+    help="Reward-free text alignment of text-to-image diffusion models, run as an operation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+geneval_app = typer.Typer(help="GenEval: the official prompts and the scorer.", no_args_is_help=True)
+shapes_app = typer.Typer(help="The embedded world.", no_args_is_help=True)
+app.add_typer(geneval_app, name="geneval")
+app.add_typer(shapes_app, name="shapes")
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe's name or the path of a YAML file")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="SOFTALIGN_STORE", help="folder or s3:// URI where everything is published")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+ThroughOption = Annotated[bool, typer.Option("--through", help="run the earlier stages too where they are missing")]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow; default: the store's own database"),
+]
+DEFAULT_STORE = "softalign-store"
+
+
+def main() -> None:
+    """Run the command line: an error of ours is its message and its exit code, without a traceback."""
+    try:
+        app()
+    except SoftAlignError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _configure(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what is done in detail")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "alembic", "urllib3", "fsspec", "botocore", "PIL", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _say(text: str) -> None:
+    """Write one line of progress to standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def _emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result on standard output: as JSON, or as the text for people."""
+    typer.echo(json.dumps(result, indent=2) if as_json else text)
+
+
+def _open(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
+    from softalign.config import load_recipe
+    from softalign.storage import Store
+
+    return load_recipe(recipe, overrides or ()), Store(store)
+
+
+def _require_pipeline(command: str) -> None:
+    if find_spec("pyarrow") is None or find_spec("mlflow") is None:
+        raise ConfigError(f"`softalign {command}` needs the pipeline extra.", fix="pip install 'softalign[pipeline]'")
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+    plain: Annotated[bool, typer.Option("--plain", help="without Prefect: the same stages in this process")] = False,
+) -> None:
+    """Run the whole chain: curate, encode, train, evaluate three arms, compare, register."""
+    _require_pipeline("run")
+    loaded, opened = _open(recipe, overrides, store)  # a bad recipe is refused before any server starts
+    if plain:
+        from softalign.chain import run_chain
+
+        summary = run_chain(loaded, opened, _say)
+        _emit(summary.model_dump(mode="json"), as_json, summary.to_text())
+        return
+    if find_spec("prefect") is None or find_spec("flows") is None:
+        raise ConfigError("Prefect is not installed.", fix="pip install 'softalign[pipeline]', or add --plain")
+    command = [sys.executable, "-m", "flows.retrain", recipe, "--store", opened.uri]
+    for override in overrides or ():
+        command += ["--set", override]
+    sys.exit(subprocess.run([*command, *(["--json"] if as_json else [])], check=False).returncode)  # noqa: S603
+
+
+@app.command()
+def plan(
+    recipe: RecipeArgument, overrides: SetOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
+) -> None:
+    """Show what would run, what is already there, and about how many bytes would be written."""
+    _require_pipeline("plan")
+    from softalign.planning import plan as make_plan
+
+    loaded, opened = _open(recipe, overrides, store)
+    rows = make_plan(loaded, opened)
+    width = max(len(row.label) for row in rows)
+
+    def line(size: int | None) -> str:
+        return "       ?" if size is None else f"{size / 1e6:8.2f}"
+
+    lines = [f"{row.label:<{width}}  {row.state:<4} {line(row.predicted_bytes)} MB  {row.reason}" for row in rows]
+    _emit({"store": opened.uri, "stages": [row.model_dump() for row in rows]}, as_json, "\n".join(lines))
+
+
+def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "register"], doc: str) -> None:
+    @app.command(name=stage, help=doc)
+    def command(
+        recipe: RecipeArgument,
+        overrides: SetOption = None,
+        store: StoreOption = DEFAULT_STORE,
+        through: ThroughOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        _require_pipeline(stage)
+        from softalign.chain import run_until
+
+        loaded, opened = _open(recipe, overrides, store)
+        results = run_until(stage, loaded, opened, _say, is_through=through)
+        shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
+        record = results[-1].record
+        payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}
+        _emit(payload, as_json, "\n".join(result.message for result in results))
+
+
+_stage_command("curate", "Read the sources, filter, and write the dataset's shards.")
+_stage_command("encode", "Encode images and captions with the frozen model.")
+_stage_command("train", "Train the soft tokens.")
+_stage_command("evaluate", "Generate and score base, untrained tokens and adapter, and write the report.")
+_stage_command("register", "Register the adapter and decide whether it becomes champion.")
+
+
+@geneval_app.command("prompts")
+def geneval_prompts(
+    out: Annotated[Path | None, typer.Option("--out", help="file to write; default: standard output")] = None,
+) -> None:
+    """Write the official 553 prompts as JSON lines."""
+    from softalign.geneval.prompts import official_prompts, to_json_line
+
+    text = "".join(to_json_line(prompt) + "\n" for prompt in official_prompts())
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@geneval_app.command("score")
+def geneval_score(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="images in the official layout")],
+    detections: Annotated[Path, typer.Option("--detections", help="detections, one image a line (JSON)")],
+    out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score images by GenEval's rules from recorded detections."""
+    from softalign.geneval.scoring import score_directory
+
+    result = score_directory(folder, detections, out)
+    payload = result.to_json()
+    lines = [
+        f"{tag:<14} {row['score']:.4f}  {row['num_correct']}/{row['num_images']}"
+        for tag, row in payload["tags"].items()
+    ]
+    _emit(payload, as_json, "\n".join([*lines, f"{'overall':<14} {payload['overall_score']:.4f}"]))
+
+
+@app.command()
+def generate(
+    adapter: Annotated[str, typer.Argument(help="adapter: folder, URI, models:/NAME@ALIAS; `none` for the base")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the images")],
+    base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
+    scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    num_images: Annotated[int, typer.Option("--num-images", min=1, help="images per prompt")] = 1,
+    num_inference_steps: Annotated[int, typer.Option("--num-inference-steps", min=1)] = 30,
+    guidance_scale: Annotated[float, typer.Option("--guidance-scale", min=1.0)] = 7.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Generate images from prompts with an adapter."""
+    from softalign.sampling import generate_to_folder
+
+    paths = generate_to_folder(
+        adapter,
+        prompts,
+        out,
+        base=base,
+        scale=scale,
+        seed=seed,
+        num_images=num_images,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
+    _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
+
+
+def _use_registry(tracking_uri: str | None, store: str) -> str:
+    """Return the registry to ask: the one named, or the store's own database."""
+    from softalign.storage import Store
+
+    if tracking_uri:
+        return tracking_uri
+    opened = Store(store)
+    database = Path(opened.uri) / "mlflow.db"
+    if not opened.is_local or not database.is_file():
+        raise MissingInputError(
+            "There is no model registry here.",
+            expected="--tracking-uri, MLFLOW_TRACKING_URI, or a store in which something was registered",
+            found=f"no {database.name}",
+            where=opened.uri,
+        )
+    return f"sqlite:///{database}"
+
+
+@app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="NAME@ALIAS|NAME/VERSION")],
+    to: Annotated[Path, typer.Option("--to", help="folder for the adapter's files")],
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a registered adapter: verified by sha256, cached, offline afterwards."""
+    from softalign.registry import pull as pull_adapter
+
+    path = pull_adapter(reference, to, _use_registry(tracking_uri, store))
+    _emit({"path": str(path), "reference": reference}, as_json, str(path))
+
+
+@app.command()
+def promote(
+    name: str,
+    version: Annotated[int, typer.Option("--version", help="the version to make champion")],
+    reason: Annotated[str, typer.Option("--reason", help="kept in the history")],
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version champion by hand."""
+    from softalign.registry import promote as promote_version
+
+    entry = promote_version(name, version, reason, _use_registry(tracking_uri, store))
+    _emit(entry.model_dump(mode="json"), as_json, entry.to_text())
+
+
+@app.command()
+def rollback(
+    name: str,
+    reason: Annotated[str, typer.Option("--reason", help="kept in the history")] = "rolled back by hand",
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the champion alias back to the champion before."""
+    from softalign.registry import rollback as roll_back
+
+    entry = roll_back(name, reason, _use_registry(tracking_uri, store))
+    _emit(entry.model_dump(mode="json"), as_json, entry.to_text())
+
+
+@app.command()
+def history(
+    name: str, tracking_uri: TrackingOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
+) -> None:
+    """List the versions of a model and what was decided about each."""
+    from softalign.registry import history as read_history
+
+    entries = read_history(name, _use_registry(tracking_uri, store))
+    payload = {"name": name, "history": [entry.model_dump(mode="json") for entry in entries]}
+    _emit(payload, as_json, "\n".join(entry.to_text() for entry in entries))
+
+
+@shapes_app.command("pretrain")
+def shapes_pretrain(
+    out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and the finished model")],
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="images the denoiser sees")] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
+) -> None:
+    """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
+    from softalign.shapes.pretrain import run_pretraining
+
+    folder = run_pretraining(out, num_samples=samples, num_threads=threads)
+    typer.echo(str(folder))
