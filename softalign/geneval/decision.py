@@ -1,4 +1,4 @@
-"""GenEval's decision on one image: does it show what the prompt asks for? (arXiv 2310.11513, section 3.)"""
+"""GenEval's decision whether one image shows what its prompt asks for (arXiv 2310.11513, section 3)."""
 
 from __future__ import annotations
 
@@ -133,6 +133,6 @@ def _position_problem(
         for target in targets:
             relations = relations_between(detection, target)
             if relation not in relations:
-                found = " and ".join(sorted(relations)) or "in no clear relation to"
-                return f"Expected {class_name} {relation} {target.class_name}, found it {found} it."
+                found = " and ".join(sorted(relations)) or "no clear relation"
+                return f"Expected {class_name} {relation} {target.class_name}, found {found}."
     return None

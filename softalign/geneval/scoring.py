@@ -52,7 +52,7 @@ class TaskScore(Frozen):
 
 
 class SuiteScore(Frozen):
-    """GenEval's summary; ``model_dump()`` is what ``softalign geneval score --json`` prints.
+    """GenEval's summary; ``to_json()`` is what ``softalign geneval score --json`` prints.
 
     Attributes:
         overall_score: the mean of the task scores (not of the images), over the tags that occur.
@@ -63,6 +63,10 @@ class SuiteScore(Frozen):
     tags: dict[str, TaskScore]
     num_images: int
     num_prompts_any_correct: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scores as JSON values."""
+        return self.model_dump(mode="json")
 
 
 def score_image(prompt: GenevalPrompt, filename: str, detections: Sequence[Detection]) -> ImageResult:
@@ -162,7 +166,7 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
     Args:
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detectors.read_detections``).
-        out: the results' file, or a folder to put ``results.jsonl`` into; unset: the scored folder.
+        out: a folder to put ``results.jsonl`` into, or the file itself (a name with a suffix); unset: the scored folder.
 
     Raises:
         MissingInputError: the folder or the detections file is not there.
@@ -171,7 +175,7 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
     folders = read_folders(root)
     results = score_folders(folders, read_detections(detections_path, known_classes(folders)))
     target = root if out is None else out
-    if target.suffix != ".jsonl":
+    if target.is_dir() or not target.suffix:
         target = target / RESULTS_FILENAME
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)

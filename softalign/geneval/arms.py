@@ -1,0 +1,224 @@
+"""One arm of an evaluation: the suite's images from base, untrained tokens or adapter, detected and scored.
+
+All arms draw the same noise for the same prompt and image, so they are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from softalign.artifacts import Adapter, EvalReport, TagScore
+from softalign.config import BackboneConfig, EvalConfig, Runtime
+from softalign.errors import ConfigError, MissingInputError
+from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
+from softalign.geneval.detectors import Detection, Detector, write_detections
+from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
+from softalign.geneval.prompts import GenevalPrompt, official_prompts
+from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
+from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
+from softalign.storage import Store
+
+logger = logging.getLogger(__name__)
+
+Arm = Literal["base", "untrained", "adapter"]
+DETECTIONS_FILENAME = "detections.jsonl"
+IMAGES_FOLDER = "images"
+"""The official layout lies below it, apart from the scorer's files."""
+INITIAL_FOLDER = "initial"
+"""Where an adapter keeps its step-0 tokens: the untrained arm."""
+_DETECTION_BATCH = 64
+
+
+def evaluate(
+    arm: Arm,
+    adapter: Adapter | None,
+    backbone: BackboneConfig,
+    config: EvalConfig,
+    runtime: Runtime,
+    store: Store,
+    key: str,
+) -> EvalReport:
+    """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
+
+    Args:
+        arm: ``base`` takes no adapter, ``untrained`` its step-0 tokens, ``adapter`` its trained ones.
+        adapter: the trained adapter, except for the base arm.
+        backbone: the frozen model.
+        config: suite, sampling and intervals.
+        runtime: device and batch size.
+        store: where the arm is published.
+        key: the stage key.
+
+    Raises:
+        ConfigError: the arm and the adapter do not go together, or the suite has no detector here.
+    """
+    _check_arm(arm, adapter)
+    detector = detector_for(config)
+    prompts = suite_prompts(config)
+    work = store.work_path("evaluate", key)
+    images_root = work / IMAGES_FOLDER
+    write_metadata(images_root, prompts)
+    requests = _image_requests(prompts, config, images_root)
+    _generate(arm, adapter, backbone, config, runtime, store, requests)
+    results = _detect_and_score(images_root, detector, work)
+    _remove_strangers(work, {request.path for request in requests}, len(prompts))
+    return store.publish(_report(arm, adapter, config, results, len(prompts), key), work)
+
+
+def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
+    """Return the prompts of the configured suite, in order."""
+    if config.suite == "shapes":
+        from softalign.shapes.suite import suite
+
+        return tuple(suite())
+    return official_prompts()
+
+
+def detector_for(config: EvalConfig) -> Detector:
+    """Return the detector of the configured suite.
+
+    Raises:
+        ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
+    """
+    if config.suite == "shapes":
+        from softalign.shapes.detector import ShapesDetector
+
+        return ShapesDetector()
+    raise ConfigError(
+        "The official GenEval suite has no built-in detector.",
+        expected="evaluate.suite shapes, the one suite that is detected without weights",
+        found=f"evaluate.suite {config.suite}",
+        where="evaluate.suite",
+        fix="generate the images, record detections with Mask2Former and CLIP elsewhere, then "
+        "`softalign geneval score DIR --detections FILE`",
+    )
+
+
+def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
+    if (arm == "base") != (adapter is None):
+        raise ConfigError(
+            f"The arm {arm!r} and the adapter do not go together.",
+            expected="no adapter" if arm == "base" else "an adapter",
+            found="none" if adapter is None else f"adapter {adapter.name}",
+            where=f"evaluate, arm {arm}",
+        )
+
+
+def _image_requests(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, root: Path) -> list[ImageRequest]:
+    return [
+        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
+        for prompt_index, prompt in enumerate(prompts)
+        for image_index in range(config.images_per_prompt)
+    ]
+
+
+def _generate(
+    arm: Arm,
+    adapter: Adapter | None,
+    backbone: BackboneConfig,
+    config: EvalConfig,
+    runtime: Runtime,
+    store: Store,
+    requests: list[ImageRequest],
+) -> None:
+    from softalign.backbones.base import backbone_dtype, load_pipeline, resolve_device
+
+    device = resolve_device(runtime)
+    pipeline = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
+    if adapter is not None:
+        _attach(pipeline, arm, adapter, config, store)
+    settings = SamplingSettings(
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        resolution_px=backbone.resolution_px,
+        seed=config.seed,
+    )
+    num_made = generate_missing(pipeline, requests, settings, runtime.generation_batch_size)
+    logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
+
+
+def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store: Store) -> None:
+    from softalign.consumer import load_soft_tokens
+
+    folder = store.fetch(adapter)
+    if arm == "untrained":
+        folder = folder / INITIAL_FOLDER
+        if not folder.is_dir():
+            raise MissingInputError(
+                "The adapter has no step-0 tokens to compare with.",
+                expected=f"a folder {INITIAL_FOLDER}",
+                where=str(folder),
+                fix="train it again with this version",
+            )
+    load_soft_tokens(pipeline, str(folder), scale=config.scale, use_ema=config.use_ema and arm == "adapter")
+
+
+def _detect_and_score(images_root: Path, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
+    folders = read_folders(images_root)
+    filenames = [filename for folder in folders for filename in folder.filenames]
+    detections: dict[str, list[Detection]] = {}
+    for start in range(0, len(filenames), _DETECTION_BATCH):
+        batch = filenames[start : start + _DETECTION_BATCH]
+        images = [load_image(images_root / filename) for filename in batch]
+        detections.update(zip(batch, detector(images), strict=True))
+    results = score_folders(folders, detections)
+    write_detections(out / DETECTIONS_FILENAME, detections)
+    write_results(out / RESULTS_FILENAME, results)
+    return results
+
+
+def load_image(path: Path) -> NDArray[np.uint8]:
+    """Return an image as uint8 (H, W, 3), its EXIF orientation applied."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def _remove_strangers(work: Path, images: Iterable[Path], num_prompts: int) -> None:
+    """Remove what an interrupted attempt left half-written, so that only artefacts are published."""
+    expected = {*images, work / DETECTIONS_FILENAME, work / RESULTS_FILENAME}
+    expected |= {work / IMAGES_FOLDER / metadata_filename(index) for index in range(num_prompts)}
+    for path in list(work.rglob("*")):
+        if path.is_file() and path not in expected:
+            path.unlink()
+
+
+def _report(
+    arm: Arm, adapter: Adapter | None, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
+) -> EvalReport:
+    summary = summarize(results)
+    intervals = score_intervals(
+        counts_by_tag(results), num_bootstrap=config.num_bootstrap, confidence=config.confidence, seed=config.seed
+    )
+    overall = intervals[OVERALL]
+    return EvalReport(
+        stage_key=key,
+        parents=(adapter.digest,) if adapter else (),
+        arm=arm,
+        suite=config.suite,
+        adapter_digest=adapter.digest if adapter else "",
+        overall_score=overall.value,
+        overall_ci_low=overall.low,
+        overall_ci_high=overall.high,
+        tags=tuple(
+            TagScore(
+                tag=tag,
+                score=intervals[tag].value,
+                ci_low=intervals[tag].low,
+                ci_high=intervals[tag].high,
+                num_images=task.num_images,
+                num_correct=task.num_correct,
+            )
+            for tag, task in summary.tags.items()
+        ),
+        num_images=summary.num_images,
+        num_prompts=num_prompts,
+        num_prompts_any_correct=summary.num_prompts_any_correct,
+        guidance_scale=config.guidance_scale,
+    )

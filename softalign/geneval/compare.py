@@ -1,0 +1,145 @@
+"""The paired comparison of the three arms: same prompts, same noise, so their differences say more than their scores."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from softalign.artifacts import Adapter, ComparisonReport, EvalReport, TagDifference
+from softalign.config import EvalConfig
+from softalign.errors import CompatibilityError
+from softalign.geneval.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
+from softalign.geneval.bootstrap import counts_by_tag, paired_intervals
+from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
+from softalign.storage import Store
+
+PAIRS_FILENAME = "pairs.jsonl"
+REPORT_FILENAME = "report.html"
+
+
+@dataclass(frozen=True)
+class ArmFiles:
+    """One arm as it was published: its record, its folder and its results in the suite's order."""
+
+    report: EvalReport
+    root: Path
+    results: tuple[ImageResult, ...]
+
+    @property
+    def images_root(self) -> Path:
+        """The folder in the official layout."""
+        return self.root / IMAGES_FOLDER
+
+    @property
+    def detections_path(self) -> Path:
+        """The recorded detections."""
+        return self.root / DETECTIONS_FILENAME
+
+
+def compare(
+    base: EvalReport,
+    untrained: EvalReport,
+    candidate: EvalReport,
+    adapter: Adapter,
+    config: EvalConfig,
+    store: Store,
+    key: str,
+) -> ComparisonReport:
+    """Compare the arms in pairs and publish ``comparison.json``, ``report.html`` and ``pairs.jsonl``.
+
+    Args:
+        base: the base model's arm.
+        untrained: the step-0 tokens' arm.
+        candidate: the trained adapter's arm.
+        adapter: the adapter that was evaluated; its training curves go into the report.
+        config: intervals; the arms' own configuration.
+        store: where everything lies.
+        key: the stage key.
+
+    Raises:
+        CompatibilityError: the arms are not of one suite, or of another adapter.
+        IntegrityError: an arm's files are not what was published.
+    """
+    from softalign.geneval.report.page import render_page
+
+    _check_belonging(base, untrained, candidate, adapter)
+    arms = tuple(_load_arm(report, store) for report in (base, untrained, candidate))
+    _check_pairs(arms)
+    comparison = ComparisonReport(
+        stage_key=key,
+        parents=(base.digest, untrained.digest, candidate.digest, adapter.digest),
+        suite=config.suite,
+        overall_base=base.overall_score,
+        overall_untrained=untrained.overall_score,
+        overall_adapter=candidate.overall_score,
+        adapter_vs_base=differences(arms[2].results, arms[0].results, config),
+        adapter_vs_untrained=differences(arms[2].results, arms[1].results, config),
+        num_images_per_arm=candidate.num_images,
+    )
+    work = store.work_path("compare", key)
+    (work / PAIRS_FILENAME).write_text(_pairs_text(arms), encoding="utf-8")
+    page = render_page(comparison, arms, adapter, store.fetch(adapter), config)
+    (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
+    return store.publish(comparison, work)
+
+
+def differences(
+    candidate: tuple[ImageResult, ...], reference: tuple[ImageResult, ...], config: EvalConfig
+) -> tuple[TagDifference, ...]:
+    """Return candidate - reference per tag and overall, with intervals by resampling prompts of both together."""
+    intervals = paired_intervals(
+        counts_by_tag(candidate),
+        counts_by_tag(reference),
+        num_bootstrap=config.num_bootstrap,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+    return tuple(
+        TagDifference(tag=tag, difference=interval.value, ci_low=interval.low, ci_high=interval.high)
+        for tag, interval in intervals.items()
+    )
+
+
+def _load_arm(report: EvalReport, store: Store) -> ArmFiles:
+    root = store.fetch(report)
+    return ArmFiles(report=report, root=root, results=read_results(root / RESULTS_FILENAME))
+
+
+def _check_belonging(base: EvalReport, untrained: EvalReport, candidate: EvalReport, adapter: Adapter) -> None:
+    found = (base.arm, untrained.arm, candidate.arm)
+    if found != ("base", "untrained", "adapter"):
+        raise CompatibilityError(
+            "The reports are of other arms.", expected="base, untrained, adapter", found=", ".join(found)
+        )
+    digests = {untrained.adapter_digest, candidate.adapter_digest}
+    if digests != {adapter.digest}:
+        raise CompatibilityError(
+            "The arms were evaluated with another adapter.",
+            expected=f"digest {adapter.digest}",
+            found=", ".join(sorted(digests)),
+            fix="evaluate this adapter",
+        )
+
+
+def _check_pairs(arms: tuple[ArmFiles, ...]) -> None:
+    reference = arms[0]
+    for arm in arms[1:]:
+        if [(r.filename, r.metadata) for r in arm.results] != [(r.filename, r.metadata) for r in reference.results]:
+            raise CompatibilityError(
+                "The arms do not show the same prompts and images, so they cannot be compared in pairs.",
+                expected=f"{len(reference.results)} images of suite {reference.report.suite}",
+                found=f"{len(arm.results)} images of suite {arm.report.suite} in arm {arm.report.arm}",
+                fix="evaluate all arms with the same configuration",
+            )
+
+
+def _pairs_text(arms: tuple[ArmFiles, ...]) -> str:
+    """Return one line an image with every arm's verdict: what a data frame wants."""
+    lines = []
+    for results in zip(*(arm.results for arm in arms), strict=True):
+        verdicts = {arm.report.arm: result.correct for arm, result in zip(arms, results, strict=True)}
+        first = results[0]
+        row = {"filename": first.filename, "tag": first.tag, "prompt": first.prompt, **verdicts}
+        lines.append(json.dumps(row) + "\n")
+    return "".join(lines)

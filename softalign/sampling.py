@@ -1,0 +1,159 @@
+"""Sampling: batched DDIM with classifier-free guidance, and one random generator per image.
+
+An image's noise is a function of (seed, prompt index, image index) alone, so arms that differ in the adapter only are
+paired, and batch size, order and restarts change nothing.
+
+Shape legend: B images of one denoiser call, L text tokens, D text width, C H W of the latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_PNG_COMPRESS_LEVEL = 6
+_LOG_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """One image to make: its prompt, the two indices its noise is drawn from, and where it goes."""
+
+    prompt: str
+    prompt_index: int
+    image_index: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How images are sampled; ``guidance_scale`` 1 is without guidance, sizes are in pixels."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    resolution_px: int
+    seed: int = 0
+
+
+def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
+    """Return the generator seed of one image: 63 bits of a sha256, so neighbours share nothing."""
+    text = f"softalign image noise {seed} {prompt_index} {image_index}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def initial_noise(settings: SamplingSettings, request: ImageRequest, shape_CHW: tuple[int, int, int]) -> Tensor:
+    """Return one image's initial noise (C, H, W), float32, drawn on the CPU on every device."""
+    generator = torch.Generator("cpu")
+    generator.manual_seed(image_seed(settings.seed, request.prompt_index, request.image_index))
+    return torch.randn(shape_CHW, generator=generator, dtype=torch.float32)
+
+
+def generate_missing(
+    pipeline: Any, requests: Sequence[ImageRequest], settings: SamplingSettings, batch_size: int
+) -> int:
+    """Make the PNG files of all requests that are not there yet, and return how many were made.
+
+    Batches are cut from the whole list, finished images included, so an interrupted run and its continuation call the
+    denoiser with the same batches as an undisturbed one. Files appear whole or not at all.
+
+    Args:
+        pipeline: a StableDiffusionPipeline, with or without an adapter attached; its scheduler becomes DDIM.
+        requests: in a fixed order.
+        settings: sampling settings.
+        batch_size: images per denoiser call.
+    """
+    use_ddim(pipeline)
+    side = settings.resolution_px
+    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
+    todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
+    num_todo, num_made, started, logged = sum(len(batch) for batch in todo), 0, time.monotonic(), 0.0
+    for batch in todo:
+        for request, image in zip(batch, generate_batch(pipeline, batch, settings), strict=True):
+            _write_whole(request.path, png_bytes(image))
+        num_made += len(batch)
+        elapsed = time.monotonic() - started
+        if elapsed - logged >= _LOG_INTERVAL_S or num_made == num_todo:
+            logged, rate = elapsed, num_made / elapsed
+            left = (num_todo - num_made) / rate
+            logger.info("images %d/%d  %.1f images/s  %.0f s left", num_made, num_todo, rate, left)
+    return num_made
+
+
+@torch.no_grad()
+def generate_batch(
+    pipeline: Any, requests: Sequence[ImageRequest], settings: SamplingSettings
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images (H, W, 3) of one batch.
+
+    Prompts are encoded once each; everything after is the pipeline's own call.
+    """
+    device, dtype = pipeline.unet.device, pipeline.unet.dtype
+    factor = pipeline.vae_scale_factor
+    side = settings.resolution_px // factor
+    shape_CHW = (pipeline.unet.config.in_channels, side, side)
+    noise_BCHW = torch.stack([initial_noise(settings, request, shape_CHW) for request in requests])
+    texts = list(dict.fromkeys(request.prompt for request in requests))
+    has_guidance = settings.guidance_scale > 1.0
+    embeds, negative = pipeline.encode_prompt(texts, device, 1, has_guidance)
+    rows = [texts.index(request.prompt) for request in requests]
+    images = pipeline(
+        prompt_embeds=embeds[rows],
+        negative_prompt_embeds=negative[rows] if has_guidance else None,
+        latents=noise_BCHW.to(device, dtype),
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        height=settings.resolution_px,
+        width=settings.resolution_px,
+        output_type="np",
+    ).images
+    yield from np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def use_ddim(pipeline: Any) -> None:
+    """Give the pipeline a DDIM scheduler with its own noise schedule, as in the papers, unless it has one."""
+    from diffusers import DDIMScheduler
+
+    if not isinstance(pipeline.scheduler, DDIMScheduler):
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+
+
+def png_bytes(image_HW3: NDArray[np.uint8]) -> bytes:
+    """Return an image as PNG; the same pixels are the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, format="PNG", compress_level=_PNG_COMPRESS_LEVEL)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; without fsync, as ``is_finished`` finds what a power cut left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def is_finished(path: Path, side_px: int) -> bool:
+    """Return whether a whole, readable PNG of this size lies there."""
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.format == "PNG" and image.size == (side_px, side_px)
+    except (OSError, SyntaxError, UnidentifiedImageError):
+        return False
