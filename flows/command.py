@@ -1,0 +1,74 @@
+"""``python -m flows.NAME RECIPE``: one flow from a shell, with the exit codes of the ``softalign`` command.
+
+The result goes to standard output, as text or (``--json``) as one JSON document; logs and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from prefect import Flow
+from prefect.exceptions import TerminationSignal
+
+from softalign.config import load_recipe
+from softalign.errors import PreemptedError, SoftAlignError
+
+DEFAULT_STORE = "softalign-store"
+
+
+class Summary(Protocol):
+    """What a flow returns: a record with a text for people."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Return the JSON form."""
+
+    def to_text(self) -> str:
+        """Return the text for people."""
+
+
+SummaryT = TypeVar("SummaryT", bound=Summary)
+
+
+def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequence[str] | None = None) -> int:
+    """Run a flow with the recipe, overrides and store of a command line.
+
+    Args:
+        flow: takes ``recipe``, ``overrides`` and ``store`` and returns a Summary.
+        arguments: instead of ``sys.argv``.
+
+    Returns:
+        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint.
+    """
+    options = _parser(flow).parse_args(arguments)
+    try:
+        load_recipe(options.recipe, options.overrides)  # refused here before a server starts
+        summary = flow(options.recipe, options.overrides, options.store)
+    except SoftAlignError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except TerminationSignal:
+        sys.stderr.write("stopped; what is published and checkpointed is kept: run again to continue\n")
+        return PreemptedError.exit_code
+    text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(flow.description or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or the path of a YAML file")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override a field"
+    )
+    parser.add_argument(
+        "--store",
+        default=os.environ.get("SOFTALIGN_STORE", DEFAULT_STORE),
+        help="folder or s3:// URI where everything is published",
+    )
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")
+    return parser

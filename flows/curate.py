@@ -1,0 +1,31 @@
+"""Curate a recipe's sources into a dataset."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefect import flow
+
+from flows.command import DEFAULT_STORE, run_command
+from flows.summary import FlowSummary, summarize_stages
+from softalign.config import load_recipe
+from softalign.storage import Store
+from tasks import curation
+
+
+@flow(name="softalign-curate", flow_run_name="curate-{recipe}", persist_result=False)
+def curate(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
+    """Read the sources, filter, and write the dataset's shards.
+
+    Args:
+        recipe: a recipe's name or the path of a YAML file.
+        overrides: ``section.field=value``, applied in order.
+        store: folder or ``s3://`` URI where everything is published.
+    """
+    loaded = load_recipe(recipe, overrides)
+    return summarize_stages(loaded.name, curation.curate(loaded, Store(store).uri))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(curate))

@@ -1,0 +1,67 @@
+"""Evaluate a recipe's adapter beside its base model and untrained tokens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.command import DEFAULT_STORE, run_command
+from flows.published import published_adapter
+from flows.summary import FlowSummary, summarize_stages
+from softalign.artifacts import Adapter, ComparisonReport, EvalReport
+from softalign.config import Recipe, load_recipe
+from softalign.stages import StageResult
+from softalign.storage import Store
+from tasks import evaluation
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The three arms and their comparison."""
+
+    arms: tuple[StageResult[EvalReport], StageResult[EvalReport], StageResult[EvalReport]]
+    comparison: StageResult[ComparisonReport]
+
+    @property
+    def reports(self) -> tuple[EvalReport, EvalReport, EvalReport]:
+        """The reports of base, untrained tokens and adapter."""
+        base, untrained, candidate = self.arms
+        return base.record, untrained.record, candidate.record
+
+    @property
+    def results(self) -> tuple[StageResult[Any], ...]:
+        """All stage results, in order."""
+        return (*self.arms, self.comparison)
+
+
+def evaluate_arms(recipe: Recipe, adapter: Adapter, store_uri: str) -> Evaluation:
+    """Run the evaluation's tasks in order; called within a flow."""
+    arms = (
+        evaluation.evaluate(recipe, "base", None, store_uri),
+        evaluation.evaluate(recipe, "untrained", adapter, store_uri),
+        evaluation.evaluate(recipe, "adapter", adapter, store_uri),
+    )
+    reports = (arms[0].record, arms[1].record, arms[2].record)
+    return Evaluation(arms=arms, comparison=evaluation.compare(recipe, reports, adapter, store_uri))
+
+
+@flow(name="softalign-evaluate", flow_run_name="evaluate-{recipe}", persist_result=False)
+def evaluate(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
+    """Generate and score the images of the three arms and write the report.
+
+    Args:
+        recipe: a recipe's name or the path of a YAML file.
+        overrides: ``section.field=value``, applied in order.
+        store: folder or ``s3://`` URI where everything is published; the adapter must be there.
+    """
+    loaded, opened = load_recipe(recipe, overrides), Store(store)
+    evaluated = evaluate_arms(loaded, published_adapter(loaded, opened), opened.uri)
+    return summarize_stages(loaded.name, *evaluated.results)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(evaluate))

@@ -1,0 +1,35 @@
+"""Register a recipe's adapter with its evidence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefect import flow
+
+from flows.command import DEFAULT_STORE, run_command
+from flows.published import published_adapter, published_comparison, published_reports
+from flows.summary import FlowSummary, summarize_stages
+from softalign.config import load_recipe
+from softalign.storage import Store
+from tasks import registration
+
+
+@flow(name="softalign-register", flow_run_name="register-{recipe}", persist_result=False)
+def register(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
+    """Register the adapter and decide whether it becomes champion.
+
+    Args:
+        recipe: a recipe's name or the path of a YAML file.
+        overrides: ``section.field=value``, applied in order.
+        store: folder or ``s3://`` URI where everything is published; adapter and comparison must be there.
+    """
+    loaded, opened = load_recipe(recipe, overrides), Store(store)
+    adapter = published_adapter(loaded, opened)
+    reports = published_reports(loaded, adapter, opened)
+    comparison = published_comparison(loaded, reports, opened)
+    return summarize_stages(loaded.name, registration.register(loaded, adapter, comparison, reports, opened.uri))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(register))

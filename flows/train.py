@@ -1,0 +1,34 @@
+"""Encode a recipe's dataset and train its adapter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from prefect import flow
+
+from flows.command import DEFAULT_STORE, run_command
+from flows.published import published_dataset
+from flows.summary import FlowSummary, summarize_stages
+from softalign.config import load_recipe
+from softalign.storage import Store
+from tasks import encoding, training
+
+
+@flow(name="softalign-train", flow_run_name="train-{recipe}", persist_result=False)
+def train(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
+    """Encode the curated dataset with the frozen model, then train the soft tokens.
+
+    Args:
+        recipe: a recipe's name or the path of a YAML file.
+        overrides: ``section.field=value``, applied in order.
+        store: folder or ``s3://`` URI where everything is published; the dataset must be there.
+    """
+    loaded, opened = load_recipe(recipe, overrides), Store(store)
+    encoded = encoding.encode(loaded, published_dataset(loaded, opened), opened.uri)
+    trained = training.train(loaded, encoded.record, opened.uri)
+    return summarize_stages(loaded.name, encoded, trained)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(train))

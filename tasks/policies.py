@@ -1,0 +1,94 @@
+"""How tasks behave when something fails, and who may use the GPU.
+
+Prefect's own result caching is off everywhere: a stage's key already says whether its output is there, also across
+machines and servers, and ``softalign plan`` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+
+from softalign.errors import SoftAlignError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_DELAYS_S = (10.0, 60.0, 300.0)
+"""Waits before the second, third and fourth attempt: a network hiccup, a restarting service, a longer outage."""
+RETRY_JITTER = 0.3
+"""Each wait is varied by this share, so that many runs do not come back at the same instant."""
+GPU_LIMIT = "gpu"
+"""Name of the global concurrency limit that holds one slot per GPU; where nobody created it, nothing is limited."""
+GPU_LEASE_S = 60.0
+"""A holder that was killed gives its slot back after this long (measured: 63 s)."""
+PERMANENT_OS_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Operating system errors that the same call would meet again."""
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Return whether the same call may succeed later: our retriable errors, timeouts and other passing OS errors."""
+    if isinstance(error, SoftAlignError):
+        return error.is_retriable
+    return isinstance(error, OSError) and not isinstance(error, PERMANENT_OS_ERRORS)
+
+
+def retry_condition(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Decide for Prefect whether a failed attempt is repeated: bad configuration and bad data never are."""
+    return isinstance(state.data, BaseException) and is_worth_retrying(state.data)
+
+
+def stage_task(name: str, *, uses_gpu: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return a decorator that makes a function a task of the given name with this module's policies."""
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        return Task(
+            function,
+            name=name,
+            tags=["softalign", *(["gpu"] if uses_gpu else [])],
+            retries=len(RETRY_DELAYS_S),
+            retry_delay_seconds=list(RETRY_DELAYS_S),
+            retry_jitter_factor=RETRY_JITTER,
+            retry_condition_fn=retry_condition,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+    return decorate
+
+
+@contextmanager
+def gpu_slot(device: str, *, is_needed: bool) -> Iterator[None]:
+    """Hold one slot of the ``gpu`` limit, waiting for it as long as it takes.
+
+    A lease that cannot be renewed (a server that is away for a moment) does not end the work: a GPU shared for a while
+    costs less than a training run.
+
+    Args:
+        device: the recipe's device; with ``cpu`` no slot is taken.
+        is_needed: False where the stage's output is already there, so that a rerun never waits.
+    """
+    if device == "cpu" or not is_needed or not _has_limit(GPU_LIMIT):
+        yield
+        return
+    with concurrency(
+        GPU_LIMIT, occupy=1, strict=True, lease_duration=GPU_LEASE_S, raise_on_lease_renewal_failure=False
+    ):
+        yield
+
+
+def _has_limit(name: str) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(name)
+        except ObjectNotFound:
+            return False
+    return True

@@ -1,0 +1,88 @@
+"""What a stage leaves in the orchestrator: a log line and artifacts for people; the stage's files are the truth."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.logging import get_run_logger
+
+from softalign.artifacts import ComparisonReport, EvalReport, Record
+from softalign.stages import StageResult
+from softalign.storage import is_local, local_path_of
+
+REPORT_FILENAME = "report.html"
+
+
+def run_logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    """Return the logger of the current task run; its lines go to the console and to the server."""
+    return get_run_logger()
+
+
+def artifact_key(recipe_name: str, label: str) -> str:
+    """Return an artifact's key: lower case, digits and dashes; runs of one recipe make one history per key."""
+    kept = "".join(character if character.isalnum() else "-" for character in f"{recipe_name}-{label}".lower())
+    return "-".join(part for part in kept.split("-") if part)
+
+
+def link_of(uri: str) -> str:
+    """Return a URI a browser or tool can open: local paths as ``file://``, others unchanged."""
+    return local_path_of(uri).absolute().as_uri() if is_local(uri) else uri
+
+
+def stage_markdown(result: StageResult[Any]) -> str:
+    """Return a stage's summary: whether it ran or was reused, then the record's fields as a table."""
+    record: Record = result.record
+    how = "**Already there: nothing was done.**" if result.is_reused else f"Done in {result.seconds:.1f} s."
+    rows = [("digest", record.digest), *record.model_dump(mode="json", exclude={"schema_version"}).items()]
+    table = [f"| {name} | {_cell(value)} |" for name, value in rows]
+    return "\n".join([f"# {result.label}", "", how, "", "| field | value |", "| --- | --- |", *table, ""])
+
+
+def _cell(value: Any) -> str:
+    """Return a value for one table cell; lists of rows as one line each."""
+    if isinstance(value, list):
+        return "<br>".join(_cell(item) for item in value) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(item)}" for name, item in value.items())
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def score_rows(reports: tuple[EvalReport, EvalReport, EvalReport]) -> list[dict[str, Any]]:
+    """Return the scores of the three arms, one row per tag and one for ``overall``."""
+    overall = {"tag": "overall"} | {report.arm: round(report.overall_score, 4) for report in reports}
+    per_tag = [
+        {"tag": scores[0].tag}
+        | {report.arm: round(score.score, 4) for report, score in zip(reports, scores, strict=True)}
+        for scores in zip(*(report.tags for report in reports), strict=True)
+    ]
+    return [*per_tag, overall]
+
+
+def publish_stage(result: StageResult[Any], recipe_name: str) -> None:
+    """Log what a stage did and leave its summary as an artifact."""
+    run_logger().info(result.message)
+    create_markdown_artifact(
+        stage_markdown(result),
+        key=artifact_key(recipe_name, result.label),
+        description="already there, reused" if result.is_reused else "done",
+    )
+
+
+def publish_comparison(
+    result: StageResult[ComparisonReport], reports: tuple[EvalReport, EvalReport, EvalReport], recipe_name: str
+) -> None:
+    """Leave the table of scores and the link to the report as artifacts."""
+    report_uri = f"{result.record.uri}/{REPORT_FILENAME}"
+    create_table_artifact(
+        score_rows(reports), key=artifact_key(recipe_name, "scores"), description="GenEval scores of the three arms"
+    )
+    create_link_artifact(
+        link_of(report_uri),
+        link_text=Path(report_uri).name,
+        key=artifact_key(recipe_name, "report"),
+        description="report",
+    )
