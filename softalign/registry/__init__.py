@@ -1,0 +1,28 @@
+"""The model registry: register, promote, roll back, look up, pull. The one package that imports mlflow.
+
+It does so inside functions: importing this package costs nothing. Without a server the registry is a SQLite database in
+the store. A version's files are named with their sha256 in a tag of the version, so that whoever pulls can tell what
+arrived from what was registered.
+"""
+
+from __future__ import annotations
+
+from softalign.registry.connection import public_uri, registry_of_store, tracking_uri
+from softalign.registry.events import PromotionEvent, history, promote, rollback
+from softalign.registry.publishing import register
+from softalign.registry.pulling import pull
+from softalign.registry.versions import Reference, parse_reference
+
+__all__ = [
+    "PromotionEvent",
+    "Reference",
+    "history",
+    "parse_reference",
+    "promote",
+    "public_uri",
+    "pull",
+    "register",
+    "registry_of_store",
+    "rollback",
+    "tracking_uri",
+]

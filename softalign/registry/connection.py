@@ -1,0 +1,152 @@
+"""Which registry, and talking to it quietly: no telemetry, no printed links, errors of this library's family."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from softalign.config import Runtime
+from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
+from softalign.storage import Store
+
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+STORE_VARIABLE = "SOFTALIGN_STORE"
+DEFAULT_STORE = "softalign-store"
+DATABASE_NAME = "mlflow.db"
+ARTIFACTS_NAME = "mlflow-artifacts"
+EMBEDDED = "store"
+"""What records call the SQLite registry inside their own store: a record holds no path of a machine."""
+SQLITE = "sqlite:///"
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+"""Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
+_UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
+
+
+def registry_of_store(store: Store) -> str:
+    """Return the tracking URI of the SQLite registry within a local store.
+
+    Raises:
+        ConfigError: the store is not a folder of this machine.
+    """
+    if not store.is_local:
+        raise ConfigError(
+            "A remote store holds no SQLite registry.",
+            expected=f"runtime.tracking_uri or {TRACKING_VARIABLE}",
+            found="neither",
+            where=store.uri,
+            fix="set runtime.tracking_uri to an MLflow server, such as http://127.0.0.1:5000 of `make stack`",
+        )
+    return f"{SQLITE}{Path(store.uri) / DATABASE_NAME}"
+
+
+def tracking_uri(runtime: Runtime, store: Store) -> str:
+    """Return the registry a run in this store uses: ``runtime.tracking_uri``, else the environment's, else SQLite.
+
+    Raises:
+        ConfigError: neither is set and the store is remote.
+    """
+    return runtime.tracking_uri or os.environ.get(TRACKING_VARIABLE) or registry_of_store(store)
+
+
+def consumer_uri(uri: str | None) -> str:
+    """Return the registry a consumer means: the given one, else the environment's, else the default store's."""
+    if chosen := uri or os.environ.get(TRACKING_VARIABLE):
+        return chosen
+    return registry_of_store(Store(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE))
+
+
+def public_uri(uri: str, store: Store) -> str:
+    """Return a tracking URI as records hold it: without credentials, and ``store`` for the store's own SQLite."""
+    if store.is_local and uri == registry_of_store(store):
+        return EMBEDDED
+    return without_credentials(uri)
+
+
+def without_credentials(uri: str) -> str:
+    """Return a URI without user name and password."""
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def require_database(uri: str) -> None:
+    """Refuse a SQLite registry that does not exist: reading must not create an empty one.
+
+    Raises:
+        MissingInputError: there is no such database file.
+    """
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+        raise MissingInputError(
+            "There is no model registry here.",
+            expected="a SQLite registry made by `softalign register`, or an MLflow server",
+            found="no file",
+            where=uri,
+            fix=f"set {TRACKING_VARIABLE} to the server or {STORE_VARIABLE} to the store that holds the registry",
+        )
+
+
+@contextmanager
+def registry_client(uri: str) -> Iterator[Any]:
+    """Yield an ``MlflowClient`` for tracking and registry; MLflow's errors become this library's.
+
+    Raises:
+        ConfigError: mlflow, or what it needs for this URI, is not installed.
+        StorageUnavailableError: the server did not answer.
+        RegistryError: the server refused.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise _not_installed(uri, error) from error
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    if uri.startswith(SQLITE):
+        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except MlflowException as error:
+        raise _translated(uri, error) from error
+    except ImportError as error:
+        raise _not_installed(uri, error) from error
+
+
+def _not_installed(uri: str, error: ImportError) -> ConfigError:
+    extra = "registry" if uri.startswith(("http://", "https://")) else "pipeline"
+    return ConfigError(
+        "The model registry's client is not installed.",
+        found=str(error).splitlines()[0],
+        where=without_credentials(uri),
+        fix=f"pip install 'softalign[{extra}]'",
+    )
+
+
+def _translated(uri: str, error: Any) -> RegistryError | StorageUnavailableError:
+    kind = StorageUnavailableError if error.error_code in _UNAVAILABLE_CODES else RegistryError
+    is_unavailable = kind is StorageUnavailableError
+    return kind(
+        "The model registry did not answer." if is_unavailable else "The model registry refused a request.",
+        found=f"{error.error_code}: {str(error).splitlines()[0][:500]}",
+        where=without_credentials(uri),
+        fix="start or reach the server, then run again: finished work is kept"
+        if is_unavailable
+        else "check the name, your permissions and the server's log",
+    )

@@ -1,0 +1,110 @@
+"""The files of a registered version: the adapter's own, a card with its scores, and the ``MLmodel`` description."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from softalign import __version__
+from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry
+from softalign.errors import DataError
+from softalign.storage import list_files
+
+WEIGHTS_NAME = "soft_tokens.safetensors"
+CONFIG_NAME = "adapter_config.json"
+CARD_NAME = "README.md"
+MLMODEL_NAME = "MLmodel"
+FLAVOR = "softalign"
+
+
+def build_model_folder(
+    adapter_path: Path,
+    target: Path,
+    adapter: Adapter,
+    comparison: ComparisonReport,
+    reports: tuple[EvalReport, EvalReport, EvalReport],
+) -> tuple[FileEntry, ...]:
+    """Write a version's folder and return its file list; the same bytes every time.
+
+    Raises:
+        DataError: the adapter's folder lacks its weights or its configuration.
+    """
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    for name in (WEIGHTS_NAME, CONFIG_NAME):
+        if not (adapter_path / name).is_file():
+            raise DataError(
+                "The adapter's folder is incomplete.",
+                expected=name,
+                found=", ".join(sorted(path.name for path in adapter_path.iterdir())),
+                where=str(adapter_path),
+                fix="run the train stage again",
+            )
+        shutil.copyfile(adapter_path / name, target / name)
+    own_card = adapter_path / CARD_NAME
+    card = own_card.read_text(encoding="utf-8") if own_card.is_file() else f"# {adapter.name}\n"
+    (target / CARD_NAME).write_text(f"{card.rstrip()}\n\n{evaluation_section(comparison, reports)}", encoding="utf-8")
+    (target / MLMODEL_NAME).write_text(mlmodel(adapter), encoding="utf-8")
+    return list_files(target)
+
+
+def mlmodel(adapter: Adapter) -> str:
+    """Return the ``MLmodel`` description: one flavor of our own, read by ``softalign.load_soft_tokens``.
+
+    There is no ``python_function`` flavor on purpose: soft tokens change a pipeline the consumer already has, they do
+    not answer requests by themselves.
+    """
+    flavor = {
+        "adapter_type": "SOFT_TOKENS",
+        "base_model": adapter.base_model,
+        "base_model_revision": adapter.base_model_revision,
+        "family": adapter.family,
+        "loader": "softalign.load_soft_tokens",
+        "softalign_version": __version__,
+        "weights": WEIGHTS_NAME,
+    }
+    return yaml.safe_dump({"artifact_path": "model", "flavors": {FLAVOR: flavor}}, sort_keys=True)
+
+
+def evaluation_section(comparison: ComparisonReport, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
+    """Return the card's section with the scores of the three arms and the paired gain over the base."""
+    gains = {entry.tag: entry for entry in comparison.adapter_vs_base}
+    scores = [{"overall": report.overall_score, **{tag.tag: tag.score for tag in report.tags}} for report in reports]
+    lines = [
+        "## Evaluation",
+        "",
+        f"Suite `{comparison.suite}`, {comparison.num_images_per_arm} images per arm, guidance scale "
+        f"{reports[-1].guidance_scale:g}; same prompts and noise for every arm. Gain: paired difference to the base, "
+        "with its bootstrap interval over prompts.",
+        "",
+        f"| tag | {' | '.join(report.arm for report in reports)} | gain over base |",
+        f"| --- |{' --- |' * (len(reports) + 1)}",
+    ]
+    for tag in scores[0]:
+        cells = [f"{score[tag]:.4f}" if tag in score else "" for score in scores]
+        gain = gains.get(tag)
+        cells.append(f"{gain.difference:+.4f} ({gain.ci_low:+.4f} to {gain.ci_high:+.4f})" if gain else "")
+        lines.append(f"| {tag} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def flat_parameters(path: Path) -> dict[str, str]:
+    """Return a JSON file's values by dotted name, as a run's parameters hold them; none where there is no file."""
+    if not path.is_file():
+        return {}
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else str(name), inner)
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+
+    walk("", json.loads(path.read_text(encoding="utf-8")))
+    return flat

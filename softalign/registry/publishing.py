@@ -1,0 +1,198 @@
+"""Registering an adapter: one run, one version, one decision, each found again after a crash by the stage key.
+
+Order: run (parameters, curves, scores, files), version (its tags in the same request), decision and alias, mark
+``settled``. A crash between two of them is continued by the next call. A settled version is never decided again:
+registering it once more after a rollback must not bring it back.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from softalign import __version__
+from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry, ModelVersion, canonical_json
+from softalign.config import PromotionPolicy, RegisterConfig, Runtime
+from softalign.promotion import Decision, decide
+from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
+from softalign.registry.events import new_event, record_event
+from softalign.registry.model_folder import build_model_folder
+from softalign.registry.runs import ensure_run
+from softalign.registry.versions import (
+    COMPARISON_TAG,
+    FILES_TAG,
+    STAGE_KEY_TAG,
+    champion_of,
+    comparison_of,
+    versions_of,
+)
+from softalign.storage import Store
+
+DECISION_TAG = "softalign.decision"
+PREVIOUS_TAG = "softalign.previous_champion"
+SETTLED_TAG = "softalign.settled"
+NO_VERSION = "none"
+
+
+def register(
+    adapter: Adapter,
+    comparison: ComparisonReport,
+    reports: tuple[EvalReport, EvalReport, EvalReport],
+    config: RegisterConfig,
+    runtime: Runtime,
+    store: Store,
+    key: str,
+) -> ModelVersion:
+    """Register an adapter, decide its alias, and return the published record.
+
+    The same key again finds the version it made and changes nothing.
+
+    Args:
+        adapter: the trained adapter.
+        comparison: its paired comparison with base and untrained tokens.
+        reports: the arms' scores: base, untrained, adapter.
+        config: name, experiment and promotion policy.
+        runtime: holds the tracking URI, if one is set.
+        store: where the adapter and the report lie, and where the record goes.
+        key: the stage key.
+
+    Raises:
+        ConfigError: a remote store without a tracking URI, or mlflow is not installed.
+        StorageUnavailableError: the registry did not answer; run again, finished steps are kept.
+        RegistryError: the registry refused.
+        IntegrityError: the adapter's files are not what was published.
+    """
+    uri = tracking_uri(runtime, store)
+    work = store.work_path("register", key)
+    adapter_path = store.fetch(adapter)
+    model_path = work / "model"
+    files = build_model_folder(adapter_path, model_path, adapter, comparison, reports)
+    with registry_client(uri) as client:
+        version = _registered(client, config.name, key)
+        if version is None:
+            run_id = ensure_run(
+                client,
+                key=key,
+                experiment_id=_experiment(client, config.experiment, uri, store),
+                adapter=adapter,
+                adapter_path=adapter_path,
+                model_path=model_path,
+                comparison=comparison,
+                report_path=store.fetch(comparison),
+                reports=reports,
+                config=config,
+            )
+            version = _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, key))
+        decision = _settle(client, config.name, version, comparison, config.policy)
+    record = ModelVersion(
+        stage_key=key,
+        parents=(adapter.digest, comparison.digest, *(report.digest for report in reports)),
+        name=config.name,
+        version=int(version.version),
+        alias=decision.alias,
+        is_promoted=decision.is_promoted,
+        reason=decision.reason,
+        run_id=version.run_id,
+        tracking_uri=public_uri(uri, store),
+        weights_sha256=adapter.weights_sha256,
+    )
+    return _publish(record, decision, store, work)
+
+
+def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path) -> ModelVersion:
+    folder = work / "record"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "decision.json").write_text(json.dumps(decision.model_dump(), indent=1) + "\n", encoding="utf-8")
+    published = store.publish(record, folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return published
+
+
+def _experiment(client: Any, name: str, uri: str, store: Store) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    is_embedded = store.is_local and uri == registry_of_store(store)
+    location = (Path(store.uri) / ARTIFACTS_NAME).as_uri() if is_embedded else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process made it in between
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _registered(client: Any, name: str, key: str) -> Any:
+    found = versions_of(client, name, key)
+    return found[0] if found else None
+
+
+def _version_tags(
+    adapter: Adapter, comparison: ComparisonReport, files: tuple[FileEntry, ...], key: str
+) -> dict[str, str]:
+    return {
+        STAGE_KEY_TAG: key,
+        FILES_TAG: canonical_json([entry.model_dump() for entry in files]).decode(),
+        COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),
+        "softalign.adapter_digest": adapter.digest,
+        "softalign.backbone_digest": adapter.backbone_digest,
+        "softalign.base_model": adapter.base_model,
+        "softalign.comparison_digest": comparison.digest,
+        "softalign.dataset_digest": adapter.dataset_digest,
+        "softalign.library_version": __version__,
+        "softalign.weights_sha256": adapter.weights_sha256,
+    }
+
+
+def _create_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, description="Soft tokens for text alignment, registered by softalign.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"{client.get_run(run_id).info.artifact_uri}/model"
+    return client.create_model_version(name, source, run_id=run_id, tags=tags)
+
+
+def _settle(client: Any, name: str, version: Any, comparison: ComparisonReport, policy: PromotionPolicy) -> Decision:
+    """Decide once, record it, move the alias, mark it as settled; continues where an earlier attempt stopped."""
+    number, tags = str(version.version), version.tags
+    if SETTLED_TAG in tags:
+        return Decision.model_validate_json(tags[DECISION_TAG])
+    champion = champion_of(client, name)
+    is_still_valid = DECISION_TAG in tags and champion in {_number(tags[PREVIOUS_TAG]), int(number)}
+    if is_still_valid:
+        decision, previous = Decision.model_validate_json(tags[DECISION_TAG]), _number(tags[PREVIOUS_TAG])
+    else:
+        decision, previous = decide(comparison, comparison_of(client, name, champion), policy), champion
+        client.set_model_version_tag(name, number, PREVIOUS_TAG, NO_VERSION if previous is None else str(previous))
+        client.set_model_version_tag(name, number, DECISION_TAG, decision.model_dump_json())
+    client.update_model_version(name, number, description=decision.reason)
+    client.log_dict(
+        version.run_id,
+        {"version": int(number), "previous_champion": previous, **decision.model_dump()},
+        "promotion.json",
+    )
+    event = new_event(
+        "register",
+        int(number),
+        previous,
+        decision.reason,
+        is_promoted=decision.is_promoted,
+        checks=decision.checks,
+    )
+    record_event(client, name, event)
+    client.set_registered_model_alias(name, decision.alias, number)
+    client.set_model_version_tag(name, number, SETTLED_TAG, "true")
+    return decision
+
+
+def _number(stored: str) -> int | None:
+    return None if stored == NO_VERSION else int(stored)

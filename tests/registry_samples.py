@@ -1,0 +1,116 @@
+"""Published inputs of a registration, made without a model: an adapter folder, three reports and their comparison."""
+
+import json
+from dataclasses import dataclass
+
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    EvalReport,
+    TagDifference,
+    TagScore,
+    digest_of,
+)
+from softalign.config import PromotionPolicy, RegisterConfig, Runtime
+from softalign.registry import register
+from softalign.storage import sha256_of_file
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+NAME = "softalign-test"
+BASE = 0.5
+
+
+@dataclass(frozen=True)
+class Inputs:
+    adapter: Adapter
+    comparison: ComparisonReport
+    reports: tuple[EvalReport, EvalReport, EvalReport]
+
+
+def comparison_of(gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untrained=None, num_images=24, key="k"):
+    """Return a comparison whose overall gain is ``gain`` and whose last tag falls by ``drop``."""
+    tags = tuple(
+        TagDifference(tag=tag, difference=-drop if tag == TAGS[-1] else gain, ci_low=gain - 0.1, ci_high=gain + 0.1)
+        for tag in TAGS
+    )
+    over_untrained = gain if over_untrained is None else over_untrained
+
+    def overall(value):
+        return TagDifference(tag="overall", difference=value, ci_low=value - half_width, ci_high=value + half_width)
+
+    return ComparisonReport(
+        stage_key=key,
+        suite=suite,
+        overall_base=BASE,
+        overall_untrained=BASE + gain - over_untrained,
+        overall_adapter=BASE + gain,
+        adapter_vs_base=(overall(gain), *tags),
+        adapter_vs_untrained=(overall(over_untrained), *tags),
+        num_images_per_arm=num_images,
+    )
+
+
+def publish_inputs(store, gain, *, seed=0, **comparison_fields):
+    """Publish what ``register`` reads and return its records."""
+    key = digest_of(["sample", gain, seed, comparison_fields])
+    folder = store.work_path("train", key)
+    (folder / "initial").mkdir(exist_ok=True)
+    for place in (folder, folder / "initial"):
+        (place / "soft_tokens.safetensors").write_bytes(f"weights {gain} {seed}".encode() * 50)
+        config = {"type": "SOFT_TOKENS", "num_soft_tokens": 4, "placement": {"blocks": ["down", "mid"]}}
+        (place / "adapter_config.json").write_text(json.dumps(config))
+        (place / "README.md").write_text("# softalign-test\n\nA card.\n")
+    rows = [{"step": i, "samples_seen": 4 * i, "loss": 1 / (i + 1), "win_rate": 0.5} for i in range(1, 6)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    adapter = store.publish(
+        Adapter(
+            stage_key=key,
+            parents=(digest_of("encoded"),),
+            name="softalign-test",
+            base_model="shapes",
+            base_model_revision="0" * 40,
+            backbone_digest=digest_of("backbone"),
+            family="sd21",
+            objective="agsm",
+            num_parameters=1234,
+            num_steps=5,
+            samples_seen=20,
+            weights_sha256=sha256_of_file(folder / "soft_tokens.safetensors"),
+            dataset_digest=digest_of("dataset"),
+        ),
+        folder,
+    )
+    comparison = comparison_of(gain, key=key, **comparison_fields)
+    folder = store.work_path("compare", key)
+    (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
+    comparison = store.publish(comparison, folder)
+    overall = {"base": BASE, "untrained": comparison.overall_untrained, "adapter": BASE + gain}
+    reports = tuple(
+        EvalReport(
+            stage_key=digest_of([key, arm]),
+            arm=arm,
+            suite=comparison.suite,
+            adapter_digest="" if arm == "base" else adapter.digest,
+            overall_score=score,
+            overall_ci_low=score - 0.02,
+            overall_ci_high=score + 0.02,
+            tags=tuple(
+                TagScore(tag=tag, score=score, ci_low=score, ci_high=score, num_images=4, num_correct=2) for tag in TAGS
+            ),
+            num_images=24,
+            num_prompts=6,
+            num_prompts_any_correct=3,
+            guidance_scale=3.0,
+        )
+        for arm, score in overall.items()
+    )
+    return Inputs(adapter, comparison, reports)
+
+
+def register_sample(store, gain, *, seed=0, key=None, policy=None, tracking_uri=None, **comparison_fields):
+    """Publish and register a sample; returns the ModelVersion."""
+    inputs = publish_inputs(store, gain, seed=seed, **comparison_fields)
+    config = RegisterConfig(name=NAME, policy=policy or PromotionPolicy())
+    runtime = Runtime(tracking_uri=tracking_uri)
+    key = key or digest_of(["register", inputs.comparison.digest, inputs.adapter.digest])
+    return register(inputs.adapter, inputs.comparison, inputs.reports, config, runtime, store, key)
