@@ -1,4 +1,4 @@
-"""The paired comparison of the three arms: same prompts, same noise, so their differences say more than their scores."""
+"""The paired comparison of the three arms: same prompts, same noise; differences say more than scores."""
 
 from __future__ import annotations
 

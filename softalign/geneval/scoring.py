@@ -166,7 +166,7 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
     Args:
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detectors.read_detections``).
-        out: a folder to put ``results.jsonl`` into, or the file itself (a name with a suffix); unset: the scored folder.
+        out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
 
     Raises:
         MissingInputError: the folder or the detections file is not there.
