@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from prefect import Flow
-from prefect.exceptions import TerminationSignal
 
 from softalign.config import load_recipe
 from softalign.errors import PreemptedError, SoftAlignError
 
 DEFAULT_STORE = "softalign-store"
+STOPPED = "stopped; what is published and checkpointed is kept: run again to continue\n"
 
 
 class Summary(Protocol):
@@ -42,21 +45,36 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         arguments: instead of ``sys.argv``.
 
     Returns:
-        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint.
+        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint, 130 interrupted.
     """
     options = _parser(flow).parse_args(arguments)
+    signal.signal(signal.SIGTERM, _leave)  # Prefect marks the run as crashed, then hands the signal on to this
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
     try:
         load_recipe(options.recipe, options.overrides)  # refused here before a server starts
         summary = flow(options.recipe, options.overrides, options.store)
     except SoftAlignError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except TerminationSignal:
-        sys.stderr.write("stopped; what is published and checkpointed is kept: run again to continue\n")
-        return PreemptedError.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(STOPPED)
+        return 128 + signal.SIGINT
     text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
     sys.stdout.write(text + "\n")
     return 0
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    sys.stderr.write(STOPPED)
+    sys.exit(PreemptedError.exit_code)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Keep a log record, without the traceback of an error whose message says what to do."""
+    if record.exc_info and isinstance(record.exc_info[1], SoftAlignError):
+        record.exc_info = None
+    return True
 
 
 def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.ArgumentParser:
