@@ -75,9 +75,9 @@ def evaluate(
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
     """Return the prompts of the configured suite, in order."""
     if config.suite == "shapes":
-        from softalign.shapes.suite import suite
+        from softalign.shapes.suite import build_suite
 
-        return tuple(suite())
+        return tuple(build_suite())
     return official_prompts()
 
 

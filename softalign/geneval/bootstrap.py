@@ -88,7 +88,7 @@ def _intervals(
     intervals: dict[str, Interval] = {}
     means_R = np.zeros(num_bootstrap)
     for tag, (numerator_P, images_P) in numerators.items():
-        rng = np.random.default_rng([abs(seed), TAGS.index(tag)])  # type: ignore[arg-type]
+        rng = np.random.default_rng([abs(seed), TAGS.index(tag)])
         picks_RP = rng.integers(len(images_P), size=(num_bootstrap, len(images_P)))
         scores_R = numerator_P[picks_RP].sum(axis=1) / images_P[picks_RP].sum(axis=1)
         means_R += scores_R / len(numerators)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, TagDifference
 from softalign.config import EvalConfig
@@ -138,8 +139,8 @@ def _pairs_text(arms: tuple[ArmFiles, ...]) -> str:
     """Return one line an image with every arm's verdict: what a data frame wants."""
     lines = []
     for results in zip(*(arm.results for arm in arms), strict=True):
-        verdicts = {arm.report.arm: result.correct for arm, result in zip(arms, results, strict=True)}
         first = results[0]
-        row = {"filename": first.filename, "tag": first.tag, "prompt": first.prompt, **verdicts}
+        row: dict[str, Any] = {"filename": first.filename, "tag": first.tag, "prompt": first.prompt}
+        row.update((arm.report.arm, result.correct) for arm, result in zip(arms, results, strict=True))
         lines.append(json.dumps(row) + "\n")
     return "".join(lines)

@@ -97,9 +97,9 @@ def training_curve(curve: Curve) -> str:
 
     parts = []
     for tick in _ticks(low, high, 4):
-        y = _n(y_of(tick))
-        parts.append(f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_n(_LEFT - 6)}" y="{y}" dy="0.32em" text-anchor="end">{tick:.4g}</text>')
+        at = _n(y_of(tick))
+        parts.append(f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>')
+        parts.append(f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>')
     for tick in _ticks(float(xs[0]), float(xs[0]) + x_span, 4):
         parts.append(
             f'<text x="{_n(x_of(tick))}" y="{_n(CURVE_HEIGHT - _BOTTOM + 15)}" text-anchor="middle">{tick:,.0f}</text>'

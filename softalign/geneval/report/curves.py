@@ -49,6 +49,13 @@ CurveDefinition.ALL = (
         reference=0.0,
         reference_label="no margin",
     ),
+    CurveDefinition(
+        "Held-out accuracy",
+        "val_accuracy",
+        "Share of held-out images whose own caption has the smallest error.",
+        reference_key="val_chance",
+        reference_label="chance",
+    ),
 )
 
 
@@ -74,7 +81,8 @@ def read_curves(path: Path) -> list[Curve]:
 def _curve(definition: CurveDefinition, points: list[tuple[float, float]], rows: list[dict[str, Any]]) -> Curve:
     reference = definition.reference
     if definition.reference_key is not None:
-        reference = next((float(r[definition.reference_key]) for r in rows if definition.reference_key in r), None)
+        levels = (row.get(definition.reference_key) for row in rows)
+        reference = next((float(level) for level in levels if level is not None), None)
     return Curve(
         title=definition.title,
         samples_seen=tuple(x for x, _ in points),
