@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,7 +121,8 @@ def run(
     command = [sys.executable, "-m", "flows.retrain", recipe, "--store", opened.uri]
     for override in overrides or ():
         command += ["--set", override]
-    sys.exit(subprocess.run([*command, *(["--json"] if as_json else [])], check=False).returncode)  # noqa: S603
+    command += ["--json"] if as_json else []
+    os.execv(sys.executable, command)  # noqa: S606  # the same process: signals and exit code are the flow's own
 
 
 @app.command()
