@@ -118,7 +118,7 @@ def run(
         return
     if find_spec("prefect") is None or find_spec("flows") is None:
         raise ConfigError("Prefect is not installed.", fix="pip install 'softalign[pipeline]', or add --plain")
-    command = [sys.executable, "-m", "flows.retrain", recipe, "--store", opened.uri]
+    command = [sys.executable, "-P", "-m", "flows.retrain", recipe, "--store", opened.uri]
     for override in overrides or ():
         command += ["--set", override]
     command += ["--json"] if as_json else []
