@@ -172,6 +172,9 @@ class TrainConfig(StageConfig):
         "paper", description="paper: one timestep and noise for the whole batch; per_image: each image its own"
     )
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
+    validate_every_steps: Annotated[int, Field(ge=0)] = Field(
+        100, description="steps between validation rows in metrics.jsonl; 0: never"
+    )
     seed: int = 0
 
 

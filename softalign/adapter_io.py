@@ -1,0 +1,182 @@
+"""An adapter on disk: ``soft_tokens.safetensors`` and ``adapter_config.json``; loading is strict and knows its base.
+
+Tensors: ``soft_tokens.positive`` (S, D), ``soft_tokens.negative`` (S, D, with two banks), ``timestep_offsets`` (T, D),
+and the same under ``ema.`` for the averaged tokens. float32.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from softalign.artifacts import Frozen
+from softalign.base_fingerprint import BaseFingerprint
+from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
+from softalign.soft_tokens import SoftTokens
+from softalign.storage import sha256_of_file, write_atomically
+
+WEIGHTS_NAME = "soft_tokens.safetensors"
+CONFIG_NAME = "adapter_config.json"
+EMA_PREFIX = "ema."
+BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")
+TABLE_NAME = "timestep_offsets"
+
+
+class Placement(Frozen):
+    """Where the tokens enter: which blocks see them, and at which position of the text."""
+
+    blocks: tuple[Literal["down", "mid", "up"], ...]
+    position: Literal["after_bos"]
+
+
+class AdapterConfig(Frozen):
+    """``adapter_config.json``: what the tensors are, where they belong and what they were made from."""
+
+    type: Literal["SOFT_TOKENS"] = "SOFT_TOKENS"
+    schema_version: Literal[1] = 1
+    base_model: str
+    base_model_revision: str
+    family: Literal["sd15", "sd21"]
+    placement: Placement
+    num_soft_tokens: int
+    num_banks: Literal[1, 2]
+    width: int
+    timestep_bins: int
+    has_ema: bool
+    objective: str
+    num_steps: int
+    samples_seen: int
+    dataset_digest: str
+    library_version: str
+    weights_sha256: str
+    base_fingerprint: BaseFingerprint
+
+
+def tensors_of(tokens: SoftTokens, prefix: str = "") -> dict[str, Tensor]:
+    """Return a module's tensors under their names in the file, float32 on the CPU."""
+    banks = {name: tokens.banks[index] for index, name in enumerate(BANK_NAMES[: tokens.num_banks])}
+    named = {**banks, TABLE_NAME: tokens.timestep_offsets}
+    return {prefix + name: tensor.detach().to("cpu", torch.float32).clone() for name, tensor in named.items()}
+
+
+def save_adapter(folder: Path, config: AdapterConfig, live: SoftTokens, ema: SoftTokens | None) -> AdapterConfig:
+    """Write weights and configuration and return the configuration with the weights' sha256.
+
+    Args:
+        folder: made if absent.
+        config: its ``weights_sha256`` is replaced.
+        live: the trained tokens.
+        ema: their average, if it is kept.
+    """
+    tensors = {**tensors_of(live), **(tensors_of(ema, EMA_PREFIX) if ema is not None else {})}
+    write_atomically(folder / WEIGHTS_NAME, save(tensors))
+    final = config.model_copy(update={"weights_sha256": sha256_of_file(folder / WEIGHTS_NAME)})
+    text = json.dumps(final.model_dump(mode="json"), indent=1, sort_keys=True)
+    write_atomically(folder / CONFIG_NAME, text.encode() + b"\n")
+    return final
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """Return an adapter folder's configuration.
+
+    Raises:
+        MissingInputError: there is none.
+        IntegrityError: it is not an adapter configuration of this version.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise MissingInputError(
+            "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=str(folder)
+        )
+    try:
+        return AdapterConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise IntegrityError(
+            f"{CONFIG_NAME} does not describe soft tokens this version can read.", found=problems, where=str(path)
+        ) from error
+
+
+def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
+    """Return the tokens of an adapter folder, every tensor of the file checked.
+
+    Args:
+        folder: holds weights and configuration.
+        use_ema: the averaged tokens instead of the last ones.
+
+    Raises:
+        MissingInputError: a file is missing, or there are no averaged tokens.
+        IntegrityError: the weights are not those the configuration was written for, or not safetensors.
+        CompatibilityError: a tensor is missing, extra or misshaped.
+    """
+    config = read_adapter_config(folder)
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise MissingInputError("The adapter's weights are missing.", expected=WEIGHTS_NAME, where=str(folder))
+    found_sha256 = sha256_of_file(path)
+    if found_sha256 != config.weights_sha256:
+        raise IntegrityError(
+            "The adapter's weights are not those of its configuration.",
+            expected=f"sha256 {config.weights_sha256}",
+            found=f"sha256 {found_sha256}",
+            where=str(path),
+            fix="fetch the adapter again",
+        )
+    if use_ema and not config.has_ema:
+        raise MissingInputError(
+            "The adapter holds no averaged tokens.",
+            expected="has_ema",
+            where=str(folder),
+            fix="load with use_ema=False",
+        )
+    tensors = _read_tensors(path)
+    check_tensors(tensors, config, where=str(path))
+    prefix = EMA_PREFIX if use_ema else ""
+    banks = [tensors[prefix + name] for name in BANK_NAMES[: config.num_banks]]
+    return SoftTokens(torch.stack(banks), tensors[prefix + TABLE_NAME])
+
+
+def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str) -> None:
+    """Check that a file holds exactly the tensors of its configuration.
+
+    Raises:
+        CompatibilityError: names every tensor that is missing, extra, misshaped or not float32.
+    """
+    expected = _expected_shapes(config)
+    problems = [f"{name} is missing" for name in expected if name not in tensors]
+    problems += [f"{name} is not part of this adapter" for name in tensors if name not in expected]
+    for name, shape in expected.items():
+        found = tensors.get(name)
+        if found is not None and tuple(found.shape) != shape:
+            problems.append(f"{name} has shape {tuple(found.shape)}, not {shape}")
+        elif found is not None and found.dtype != torch.float32:
+            problems.append(f"{name} is {found.dtype}, not torch.float32")
+    if problems:
+        raise CompatibilityError(
+            "The adapter's tensors are not those its configuration promises.",
+            expected=", ".join(f"{name} {shape}" for name, shape in expected.items()),
+            found="; ".join(problems),
+            where=where,
+        )
+
+
+def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, int]]:
+    tokens, table = (config.num_soft_tokens, config.width), (config.timestep_bins, config.width)
+    shapes = {**dict.fromkeys(BANK_NAMES[: config.num_banks], tokens), TABLE_NAME: table}
+    return {**shapes, **({EMA_PREFIX + name: shape for name, shape in shapes.items()} if config.has_ema else {})}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise IntegrityError(
+            "The adapter's weights are not a safetensors file.", found=str(error), where=str(path)
+        ) from error

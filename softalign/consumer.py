@@ -1,0 +1,165 @@
+"""For users of an adapter: soft tokens into a diffusers pipeline, and out again without a trace."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from softalign.adapter_io import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, load_adapter, read_adapter_config
+from softalign.artifacts import Adapter
+from softalign.backbones.unet import injection_sites, text_width
+from softalign.base_fingerprint import check_base
+from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.injection import SoftTokenInjection, checked_scale
+from softalign.storage import cache_dir, is_local, local_path_of, read_bytes, write_atomically
+
+
+class AdapterHandle:
+    """Soft tokens attached to a pipeline's denoiser.
+
+    Scale 0, ``disable`` and ``unload`` all give the base model's own output bit for bit. As a context manager it
+    unloads at the end.
+    """
+
+    def __init__(self, denoiser: nn.Module, injection: SoftTokenInjection, config: AdapterConfig) -> None:
+        self.config = config
+        self._denoiser = denoiser
+        self._injection: SoftTokenInjection | None = injection
+
+    @property
+    def scale(self) -> float:
+        """The tokens' strength: 0 base, 1 as trained."""
+        return self._attached().scale
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the tokens are inserted at all."""
+        return self._attached().is_enabled
+
+    def set_scale(self, scale: float) -> None:
+        """Change the strength: attention to the tokens is multiplied by ``scale`` before normalisation.
+
+        Raises:
+            ConfigError: it is negative or not a number, or the tokens were unloaded.
+        """
+        self._attached().scale = checked_scale(scale)
+
+    def disable(self) -> None:
+        """Stop inserting the tokens; ``enable`` takes it back."""
+        self._attached().is_enabled = False
+
+    def enable(self) -> None:
+        """Insert the tokens again."""
+        self._attached().is_enabled = True
+
+    def unload(self) -> None:
+        """Take the tokens out for good; the pipeline is as it was. A second call does nothing."""
+        if self._injection is not None:
+            self._injection.remove()
+            self._injection = None
+            _forget_compiled(self._denoiser)
+
+    def _attached(self) -> SoftTokenInjection:
+        if self._injection is None:
+            raise ConfigError("These soft tokens were unloaded.", fix="call load_soft_tokens again")
+        return self._injection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unload()
+
+
+def load_soft_tokens(
+    pipe: Any,
+    source: str | Path | Adapter,
+    scale: float = 1.0,
+    *,
+    force: bool = False,
+    use_ema: bool = False,
+) -> AdapterHandle:
+    """Attach an adapter's psi+ to a diffusers pipeline, on both branches of classifier-free guidance.
+
+    Works beside LoRA, CPU offloading and ``torch.compile``: no forward is replaced.
+
+    Args:
+        pipe: a Stable Diffusion pipeline, or anything with a ``unet``.
+        source: a folder, an ``s3://`` or other fsspec URI, ``models:/name@alias`` or ``models:/name/3``, or an Adapter.
+        scale: strength, >= 0; 1 as trained.
+        force: accept another base model than the adapter's, as long as its text states have the same width.
+        use_ema: the averaged tokens instead of the last ones.
+
+    Raises:
+        CompatibilityError: another base model, tensors that do not fit, or soft tokens attached already.
+        IntegrityError: the weights are not those of the adapter's configuration.
+        MissingInputError: there is no adapter at ``source``.
+    """
+    folder = resolve_adapter(source)
+    config = read_adapter_config(folder)
+    tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
+    denoiser = _denoiser_of(pipe)
+    plain = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
+    if not force:
+        check_base(config.base_fingerprint, plain, base_model=config.base_model)
+    if text_width(plain) != config.width:
+        raise CompatibilityError(
+            "The adapter's tokens do not fit this denoiser's text states.",
+            expected=f"width {config.width}",
+            found=f"width {text_width(plain)}",
+            where=type(plain).__name__,
+            fix=f"use a pipeline of {config.base_model}",
+        )
+    sites = injection_sites(plain, config.placement.blocks)
+    injection = SoftTokenInjection(plain, sites, tokens, scale)
+    _forget_compiled(denoiser)
+    return AdapterHandle(denoiser, injection, config)
+
+
+def resolve_adapter(source: str | Path | Adapter) -> Path:
+    """Return a local folder with an adapter's files; remote ones are copied to the cache.
+
+    Raises:
+        MissingInputError: there is no adapter there.
+    """
+    uri = source.uri if isinstance(source, Adapter) else str(source)
+    if uri.startswith("models:/"):
+        from softalign.registry import pull
+
+        return pull(uri)
+    if is_local(uri):
+        return local_path_of(uri)
+    folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        try:
+            data = read_bytes(f"{uri.rstrip('/')}/{name}")
+        except MissingInputError as error:
+            raise MissingInputError(
+                "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=uri
+            ) from error
+        write_atomically(folder / name, data)
+    return folder
+
+
+def _denoiser_of(pipe: Any) -> nn.Module:
+    denoiser = getattr(pipe, "unet", None)
+    if not isinstance(denoiser, nn.Module):
+        raise CompatibilityError(
+            "Soft tokens cannot be attached to this pipeline.",
+            expected="a pipeline with a unet",
+            found=type(pipe).__name__,
+        )
+    return denoiser
+
+
+def _forget_compiled(denoiser: nn.Module) -> None:
+    """Make torch.compile look at the hooks anew: it does not guard them."""
+    if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
+        torch.compiler.reset()

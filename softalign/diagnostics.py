@@ -1,0 +1,184 @@
+"""What each step says about itself: one flat row of ``metrics.jsonl``.
+
+Rows hold no wall-clock times, so that a resumed run's file equals an undisturbed one's.
+
+Shape legend: B images, P prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from softalign.artifacts import Frozen
+from softalign.pair_grid import GridResult
+from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+
+
+class WeightStatistics(Frozen):
+    """How well the rewards of a grid find the matching captions.
+
+    Attributes:
+        win_rate: share of images whose own caption has the largest weight.
+        match_weight: mean Plackett-Luce weight of the own caption.
+        chance: what ``match_weight`` is when rewards say nothing: mean of 1 / candidates.
+        margin: mean of the own weight minus the best negative's.
+        reward_spread: mean standard deviation of an image's rewards; temperatures far above it leave weights at chance.
+    """
+
+    win_rate: float
+    match_weight: float
+    chance: float
+    margin: float
+    reward_spread: float
+
+
+class TrainRow(Frozen):
+    """One optimiser step. Weight fields are None for objectives without rewards; losses are None if not finite.
+
+    Attributes:
+        loss_positive: L+ (softrepa: the weighted denoising part).
+        loss_negative: L- (softrepa: the contrastive part).
+        direction_norm: root mean square of ``D_ii``.
+        timestep: the step's timestep, or the mean of its images' timesteps.
+        is_skipped: loss or gradient was not finite, so nothing was updated.
+    """
+
+    split: str = "train"
+    step: int
+    samples_seen: int
+    timestep: float
+    loss: float | None
+    loss_positive: float | None
+    loss_negative: float | None
+    win_rate: float | None
+    match_weight: float | None
+    chance: float | None
+    margin: float | None
+    reward_spread: float | None
+    direction_norm: float | None
+    norm_positive_bank: float
+    norm_negative_bank: float | None
+    norm_timestep_offsets: float
+    grad_norm: float | None
+    lr: float
+    is_skipped: bool
+
+
+class ValidationRow(Frozen):
+    """The held-out split at fixed noise, every caption seen through psi+.
+
+    Attributes:
+        val_accuracy: share of images whose own caption has the smallest error.
+        val_chance: the accuracy of guessing.
+        val_loss: mean error of the own captions.
+        val_margin: mean of (best negative's error - own error); positive where the own caption wins.
+    """
+
+    split: str = "val"
+    step: int
+    samples_seen: int
+    val_accuracy: float
+    val_chance: float
+    val_loss: float
+    val_margin: float
+    num_images: int
+
+
+def weight_statistics(weights_BP: Tensor, rewards_BP: Tensor, mask_BP: Tensor) -> WeightStatistics | None:
+    """Return the statistics over images that have a negative, or None if none has."""
+    has_negative_B = mask_BP.sum(dim=1) > 1
+    if not bool(has_negative_B.any()):
+        return None
+    own_B = weights_BP.diagonal()
+    is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
+    best_other_B = weights_BP.masked_fill(is_own | ~mask_BP, -torch.inf).max(dim=1).values
+    counts_B = mask_BP.sum(dim=1)
+    mean_B = (rewards_BP * mask_BP).sum(dim=1) / counts_B
+    deviations = ((rewards_BP - mean_B[:, None]) * mask_BP).square().sum(dim=1)
+    chosen = has_negative_B
+    return WeightStatistics(
+        win_rate=float((own_B > best_other_B)[chosen].double().mean()),
+        match_weight=float(own_B[chosen].double().mean()),
+        chance=float((1.0 / counts_B[chosen].double()).mean()),
+        margin=float((own_B - best_other_B)[chosen].double().mean()),
+        reward_spread=float((deviations / counts_B).sqrt()[chosen].double().mean()),
+    )
+
+
+def train_row(
+    result: GridResult,
+    mask_BP: Tensor,
+    timesteps_B: Tensor,
+    tokens: SoftTokens,
+    *,
+    step: int,
+    samples_seen: int,
+    grad_norm: float,
+    lr: float,
+    is_skipped: bool,
+) -> TrainRow:
+    """Return the row of a step, from what the grid found and the tokens after the update."""
+    statistics = None
+    if result.alignment is not None:
+        statistics = weight_statistics(result.alignment.weights_BP, result.alignment.rewards_BP, mask_BP)
+    has_negative_bank = tokens.num_banks > NEGATIVE_BANK
+    return TrainRow(
+        step=step,
+        samples_seen=samples_seen,
+        timestep=float(timesteps_B.double().mean()),
+        loss=_finite(result.loss.total),
+        loss_positive=_finite(result.loss.positive),
+        loss_negative=_finite(result.loss.negative),
+        **(
+            {name: None for name in WeightStatistics.model_fields} if statistics is None else _finite_fields(statistics)
+        ),
+        direction_norm=None if result.alignment is None else _finite(result.alignment.direction_norm),
+        norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
+        norm_negative_bank=_norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
+        norm_timestep_offsets=_norm(tokens.timestep_offsets),
+        grad_norm=_finite(grad_norm),
+        lr=lr,
+        is_skipped=is_skipped,
+    )
+
+
+def to_line(row: TrainRow | ValidationRow) -> str:
+    """Return a row as one line of JSON."""
+    return json.dumps(row.model_dump(mode="json"), allow_nan=False) + "\n"
+
+
+def keep_rows_up_to(path: Path, step: int) -> None:
+    """Drop rows after a step, and a last line that was cut off, so that resuming writes no row twice."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        kept = "".join(_rows_up_to(file, step))
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(kept, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _rows_up_to(lines: Iterable[str], step: int) -> Iterable[str]:
+    for line in lines:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            return
+        yield line
+
+
+def _finite(value: Tensor | float) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _finite_fields(statistics: WeightStatistics) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in statistics.model_dump().items()}
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.detach().double().norm())

@@ -1,0 +1,63 @@
+"""The card that goes with an adapter: what it is, how it is used, what it was made from."""
+
+from __future__ import annotations
+
+from softalign.adapter_io import AdapterConfig
+from softalign.config import TrainConfig
+
+_CARD = """---
+library_name: softalign
+base_model: {base_model}
+tags: [text-to-image, diffusion, soft-tokens]
+---
+
+# {name}
+
+Soft text tokens for `{base_model}`{revision}, trained for text alignment without a reward model
+(objective `{objective}`). The base model is unchanged; {num_soft_tokens} tokens are inserted behind the first position
+of the text, seen by the {blocks} blocks.
+
+```python
+from diffusers import StableDiffusionPipeline
+from softalign import load_soft_tokens
+
+pipe = StableDiffusionPipeline.from_pretrained({base_model!r})
+handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
+```
+
+| | |
+| --- | --- |
+{rows}
+
+`metrics.jsonl` holds one row per step, `initial/` the same tokens before training: compare with both the base model and
+these, since inserting tokens changes images even without training. Adapters inherit the licence and the limits of their
+base model.
+"""
+
+
+def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
+    """Return the card's Markdown."""
+    objective = training.objective.model_dump(mode="json", exclude_none=True)
+    facts = {
+        "updates": config.num_steps,
+        "images seen": config.samples_seen,
+        "images per update": training.batch_size,
+        "objective": ", ".join(f"{field} {value}" for field, value in objective.items()),
+        "learning rate": f"{training.optimizer.learning_rate:g} ({training.optimizer.schedule})",
+        "noise": training.noise_sharing,
+        "average (EMA) decay": training.ema_decay,
+        "seed": training.seed,
+        "tokens / banks / timestep bins": f"{config.num_soft_tokens} / {config.num_banks} / {config.timestep_bins}",
+        "dataset digest": f"`{config.dataset_digest}`",
+        "weights sha256": f"`{config.weights_sha256}`",
+        "library": f"softalign {config.library_version}",
+    }
+    return _CARD.format(
+        name=name,
+        base_model=config.base_model,
+        revision=f" (revision {config.base_model_revision})" if config.base_model_revision else "",
+        objective=config.objective,
+        num_soft_tokens=config.num_soft_tokens,
+        blocks=" and ".join(config.placement.blocks),
+        rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
+    )

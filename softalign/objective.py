@@ -1,0 +1,173 @@
+"""The losses on the pair grid, in the order of the paper (AGSM, arXiv 2605.30038; SoftREPA, arXiv 2503.08250).
+
+A batch of B images and their B captions makes a grid of B x P pairs, P = B: image i with candidate caption j. Every
+objective is a target for each pair and a function of the pairs' squared errors.
+
+Shape legend: B images, P prompts (candidates), C H W latents, N pairs in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from softalign.config import ObjectiveConfig
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What the averaged tokens say about a grid: rewards, weights, and the targets they shift."""
+
+    rewards_BP: Tensor
+    weights_BP: Tensor
+    direction_norm: Tensor
+    targets_BPCHW: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """A loss and its two parts; ``negative`` is 0 where the objective has no such part."""
+
+    total: Tensor
+    positive: Tensor
+    negative: Tensor
+
+
+def candidate_mask(caption_digests: Sequence[str], device: torch.device | None = None) -> Tensor:
+    """Return which captions are candidates of which image, (B, P) bool.
+
+    A caption equal to an image's own is true of that image: it is no negative of it.
+    """
+    num_images = len(caption_digests)
+    rows = [[i == j or caption_digests[i] != caption_digests[j] for j in range(num_images)] for i in range(num_images)]
+    return torch.tensor(rows, device=device)
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return ``mean over (C, H, W) of (prediction - target)^2``, in float32 or better."""
+    dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
+    return (prediction.to(dtype) - target.to(dtype)).square().mean(dim=(-3, -2, -1))
+
+
+def intrinsic_rewards(ema_BPCHW: Tensor, target_BCHW: Tensor, reduction: str) -> Tensor:
+    """Return ``r_ij = -||y_i - ema_ij||^2``, (B, P): the denoiser's own judgement (AGSM, intrinsic reward).
+
+    Args:
+        ema_BPCHW: predictions with the averaged tokens.
+        target_BCHW: what each image's noisy latents should be answered with.
+        reduction: ``mean`` over (C, H, W) as the released code, or ``sum`` as the paper.
+    """
+    errors_BP = squared_error(ema_BPCHW, target_BCHW[:, None])
+    return -errors_BP if reduction == "mean" else -errors_BP * ema_BPCHW[0, 0].numel()
+
+
+def plackett_luce_weights(rewards_BP: Tensor, mask_BP: Tensor, temperature: float) -> Tensor:
+    """Return ``w_ij = softmax over candidates j of r_ij / tau``; masked candidates weigh 0 (AGSM, Plackett-Luce)."""
+    return (rewards_BP / temperature).masked_fill(~mask_BP, -torch.inf).softmax(dim=1)
+
+
+def plackett_luce_mixing(weights_BP: Tensor) -> Tensor:
+    """Return the matrix (B, P, P) of ``D_ij = ema_ij - sum_k w_ik ema_ik``: the gradient of log w_ij's numerator."""
+    num_prompts = weights_BP.shape[1]
+    identity = torch.eye(num_prompts, dtype=weights_BP.dtype, device=weights_BP.device)
+    return identity - weights_BP[:, None, :]
+
+
+def bradley_terry_mixing(rewards_BP: Tensor, mask_BP: Tensor, temperature: float) -> Tensor:
+    """Return the matrix (B, P, P) of ``D_ij = mean over k of sigmoid((r_ik - r_ij) / tau) (ema_ij - ema_ik)``.
+
+    The mean runs over j's opponents k among the image's candidates: each pair is compared alone (AGSM's Bradley-Terry
+    ablation). With two candidates it is Plackett-Luce.
+    """
+    num_prompts = rewards_BP.shape[1]
+    self_BPP = torch.eye(num_prompts, dtype=torch.bool, device=rewards_BP.device)
+    are_opponents = mask_BP[:, :, None] & mask_BP[:, None, :] & ~self_BPP
+    losses = torch.sigmoid((rewards_BP[:, None, :] - rewards_BP[:, :, None]) / temperature)
+    losses = losses.masked_fill(~are_opponents, 0.0) / are_opponents.sum(dim=2, keepdim=True).clamp(min=1)
+    return torch.diag_embed(losses.sum(dim=2)) - losses
+
+
+def alignment_directions(mixing_BPP: Tensor, ema_BPCHW: Tensor, mask_BP: Tensor) -> Tensor:
+    """Return ``D_ij``, (B, P, C, H, W): where candidate j moves the prediction, away from its rivals; bounded."""
+    directions = torch.einsum("bpq,bqchw->bpchw", mixing_BPP, ema_BPCHW)
+    return directions.masked_fill(~mask_BP[:, :, None, None, None], 0.0)
+
+
+def shifted_targets(
+    target_BCHW: Tensor, directions_BPCHW: Tensor, gamma_positive: float, gamma_negative: float
+) -> Tensor:
+    """Return ``y_i + g+ D_ii`` for matching pairs and ``y_i - g- D_ij`` for the others, (B, P, C, H, W).
+
+    The scores of ``p+ ~ p p(z=1|x_t,c)^g+`` and of ``p- ~ p p(z=1|x_t,c)^(-g-)`` (AGSM, the two shifted targets).
+    """
+    num_images, num_prompts = directions_BPCHW.shape[:2]
+    is_match = torch.eye(num_images, num_prompts, dtype=torch.bool, device=target_BCHW.device)
+    gammas_BP = torch.full_like(is_match, -gamma_negative, dtype=directions_BPCHW.dtype)
+    gammas_BP = gammas_BP.masked_fill(is_match, gamma_positive)
+    return target_BCHW[:, None] + gammas_BP[:, :, None, None, None] * directions_BPCHW
+
+
+@torch.no_grad()
+def align(ema_BPCHW: Tensor, target_BCHW: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> Alignment:
+    """Return rewards, weights and shifted targets of a grid of averaged predictions (AGSM, one step's first half).
+
+    Args:
+        ema_BPCHW: predictions with the averaged tokens; entries of masked pairs are not used.
+        target_BCHW: epsilon or velocity.
+        mask_BP: which pairs exist.
+        config: an ``agsm`` configuration.
+    """
+    dtype = torch.promote_types(ema_BPCHW.dtype, torch.float32)
+    ema_BPCHW, target_BCHW = ema_BPCHW.to(dtype), target_BCHW.to(dtype)
+    temperature = _set(config.temperature)
+    rewards_BP = intrinsic_rewards(ema_BPCHW, target_BCHW, str(config.reward_reduction))
+    weights_BP = plackett_luce_weights(rewards_BP, mask_BP, temperature)
+    if config.weights == "bradley_terry":
+        mixing_BPP = bradley_terry_mixing(rewards_BP, mask_BP, temperature)
+    else:
+        mixing_BPP = plackett_luce_mixing(weights_BP)
+    directions = alignment_directions(mixing_BPP, ema_BPCHW, mask_BP)
+    gamma_positive, gamma_negative = _set(config.gamma_positive), _set(config.gamma_negative)
+    return Alignment(
+        rewards_BP=rewards_BP,
+        weights_BP=weights_BP,
+        direction_norm=directions.diagonal().square().mean().sqrt(),
+        targets_BPCHW=shifted_targets(target_BCHW, directions, gamma_positive, gamma_negative),
+    )
+
+
+def agsm_loss(errors_N: Tensor, is_match_N: Tensor) -> LossTerms:
+    """Return ``L+ + L-``: mean over matching pairs plus mean over the others present (AGSM, dual score matching)."""
+    positive = errors_N[is_match_N].mean()
+    others = errors_N[~is_match_N]
+    negative = others.mean() if others.numel() else errors_N.new_zeros(())
+    return LossTerms(total=positive + negative, positive=positive, negative=negative)
+
+
+def score_matching_loss(errors_N: Tensor) -> LossTerms:
+    """Return ``mean_i err_ii``: plain denoising with psi+ (the positive-only ablation)."""
+    positive = errors_N.mean()
+    return LossTerms(total=positive, positive=positive, negative=errors_N.new_zeros(()))
+
+
+def softrepa_loss(errors_BP: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> LossTerms:
+    """Return the cross entropy of ``logits_ij = s exp(-err_ij / tau)`` with label i, plus ``dweight mean_i err_ii``.
+
+    SoftREPA's contrastive loss; ``negative`` is the contrastive part, ``positive`` the weighted denoising part.
+    """
+    logits_BP = _set(config.logit_scale) * torch.exp(-errors_BP / _set(config.temperature))
+    labels_B = torch.arange(errors_BP.shape[0], device=errors_BP.device)
+    contrastive = functional.cross_entropy(logits_BP.masked_fill(~mask_BP, -torch.inf), labels_B)
+    denoising = _set(config.denoising_weight) * errors_BP.diagonal().mean()
+    return LossTerms(total=contrastive + denoising, positive=denoising, negative=contrastive)
+
+
+def _set(value: float | None) -> float:
+    assert value is not None, "ObjectiveConfig fills every field of the chosen objective"  # noqa: S101
+    return value

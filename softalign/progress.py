@@ -1,0 +1,111 @@
+"""Progress of a training run on stderr: a bar on a terminal, else a log line every few seconds."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from softalign.diagnostics import TrainRow
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL_S = 10.0
+
+
+class ProgressReport(Protocol):
+    """Shows each step's row while it is open."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def update(self, row: TrainRow) -> None:
+        """Show a finished step."""
+
+
+def open_progress(*, num_steps: int, done_steps: int) -> ProgressReport:
+    """Return the report that suits stderr."""
+    return _Bar(num_steps, done_steps) if sys.stderr.isatty() else _Lines(num_steps, done_steps)
+
+
+class _Clock:
+    """Speed since the start of this process, in steps and images."""
+
+    def __init__(self, num_steps: int, done_steps: int) -> None:
+        self.num_steps, self.first_step = num_steps, done_steps
+        self.started = time.monotonic()
+        self.first_samples: int | None = None
+
+    def summary(self, row: TrainRow) -> str:
+        elapsed_s = max(time.monotonic() - self.started, 1e-6)
+        steps = row.step - self.first_step
+        images_per_s = row.samples_seen / row.step * steps / elapsed_s
+        left_s = (self.num_steps - row.step) * elapsed_s / max(steps, 1)
+        return f"{_figures(row)}  {images_per_s:.1f} images/s  {_duration(left_s)} left"
+
+
+class _Lines:
+    def __init__(self, num_steps: int, done_steps: int) -> None:
+        self._clock = _Clock(num_steps, done_steps)
+        self._last_line = -LOG_INTERVAL_S
+
+    def __enter__(self) -> Self:
+        logger.info("training: step %d of %d", self._clock.first_step, self._clock.num_steps)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def update(self, row: TrainRow) -> None:
+        now = time.monotonic()
+        if now - self._last_line >= LOG_INTERVAL_S or row.step == self._clock.num_steps:
+            self._last_line = now
+            logger.info("step %d/%d  %s", row.step, self._clock.num_steps, self._clock.summary(row))
+
+
+class _Bar:
+    def __init__(self, num_steps: int, done_steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._clock = _Clock(num_steps, done_steps)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=False)
+        self._task = self._progress.add_task("", total=num_steps, completed=done_steps)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, row: TrainRow) -> None:
+        self._progress.update(self._task, completed=row.step, description=self._clock.summary(row))
+
+
+def _figures(row: TrainRow) -> str:
+    figures = [f"loss {_number(row.loss)}"]
+    if row.win_rate is not None:
+        figures.append(f"win rate {_number(row.win_rate)}")
+        figures.append(f"match weight {_number(row.match_weight)} (chance {_number(row.chance)})")
+    return "  ".join(figures)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,94 @@
+"""The adapter: soft text tokens with a timestep table, the only trainable part (METHOD of AGSM and SoftREPA).
+
+Shape legend: B rows, K banks (0 is psi+, 1 is psi-), S soft tokens, D width of the text states, T timestep bins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+NUM_TRAIN_TIMESTEPS = 1000
+"""Timesteps of every backbone: 0..999, or floats in [0, 1000] with flow matching."""
+POSITIVE_BANK = 0
+NEGATIVE_BANK = 1
+
+
+class SoftTokens(nn.Module):
+    """Banks of soft tokens (K, S, D) that share one timestep table (T, D): ``token(t) = bank + table[t // (1000/T)]``.
+
+    Args:
+        banks_KSD: the tokens; bank 0 is psi+, bank 1, where there is one, psi-.
+        timestep_offsets_TD: the table.
+    """
+
+    def __init__(self, banks_KSD: Tensor, timestep_offsets_TD: Tensor) -> None:
+        super().__init__()
+        self.banks = nn.Parameter(banks_KSD)
+        self.timestep_offsets = nn.Parameter(timestep_offsets_TD)
+
+    @property
+    def num_banks(self) -> int:
+        """How many banks there are: 2 with psi-, else 1."""
+        return self.banks.shape[0]
+
+    @property
+    def num_soft_tokens(self) -> int:
+        """How many tokens one bank holds (S)."""
+        return self.banks.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Width of the text states the tokens join (D)."""
+        return self.banks.shape[2]
+
+    @property
+    def num_timestep_bins(self) -> int:
+        """Rows of the timestep table (T)."""
+        return self.timestep_offsets.shape[0]
+
+    def forward(self, timesteps_B: Tensor, banks_B: Tensor) -> Tensor:
+        """Return the tokens of each row, (B, S, D) in the parameters' dtype.
+
+        Args:
+            timesteps_B: integers or floats in [0, 1000].
+            banks_B: each row's bank, int64.
+        """
+        bins_B = timestep_bins(timesteps_B, self.num_timestep_bins)
+        return self.banks[banks_B] + self.timestep_offsets[bins_B][:, None, :]
+
+
+def timestep_bins(timesteps_B: Tensor, num_bins: int) -> Tensor:
+    """Return each timestep's row in a table of ``num_bins`` rows, int64; 1000 falls into the last one."""
+    scaled = timesteps_B * num_bins
+    if timesteps_B.is_floating_point():
+        bins = torch.floor(scaled / NUM_TRAIN_TIMESTEPS).long()
+    else:
+        bins = (scaled // NUM_TRAIN_TIMESTEPS).long()
+    return bins.clamp(0, num_bins - 1)
+
+
+def soft_tokens_from_bos(
+    bos_D: Tensor, *, num_banks: int, num_soft_tokens: int, num_bins: int, std: float, generator: torch.Generator
+) -> SoftTokens:
+    """Return tokens that are copies of the empty prompt's BOS state, and a table drawn from N(0, std)."""
+    banks_KSD = bos_D.float().expand(num_banks, num_soft_tokens, -1).clone()
+    return SoftTokens(banks_KSD, std * torch.randn(num_bins, bos_D.shape[0], generator=generator))
+
+
+def soft_tokens_from_normal(
+    width: int, *, num_banks: int, num_soft_tokens: int, num_bins: int, std: float, generator: torch.Generator
+) -> SoftTokens:
+    """Return tokens and table drawn from N(0, std)."""
+    banks_KSD = std * torch.randn(num_banks, num_soft_tokens, width, generator=generator)
+    return SoftTokens(banks_KSD, std * torch.randn(num_bins, width, generator=generator))
+
+
+@torch.no_grad()
+def update_ema(ema: SoftTokens, live: SoftTokens, decay: float) -> None:
+    """Move the averaged tokens towards the live ones: ``ema = decay * ema + (1 - decay) * live``.
+
+    Only the adapter is averaged; the frozen backbone belongs to neither module.
+    """
+    for averaged, current in zip(ema.parameters(), live.parameters(), strict=True):
+        averaged.lerp_(current, 1.0 - decay)

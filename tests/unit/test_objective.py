@@ -1,0 +1,261 @@
+"""Losses and gradients against a plain double loop, written from the equations alone, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from softalign.config import ObjectiveConfig
+from softalign.objective import (
+    bradley_terry_mixing,
+    candidate_mask,
+    intrinsic_rewards,
+    plackett_luce_mixing,
+    plackett_luce_weights,
+    squared_error,
+)
+from softalign.pair_grid import backward_grid, live_pairs, num_banks
+from softalign.soft_tokens import SoftTokens
+
+B, C, H, W, S, D = 4, 2, 3, 2, 2, 5
+TOLERANCE = 1e-10
+
+
+class ToyDenoiser:
+    """A smooth, nonlinear function of image, caption and tokens, with the interface of the grid."""
+
+    def __init__(self, seed=0, num_images=B):
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+        self.images, self.captions = draw(num_images, C, H, W), draw(num_images, D)
+        self.mixer = draw(D, C * H * W)
+        self.timesteps = torch.randint(1000, (num_images,), generator=generator)
+        self.target = draw(num_images, C, H, W)
+        self.rows = 0
+        self.calls_with_grad = 0
+
+    def one(self, image, caption, bank, tokens):
+        text = torch.tanh(tokens(self.timesteps[[image]], torch.tensor([bank]))[0].sum(0) + self.captions[caption])
+        return torch.tanh(self.images[image] + (text @ self.mixer).view(C, H, W))
+
+    def __call__(self, pairs, tokens):
+        self.rows += len(pairs)
+        self.calls_with_grad += int(torch.is_grad_enabled())
+        triples = zip(pairs.images_N.tolist(), pairs.prompts_N.tolist(), pairs.banks_N.tolist(), strict=True)
+        return torch.stack([self.one(i, j, bank, tokens) for i, j, bank in triples])
+
+
+def make_tokens(config, seed):
+    generator = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64) * 0.3  # noqa: E731
+    return SoftTokens(draw(num_banks(config), S, D), draw(100, D))
+
+
+def plain_loss(denoiser, live, ema, digests, config):
+    """The method's section 2, one scalar pair at a time."""
+    n = len(digests)
+    candidates = [[j for j in range(n) if j == i or digests[j] != digests[i]] for i in range(n)]
+    dual = config.name == "agsm" and config.banks == "dual"
+
+    def predict(i, j, tokens):
+        return denoiser.one(i, j, 1 if dual and i != j else 0, tokens)
+
+    def mse(a, b):
+        return ((a - b) ** 2).sum() / (C * H * W)
+
+    if config.name == "score_matching":
+        return sum(mse(predict(i, i, live), denoiser.target[i]) for i in range(n)) / n
+    if config.name == "softrepa":
+        total = 0.0
+        for i in range(n):
+            errors = {j: mse(predict(i, j, live), denoiser.target[i]) for j in candidates[i]}
+            logits = {j: config.logit_scale * torch.exp(-errors[j] / config.temperature) for j in candidates[i]}
+            partition = sum(torch.exp(logit) for logit in logits.values())
+            total = total + (torch.log(partition) - logits[i]) / n + config.denoising_weight * errors[i] / n
+        return total
+    positive, negative, num_negative = 0.0, 0.0, 0
+    for i in range(n):
+        with torch.no_grad():
+            averaged = {j: predict(i, j, ema) for j in candidates[i]}
+            factor = C * H * W if config.reward_reduction == "sum" else 1
+            reward = {j: -factor * mse(averaged[j], denoiser.target[i]) for j in candidates[i]}
+            partition = sum(math.exp(reward[j] / config.temperature) for j in candidates[i])
+            weight = {j: math.exp(reward[j] / config.temperature) / partition for j in candidates[i]}
+            direction = {}
+            for j in candidates[i]:
+                if config.weights == "plackett_luce":
+                    direction[j] = averaged[j] - sum(weight[k] * averaged[k] for k in candidates[i])
+                else:
+                    rivals = [k for k in candidates[i] if k != j]
+                    pull = torch.zeros(C, H, W, dtype=torch.float64)
+                    for k in rivals:
+                        lose = 1 / (1 + math.exp((reward[j] - reward[k]) / config.temperature))
+                        pull += lose * (averaged[j] - averaged[k]) / len(rivals)
+                    direction[j] = pull
+        for j in candidates[i]:
+            if j == i:
+                shifted = denoiser.target[i] + config.gamma_positive * direction[i]
+                positive = positive + mse(predict(i, i, live), shifted) / n
+            elif config.gamma_negative != 0:
+                shifted = denoiser.target[i] - config.gamma_negative * direction[j]
+                negative = negative + mse(predict(i, j, live), shifted)
+                num_negative += 1
+    return positive + (negative / num_negative if num_negative else 0.0)
+
+
+CONFIGS = {
+    "agsm": ObjectiveConfig(),
+    "agsm sum": ObjectiveConfig(reward_reduction="sum", temperature=1.0),
+    "agsm gammas": ObjectiveConfig(gamma_positive=0.7, gamma_negative=0.1),
+    "agsm no negatives": ObjectiveConfig(gamma_negative=0.0),
+    "agsm shared": ObjectiveConfig(banks="shared"),
+    "agsm bradley-terry": ObjectiveConfig(weights="bradley_terry"),
+    "softrepa": ObjectiveConfig(name="softrepa"),
+    "softrepa without denoising": ObjectiveConfig(name="softrepa", denoising_weight=0.0, temperature=1.0),
+    "score_matching": ObjectiveConfig(name="score_matching"),
+}
+CAPTIONS = {
+    "distinct": ("a", "b", "c", "d"),
+    "one pair equal": ("a", "b", "a", "d"),
+    "one row alone": ("a", "a", "a", "b"),
+    "all equal": ("a", "a", "a", "a"),
+}
+
+
+def run(config, digests, micro_batch_size=None):
+    denoiser = ToyDenoiser(num_images=len(digests))
+    live, ema = make_tokens(config, 1), make_tokens(config, 2)
+    result = backward_grid(
+        denoiser, live, ema, denoiser.target, candidate_mask(digests), config, micro_batch_size=micro_batch_size
+    )
+    return denoiser, live, ema, result
+
+
+@pytest.mark.parametrize("captions", CAPTIONS.values(), ids=CAPTIONS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_loss_and_gradient_equal_a_plain_double_loop(config, captions):
+    denoiser, live, ema, result = run(config, captions)
+    reference = make_tokens(config, 1)
+    loss = plain_loss(denoiser, reference, ema, captions, config)
+    loss.backward()
+    assert abs(float(result.loss.total) - float(loss.detach())) < TOLERANCE
+    for found, expected in zip(live.parameters(), reference.parameters(), strict=True):
+        assert (found.grad - expected.grad).abs().max() < TOLERANCE
+        assert expected.grad.abs().max() > 0 or config is CONFIGS["softrepa without denoising"]
+    assert all(parameter.grad is None for parameter in ema.parameters())
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 5, 7, 15, 16, 100])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_gradient_does_not_depend_on_the_micro_batch_size(config, micro_batch_size):
+    captions = CAPTIONS["one pair equal"]
+    _, whole, _, expected = run(config, captions)
+    _, chunked, _, found = run(config, captions, micro_batch_size)
+    assert abs(float(found.loss.total - expected.loss.total)) < 1e-12
+    assert torch.allclose(found.errors_N, expected.errors_N, atol=1e-12, rtol=0)
+    for left, right in zip(whole.parameters(), chunked.parameters(), strict=True):
+        assert (left.grad - right.grad).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "rows_in_chunks"),
+    [
+        ("agsm", 16 + 16, 16 + 16),
+        ("agsm no negatives", 16 + 4, 16 + 4),
+        ("softrepa", 16, 16 + 16),
+        ("score_matching", 4, 4),
+    ],
+)
+def test_no_denoiser_row_is_wasted(name, rows, rows_in_chunks):
+    assert run(CONFIGS[name], CAPTIONS["distinct"])[0].rows == rows
+    assert run(CONFIGS[name], CAPTIONS["distinct"], micro_batch_size=3)[0].rows == rows_in_chunks
+
+
+def test_masked_pairs_are_neither_predicted_nor_trained():
+    denoiser, *_ = run(CONFIGS["agsm"], CAPTIONS["all equal"])
+    assert denoiser.rows == 4 + 4
+    pairs = live_pairs(candidate_mask(CAPTIONS["one pair equal"]), CONFIGS["agsm"])
+    assert (0, 2) not in set(zip(pairs.images_N.tolist(), pairs.prompts_N.tolist(), strict=True))
+    assert len(pairs) == 14
+
+
+def test_negatives_use_the_other_bank_unless_shared():
+    mask = candidate_mask(CAPTIONS["distinct"])
+    dual, shared = live_pairs(mask, CONFIGS["agsm"]), live_pairs(mask, CONFIGS["agsm shared"])
+    assert torch.equal(dual.banks_N, (~dual.is_match_N).long())
+    assert shared.banks_N.sum() == 0
+
+
+def test_equal_rewards_give_log_p_for_softrepa_and_chance_for_agsm():
+    mask = candidate_mask(CAPTIONS["distinct"])
+    weights = plackett_luce_weights(torch.full((4, 4), -0.3, dtype=torch.float64), mask, 0.1)
+    assert torch.allclose(weights, torch.full((4, 4), 0.25, dtype=torch.float64))
+    from softalign.objective import softrepa_loss
+
+    equal = torch.full((4, 4), 0.2, dtype=torch.float64)
+    loss = softrepa_loss(equal, mask, CONFIGS["softrepa without denoising"])
+    assert float(loss.total) == pytest.approx(math.log(4), abs=1e-12)
+
+
+def test_weights_of_masked_candidates_are_zero_and_rows_sum_to_one():
+    mask = candidate_mask(CAPTIONS["one row alone"])
+    weights = plackett_luce_weights(torch.randn(4, 4, dtype=torch.float64), mask, 0.1)
+    assert torch.allclose(weights.sum(1), torch.ones(4, dtype=torch.float64))
+    assert (weights[~mask] == 0).all()
+    only_itself = candidate_mask(("a", "a", "a"))
+    assert torch.equal(plackett_luce_weights(torch.randn(3, 3), only_itself, 0.1), torch.eye(3))
+
+
+def test_plackett_luce_and_bradley_terry_agree_on_two_candidates():
+    rewards = torch.randn(2, 2, dtype=torch.float64)
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    first = plackett_luce_mixing(plackett_luce_weights(rewards, mask, 0.5))
+    assert torch.allclose(first, bradley_terry_mixing(rewards, mask, 0.5), atol=1e-12)
+
+
+def test_directions_vanish_for_equal_predictions_and_are_bounded():
+    rewards = 100 * torch.randn(5, 5, dtype=torch.float64)
+    mask = candidate_mask(("a", "b", "c", "d", "e"))
+    for mixing in (
+        plackett_luce_mixing(plackett_luce_weights(rewards, mask, 0.1)),
+        bradley_terry_mixing(rewards, mask, 0.1),
+    ):
+        assert mixing.sum(dim=2).abs().max() < 1e-12
+        assert mixing.abs().sum(dim=2).max() <= 2 + 1e-12
+
+
+def test_reward_reductions_differ_by_the_number_of_values():
+    ema, target = torch.randn(2, 2, C, H, W), torch.randn(2, C, H, W)
+    mean, total = intrinsic_rewards(ema, target, "mean"), intrinsic_rewards(ema, target, "sum")
+    assert torch.allclose(total, mean * C * H * W)
+
+
+def test_errors_of_half_precision_predictions_are_taken_in_float32():
+    prediction = torch.full((1, C, H, W), 3.0, dtype=torch.bfloat16)
+    error = squared_error(prediction, torch.full((1, C, H, W), 1e-3))
+    assert error.dtype == torch.float32
+    assert float(error[0]) == pytest.approx((3 - 1e-3) ** 2, rel=1e-6)
+
+
+def test_every_objective_field_changes_the_loss_or_gradient():
+    def fingerprint(config):
+        _, live, _, result = run(config, CAPTIONS["distinct"])
+        return float(result.loss.total), *(float(parameter.grad.double().norm()) for parameter in live.parameters())
+
+    mutations = {
+        "agsm": {
+            "weights": "bradley_terry",
+            "banks": "shared",
+            "gamma_positive": 0.5,
+            "gamma_negative": 0.5,
+            "temperature": 0.3,
+            "reward_reduction": "sum",
+        },
+        "softrepa": {"temperature": 0.3, "logit_scale": 2.0, "denoising_weight": 1.0},
+    }
+    for name, changes in mutations.items():
+        base = ObjectiveConfig(name=name)
+        own_fields = {field for field, value in base.model_dump(exclude={"name"}).items() if value is not None}
+        assert set(changes) == own_fields
+        for field, value in changes.items():
+            assert fingerprint(ObjectiveConfig(**{"name": name, field: value})) != fingerprint(base), field
