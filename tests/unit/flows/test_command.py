@@ -1,0 +1,109 @@
+"""``python -m flows.NAME``: output, exit codes, signals; with functions in place of flows, so no server."""
+
+import json
+import logging
+import signal
+import sys
+
+import pytest
+
+from flows import command, curate, evaluate, register, retrain, train
+from flows.summary import FlowSummary, StageOutcome
+from softalign.errors import DataError, PreemptedError
+
+FLOWS = (curate.curate, train.train, evaluate.evaluate, register.register, retrain.retrain)
+SUMMARY = FlowSummary(
+    name="shapes",
+    stages=(
+        StageOutcome(label="curate", is_reused=True, seconds=0.01, digest="d" * 64, uri="/store/curate/k"),
+        StageOutcome(label="train", is_reused=False, seconds=12.5, digest="e" * 64, uri="/store/train/k"),
+    ),
+)
+
+
+class FakeFlow:
+    description = "One line.\n\nMore."
+
+    def __init__(self, error=None):
+        self.error, self.calls = error, []
+
+    def __call__(self, recipe, overrides, store):
+        self.calls.append((recipe, overrides, store))
+        if self.error:
+            raise self.error
+        return SUMMARY
+
+
+@pytest.fixture(autouse=True)
+def restored_signal():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_result_as_text_and_as_one_json_document(capsys):
+    fake = FakeFlow()
+    assert command.run_command(fake, ["shapes", "--set", "train.num_steps=2", "--store", "s"]) == 0
+    text = capsys.readouterr().out
+    assert "curate" in text and "reused" in text and "12.5 s" in text
+    assert command.run_command(fake, ["shapes", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == SUMMARY.model_dump(mode="json")
+    assert fake.calls == [("shapes", ["train.num_steps=2"], "s"), ("shapes", [], "softalign-store")]
+
+
+def test_the_store_may_come_from_the_environment(monkeypatch, capsys):
+    monkeypatch.setenv("SOFTALIGN_STORE", "elsewhere")
+    fake = FakeFlow()
+    command.run_command(fake, ["shapes"])
+    assert fake.calls[0][2] == "elsewhere"
+    capsys.readouterr()
+
+
+def test_a_bad_recipe_is_refused_before_the_flow_starts(capsys):
+    fake = FakeFlow()
+    assert command.run_command(fake, ["shapes", "--set", "train.num_stepz=2"]) == 2
+    assert fake.calls == []
+    assert "num_stepz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(DataError("Bad data.", fix="look"), 1), (PreemptedError("Stopped."), 75)])
+def test_errors_become_exit_codes(capsys, error, code):
+    assert command.run_command(FakeFlow(error), ["shapes"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {error.what}")
+    assert captured.out == ""
+
+
+def test_an_interrupt_and_a_termination_leave_with_their_codes(capsys):
+    assert command.run_command(FakeFlow(KeyboardInterrupt()), ["shapes"]) == 130
+    with pytest.raises(SystemExit) as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 75
+    assert capsys.readouterr().err.count("run again to continue") == 2
+
+
+def test_tracebacks_stay_out_of_the_log_for_our_errors_only():
+    for error, kept in ((DataError("Bad data."), False), (ValueError("a bug"), True)):
+        try:
+            raise error
+        except (DataError, ValueError):
+            record = logging.LogRecord("x", logging.ERROR, "f", 1, "m", (), sys.exc_info())
+        assert command._without_traceback(record)
+        assert bool(record.exc_info) is kept
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_flows_take_parameters_a_deployment_can_store(flow):
+    schema = flow.parameters if hasattr(flow, "parameters") else None
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(flow.fn).model_dump()
+    assert schema["required"] == ["recipe"]
+    assert {name: field["type"] for name, field in schema["properties"].items()} == {
+        "recipe": "string",
+        "overrides": "array",
+        "store": "string",
+    }
+    assert all(field.get("description") for field in schema["properties"].values())
+    assert flow.validate_parameters({"recipe": "shapes", "overrides": ["a.b=1"]}) is not None
+    assert not flow.persist_result
