@@ -83,6 +83,10 @@ def summarize(
     store: Store,
 ) -> ChainSummary:
     """Return the summary of a finished chain."""
+    from softalign.registry import registry_of_store
+    from softalign.registry.connection import EMBEDDED
+
+    is_embedded = version.tracking_uri == EMBEDDED
     base, untrained, candidate = reports
     scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
     return ChainSummary(
@@ -100,7 +104,7 @@ def summarize(
         reason=version.reason,
         adapter_uri=adapter.uri,
         report_uri=f"{comparison.uri}/report.html",
-        tracking_uri=version.tracking_uri,
+        tracking_uri=registry_of_store(store) if is_embedded else version.tracking_uri,
     )
 
 

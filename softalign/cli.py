@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softalign import __version__
-from softalign.errors import ConfigError, MissingInputError, SoftAlignError
+from softalign.errors import ConfigError, SoftAlignError
 
 if TYPE_CHECKING:
     from softalign.config import Recipe
@@ -161,7 +161,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record
         payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}
-        _emit(payload, as_json, "\n".join(result.message for result in results))
+        _emit(payload, as_json, record.uri)
 
 
 _stage_command("curate", "Read the sources, filter, and write the dataset's shards.")
@@ -218,38 +218,19 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Generate images from prompts with an adapter."""
-    from softalign.sampling import generate_to_folder
+    from softalign.generate import GenerationSettings, generate_to_folder
 
-    paths = generate_to_folder(
-        adapter,
-        prompts,
-        out,
-        base=base,
-        scale=scale,
-        seed=seed,
-        num_images=num_images,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-    )
+    settings = GenerationSettings(num_images, num_inference_steps, guidance_scale, scale, seed)
+    paths = generate_to_folder(adapter, prompts, out, base, settings)
     _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
 
 
-def _use_registry(tracking_uri: str | None, store: str) -> str:
+def _registry(tracking_uri: str | None, store: str) -> str:
     """Return the registry to ask: the one named, or the store's own database."""
+    from softalign.registry import registry_of_store
     from softalign.storage import Store
 
-    if tracking_uri:
-        return tracking_uri
-    opened = Store(store)
-    database = Path(opened.uri) / "mlflow.db"
-    if not opened.is_local or not database.is_file():
-        raise MissingInputError(
-            "There is no model registry here.",
-            expected="--tracking-uri, MLFLOW_TRACKING_URI, or a store in which something was registered",
-            found=f"no {database.name}",
-            where=opened.uri,
-        )
-    return f"sqlite:///{database}"
+    return tracking_uri or registry_of_store(Store(store))
 
 
 @app.command()
@@ -263,7 +244,7 @@ def pull(
     """Fetch a registered adapter: verified by sha256, cached, offline afterwards."""
     from softalign.registry import pull as pull_adapter
 
-    path = pull_adapter(reference, to, _use_registry(tracking_uri, store))
+    path = pull_adapter(reference, to, _registry(tracking_uri, store))
     _emit({"path": str(path), "reference": reference}, as_json, str(path))
 
 
@@ -279,7 +260,7 @@ def promote(
     """Make a version champion by hand."""
     from softalign.registry import promote as promote_version
 
-    entry = promote_version(name, version, reason, _use_registry(tracking_uri, store))
+    entry = promote_version(name, version, reason, _registry(tracking_uri, store))
     _emit(entry.model_dump(mode="json"), as_json, entry.to_text())
 
 
@@ -294,7 +275,7 @@ def rollback(
     """Give the champion alias back to the champion before."""
     from softalign.registry import rollback as roll_back
 
-    entry = roll_back(name, reason, _use_registry(tracking_uri, store))
+    entry = roll_back(name, reason, _registry(tracking_uri, store))
     _emit(entry.model_dump(mode="json"), as_json, entry.to_text())
 
 
@@ -305,7 +286,7 @@ def history(
     """List the versions of a model and what was decided about each."""
     from softalign.registry import history as read_history
 
-    entries = read_history(name, _use_registry(tracking_uri, store))
+    entries = read_history(name, _registry(tracking_uri, store))
     payload = {"name": name, "history": [entry.model_dump(mode="json") for entry in entries]}
     _emit(payload, as_json, "\n".join(entry.to_text() for entry in entries))
 
@@ -317,7 +298,10 @@ def shapes_pretrain(
     threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
-    from softalign.shapes.pretrain import run_pretraining
+    from softalign.shapes.pretrain import pretrain
+    from softalign.shapes.recipe import PretrainConfig
 
-    folder = run_pretraining(out, num_samples=samples, num_threads=threads)
-    typer.echo(str(folder))
+    config = PretrainConfig(num_threads=threads)
+    if samples is not None:
+        config = config.model_copy(update={"denoiser": config.denoiser.model_copy(update={"num_samples": samples})})
+    typer.echo(str(pretrain(config, out).weights_path))

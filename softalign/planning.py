@@ -90,7 +90,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
             reports.append(report)
     key = compare_key(recipe, (reports[0], reports[1], reports[2])) if len(reports) == len(ARMS) else None
     comparison = add("compare", ComparisonReport, key, "evaluate", None)
-    key = register_key(recipe, adapter, comparison) if adapter and comparison else None
+    key = register_key(recipe, adapter, comparison, store) if adapter and comparison else None
     add("register", ModelVersion, key, "compare", None)
     return tuple(rows)
 
@@ -170,9 +170,9 @@ def _text_width(backbone: BackboneConfig) -> int:
 
 def _evaluate_bytes(recipe: Recipe) -> int | None:
     if recipe.evaluate.suite == "shapes":
-        from softalign.shapes.suite import shapes_suite
+        from softalign.shapes.suite import build_suite
 
-        num_prompts, image_bytes = len(shapes_suite()), SHAPES_PNG_BYTES
+        num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES
     else:
         num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.backbone.resolution_px**2
     return num_prompts * recipe.evaluate.images_per_prompt * image_bytes

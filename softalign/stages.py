@@ -92,9 +92,11 @@ def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalRepor
     return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in reports), __version__)
 
 
-def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport) -> str:
-    """Return the stage key of ``register``."""
-    config = digest_of([recipe.register_.digest, recipe.runtime.tracking_uri])
+def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport, store: Store) -> str:
+    """Return the stage key of ``register``; another registry is another request."""
+    from softalign.registry import public_uri, tracking_uri
+
+    config = digest_of([recipe.register_.digest, public_uri(tracking_uri(recipe.runtime, store), store)])
     return stage_key("register", config, (adapter.digest, comparison.digest), __version__)
 
 
@@ -165,7 +167,7 @@ def run_register(
     store: Store,
 ) -> StageResult[ModelVersion]:
     """Register the adapter and decide its alias, unless that is already done."""
-    key = register_key(recipe, adapter, comparison)
+    key = register_key(recipe, adapter, comparison, store)
 
     def work() -> ModelVersion:
         from softalign.registry import register

@@ -1,0 +1,5 @@
+"""``python -m softalign``: the command line."""
+
+from softalign.cli import main
+
+main()

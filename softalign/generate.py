@@ -1,0 +1,85 @@
+"""Images from prompts with an adapter, in a folder: what ``softalign generate`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softalign.backbones.base import backbone_dtype, load_pipeline, resolve_device
+from softalign.config import BackboneConfig, Runtime
+from softalign.consumer import load_soft_tokens, resolve_adapter
+from softalign.errors import ConfigError
+from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes, use_ddim
+from softalign.storage import write_atomically
+
+NO_ADAPTER = "none"
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How many images and how: DDIM steps, guidance, strength of the soft tokens, seed of the noise."""
+
+    num_images: int
+    num_inference_steps: int
+    guidance_scale: float
+    scale: float
+    seed: int
+
+
+def generate_to_folder(
+    adapter: str, prompts: Sequence[str], out: Path, base: str | None, settings: GenerationSettings
+) -> list[Path]:
+    """Write ``prompt-000-0.png`` and so on to ``out`` and return the paths.
+
+    An image's noise depends on the seed, the prompt's place and the image's place alone.
+
+    Args:
+        adapter: what ``load_soft_tokens`` takes, or ``none`` for the base model itself.
+        prompts: one or more.
+        out: folder, made if absent; images of the same name are replaced.
+        base: another base model than the adapter's, of the same architecture and weights (a local copy, say).
+        settings: how to sample.
+
+    Raises:
+        ConfigError: ``none`` without a base model.
+        CompatibilityError: the base model is not the adapter's.
+    """
+    backbone, folder = _resolve(adapter, base)
+    device = resolve_device(Runtime())
+    pipeline: Any = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
+    use_ddim(pipeline)
+    if folder is not None:
+        load_soft_tokens(pipeline, folder, scale=settings.scale)
+    sampling = SamplingSettings(
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        resolution_px=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        seed=settings.seed,
+    )
+    written: list[Path] = []
+    for index, prompt in enumerate(prompts):
+        requests = [
+            ImageRequest(prompt, index, image, out / f"prompt-{index:03d}-{image}.png")
+            for image in range(settings.num_images)
+        ]
+        for request, pixels in zip(requests, generate_batch(pipeline, requests, sampling), strict=True):
+            write_atomically(request.path, png_bytes(pixels))
+            written.append(request.path)
+    return written
+
+
+def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | None]:
+    if adapter == NO_ADAPTER:
+        if base is None:
+            raise ConfigError("There is neither an adapter nor a base model.", fix="name a base model with --base")
+        family = "sd21" if base == "shapes" else "sd15"
+        return BackboneConfig(family=family, model=base), None
+    from softalign.adapter_io import read_adapter_config
+
+    folder = resolve_adapter(adapter)
+    config = read_adapter_config(folder)
+    revision = (config.base_model_revision or None) if base is None else None
+    model = base if base is not None else config.base_model
+    return BackboneConfig(family=config.family, model=model, revision=revision), folder

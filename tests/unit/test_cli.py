@@ -1,0 +1,63 @@
+"""The command line's contract: JSON on standard output, errors on standard error, exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def softalign(*arguments, cwd=None):
+    command = [sys.executable, "-m", "softalign", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def test_help_names_every_command():
+    result = softalign("--help")
+    assert result.returncode == 0
+    for command in (
+        *("run", "plan", "curate", "encode", "train", "evaluate", "register"),
+        *("generate", "pull", "promote", "rollback", "history", "geneval", "shapes"),
+    ):
+        assert f" {command} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["plan", "nosuch"], 2, "no recipe named 'nosuch'"),
+        (["plan", "nosuch.yaml"], 2, "no such recipe file"),
+        (["plan", "shapes", "--set", "train.num_stepz=3"], 2, "train.num_stepz"),
+        (["plan", "shapes", "--set", "train.num_steps=-3"], 2, "greater than or equal to 1"),
+        (["plan", "shapes", "--set", "train.soft_tokens.blocks=[left]"], 2, "train.soft_tokens.blocks"),
+        (["plan", "shapes", "--set", "nonsense"], 2, "section.field=value"),
+        (["plan", "shapes", "--set", "train.objective={name: softrepa, banks: dual}"], 2, "no effect"),
+        (["plan"], 2, "Missing argument"),
+        (["encode", "shapes", "--store", "empty"], 1, "softalign curate shapes"),
+        (["history", "softalign-shapes", "--store", "empty"], 1, "no model registry"),
+        (["pull", "softalign-shapes@champion", "--to", "x", "--store", "empty"], 1, "no model registry"),
+        (["geneval", "score", "nowhere", "--detections", "none.jsonl"], 1, "no such folder"),
+    ],
+)
+def test_bad_input_gets_one_message_and_its_exit_code(tmp_path, arguments, code, said):
+    result = softalign(*arguments, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_plan_prints_json(tmp_path):
+    result = softalign("plan", "shapes", "--store", "store", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    plan = json.loads(result.stdout)
+    assert plan["stages"][0]["label"] == "curate"
+    assert plan["store"] == str(tmp_path / "store")
+
+
+def test_geneval_prompts_are_the_official_file(tmp_path):
+    import hashlib
+
+    assert softalign("geneval", "prompts", "--out", "p.jsonl", cwd=tmp_path).returncode == 0
+    digest = hashlib.sha256((tmp_path / "p.jsonl").read_bytes()).hexdigest()
+    assert digest == "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"

@@ -1,0 +1,88 @@
+"""What is there is reused, what changed runs, and plan says which."""
+
+import pytest
+
+from softalign import stages
+from softalign.artifacts import DatasetManifest
+from softalign.config import load_recipe
+from softalign.errors import MissingInputError
+from softalign.storage import Store
+
+
+def publish_dataset(recipe, store):
+    key = stages.curate_key(recipe)
+    folder = store.work_path("curate", key) / "out"
+    folder.mkdir(parents=True)
+    (folder / "shard-000000.tar").write_bytes(b"x" * 100)
+    counts = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "num_shards": 1, "num_seen": 12}
+    return store.publish(DatasetManifest(stage_key=key, name="shapes", total_bytes=100, **counts), folder)
+
+
+def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monkeypatch):
+    recipe, store = load_recipe("shapes"), Store(str(tmp_path))
+    published = publish_dataset(recipe, store)
+    from softalign.curation import pipeline
+
+    monkeypatch.setattr(pipeline, "curate", lambda *_: pytest.fail("ran again"))
+    result = stages.run_curate(recipe, store)
+    assert result.is_reused
+    assert result.record.digest == published.digest
+    assert "already there" in result.message
+
+
+def test_a_changed_configuration_is_another_key():
+    before = load_recipe("shapes")
+    after = load_recipe("shapes", ["curation.val_share=0.2"])
+    assert stages.curate_key(before) != stages.curate_key(after)
+
+
+def test_a_changed_source_is_another_key(tmp_path):
+    (tmp_path / "images").mkdir()
+    table = tmp_path / "captions.json"
+    table.write_text("{}")
+    source = f"[{{type: coco, annotations_uri: {table}, images_uri: {tmp_path / 'images'}}}]"
+    recipe = load_recipe("shapes", [f"curation.sources={source}"])
+    first = stages.curate_key(recipe)
+    assert stages.curate_key(recipe) == first
+    table.write_text('{"images": []}')
+    second = stages.curate_key(recipe)
+    (tmp_path / "images" / "a.png").write_bytes(b"1")
+    assert len({first, second, stages.curate_key(recipe)}) == 3
+
+
+def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key():
+    recipe = load_recipe("shapes")
+    other = load_recipe("shapes", ["train.num_steps=7", "runtime.generation_batch_size=3"])
+    assert stages.evaluate_key(recipe, "base", None) == stages.evaluate_key(other, "base", None)
+
+
+def test_a_missing_stage_says_what_to_run(tmp_path):
+    recipe = load_recipe("shapes")
+    with pytest.raises(MissingInputError, match="softalign curate shapes"):
+        stages.require(DatasetManifest, stages.curate_key(recipe), Store(str(tmp_path)), recipe.name)
+
+
+def test_plan_of_an_empty_store_and_after_curation(tmp_path):
+    from softalign.planning import plan
+
+    recipe, store = load_recipe("shapes"), Store(str(tmp_path))
+    rows = plan(recipe, store)
+    states = [row.state for row in rows]
+    assert [row.label for row in rows][:3] == ["curate", "encode", "train"]
+    assert states == ["run", "wait", "wait", "run", "wait", "wait", "wait", "wait"]
+    assert list(tmp_path.iterdir()) == []
+    dataset = publish_dataset(recipe, store)
+    rows = plan(recipe, store)
+    assert [row.state for row in rows][:3] == ["done", "run", "wait"]
+    latent_and_text = 4 * (10 * 4 * 4 * 16 + 20 * 16 * 128)
+    assert rows[1].predicted_bytes == latent_and_text
+    assert rows[1].uri == store.prefix("encode", stages.encode_key(recipe, dataset))
+    other = load_recipe("shapes", ["curation.val_share=0.2"])
+    assert "differ from the 1 published" in plan(other, store)[0].reason
+
+
+def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
+    from softalign.chain import run_until
+
+    with pytest.raises(MissingInputError, match="curate"):
+        run_until("encode", load_recipe("shapes"), Store(str(tmp_path)), lambda _: None, is_through=False)
