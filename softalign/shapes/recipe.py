@@ -1,0 +1,52 @@
+"""The recipe of the embedded model as data: what is built, on how many samples, with which settings."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AutoencoderConfig(_Section):
+    """AutoencoderKL from 32 px to a 4x4x16 latent and its training."""
+
+    block_out_channels: tuple[int, ...] = (16, 32, 64, 64)
+    num_scenes: int = Field(24_000, gt=0, description="rendered scenes to draw batches from; three quarters of them dense")
+    num_samples: int = Field(56_000, gt=0, description="training images seen, with repetition")
+    batch_size: int = Field(8, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    kl_weight: float = Field(1e-5, ge=0)
+
+
+class DenoiserConfig(_Section):
+    """Text encoder and U-Net, trained together on latents."""
+
+    widths: tuple[int, ...] = (64, 128)
+    text_width: int = Field(128, gt=0)
+    num_text_layers: int = Field(2, gt=0)
+    num_scenes: int = Field(80_000, gt=0)
+    captions_per_scene: int = Field(4, gt=0)
+    share_incomplete: float = Field(0.12, ge=0, le=1)
+    share_wrong: float = Field(0.10, ge=0, le=1)
+    num_samples: int = Field(300_000, gt=0)
+    batch_size: int = Field(64, gt=0)
+    learning_rate: float = Field(1.5e-3, gt=0)
+    num_warmup_samples: int = Field(6_000, ge=0)
+    decay_share: float = Field(0.4, ge=0, le=1, description="last share of the samples, over which the rate falls to 0")
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    max_gradient_norm: float = Field(1.0, gt=0)
+
+
+class PretrainConfig(_Section):
+    """Everything that decides the weights, apart from the number of threads (which moves the last bits)."""
+
+    seed: int = Field(0, ge=0)
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    num_threads: int = Field(1, gt=0)
+    checkpoint_every_samples: int = Field(6_400, gt=0)
+    score_every_samples: int = Field(51_200, gt=0, description="0 images are drawn when score_images_per_tag is 0")
+    score_images_per_tag: int = Field(48, ge=0)

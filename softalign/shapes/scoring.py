@@ -1,0 +1,80 @@
+"""Quick scores of an embedded model on the suite: the same decisions as an evaluation, fewer images, no files.
+
+Shape legend: B images of a batch, latents (B, 16, 4, 4), prompt embeddings (B, 16, width).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from softalign.geneval.decision import decide
+from softalign.geneval.prompts import TAGS, GenevalPrompt
+from softalign.shapes.data import tokenize
+from softalign.shapes.detector import detect
+from softalign.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler
+from softalign.shapes.suite import build_suite
+from softalign.shapes.train_autoencoder import decode_latents
+
+_SAMPLE_BATCH = 64
+
+
+def score_suite(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    tokenizer: CLIPTokenizer,
+    *,
+    images_per_tag: int,
+    guidance_scale: float,
+    num_inference_steps: int = 20,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Share of correct images per tag, over `images_per_tag` images spread evenly over the tag's prompts."""
+    prompts: list[GenevalPrompt] = []
+    for tag in TAGS:
+        of_tag = [prompt for prompt in build_suite() if prompt.tag == tag]
+        prompts += [of_tag[i] for i in np.linspace(0, len(of_tag), images_per_tag, endpoint=False).astype(int)]
+    verdicts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
+    for start in range(0, len(prompts), _SAMPLE_BATCH):
+        batch = prompts[start : start + _SAMPLE_BATCH]
+        latents = sample_latents(
+            text_encoder,
+            unet,
+            tokenize(tokenizer, [prompt.prompt for prompt in batch]),
+            tokenize(tokenizer, [""]),
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            generator=torch.Generator().manual_seed(seed * 1_000_003 + start),
+        )
+        for prompt, image in zip(batch, decode_latents(vae, latents), strict=True):
+            verdicts[prompt.tag].append(decide(prompt, detect(image)).is_correct)
+    return {tag: round(float(np.mean(correct)), 4) for tag, correct in verdicts.items() if correct}
+
+
+@torch.no_grad()
+def sample_latents(
+    text_encoder: CLIPTextModel,
+    unet: UNet2DConditionModel,
+    token_ids: Tensor,
+    empty_ids: Tensor,
+    *,
+    guidance_scale: float,
+    num_inference_steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """DDIM samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
+    scheduler = build_scheduler()
+    scheduler.set_timesteps(num_inference_steps)
+    num_images = len(token_ids)
+    prompt_embeds = text_encoder(torch.cat([empty_ids.expand(num_images, -1), token_ids]))[0]
+    latents = torch.randn(num_images, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    for timestep in scheduler.timesteps:
+        model_pred = unet(torch.cat([latents, latents]), timestep, prompt_embeds, return_dict=False)[0]
+        unconditional, conditional = model_pred.chunk(2)
+        guided = unconditional + guidance_scale * (conditional - unconditional)
+        latents = scheduler.step(guided, timestep, latents, return_dict=False)[0]
+    return latents

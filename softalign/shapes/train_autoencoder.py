@@ -1,0 +1,117 @@
+"""Training of the embedded autoencoder, and the folding of its latent statistics into its own weights.
+
+Shape legend: N pool images, B batch images, images (B, 3, 32, 32) in [-1, 1], latents (B, 16, 4, 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+from torch import Tensor
+
+from softalign.shapes.networks import build_autoencoder
+from softalign.shapes.recipe import PretrainConfig
+from softalign.shapes.scenes import render_batch, sample_dense_scene, sample_scene
+from softalign.shapes.training_state import LoopSettings, ResumableTraining
+
+_ENCODE_BATCH = 256
+
+
+def to_pixel_values(images: NDArray[np.uint8]) -> Tensor:
+    """Images (B, H, W, 3) uint8 to float (B, 3, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def render_training_images(config: PretrainConfig) -> NDArray[np.uint8]:
+    """The autoencoder's pool (N, 32, 32, 3): one quarter ordinary scenes, then dense ones."""
+    rng = np.random.default_rng([config.seed, 1])
+    num_ordinary = num_ordinary_scenes(config)
+    scenes = [sample_scene(rng) for _ in range(num_ordinary)]
+    scenes += [sample_dense_scene(rng) for _ in range(config.autoencoder.num_scenes - num_ordinary)]
+    return render_batch(scenes)
+
+
+def num_ordinary_scenes(config: PretrainConfig) -> int:
+    """How many of the pool's first images are ordinary scenes."""
+    return max(1, config.autoencoder.num_scenes // 4)
+
+
+def train_autoencoder(config: PretrainConfig, digest: str, state_path: Path, max_steps: int | None = None) -> AutoencoderKL:
+    """Train, or continue to train, the autoencoder; the result holds averaged weights, centred and scaled latents."""
+    torch.manual_seed(config.seed)
+    vae = build_autoencoder(config.autoencoder)
+    settings = LoopSettings(
+        num_samples=config.autoencoder.num_samples,
+        batch_size=config.autoencoder.batch_size,
+        learning_rate=config.autoencoder.learning_rate,
+        num_warmup_samples=1_000,
+        decay_share=0.5,
+        ema_decay=0.998,
+        max_gradient_norm=1.0,
+        checkpoint_every_samples=config.checkpoint_every_samples,
+        digest=digest,
+    )
+    training = ResumableTraining(vae, settings, state_path)
+    images = render_training_images(config)
+    if training.step < settings.num_steps and max_steps != 0:
+        training.run(_reconstruction_loss(vae, images, config), max_steps=max_steps)
+    training.load_ema_into(vae)
+    vae.requires_grad_(False).eval()
+    # Statistics over ordinary scenes, the ones the denoiser will see.
+    normalize_latents(vae, images[: min(4096, num_ordinary_scenes(config))])
+    return vae
+
+
+def _reconstruction_loss(
+    vae: AutoencoderKL, images: NDArray[np.uint8], config: PretrainConfig
+) -> Callable[[int], Tensor]:
+    def loss_at(step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+        index = torch.randint(len(images), (config.autoencoder.batch_size,), generator=generator).numpy()
+        pixels = to_pixel_values(images[index])
+        posterior = vae.encode(pixels).latent_dist
+        error = vae.decode(posterior.sample(generator)).sample - pixels
+        kl = posterior.kl().mean() / pixels[0].numel()
+        return error.abs().mean() + 2.0 * error.square().mean() + config.autoencoder.kl_weight * kl
+
+    return loss_at
+
+
+def encode_images(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
+    """Scaled latents (N, 16, 4, 4) of uint8 images: the posterior's mean times the scaling factor."""
+    chunks = []
+    with torch.no_grad():
+        for start in range(0, len(images), _ENCODE_BATCH):
+            chunks.append(vae.encode(to_pixel_values(images[start : start + _ENCODE_BATCH])).latent_dist.mean)
+    return (torch.cat(chunks) * float(vae.config.scaling_factor)).contiguous()
+
+
+def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
+    """Images (N, 32, 32, 3) uint8 of scaled latents."""
+    chunks = []
+    with torch.no_grad():
+        for part in latents.split(_ENCODE_BATCH):
+            chunks.append(vae.decode(part / float(vae.config.scaling_factor)).sample)
+    pixels = (torch.cat(chunks).clamp(-1, 1) + 1) * 127.5
+    result: NDArray[np.uint8] = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return result
+
+
+def normalize_latents(vae: AutoencoderKL, images: NDArray[np.uint8]) -> None:
+    """Give the latents of `images` zero mean per channel and, with the scaling factor, unit overall deviation.
+
+    The shift is folded into the 1x1 convolutions on both sides of the latent, which leaves reconstructions unchanged.
+    Only one scalar scale is used: latents whitened per channel were not learnable in the time given (measured).
+    """
+    vae.register_to_config(scaling_factor=1.0)
+    latents = encode_images(vae, images)
+    mean = latents.mean(dim=(0, 2, 3))
+    with torch.no_grad():
+        vae.quant_conv.bias[: len(mean)] -= mean
+        vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean
+    vae.register_to_config(scaling_factor=round(1.0 / float((latents - mean[None, :, None, None]).std()), 6))

@@ -1,0 +1,178 @@
+"""A small resumable training loop: deterministic batches, EMA, one atomic checkpoint file.
+
+Every random draw of a step is a function of (seed, step), so the state of a run is its tensors and its step count: no
+generator states are stored, and a killed run continues bit for bit (on the same number of threads).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from softalign.errors import ConfigError, TrainingError
+
+logger = logging.getLogger(__name__)
+
+_LOG_EVERY_SECONDS = 20.0
+_ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """Length, rate and checkpoint interval of a run; `digest` names the configuration the checkpoint belongs to."""
+
+    num_samples: int
+    batch_size: int
+    learning_rate: float
+    num_warmup_samples: int
+    decay_share: float
+    ema_decay: float
+    max_gradient_norm: float
+    checkpoint_every_samples: int
+    digest: str
+    betas: tuple[float, float] = (0.9, 0.98)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer updates of the whole run."""
+        return -(-self.num_samples // self.batch_size)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, constant, then linear decay to zero over the last `decay_share` of the run."""
+        samples_seen = step * self.batch_size
+        warmup = min(1.0, (samples_seen + self.batch_size) / max(1, self.num_warmup_samples))
+        remaining = (self.num_samples - samples_seen) / max(1.0, self.decay_share * self.num_samples)
+        return self.learning_rate * min(warmup, 1.0, max(0.0, remaining))
+
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+
+
+class ResumableTraining(Generic[ModelT]):
+    """Parameters, their EMA, AdamW and the step count, with `save`, `load` and `run`.
+
+    Args:
+        model: the module to train in place.
+        settings: see LoopSettings.
+        state_path: the checkpoint file (safetensors, replaced atomically); loaded when it exists.
+
+    Raises:
+        ConfigError: if the checkpoint was written under another configuration.
+    """
+
+    def __init__(self, model: ModelT, settings: LoopSettings, state_path: Path) -> None:
+        self.model, self.settings, self.state_path = model, settings, state_path
+        self.step = 0
+        self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=1e-4, foreach=True
+        )
+        if state_path.exists():
+            self._load()
+
+    def run(
+        self, loss_at: Callable[[int], Tensor], after_save: Callable[[int], None] | None = None, max_steps: int | None = None
+    ) -> None:
+        """Train to the end of the settings, or for at most `max_steps` more updates.
+
+        Args:
+            loss_at: the loss of a step; must depend on the step number and the parameters only.
+            after_save: called with the samples seen after every checkpoint.
+            max_steps: stop early after that many updates, without a final checkpoint (as if killed).
+
+        Raises:
+            TrainingError: if a loss is not finite.
+        """
+        settings = self.settings
+        stop = settings.num_steps if max_steps is None else min(settings.num_steps, self.step + max_steps)
+        interval = max(1, settings.checkpoint_every_samples // settings.batch_size)
+        since, steps_since, loss_sum = time.monotonic(), 0, 0.0
+        while self.step < stop:
+            loss = float(self._update(loss_at))
+            self.step += 1
+            steps_since, loss_sum = steps_since + 1, loss_sum + loss
+            if time.monotonic() - since > _LOG_EVERY_SECONDS:
+                rate = steps_since * settings.batch_size / (time.monotonic() - since)
+                seen = self.step * settings.batch_size
+                logger.info("samples_seen %d loss %.4f samples/s %.0f", seen, loss_sum / steps_since, rate)
+                since, steps_since, loss_sum = time.monotonic(), 0, 0.0
+            if self.step % interval == 0 or self.step == settings.num_steps:
+                self.save()
+                if after_save is not None:
+                    after_save(self.step * settings.batch_size)
+
+    def _update(self, loss_at: Callable[[int], Tensor]) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate_at(self.step)
+        loss = loss_at(self.step)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                "the pretraining loss is not finite",
+                found=str(loss.item()),
+                where=f"step {self.step}",
+                fix="lower learning_rate",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        self.optimizer.step()
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            parameters = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_(list(self.ema.values()), parameters, 1 - decay)
+        return loss.detach()
+
+    def load_ema_into(self, model: nn.Module) -> None:
+        """Copy the averaged parameters into `model` (buffers are left alone)."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.ema[name])
+
+    def save(self) -> None:
+        """Write parameters, EMA and optimiser state as one file; a reader sees the old file or the new one."""
+        tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.items()}
+        for name, parameter in self.model.named_parameters():
+            state = self.optimizer.state[parameter]
+            tensors |= {f"{key}.{name}": state[key] for key in _ADAM_STATE if key in state}
+        self.state_path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.state_path.with_suffix(".partial")
+        save_file(
+            {key: tensor.contiguous() for key, tensor in tensors.items()},
+            temporary,
+            metadata={"step": str(self.step), "digest": self.settings.digest},
+        )
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(self.state_path)
+
+    def _load(self) -> None:
+        with safe_open(self.state_path, framework="pt") as file:
+            metadata = file.metadata()
+            if metadata["digest"] != self.settings.digest:
+                raise ConfigError(
+                    "the pretraining checkpoint belongs to another configuration",
+                    expected=self.settings.digest,
+                    found=metadata["digest"],
+                    where=str(self.state_path),
+                    fix="use another --out folder, or restore the configuration the run was started with",
+                )
+            self.step = int(metadata["step"])
+            keys = set(file.keys())
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(file.get_tensor(f"model.{name}"))
+                    self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
+                    if f"step.{name}" in keys:
+                        self.optimizer.state[parameter] = {k: file.get_tensor(f"{k}.{name}") for k in _ADAM_STATE}
+        logger.info("resumed %s at step %d", self.state_path.name, self.step)

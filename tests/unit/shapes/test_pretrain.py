@@ -1,0 +1,110 @@
+"""Pretraining continues exactly where it was killed, and exports what the pipeline loads."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from softalign.errors import ConfigError, TrainingError
+from softalign.shapes.pretrain import AUTOENCODER_STATE, DENOISER_STATE, SCORES_LOG, export, pretrain
+from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, PretrainConfig
+from softalign.shapes.training_state import LoopSettings, ResumableTraining
+
+MICRO = PretrainConfig(
+    seed=5,
+    autoencoder=AutoencoderConfig(block_out_channels=(8, 8, 8, 8), num_scenes=64, num_samples=32, batch_size=8),
+    denoiser=DenoiserConfig(
+        widths=(32, 32),
+        text_width=32,
+        num_text_layers=1,
+        num_scenes=64,
+        num_samples=96,
+        batch_size=8,
+        num_warmup_samples=16,
+    ),
+    checkpoint_every_samples=16,
+    score_every_samples=64,
+    score_images_per_tag=2,
+)
+
+CHILD = """
+import sys
+from pathlib import Path
+from softalign.shapes.pretrain import pretrain
+from softalign.shapes.recipe import PretrainConfig
+pretrain(PretrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("undisturbed")
+    pretrain(MICRO, out)
+    return out
+
+
+def state_bytes(out):
+    return [(out / name).read_bytes() for name in (AUTOENCODER_STATE, DENOISER_STATE)]
+
+
+def test_resume_after_an_interruption_is_exact(undisturbed, tmp_path):
+    pretrain(MICRO, tmp_path, max_steps=5)  # the last checkpoint is of step 4: one update is lost and done again
+    pretrain(MICRO, tmp_path)
+    assert state_bytes(tmp_path) == state_bytes(undisturbed)
+
+
+def test_resume_after_sigkill_is_exact(undisturbed, tmp_path):
+    command = [sys.executable, "-c", CHILD, MICRO.model_dump_json(), str(tmp_path)]
+    child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / DENOISER_STATE).exists() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    pretrain(MICRO, tmp_path)
+    assert state_bytes(tmp_path) == state_bytes(undisturbed)
+
+
+def test_finished_run_is_left_alone(undisturbed):
+    before = (undisturbed / DENOISER_STATE).stat().st_mtime_ns
+    assert pretrain(MICRO, undisturbed).samples_seen == 96
+    assert (undisturbed / DENOISER_STATE).stat().st_mtime_ns == before
+    assert (undisturbed / SCORES_LOG).read_text().count("single_object") == 1
+
+
+def test_another_recipe_is_refused(undisturbed):
+    other = MICRO.model_copy(update={"seed": 6})
+    with pytest.raises(ConfigError, match="another configuration"):
+        pretrain(other, undisturbed)
+
+
+def test_export_loads_in_the_pipeline(undisturbed, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    result = export(MICRO, undisturbed, tmp_path / "weights", images_per_tag=1)
+    pipeline = StableDiffusionPipeline.from_pretrained(result.weights_path, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a photo of a red circle", height=32, width=32, num_inference_steps=2).images[0]
+    assert image.size == (32, 32)
+    assert (result.weights_path / "recipe.json").is_file()
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    model = torch.nn.Linear(1, 1)
+    settings = LoopSettings(8, 1, 1e-3, 0, 0.4, 0.9, 1.0, 8, "x")
+    training = ResumableTraining(model, settings, tmp_path / "state.safetensors")
+    with pytest.raises(TrainingError, match="not finite"):
+        training.run(lambda step: model(torch.ones(1)).sum() * float("nan"))
+
+
+def test_learning_rate_schedule():
+    settings = LoopSettings(1000, 10, 1.0, 100, 0.4, 0.9, 1.0, 100, "x")
+    rates = [settings.learning_rate_at(step) for step in range(settings.num_steps)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:60] == pytest.approx([1.0] * 50)
+    assert rates[80] == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0.025)

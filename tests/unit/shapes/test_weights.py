@@ -1,0 +1,62 @@
+"""The shipped weights: small, complete, loadable offline, good at the simplest prompt."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from softalign.shapes import weights_path
+from softalign.shapes.detector import detect
+
+MAX_WEIGHTS_BYTES = 12 * 10**6
+
+
+def test_weights_fit_the_package():
+    files = [path for path in weights_path().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MAX_WEIGHTS_BYTES
+    assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors"}
+
+
+def test_path_is_found_without_torch():
+    code = "import sys; from softalign.shapes import weights_path; weights_path(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_recipe_is_beside_the_weights():
+    recipe = json.loads((weights_path() / "recipe.json").read_text())
+    assert recipe["samples_seen"] > 0
+    assert recipe["config"]["seed"] == 0
+    assert set(recipe["scores_by_guidance_scale"]) >= {"2.0", "3.0"}
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(weights_path(), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_pipeline_draws_what_it_is_asked_for(pipeline):
+    prompts = ["a photo of a red circle", "a photo of a blue square", "a photo of a green cross"] * 4
+    images = pipeline(
+        prompts,
+        height=32,
+        width=32,
+        num_inference_steps=20,
+        guidance_scale=3.0,
+        generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+    ).images
+    words = [prompt.split()[-2:] for prompt in prompts]
+    found = [detect(np.asarray(image)) for image in images]
+    right = [any([d.color, d.class_name] == word for d in got) for word, got in zip(words, found, strict=True)]
+    assert np.mean(right) >= 0.7
+
+
+def test_prediction_type_is_velocity(pipeline):
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    assert pipeline.tokenizer.model_max_length == 16
