@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
+from softalign.concurrency import map_ahead
 from softalign.config import CurationConfig
 from softalign.curation.dedup import DuplicateFilter
 from softalign.curation.filters import filter_captions, image_rejection
@@ -38,8 +36,6 @@ from softalign.storage import Store, read_bytes, sha256_of_file, verify_file, wr
 NUM_READERS = 4
 """Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
 KEY_CHARS = 32
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 
 
 class JournalEntry(Frozen):
@@ -131,18 +127,6 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
     )
     refused = image_rejection(sample, config.filters)
     return ReadSample(None if refused else sample, (*verdict.rejections, *((refused,) if refused else ())))
-
-
-def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Iterator[ResultT]:
-    """Yield results in the items' order, computed in threads at most ``2 * num_threads`` items ahead."""
-    with ThreadPoolExecutor(num_threads) as pool:
-        pending: deque[Future[ResultT]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 2 * num_threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
 
 
 class _CurateRun:

@@ -1,0 +1,142 @@
+"""Encodings that datasets share: shards of one tensor, its rows keyed by the digests of what was encoded.
+
+A pool belongs to one encoder and one way of preparing its input. It holds safetensors shards and, per shard, a note
+that names its rows; a shard without its note does not exist. A dataset asks for groups of digests: a group that is
+already there costs nothing, rows that other groups hold are copied, and only what no shard holds is encoded. Shard
+bytes depend on the group and the encoder alone, not on what was there before.
+
+Rows are stored in float16: latents scaled by the VAE's factor have unit deviation and text states stay below a
+hundred, so the rounding is 0.05 %, and a sample takes half of float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
+from softalign.errors import DataError, IntegrityError
+from softalign.storage import Store
+
+TensorName = Literal["latents", "prompt_embeds"]
+STORAGE_DTYPE = torch.float16
+
+InputT = TypeVar("InputT")
+
+
+class PoolShard(Frozen):
+    """A shard's rows by digest, in order, the shape of each, and its file."""
+
+    digests: tuple[str, ...]
+    row_shape: tuple[int, ...]
+    file: FileEntry
+
+
+@dataclass(slots=True)
+class PoolCounts:
+    """How many rows a pool had to encode, could copy from other shards, and already held as asked for."""
+
+    encoded: int = 0
+    copied: int = 0
+    present: int = 0
+
+
+class EncodedPool:
+    """The shards of one encoder in a store.
+
+    Args:
+        store: where they lie.
+        tensor_name: name of the tensor in the shards.
+        spec: everything that the encodings depend on, apart from what is encoded.
+        work_path: a local folder for unfinished shards.
+    """
+
+    def __init__(self, store: Store, tensor_name: TensorName, spec: list[str | int], work_path: Path) -> None:
+        self._store, self._tensor_name, self._work_path = store, tensor_name, work_path
+        self._folder = f"{tensor_name}-{digest_of([tensor_name, str(STORAGE_DTYPE), *spec])[:16]}"
+        notes = [PoolShard.model_validate_json(note) for note in store.read_notes(self._folder)]
+        self._shards = {_group_digest(shard.digests): shard for shard in notes}
+        self._rows = {digest: (shard, row) for shard in notes for row, digest in enumerate(shard.digests)}
+        self.counts = PoolCounts()
+
+    def shard_of(self, group: Mapping[str, InputT], encode_rows: Callable[[list[InputT]], Tensor]) -> PoolShard:
+        """Return the shard of a group, made if it is not there.
+
+        Args:
+            group: what is to be encoded, by digest, in the shard's order.
+            encode_rows: returns one float32 row for each input; called with those that no shard holds.
+
+        Raises:
+            DataError: an encoding is not finite in float16.
+            IntegrityError: a shard that rows are to be copied from is damaged.
+        """
+        found = self._shards.get(_group_digest(group))
+        if found is not None:
+            self.counts.present += len(group)
+            return found
+        missing = [digest for digest in group if digest not in self._rows]
+        self.counts.encoded += len(missing)
+        self.counts.copied += len(group) - len(missing)
+        encoded: dict[str, Tensor] = {}
+        if missing:
+            rows_NX = encode_rows([group[digest] for digest in missing]).to("cpu", STORAGE_DTYPE)
+            _check_finite(rows_NX, missing, self._tensor_name)
+            encoded = dict(zip(missing, rows_NX, strict=True))
+        rows = [encoded[digest] if digest in encoded else self._known_row(digest) for digest in group]
+        return self._add(tuple(group), torch.stack(rows))
+
+    def _known_row(self, digest: str) -> Tensor:
+        shard, row = self._rows[digest]
+        return read_row(self._store.fetch_shared(shard.file), self._tensor_name, row)
+
+    def _add(self, group: tuple[str, ...], rows_NX: Tensor) -> PoolShard:
+        path = self._work_path / f"{_group_digest(group)[:16]}.safetensors"
+        save_file({self._tensor_name: rows_NX.contiguous()}, path)
+        entry = self._store.add_shared(self._folder, path)
+        note = canonical_json(
+            PoolShard(digests=group, row_shape=tuple(rows_NX.shape[1:]), file=entry).model_dump(mode="json")
+        )
+        kept = self._store.create_note(f"{self._folder}/{_group_digest(group)}.json", note)
+        shard = PoolShard.model_validate_json(kept)
+        self._shards[_group_digest(group)] = shard
+        self._rows.update({digest: (shard, row) for row, digest in enumerate(shard.digests)})
+        return shard
+
+
+def _check_finite(rows_NX: Tensor, digests: list[str], tensor_name: TensorName) -> None:
+    is_finite = torch.isfinite(rows_NX).flatten(1).all(1)
+    if not bool(is_finite.all()):
+        raise DataError(
+            "An encoding is not finite.",
+            expected=f"values within {STORAGE_DTYPE}",
+            found=f"{int((~is_finite).sum())} of {len(digests)} rows with inf or nan",
+            where=f"{tensor_name} of {digests[int((~is_finite).nonzero()[0])]}",
+            fix="check the base model's weights",
+        )
+
+
+def read_row(path: Path, tensor_name: TensorName, row: int) -> Tensor:
+    """Return one row of a shard, reading little more than its bytes.
+
+    Raises:
+        IntegrityError: the file is not such a shard.
+    """
+    try:
+        with safe_open(path, framework="pt") as shard:
+            tensor: Tensor = shard.get_slice(tensor_name)[row]
+            return tensor
+    except (SafetensorError, OSError, IndexError) as error:
+        raise IntegrityError(
+            "An encoded shard cannot be read.", expected=f"{tensor_name}, row {row}", found=str(error), where=str(path)
+        ) from error
+
+
+def _group_digest(digests: Iterable[str]) -> str:
+    return digest_of(list(digests))

@@ -1,0 +1,155 @@
+"""The encode stage: frozen VAE latents by image digest, text encodings by caption digest, apart.
+
+Both lie in pools that all datasets of a store share (``encoded_pool``), so a dataset with new captions encodes text
+only, and a killed run goes on at the shard it was at. A published dataset is an index into the pools:
+``samples.parquet``, ``latents.json`` and ``texts.json``.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
+from softalign.backbones.base import load_pipeline, resolve_device
+from softalign.concurrency import map_ahead
+from softalign.config import BackboneConfig, Runtime
+from softalign.curation.samples import caption_digest
+from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
+from softalign.encoded_pool import EncodedPool, PoolShard
+from softalign.frozen_encoders import FrozenEncoders
+from softalign.preprocessing import preprocess
+from softalign.storage import Store
+
+EMPTY_CAPTION = ""
+MAX_TEXTS_PER_SHARD = 512
+SAMPLE_COLUMNS = ("key", "split", "image_digest", "captions", "caption_digests")
+_log = logging.getLogger(__name__)
+
+
+def encode(
+    dataset: DatasetManifest, backbone: BackboneConfig, runtime: Runtime, store: Store, key: str
+) -> EncodedManifest:
+    """Encode a dataset's images and captions, and publish the index of them.
+
+    Computed in float32, stored in float16. The empty caption is always among the texts: guidance and the soft tokens'
+    start need it.
+
+    Args:
+        dataset: the curated images and captions.
+        backbone: whose VAE and text encoder are used, and the resolution.
+        runtime: device and number of reader threads.
+        store: where the dataset lies and the encodings go.
+        key: the stage key of the request.
+
+    Raises:
+        MissingInputError: the base model is not there.
+        IntegrityError: a file of the dataset is not what was published.
+        DataError: an encoding is not finite.
+    """
+    work_path = store.work_path("encode", key)
+    pipeline = load_pipeline(backbone, device=resolve_device(runtime), dtype=torch.float32)
+    encoders = FrozenEncoders(pipeline, backbone.resolution_px)
+    shards = tuple(DatasetShard(dataset, shard_name(index), store) for index in range(dataset.num_shards))
+
+    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> Tensor:
+        return encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))
+
+    latents_pool = EncodedPool(store, "latents", encoders.latents_spec, work_path)
+    latents = _encode_images(shards, latents_pool, latents_of)
+    texts_pool = EncodedPool(store, "prompt_embeds", encoders.texts_spec, work_path)
+    texts = _encode_texts(shards, texts_pool, encoders.prompt_embeds_of)
+    _log.info("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
+
+    output_path = work_path / "output"
+    _write_index(output_path, shards, latents, texts)
+    channels, height, width = latents[0].row_shape
+    text_length, text_width = texts[0].row_shape
+    manifest = EncodedManifest(
+        stage_key=key,
+        parents=(dataset.digest,),
+        name=dataset.name,
+        backbone_digest=encoders.backbone_digest,
+        vae_digest=encoders.vae_digest,
+        text_encoder_digest=encoders.text_encoder_digest,
+        latent_shape=(channels, height, width),
+        text_shape=(text_length, text_width),
+        num_samples=dataset.num_samples,
+        num_val_samples=dataset.num_val_samples,
+        num_latents=sum(len(shard.digests) for shard in latents),
+        num_texts=sum(len(shard.digests) for shard in texts),
+        total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
+    )
+    published = store.publish(manifest, output_path)
+    shutil.rmtree(work_path, ignore_errors=True)
+    return published
+
+
+class DatasetShard:
+    """One shard of the dataset: its rows, and its images on demand."""
+
+    def __init__(self, dataset: DatasetManifest, name: str, store: Store) -> None:
+        self._dataset, self._name, self._store = dataset, name, store
+        self.rows = read_index(store.fetch(dataset, under=f"{name}.parquet") / f"{name}.parquet")
+
+    def pixels(self, rows: list[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
+        """Yield the prepared images (3, R, R) of some rows, read and decoded ahead."""
+        tar_path = self._store.fetch(self._dataset, under=f"{self._name}.tar") / f"{self._name}.tar"
+
+        def read(row: IndexRow) -> Tensor:
+            with tar_path.open("rb") as tar:
+                tar.seek(row.offset_bytes)
+                return preprocess(tar.read(row.size_bytes), resolution_px)
+
+        return map_ahead(read, rows, num_threads)
+
+
+def _encode_images(
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[DatasetShard, list[IndexRow]], Tensor]
+) -> tuple[PoolShard, ...]:
+    """Return the latents' shards: one for each shard of the dataset that holds new images."""
+    shards = []
+    known: set[str] = set()
+    for shard in dataset:
+        rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
+        known.update(rows)
+        if rows:
+            shards.append(pool.shard_of(rows, partial(encode_rows, shard)))
+    return tuple(shards)
+
+
+def _encode_texts(
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], Tensor]
+) -> tuple[PoolShard, ...]:
+    """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new captions."""
+    groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
+    known = set(groups[0])
+    for shard in dataset:
+        pairs = (pair for row in shard.rows for pair in zip(row.caption_digests, row.captions, strict=True))
+        captions = iter({digest: caption for digest, caption in pairs if digest not in known}.items())
+        while group := dict(islice(captions, MAX_TEXTS_PER_SHARD)):
+            known.update(group)
+            groups.append(group)
+    return tuple(pool.shard_of(group, encode_rows) for group in groups)
+
+
+def _write_index(
+    folder: Path,
+    dataset: tuple[DatasetShard, ...],
+    latents: tuple[PoolShard, ...],
+    texts: tuple[PoolShard, ...],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(row) for shard in dataset for row in shard.rows]
+    samples = [{name: row[name] for name in SAMPLE_COLUMNS} for row in rows]
+    write_table(folder / "samples.parquet", samples, {name: INDEX_SCHEMA[name] for name in SAMPLE_COLUMNS})
+    for name, shards in (("latents.json", latents), ("texts.json", texts)):
+        (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

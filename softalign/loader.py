@@ -1,0 +1,205 @@
+"""The training data of an encoded dataset, batch by batch: a pure function of (seed, samples_seen).
+
+Shape legend: B images, C H W latent, L text tokens, D text width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from safetensors import safe_open
+from torch import Tensor
+
+from softalign.artifacts import EncodedManifest, digest_of
+from softalign.curation.samples import caption_digest
+from softalign.curation.shards import Split
+from softalign.encoded_pool import PoolShard, TensorName
+from softalign.errors import CompatibilityError, DataError
+from softalign.matching import distinct_choices
+from softalign.storage import Store
+
+MAX_OPEN_SHARDS = 64
+"""Memory-mapped, so an open shard costs a file handle and the pages that are read."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedBatch:
+    """B images with one caption each.
+
+    Attributes:
+        keys: the samples' keys in the dataset.
+        prompts: the chosen captions.
+        caption_digests: their sha256 hex digests; equal ones are equal captions.
+        latents_BCHW: float32, scaled to unit deviation as the denoiser sees them.
+        prompt_embeds_BLD: float32.
+    """
+
+    keys: tuple[str, ...]
+    prompts: tuple[str, ...]
+    caption_digests: tuple[str, ...]
+    latents_BCHW: Tensor
+    prompt_embeds_BLD: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """One image of the split: its captions by digest."""
+
+    key: str
+    image_digest: str
+    captions: dict[str, str]
+
+
+class EncodedReader:
+    """Reads one side of an encoded dataset.
+
+    Each epoch has its own order of the images and its own choice of one caption per image; an epoch's ragged tail is
+    left out. The captions of a batch are distinct as far as its images' captions allow.
+
+    Args:
+        manifest: the encoded dataset.
+        store: where it lies.
+        split: ``train`` or ``val``.
+        batch_size: images per batch.
+        seed: of order and captions.
+
+    Raises:
+        DataError: the split holds fewer images than a batch.
+        IntegrityError: a file is not what was published.
+    """
+
+    def __init__(self, manifest: EncodedManifest, store: Store, *, split: Split, batch_size: int, seed: int) -> None:
+        self._batch_size, self._seed = batch_size, seed
+        root = store.fetch(manifest)
+        self._samples = _read_samples(root / "samples.parquet", split)
+        if len(self._samples) < batch_size:
+            raise DataError(
+                "The dataset has too few images for one batch.",
+                expected=f"at least {batch_size} images on the {split} side",
+                found=f"{len(self._samples)}",
+                where=manifest.uri,
+                fix="curate more images, set another curation.val_share, or a smaller batch size",
+            )
+        self._latents = _PoolReader(root / "latents.json", "latents", store)
+        self._texts = _PoolReader(root / "texts.json", "prompt_embeds", store)
+        self._order = (-1, np.empty(0, dtype=np.int64))
+
+    @property
+    def num_samples(self) -> int:
+        """Images of this split."""
+        return len(self._samples)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Images of this split in whole batches."""
+        return len(self._samples) // self._batch_size * self._batch_size
+
+    @property
+    def empty_prompt_embeds_LD(self) -> Tensor:
+        """The empty caption's encoding, float32."""
+        return self._texts.row(caption_digest(""))
+
+    def batch_at(self, samples_seen: int) -> EncodedBatch:
+        """Return the batch that follows after so many samples: the same at every call, in every process.
+
+        Raises:
+            DataError: the cursor is not at a batch's start, so it belongs to another batch size.
+        """
+        if samples_seen < 0 or samples_seen % self._batch_size:
+            raise DataError(
+                "The cursor does not belong to this reader.",
+                expected=f"a multiple of the batch size {self._batch_size}",
+                found=str(samples_seen),
+                fix="resume with the batch size the run was started with",
+            )
+        epoch, offset = divmod(samples_seen, self.samples_per_epoch)
+        samples = [self._samples[place] for place in self._order_of(epoch)[offset : offset + self._batch_size]]
+        digests = distinct_choices([self._preference(sample, epoch) for sample in samples])
+        return EncodedBatch(
+            keys=tuple(sample.key for sample in samples),
+            prompts=tuple(sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)),
+            caption_digests=tuple(digests),
+            latents_BCHW=torch.stack([self._latents.row(sample.image_digest) for sample in samples]),
+            prompt_embeds_BLD=torch.stack([self._texts.row(digest) for digest in digests]),
+        )
+
+    def _order_of(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        if self._order[0] != epoch:
+            self._order = (epoch, _generator("order", self._seed, epoch).permutation(len(self._samples)))
+        return self._order[1]
+
+    def _preference(self, sample: EncodedSample, epoch: int) -> list[str]:
+        """Return a sample's caption digests, the one chosen for this epoch first."""
+        digests = list(sample.captions)
+        order = _generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
+        return [digests[place] for place in order]
+
+
+def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder_digest: str) -> None:
+    """Refuse encodings that another VAE or text encoder made.
+
+    Raises:
+        CompatibilityError: they differ; says which.
+    """
+    pairs = (
+        ("VAE", manifest.vae_digest, vae_digest),
+        ("text encoder", manifest.text_encoder_digest, text_encoder_digest),
+    )
+    for name, made_by, expected in pairs:
+        if made_by != expected:
+            raise CompatibilityError(
+                f"The dataset was encoded by another {name}.",
+                expected=f"{name} {expected}",
+                found=f"{name} {made_by}",
+                where=manifest.uri,
+                fix="encode the dataset for this backbone: `softalign encode RECIPE`",
+            )
+
+
+class _PoolReader:
+    """Rows of one tensor by digest, from memory-mapped shards that are verified when first opened."""
+
+    def __init__(self, path: Path, tensor_name: TensorName, store: Store) -> None:
+        self._tensor_name, self._store = tensor_name, store
+        self._shards = TypeAdapter(list[PoolShard]).validate_json(path.read_bytes())
+        self._places = {
+            digest: (index, row) for index, shard in enumerate(self._shards) for row, digest in enumerate(shard.digests)
+        }
+        self._paths: dict[int, Path] = {}
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def row(self, digest: str) -> Tensor:
+        """Return one row as float32."""
+        index, row = self._places[digest]
+        tensor: Tensor = self._shard(index).get_slice(self._tensor_name)[row]
+        return tensor.to(torch.float32)
+
+    def _shard(self, index: int) -> Any:
+        if index not in self._open:
+            if index not in self._paths:
+                self._paths[index] = self._store.fetch_shared(self._shards[index].file)
+            self._open[index] = safe_open(self._paths[index], framework="pt")
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
+        return self._open[index]
+
+
+def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, partitioning=None, filters=[("split", "=", split)]).to_pylist()
+    return [
+        EncodedSample(row["key"], row["image_digest"], dict(zip(row["caption_digests"], row["captions"], strict=True)))
+        for row in rows
+    ]
+
+
+def _generator(purpose: str, *seed: int | str) -> np.random.Generator:
+    return np.random.default_rng(int(digest_of([purpose, *seed]), 16))
