@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -144,7 +146,7 @@ def _translated(uri: str, error: Any) -> RegistryError | StorageUnavailableError
     is_unavailable = kind is StorageUnavailableError
     return kind(
         "The model registry did not answer." if is_unavailable else "The model registry refused a request.",
-        found=f"{error.error_code}: {str(error).splitlines()[0][:500]}",
+        found=f"{error.error_code}: {_CREDENTIALS.sub('//', str(error).splitlines()[0])[:500]}",
         where=without_credentials(uri),
         fix="start or reach the server, then run again: finished work is kept"
         if is_unavailable

@@ -65,6 +65,7 @@ def _download(wanted: Reference, uri: str, cache: Path) -> RegisteredFiles:
 def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
     """Download into a temporary folder beside the target, verify there, and move what is right into place."""
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     where = f"models:/{found.name}/{found.version}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +73,13 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
         try:
             source = _present_source(found.source, uri)
             folder = Path(download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
-        except OSError as error:
+        except (OSError, MlflowException) as error:
+            if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise IntegrityError(
                 "A registered version's files are not there.",
                 expected=f"{len(found.files)} files",
-                found=str(error).splitlines()[0][:300],
+                found=str(error).splitlines()[-1][:300],
                 where=where,
                 fix="restore the registry's artifact folder, or register the adapter again",
             ) from error

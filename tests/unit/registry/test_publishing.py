@@ -1,0 +1,216 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from softalign.artifacts import ModelVersion, digest_of
+from softalign.config import RegisterConfig, Runtime
+from softalign.errors import ConfigError, DataError, StorageUnavailableError
+from softalign.registry import history, publishing, register, registry_of_store, rollback
+from softalign.registry.connection import public_uri, registry_client, tracking_uri
+from softalign.storage import Store, list_files
+from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
+
+
+@pytest.fixture
+def client(store):
+    with registry_client(registry_of_store(store)) as opened:
+        yield opened
+
+
+def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
+    inputs = publish_inputs(store, 0.1)
+    version = register_sample(store, 0.1)
+    run = client.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["type"] == "SOFT_TOKENS" and run.data.params["placement.blocks"] == '["down", "mid"]'
+    assert run.data.params["policy.max_tag_drop"] == "0.05" and run.data.params["adapter.samples_seen"] == "20"
+    curve = client.get_metric_history(version.run_id, "train/loss")
+    assert [(point.step, point.value) for point in curve] == [(4 * i, 1 / (i + 1)) for i in range(1, 6)]
+    for arm in ("base", "untrained", "adapter"):
+        assert {f"{arm}/{tag}" for tag in (*TAGS, "overall")} <= run.data.metrics.keys()
+    assert run.data.metrics["adapter/overall"] == pytest.approx(BASE + 0.1)
+    assert run.data.metrics["gain_over_base_ci_low/overall"] == pytest.approx(0.08)
+    assert run.data.tags["softalign.dataset_digest"] == inputs.adapter.dataset_digest
+    assert run.data.tags["softalign.report_digest.base"] == inputs.reports[0].digest
+    (dataset,) = run.inputs.dataset_inputs
+    assert inputs.adapter.dataset_digest.startswith(dataset.dataset.digest)
+    files = {
+        folder: sorted(item.path for item in client.list_artifacts(version.run_id, folder))
+        for folder in ("", "model", "report", "training")
+    }
+    assert files[""] == ["model", "promotion.json", "report", "training"]
+    assert files["model"] == [
+        f"model/{name}" for name in ("MLmodel", "README.md", "adapter_config.json", "soft_tokens.safetensors")
+    ]
+    assert "report/report.html" in files["report"] and files["training"] == ["training/metrics.jsonl"]
+
+
+def test_the_record_and_the_version_say_the_same(store, client):
+    version = register_sample(store, 0.1)
+    registered = client.get_model_version(NAME, str(version.version))
+    assert version == store.find(ModelVersion, version.stage_key)
+    assert version.alias == "champion" and registered.aliases == ["champion"]
+    assert registered.description == version.reason
+    assert registered.tags["softalign.stage_key"] == version.stage_key
+    listed = {entry["path"]: entry["sha256"] for entry in json.loads(registered.tags["softalign.files"])}
+    assert listed["soft_tokens.safetensors"] == version.weights_sha256
+    published = b"".join(path.read_bytes() for path in Path(version.uri).iterdir())
+    assert store.uri.encode() not in published and version.tracking_uri == "store"
+
+
+def test_mlflow_itself_resolves_the_alias_and_reads_the_model(store, tmp_path, monkeypatch):
+    from mlflow.artifacts import download_artifacts
+    from mlflow.models import Model
+
+    register_sample(store, 0.1)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry_of_store(store))
+    folder = download_artifacts(f"models:/{NAME}@champion", dst_path=str(tmp_path / "copy"))
+    assert Model.load(folder).flavors["softalign"]["base_model"] == "shapes"
+    assert (Path(folder) / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.1")
+
+
+def test_nothing_is_written_beside_the_store(store, tmp_path, capfd):
+    register_sample(store, 0.1)
+    assert {path.name for path in tmp_path.iterdir()} <= {"store", "cache"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_key_again_makes_no_other_version_even_when_the_record_is_lost(store, client):
+    first = register_sample(store, 0.1)
+    (Path(first.uri) / "version.json").unlink()
+    second = register_sample(store, 0.1)
+    assert second.digest == first.digest
+    assert (
+        len(client.search_model_versions(f"name='{NAME}'")) == 1 and len(history(NAME, registry_of_store(store))) == 1
+    )
+
+
+def test_registering_again_after_a_rollback_does_not_bring_it_back(store, client):
+    register_sample(store, 0.1)
+    second = register_sample(store, 0.2)
+    rollback(NAME, tracking_uri=registry_of_store(store))
+    (Path(second.uri) / "version.json").unlink()
+    assert register_sample(store, 0.2).digest == second.digest
+    assert client.get_registered_model(NAME).aliases["champion"] == 1
+
+
+def test_a_worse_candidate_becomes_challenger_with_the_reason(store, client):
+    register_sample(store, 0.2)
+    worse = register_sample(store, 0.1)
+    assert worse.alias == "challenger" and "not_below_champion" in worse.reason
+    assert client.get_registered_model(NAME).aliases == {"champion": 1, "challenger": 2}
+    assert client.get_model_version(NAME, "2").description == worse.reason
+
+
+STEPS = (
+    "create_run",
+    "log_batch",
+    "log_inputs",
+    "log_artifacts",
+    "set_terminated",
+    "create_model_version",
+    "set_model_version_tag",
+    "log_dict",
+    "set_registered_model_tag",
+    "set_registered_model_alias",
+)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_after_any_step_is_continued_to_the_same_end(store, client, monkeypatch, step):
+    register_sample(store, 0.05)
+
+    class CrashError(RuntimeError):
+        pass
+
+    original = getattr(type(client), step)
+
+    def crash(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        raise CrashError
+
+    monkeypatch.setattr(type(client), step, crash)
+    with pytest.raises(CrashError):
+        register_sample(store, 0.1)
+    monkeypatch.undo()
+    version = register_sample(store, 0.1)
+    assert (version.version, version.alias) == (2, "champion")
+    assert client.get_registered_model(NAME).aliases == {"champion": 2}
+    assert [event.version for event in history(NAME, registry_of_store(store))] == [1, 2]
+    assert history(NAME, registry_of_store(store))[-1].previous_champion == 1
+    experiment = client.get_experiment_by_name("softalign").experiment_id
+    assert len(client.search_runs([experiment])) == 2
+    assert len(client.get_metric_history(version.run_id, "train/loss")) == 5
+
+
+def test_a_decision_left_unfinished_is_made_again_when_the_champion_changed_meanwhile(store, monkeypatch):
+    class CrashError(RuntimeError):
+        pass
+
+    def crash(*_args):
+        raise CrashError
+
+    monkeypatch.setattr(publishing, "record_event", crash)
+    with pytest.raises(CrashError):
+        register_sample(store, 0.1)
+    monkeypatch.undo()
+    register_sample(store, 0.2)
+    late = register_sample(store, 0.1)
+    assert (late.version, late.alias) == (1, "challenger")
+
+
+def test_the_registry_comes_from_the_recipe_then_the_environment_then_the_store(store, monkeypatch):
+    assert tracking_uri(Runtime(), store) == f"sqlite:///{store.uri}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert tracking_uri(Runtime(), store) == "http://127.0.0.1:1"
+    assert tracking_uri(Runtime(tracking_uri="http://127.0.0.1:2"), store) == "http://127.0.0.1:2"
+    assert public_uri("https://user:secret@registry.example:8443/x", store) == "https://registry.example:8443/x"
+
+
+def test_a_remote_store_without_a_server_is_refused(store):
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        tracking_uri(Runtime(), Store("s3://bucket/prefix"))
+
+
+def test_a_dead_server_is_retriable_and_nothing_is_published(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    inputs = publish_inputs(store, 0.1)
+    with pytest.raises(StorageUnavailableError, match="did not answer") as caught:
+        register(
+            inputs.adapter,
+            inputs.comparison,
+            inputs.reports,
+            RegisterConfig(name=NAME),
+            Runtime(tracking_uri="http://user:secret@127.0.0.1:9"),
+            store,
+            digest_of("key"),
+        )
+    assert caught.value.is_retriable and "secret" not in str(caught.value)
+    assert store.find(ModelVersion, digest_of("key")) is None
+
+
+@pytest.mark.parametrize("line", ["not json", '{"step": 1}', "[]"])
+def test_a_damaged_training_log_is_named(store, line, monkeypatch):
+    from softalign.registry import runs
+
+    path = Path(store.uri) / "metrics.jsonl"
+    path.write_text('{"samples_seen": 4, "loss": 1.0, "is_finite": true}\n' + line + "\n")
+    with pytest.raises(DataError, match=r"metrics.jsonl:2"):
+        list(runs._curves(path))
+
+
+def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
+    from softalign.registry.model_folder import build_model_folder
+
+    inputs = publish_inputs(store, 0.1)
+    made = [
+        build_model_folder(Path(inputs.adapter.uri), tmp_path / name, inputs.adapter, inputs.comparison, inputs.reports)
+        for name in ("a", "b")
+    ]
+    assert made[0] == made[1] == list_files(tmp_path / "a")
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 0.5000 |" in card
+    (Path(inputs.adapter.uri) / "adapter_config.json").unlink()
+    with pytest.raises(DataError, match=r"adapter_config\.json"):
+        build_model_folder(Path(inputs.adapter.uri), tmp_path / "c", inputs.adapter, inputs.comparison, inputs.reports)

@@ -1,0 +1,167 @@
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from softalign.errors import ConfigError, IntegrityError, MissingInputError, RegistryError, StorageUnavailableError
+from softalign.registry import parse_reference, pull, registry_of_store
+from softalign.registry.connection import registry_client
+from softalign.storage import list_files
+from tests.registry_samples import NAME, register_sample
+
+
+@pytest.fixture
+def uri(store):
+    register_sample(store, 0.1)
+    register_sample(store, 0.2)
+    return registry_of_store(store)
+
+
+def artifact(store, version, name):
+    with registry_client(registry_of_store(store)) as client:
+        source = client.get_model_version(NAME, str(version)).source
+    return Path(source.removeprefix("file://")) / name
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(f"{NAME}@champion", 2), (f"models:/{NAME}@champion", 2), (f"{NAME}/1", 1), (f"models:/{NAME}/1", 1)],
+)
+def test_every_form_of_reference_brings_the_right_files(uri, text, number):
+    folder = pull(text, tracking_uri=uri)
+    assert {path.name for path in folder.iterdir()} == {
+        "MLmodel",
+        "README.md",
+        "adapter_config.json",
+        "soft_tokens.safetensors",
+    }
+    assert (folder / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.%d" % number)
+
+
+@pytest.mark.parametrize("text", ["", NAME, f"{NAME}@", f"{NAME}/x", f"{NAME}/1/2", "../x@y", "a b@c", "models:/@c"])
+def test_a_malformed_reference_is_refused(text):
+    with pytest.raises(ConfigError, match="not a reference"):
+        parse_reference(text)
+
+
+def test_unknown_names_aliases_and_versions_are_answered_with_those_there_are(uri):
+    with pytest.raises(RegistryError, match=rf"(?s)No model is registered as 'nothing'.*{NAME}"):
+        pull("nothing@champion", tracking_uri=uri)
+    with pytest.raises(RegistryError, match=r"(?s)no alias 'best'.*champion -> 2; versions: 1, 2"):
+        pull(f"{NAME}@best", tracking_uri=uri)
+    with pytest.raises(RegistryError, match=r"(?s)no version 7.*versions: 1, 2"):
+        pull(f"{NAME}/7", tracking_uri=uri)
+
+
+def test_without_a_registry_the_message_says_so_and_none_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    uri = f"sqlite:///{tmp_path / 'none.db'}"
+    with pytest.raises(MissingInputError, match="no model registry"):
+        pull(f"{NAME}@champion", tracking_uri=uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_registry_is_found_in_the_default_store_or_the_named_one(uri, store, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_STORE", store.uri)
+    expected = pull(f"{NAME}/1")
+    monkeypatch.delenv("SOFTALIGN_STORE")
+    (tmp_path / "softalign-store").symlink_to(store.uri)
+    assert list_files(pull(f"{NAME}/1")) == list_files(expected)
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_a_damaged_artifact_is_detected_and_nothing_is_kept(uri, store, tmp_path, damage):
+    path = artifact(store, 2, "soft_tokens.safetensors")
+    data = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if damage == "truncated" else data[:-1] + b"?")
+    with pytest.raises(IntegrityError, match=rf"(?s){NAME}/2/soft_tokens.safetensors"):
+        pull(f"{NAME}@champion", tmp_path / "out", tracking_uri=uri)
+    assert not (tmp_path / "out").exists()
+    assert not [item for item in (tmp_path / "cache").rglob("*") if item.is_file()]
+
+
+def test_a_removed_artifact_folder_is_an_integrity_error(uri, store):
+    shutil.rmtree(artifact(store, 2, ""))
+    with pytest.raises(IntegrityError, match="not there"):
+        pull(f"{NAME}/2", tracking_uri=uri)
+
+
+def test_a_damaged_cached_copy_is_fetched_again(uri):
+    folder = pull(f"{NAME}/2", tracking_uri=uri)
+    good = (folder / "soft_tokens.safetensors").read_bytes()
+    (folder / "soft_tokens.safetensors").write_bytes(b"damaged")
+    (folder / "extra.bin").write_bytes(b"not listed")
+    assert (pull(f"{NAME}/2", tracking_uri=uri) / "soft_tokens.safetensors").read_bytes() == good
+    assert not (folder / "extra.bin").exists()
+
+
+def test_offline_the_last_verified_copy_is_used_with_a_warning(uri, store, tmp_path):
+    online = pull(f"{NAME}@champion", tracking_uri=uri)
+    Path(store.uri, "mlflow.db").rename(tmp_path / "away.db")
+    with pytest.warns(RuntimeWarning, match=f"{NAME}/2"):
+        assert pull(f"{NAME}@champion", tracking_uri=uri) == online
+    with pytest.raises(MissingInputError):  # never pulled by this reference
+        pull(f"{NAME}/1", tracking_uri=uri)
+    (online / "soft_tokens.safetensors").write_bytes(b"damaged")
+    with pytest.raises(MissingInputError):
+        pull(f"{NAME}@champion", tracking_uri=uri)
+
+
+def test_a_dead_server_without_a_copy_is_retriable(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StorageUnavailableError, match="did not answer"):
+        pull(f"{NAME}@champion", tracking_uri="http://127.0.0.1:9")
+
+
+def test_an_alias_that_moved_brings_the_new_version(uri, store):
+    from softalign.registry import rollback
+
+    before = pull(f"{NAME}@champion", tracking_uri=uri)
+    rollback(NAME, tracking_uri=uri)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = pull(f"{NAME}@champion", tracking_uri=uri)
+    assert before.name.startswith("2-") and after.name.startswith("1-")
+
+
+def test_a_moved_store_still_serves_its_versions(uri, store, tmp_path):
+    moved = tmp_path / "a new place"
+    Path(store.uri).rename(moved)
+    folder = pull(f"{NAME}/1", tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
+    assert (folder / "adapter_config.json").is_file()
+
+
+def test_copies_go_only_where_nothing_is_lost(uri, tmp_path):
+    target = tmp_path / "out"
+    assert pull(f"{NAME}/1", target, tracking_uri=uri) == target
+    assert pull(f"{NAME}/1", target, tracking_uri=uri) == target
+    with pytest.raises(ConfigError, match="holds other files"):
+        pull(f"{NAME}/2", target, tracking_uri=uri)
+    assert (target / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.1")
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(ConfigError, match="holds other files"):
+        pull(f"{NAME}/2", file, tracking_uri=uri)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (None, RegistryError, "no file list"),
+        ("not json", IntegrityError, "damaged"),
+        ('[{"path": "../evil", "size_bytes": 1, "sha256": "0"}]', IntegrityError, "outside of its folder"),
+        ('[{"path": "/evil", "size_bytes": 1, "sha256": "0"}]', IntegrityError, "outside of its folder"),
+    ],
+)
+def test_a_version_whose_file_list_cannot_be_trusted_is_refused(uri, value, error, message):
+    with registry_client(uri) as client:
+        client.delete_model_version_tag(NAME, "1", "softalign.files")
+        if value is not None:
+            client.set_model_version_tag(NAME, "1", "softalign.files", value)
+    with pytest.raises(error, match=message):
+        pull(f"{NAME}/1", tracking_uri=uri)
