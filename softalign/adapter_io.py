@@ -175,8 +175,9 @@ def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, int]]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise IntegrityError(
             "The adapter's weights are not a safetensors file.", found=str(error), where=str(path)
         ) from error
+    return tensors

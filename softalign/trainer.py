@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 import torch
 
@@ -30,8 +30,8 @@ from softalign.base_fingerprint import fingerprint_of
 from softalign.checkpoints import Progress, exclusive, restore_newest, save_checkpoint
 from softalign.config import BackboneConfig, Runtime, TrainConfig
 from softalign.diagnostics import TrainRow, ValidationRow, keep_rows_up_to, to_line
-from softalign.errors import CompatibilityError, DataError, PreemptedError, TrainingError
-from softalign.loader import EncodedBatch, EncodedReader
+from softalign.errors import PreemptedError, TrainingError
+from softalign.loader import EncodedBatch, EncodedReader, require_encoders
 from softalign.model_card import model_card
 from softalign.progress import open_progress
 from softalign.soft_tokens import SoftTokens
@@ -132,8 +132,12 @@ def train(
             return finished
         device = resolve_device(runtime)
         pipeline = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
-        check_encoded(encoded, pipeline)
-        reader = _open_reader(encoded, store, "train", config.batch_size, config.seed)
+        require_encoders(
+            encoded,
+            vae_digest=component_digest(pipeline.vae),
+            text_encoder_digest=component_digest(pipeline.text_encoder),
+        )
+        reader = EncodedReader(encoded, store, split="train", batch_size=config.batch_size, seed=config.seed)
         bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
         state = initial_state(config, bos_D, device)
         denoiser = denoiser_of(pipeline, config.soft_tokens.blocks, state.live)
@@ -254,25 +258,6 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
 
 
-def check_encoded(encoded: EncodedManifest, pipeline: Any) -> None:
-    """Check that an encoded set was made with this pipeline's VAE and text encoder.
-
-    Raises:
-        CompatibilityError: it was made with others.
-    """
-    found = {"VAE": component_digest(pipeline.vae), "text encoder": component_digest(pipeline.text_encoder)}
-    expected = {"VAE": encoded.vae_digest, "text encoder": encoded.text_encoder_digest}
-    differing = [part for part in found if found[part] != expected[part]]
-    if differing:
-        raise CompatibilityError(
-            f"The encoded set was made with another {' and '.join(differing)}.",
-            expected=", ".join(f"{part} {expected[part][:12]}" for part in differing),
-            found=", ".join(f"{part} {found[part][:12]}" for part in differing),
-            where=encoded.uri,
-            fix="encode the dataset with this backbone (`softalign encode RECIPE`)",
-        )
-
-
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
     previous = torch.get_num_threads()
@@ -283,19 +268,6 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(previous)
 
 
-def _open_reader(encoded: EncodedManifest, store: Store, split: str, batch_size: int, seed: int) -> EncodedReader:
-    reader = EncodedReader(encoded, store, split="val" if split == "val" else "train", batch_size=batch_size, seed=seed)
-    if reader.num_samples < batch_size:
-        raise DataError(
-            "The encoded set is smaller than one batch.",
-            expected=f"at least {batch_size} images",
-            found=f"{reader.num_samples} images",
-            where=encoded.uri,
-            fix="add data or lower train.batch_size",
-        )
-    return reader
-
-
 def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) -> list[EncodedBatch]:
     if config.validate_every_steps == 0:
         return []
@@ -303,7 +275,7 @@ def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) ->
     if batch_size < 2:
         logger.warning("no validation: the held-out split has %d image(s)", encoded.num_val_samples)
         return []
-    reader = _open_reader(encoded, store, "val", batch_size, seed=0)
+    reader = EncodedReader(encoded, store, split="val", batch_size=batch_size, seed=0)
     num_batches = min(reader.num_samples, MAX_VAL_IMAGES) // batch_size
     return [reader.batch_at(index * batch_size) for index in range(num_batches)]
 
