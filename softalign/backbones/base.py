@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,13 @@ def load_pipeline(config: BackboneConfig, *, device: torch.device, dtype: torch.
         MissingInputError: the model is neither a local folder nor reachable on the hub.
         CompatibilityError: the model predicts something else than its family does.
     """
+    _silence_libraries()
     from diffusers import StableDiffusionPipeline
 
     model = resolve_model(config)
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
-            model, revision=config.revision, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+            model, revision=config.revision, dtype=dtype, safety_checker=None, requires_safety_checker=False
         )
     except (OSError, ValueError) as error:
         raise MissingInputError(
@@ -73,6 +75,18 @@ def load_pipeline(config: BackboneConfig, *, device: torch.device, dtype: torch.
         module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _silence_libraries() -> None:
+    """Leave out the libraries' component bars and advice; downloads still show their progress."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
 
 
 def check_prediction_type(config: BackboneConfig, found: str) -> None:
