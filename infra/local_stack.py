@@ -5,13 +5,14 @@
     python infra/local_stack.py status    what runs (exit code 1 if something does not)
     python infra/local_stack.py down      stops it, by the process ids it wrote down; data stay
 
-State lies in ``.stack/`` beside this repository (or ``SOFTALIGN_STACK``): data, logs, ports, generated passwords (0600).
+State lies in ``.stack/`` of this repository (or ``SOFTALIGN_STACK``): data, logs, ports, generated passwords (0600).
 Needs ``pip install -e '.[pipeline,stack]'`` and Postgres' ``initdb`` and ``postgres`` (Debian: postgresql).
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import pwd
@@ -22,11 +23,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -44,7 +44,7 @@ S3_PORTS = ("s3", "master", "volume", "filer")
 """Chosen anew for every start: seaweedfs leaves sockets named by port behind."""
 GRPC_OFFSET = 10_000
 """seaweedfs listens at every port + 10000 too."""
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 
 
@@ -104,7 +104,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     """End with one clear message."""
     sys.stderr.write(f"local stack: {text}\n")
     sys.exit(1)
@@ -121,18 +121,23 @@ def main() -> None:
 
 
 def up() -> None:
-    """Start what is not running, in the order of dependence, and prepare databases, bucket, pool and deployments."""
+    """Start what is not running, and prepare databases, bucket, work pool and deployments."""
     settings = load_settings(is_new_start=not running("s3"))
     init_postgres(settings)
-    for service in services(settings):
-        start(service)
-        if service.name == "postgres":
-            create_databases(settings)
-        if service.name == "prefect":
-            deploy(settings)
+    known = {service.name: service for service in services(settings)}
+    start(known["postgres"])
+    wait(known["postgres"])
+    create_databases(settings)
+    for name in ("s3", "mlflow", "prefect"):  # side by side: each takes 10 to 100 s on a small machine
+        start(known[name])
+    for name in ("s3", "mlflow", "prefect"):
+        wait(known[name])
+    deploy(settings)
+    start(known["worker"])
+    wait(known["worker"])
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
     say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
-    say(f"then      prefect deployment run softalign-retrain/retrain --param recipe=shapes --watch")
+    say("then      prefect deployment run softalign-retrain/retrain --watch")
 
 
 def env() -> None:
@@ -172,7 +177,8 @@ def services(settings: Settings) -> list[Service]:
     return [
         Service(
             "postgres",
-            [postgres_binary("postgres"), "-D", str(STATE / "postgres"), "-p", str(ports["postgres"]), "-h", HOST, "-k", ""],
+            [postgres_binary("postgres"), "-D", str(STATE / "postgres"), "-p", str(ports["postgres"]), "-h", HOST,
+             "-k", ""],
             {},
             lambda: is_listening(ports["postgres"]),
             user=database_user(),
@@ -191,7 +197,7 @@ def services(settings: Settings) -> list[Service]:
              "--artifacts-destination", f"s3://{BUCKET}/mlflow"],
             {**exports, "MLFLOW_S3_ENDPOINT_URL": exports["AWS_ENDPOINT_URL"], "MLFLOW_DISABLE_TELEMETRY": "true",
              "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            lambda: answers(settings.url("mlflow", "/health")),
+            lambda: request(ports["mlflow"], "GET", "/health") is not None,
         ),
         Service(
             "prefect",
@@ -199,7 +205,7 @@ def services(settings: Settings) -> list[Service]:
             {"PREFECT_API_DATABASE_CONNECTION_URL": settings.database("prefect", "asyncpg"),
              "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_METRICS_ENABLED": "true",
              "PREFECT_HOME": str(STATE / "prefect")},
-            lambda: answers(settings.url("prefect", "/api/health")),
+            lambda: request(ports["prefect"], "GET", "/api/health") is not None,
         ),
         Service(
             "worker",
@@ -254,7 +260,6 @@ def database_user() -> str | None:
             continue
         return name
     fail("Postgres does not run as root, and there is no user `postgres`; install postgresql or run as another user")
-    return None
 
 
 def postgres_binary(name: str) -> str:
@@ -279,7 +284,9 @@ def init_postgres(settings: Settings) -> None:
         shutil.chown(password_path, user)
     command = [postgres_binary("initdb"), "-D", str(folder), "-U", USER, "--pwfile", str(password_path), "-A",
                "scram-sha-256", "-E", "UTF8", "--locale=C"]  # fmt: skip
-    result = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=False)
+    result = subprocess.run(  # noqa: S603
+        command, user=user, cwd="/", capture_output=True, text=True, check=False
+    )
     password_path.unlink()
     if result.returncode:
         fail(f"initdb failed (must {user or 'you'} be able to reach {folder}?): {result.stderr.strip()[-500:]}")
@@ -310,38 +317,48 @@ def deploy(settings: Settings) -> None:
         [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         [prefect, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"],
     ):
-        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(  # noqa: S603
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
         if result.returncode:
             fail(f"`{' '.join(command[1:])}` failed: {(result.stderr or result.stdout).strip()[-800:]}")
 
 
 def start(service: Service) -> None:
-    """Start a service unless it runs, and wait until it is ready."""
-    log_path = STATE / "logs" / f"{service.name}.log"
-    if running(service.name) is None:
-        with log_path.open("ab") as log:
-            child = subprocess.Popen(
-                service.command,
-                env={**os.environ, **service.env},
-                user=service.user,
-                cwd="/" if service.user else ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        process = Process(child.pid, psutil.Process(child.pid).create_time())
-        (STATE / f"{service.name}.process.json").write_text(json.dumps(asdict(process)), encoding="utf-8")
+    """Start a service unless it runs; its output goes to its log."""
+    if running(service.name) is not None:
+        return
+    with log_path(service).open("ab") as log:
+        child = subprocess.Popen(  # noqa: S603
+            service.command,
+            env={**os.environ, **service.env},
+            user=service.user,
+            cwd="/" if service.user else ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    process = Process(child.pid, psutil.Process(child.pid).create_time())
+    (STATE / f"{service.name}.process.json").write_text(json.dumps(asdict(process)), encoding="utf-8")
+
+
+def wait(service: Service) -> None:
+    """Return when a service is ready; end with its last lines if it died or takes too long."""
     begin = time.monotonic()
     while not service.is_ready():
-        if running(service.name) is None:
-            fail(f"{service.name} ended; the last lines of {log_path}:\n{tail(log_path)}")
-        if time.monotonic() - begin > START_TIMEOUT_S:
-            fail(
-                f"{service.name} was not ready after {START_TIMEOUT_S:.0f} s; the last lines of {log_path}:\n{tail(log_path)}"
-            )
+        is_late = time.monotonic() - begin > START_TIMEOUT_S
+        if is_late or running(service.name) is None:
+            lines = log_path(service).read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+            what = f"was not ready after {START_TIMEOUT_S:.0f} s" if is_late else "ended"
+            fail(f"{service.name} {what}; the last lines of {log_path(service)}:\n" + "\n".join(lines))
         time.sleep(0.5)
-    say(f"{service.name} ready after {time.monotonic() - begin:.1f} s")
+    say(f"{service.name} ready")
+
+
+def log_path(service: Service) -> Path:
+    """Return where a service writes."""
+    return STATE / "logs" / f"{service.name}.log"
 
 
 def running(name: str) -> Process | None:
@@ -376,13 +393,17 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
-def answers(url: str) -> bool:
-    """Return whether an address answers 200."""
+def request(port: int, method: str, path: str, body: str | None = None) -> bytes | None:
+    """Return the body of a 200 answer from a loopback port, or None."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, OSError):
-        return False
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.read() if response.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def bucket_exists(settings: Settings) -> bool:
@@ -402,21 +423,8 @@ def bucket_exists(settings: Settings) -> bool:
 
 def worker_is_online(settings: Settings) -> bool:
     """Return whether the server has heard from the worker lately."""
-    request = urllib.request.Request(
-        settings.url("prefect", f"/api/work_pools/{POOL}/workers/filter"),
-        data=b"{}",
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return any(worker["status"] == "ONLINE" for worker in json.load(response))
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def tail(path: Path) -> str:
-    """Return the last lines of a log."""
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
+    answer = request(settings.ports["prefect"], "POST", f"/api/work_pools/{POOL}/workers/filter", "{}")
+    return answer is not None and any(worker["status"] == "ONLINE" for worker in json.loads(answer))
 
 
 if __name__ == "__main__":
