@@ -13,8 +13,8 @@ from typing import Any
 from softalign.config import CocoSource, ParquetSource, ShapesSource, Source
 from softalign.curation.rendering import render_source
 from softalign.curation.samples import ListedSample
-from softalign.errors import DataError, MissingInputError
-from softalign.storage import open_filesystem, read_bytes
+from softalign.errors import DataError
+from softalign.storage import read_bytes
 
 
 def list_sources(sources: tuple[Source, ...], work_path: Path) -> Iterator[ListedSample]:
@@ -117,23 +117,20 @@ def _read_parquet(source: ParquetSource) -> dict[str, list[object]]:
     import pyarrow.parquet as pq
 
     where = source.table_uri
-    filesystem, path = open_filesystem(where)
-    if not filesystem.isfile(path):
-        raise MissingInputError("A file is missing.", where=where)
     wanted = [source.image_column, source.caption_column]
+    data = pa.BufferReader(read_bytes(where))
+    captions: dict[str, list[object]] = {}
     try:
-        with filesystem.open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            _check_columns(parquet.schema_arrow, wanted, where)
-            if parquet.metadata.num_rows == 0:
-                raise _empty_table(where, "rows")
-            captions: dict[str, list[object]] = {}
-            for batch in parquet.iter_batches(columns=wanted):
-                names, texts = (batch.column(column).to_pylist() for column in wanted)
-                for name, text in zip(names, texts, strict=True):
-                    captions.setdefault(name or "", []).append(text)
-    except pa.ArrowInvalid as error:
-        raise DataError("The captions table is not a Parquet file.", found=str(error), where=where) from error
+        parquet = pq.ParquetFile(data)
+        _check_columns(parquet.schema_arrow, wanted, where)
+        for batch in parquet.iter_batches(columns=wanted):
+            names, texts = (batch.column(column).to_pylist() for column in wanted)
+            for name, text in zip(names, texts, strict=True):
+                captions.setdefault(name or "", []).append(text)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError("The captions table is not a sound Parquet file.", found=str(error), where=where) from error
+    if not captions:
+        raise _empty_table(where, "rows")
     return captions
 
 
