@@ -6,14 +6,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from softalign.artifacts import Frozen
-from softalign.errors import DataError, IntegrityError, TrainingError
+from softalign.errors import DataError, IntegrityError
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
 
@@ -33,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.safetensors"
 META_NAME = "checkpoint.json"
-LOCK_TIMEOUT_S = 60.0
-"""How long to wait for a predecessor that was told to stop and is still writing its checkpoint."""
 
 
 class Progress(Frozen):
@@ -159,32 +153,6 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         return meta.progress, load_tensors(data)
     except (OSError, ValidationError, SafetensorError) as error:
         raise IntegrityError("It cannot be read.", found=str(error), where=str(path)) from error
-
-
-@contextmanager
-def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Hold a folder against other processes; the lock goes with the process, however it ends.
-
-    Raises:
-        TrainingError: another process still holds it after ``timeout_s`` seconds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + timeout_s
-    with (folder / ".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrainingError(
-                        "Another process is training this very run.",
-                        expected=f"it to stop within {timeout_s:g} s",
-                        where=str(folder),
-                        fix="wait for it, or stop it, and run again",
-                    ) from None
-                time.sleep(0.2)
-        yield
 
 
 def _sync_folder(folder: Path) -> None:

@@ -107,8 +107,7 @@ class UNetDenoiser:
         self._injection.remove()
 
 
-def denoiser_of(pipeline: Any, blocks: Sequence[str], tokens: SoftTokens) -> UNetDenoiser:
-    """Return the training denoiser of a Stable Diffusion pipeline."""
-    scheduler = pipeline.scheduler
+def denoiser_of(unet: nn.Module, scheduler: Any, blocks: Sequence[str], tokens: SoftTokens) -> UNetDenoiser:
+    """Return the training denoiser of a U-Net with its pipeline's scheduler."""
     alphas_cumprod_T = torch.as_tensor(scheduler.alphas_cumprod).cpu()
-    return UNetDenoiser(pipeline.unet, blocks, tokens, alphas_cumprod_T, scheduler.config.prediction_type)
+    return UNetDenoiser(unet, blocks, tokens, alphas_cumprod_T, scheduler.config.prediction_type)

@@ -1,0 +1,67 @@
+"""One attempt at a stage at a time, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from softalign.errors import TrainingError
+
+LOCK_TIMEOUT_S = 60.0
+"""How long to wait for a predecessor that was told to stop and is still writing its checkpoint."""
+
+
+@dataclass
+class StopRequest:
+    """Whether SIGTERM came since ``listening`` began."""
+
+    is_set: bool = field(default=False)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note SIGTERM instead of dying of it; only the main thread of a process can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(_signal: int, _frame: FrameType | None) -> None:
+            self.is_set = True
+
+        previous = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Hold a folder against other processes; the lock goes with the process, however it ends.
+
+    Raises:
+        TrainingError: another process still holds it after ``timeout_s`` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + timeout_s
+    with (folder / ".lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TrainingError(
+                        "Another process is working on this very run.",
+                        expected=f"it to stop within {timeout_s:g} s",
+                        where=str(folder),
+                        fix="wait for it, or stop it, and run again",
+                    ) from None
+                time.sleep(0.2)
+        yield
