@@ -1,0 +1,81 @@
+"""Retries and GPU slots as the real engine and server apply them."""
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from softalign.errors import ConfigError, StorageUnavailableError
+from tasks.policies import RETRY_DELAYS_S, gpu_slot, stage_task
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def attempts_of(errors):
+    """Run a task whose attempts raise these errors in turn, and return how often it was called."""
+    calls = []
+
+    @stage_task("flaky")
+    def flaky():
+        calls.append(None)
+        if len(calls) <= len(errors):
+            raise errors[len(calls) - 1]
+        return "done"
+
+    @flow(name="flaky")
+    def run():
+        return flaky.with_options(retry_delay_seconds=0)()
+
+    outcome = run(return_state=True)
+    return len(calls), outcome
+
+
+def test_a_passing_fault_is_retried_and_succeeds():
+    num_calls, outcome = attempts_of([StorageUnavailableError("away"), ConnectionResetError("gone")])
+    assert num_calls == 3
+    assert outcome.result() == "done"
+
+
+def test_retries_end():
+    num_calls, outcome = attempts_of([StorageUnavailableError("away")] * 9)
+    assert num_calls == 1 + len(RETRY_DELAYS_S)
+    assert isinstance(outcome.result(raise_on_failure=False), StorageUnavailableError)
+
+
+@pytest.mark.parametrize("error", [ConfigError("bad field"), ValueError("bug"), FileNotFoundError("nowhere")])
+def test_a_lasting_fault_is_not_retried(error):
+    num_calls, outcome = attempts_of([error])
+    assert num_calls == 1
+    assert outcome.is_failed()
+
+
+def active_slots():
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name("gpu").active_slots
+
+
+def test_a_gpu_slot_is_held_while_the_work_runs_and_only_then():
+    seen = []
+
+    @stage_task("train", uses_gpu=True)
+    def work(device, is_needed):
+        with gpu_slot(device, is_needed=is_needed):
+            seen.append(active_slots() if has_limit else None)
+
+    @flow(name="gpu")
+    def run():
+        work("auto", True)
+        work("cpu", True)
+        work("auto", False)
+
+    has_limit = False
+    run()
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name("gpu", 1)
+    has_limit = True
+    try:
+        run()
+        assert active_slots() == 0
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_global_concurrency_limit_by_name("gpu")
+    assert seen == [None, None, None, 1, 0, 0]

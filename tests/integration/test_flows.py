@@ -1,0 +1,191 @@
+"""The whole chain on Prefect, on a few scenes: what it publishes, what it reports, and that a rerun does nothing."""
+
+import logging
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+
+from flows.curate import curate
+from flows.evaluate import evaluate
+from flows.register import register
+from flows.retrain import retrain
+from flows.train import train
+from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
+from softalign.chain import run_until
+from softalign.config import load_recipe
+from softalign.errors import ConfigError, MissingInputError
+from softalign.storage import Store
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+TINY = [
+    "curation.sources=[{type: shapes, num_scenes: 24, captions_per_scene: 2, seed: 1}]",
+    "train.num_steps=3",
+    "evaluate.images_per_prompt=1",
+    "evaluate.num_inference_steps=1",
+    "evaluate.num_bootstrap=100",
+    "register.name=tiny",
+    "runtime.checkpoint_every_steps=1",
+]
+LABELS = [
+    *("curate", "encode", "train", "evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"),
+    *("compare", "register"),
+]
+
+
+def run_flow(flow, overrides, store):
+    """Run a flow and return its summary and the run's id."""
+    state = flow("shapes", overrides, str(store), return_state=True)
+    return SimpleNamespace(summary=state.result(), id=state.state_details.flow_run_id, store=store)
+
+
+def artifacts_of(run):
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])), limit=100
+        )
+    return {artifact.key: artifact for artifact in found}
+
+
+def log_of(run):
+    with get_client(sync_client=True) as client:
+        records = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])), limit=200)
+    return "\n".join(record.message for record in records)
+
+
+def files_of(folder):
+    """Return size and time of every file below a folder, without databases and work in progress."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and ".work" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def first(prefect_server, tmp_path_factory):
+    return run_flow(retrain, TINY, tmp_path_factory.mktemp("flow") / "store")
+
+
+@pytest.fixture(scope="module")
+def second(first):
+    before = files_of(first.store)
+    again = run_flow(retrain, TINY, first.store)
+    again.before, again.after = before, files_of(first.store)
+    return again
+
+
+def test_the_chain_runs_and_publishes_every_stage(first):
+    assert (first.summary.num_stages_run, first.summary.num_stages_reused) == (len(LABELS), 0)
+    for kind, num in (
+        (DatasetManifest, 1),
+        (EncodedManifest, 1),
+        (Adapter, 1),
+        (EvalReport, 3),
+        (ComparisonReport, 1),
+        (ModelVersion, 1),
+    ):
+        assert len(list((first.store / kind.stage).glob(f"*/{kind.filename}"))) == num
+    assert Path(first.summary.report_uri).is_file()
+    assert first.summary.version == 1
+    assert first.summary.alias in {"champion", "challenger"}
+
+
+def test_artifacts_hold_summaries_scores_and_the_link(first):
+    found = artifacts_of(first)
+    summaries = [key for key, artifact in found.items() if artifact.type == "markdown"]
+    assert len(summaries) == len(LABELS)
+    assert "num_samples" in found["shapes-curate"].data
+    scores = found["shapes-scores"]
+    assert scores.type == "table"
+    assert '"overall"' in str(scores.data).replace("'", '"')
+    assert Path(first.summary.report_uri).as_uri() in found["shapes-report"].data
+
+
+def test_the_child_processes_speak_in_the_run_log(first):
+    log = log_of(first)
+    assert "step 3/3" in log
+    assert "images 150/150" in log
+
+
+def test_a_rerun_changes_nothing_and_says_so(first, second):
+    assert (second.summary.num_stages_run, second.summary.num_stages_reused) == (0, len(LABELS))
+    assert second.after == second.before
+    log = log_of(second)
+    assert all(f"{label}: already there, reused" in log for label in LABELS)
+    summaries = [artifact for artifact in artifacts_of(second).values() if artifact.type == "markdown"]
+    assert len(summaries) == len(LABELS)
+    assert all("Already there: nothing was done" in artifact.data for artifact in summaries)
+    assert second.summary.model_dump(exclude={"num_stages_run", "num_stages_reused"}) == first.summary.model_dump(
+        exclude={"num_stages_run", "num_stages_reused"}
+    )
+
+
+def test_each_stage_is_a_flow_of_its_own(first):
+    for flow, labels in ((curate, LABELS[:1]), (train, LABELS[1:3]), (evaluate, LABELS[3:7]), (register, LABELS[7:])):
+        stages = run_flow(flow, TINY, first.store).summary.stages
+        assert [stage.label for stage in stages] == labels
+        assert all(stage.is_reused for stage in stages)
+
+
+@pytest.mark.parametrize(("flow", "earlier"), [(train, "curate"), (evaluate, "curate"), (register, "curate")])
+def test_a_stage_without_its_inputs_names_the_stage_to_run(tmp_path, flow, earlier):
+    with pytest.raises(MissingInputError, match=f"softalign {earlier} shapes"):
+        flow("shapes", TINY, str(tmp_path))
+
+
+def test_a_bad_recipe_fails_the_flow_at_once(tmp_path):
+    with pytest.raises(ConfigError, match="num_stepz"):
+        retrain("shapes", ["train.num_stepz=1"], str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_library_alone_and_a_killed_child_give_the_same_adapter(first, tmp_path, monkeypatch):
+    """The library makes the inputs; the flow's training child is killed at a step, retried, and resumes."""
+    from flows import train as train_module
+    from tasks import training
+
+    recipe, store = load_recipe("shapes", TINY), Store(str(tmp_path / "plain"))
+    run_until("encode", recipe, store, lambda _: None, is_through=True)
+    killed = []
+
+    def kill_once(line):
+        logging.getLogger(__name__).info(line)
+        if line.startswith("step 1/") and not killed:
+            killed.append(kill_worker())
+
+    impatient = training.train.with_options(retry_delay_seconds=0)
+    monkeypatch.setattr(training, "train", impatient)
+    monkeypatch.setattr(training, "run_logger", lambda: SimpleNamespace(info=kill_once))
+    run = run_flow(train_module.train, TINY, store.uri)
+    assert killed
+    encoded, trained = run.summary.stages
+    assert encoded.is_reused and not trained.is_reused
+    expected = {path.parent.parent.name: path for path in first.store.glob("*/*/*.json")}
+    assert trained.digest in expected["train"].parent.joinpath("adapter.json").read_text()
+    assert weights_of(store.uri) == weights_of(first.store)
+
+
+def weights_of(store):
+    (path,) = Path(store).glob("train/*/soft_tokens.safetensors")
+    return path.read_bytes()
+
+
+def kill_worker():
+    """Kill the training child of this process and return its id."""
+    import psutil
+
+    for child in psutil.Process(os.getpid()).children():
+        if "softalign.worker" in " ".join(child.cmdline()):
+            child.kill()
+            return child.pid
+    pytest.fail("no child process to kill")
