@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from softalign.attempts import StopRequest
+from softalign.errors import PreemptedError
+
 logger = logging.getLogger(__name__)
 
 _PNG_COMPRESS_LEVEL = 6
@@ -64,7 +67,11 @@ def initial_noise(settings: SamplingSettings, request: ImageRequest, shape_CHW: 
 
 
 def generate_missing(
-    pipeline: Any, requests: Sequence[ImageRequest], settings: SamplingSettings, batch_size: int
+    pipeline: Any,
+    requests: Sequence[ImageRequest],
+    settings: SamplingSettings,
+    batch_size: int,
+    stop: StopRequest,
 ) -> int:
     """Make the PNG files of all requests that are not there yet, and return how many were made.
 
@@ -75,7 +82,11 @@ def generate_missing(
         pipeline: a StableDiffusionPipeline, with or without an adapter attached; its scheduler becomes DDIM.
         requests: in a fixed order.
         settings: sampling settings.
-        batch_size: images per denoiser call.
+        batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.
+        stop: looked at after each batch.
+
+    Raises:
+        PreemptedError: a stop was asked for; finished images are kept.
     """
     use_ddim(pipeline)
     side = settings.resolution_px
@@ -83,6 +94,11 @@ def generate_missing(
     todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
     num_todo, num_made, started, logged = sum(len(batch) for batch in todo), 0, time.monotonic(), 0.0
     for batch in todo:
+        if stop.is_set:
+            raise PreemptedError(
+                f"Generation was stopped after {num_made} of {num_todo} images; they are kept.",
+                fix="run again to continue there",
+            )
         for request, image in zip(batch, generate_batch(pipeline, batch, settings), strict=True):
             _write_whole(request.path, png_bytes(image))
         num_made += len(batch)

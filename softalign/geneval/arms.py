@@ -6,6 +6,7 @@ All arms draw the same noise for the same prompt and image, so they are compared
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from softalign.artifacts import Adapter, EvalReport, TagScore
+from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.errors import ConfigError, MissingInputError
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
@@ -58,18 +60,31 @@ def evaluate(
 
     Raises:
         ConfigError: the arm and the adapter do not go together, or the suite has no detector here.
+        PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter)
     detector = detector_for(config)
     prompts = suite_prompts(config)
-    work = store.work_path("evaluate", key)
-    images_root = work / IMAGES_FOLDER
-    write_metadata(images_root, prompts)
-    requests = _image_requests(prompts, config, images_root)
-    _generate(arm, adapter, backbone, config, runtime, store, requests)
-    results = _detect_and_score(images_root, detector, work)
-    _remove_strangers(work, {request.path for request in requests}, len(prompts))
-    return store.publish(_report(arm, adapter, config, results, len(prompts), key), work)
+    folder = store.work_path("evaluate", key)
+    stop = StopRequest()
+    with exclusive(folder), stop.listening():
+        finished = store.find(EvalReport, key)
+        if finished is not None:  # by another process, while this one waited for the folder
+            return finished
+        output = folder / "arm"
+        images_root = output / IMAGES_FOLDER
+        write_metadata(images_root, prompts)
+        requests = _image_requests(prompts, config, images_root)
+        pipeline = _load_arm(arm, adapter, backbone, config, runtime, store)
+        num_made = generate_missing(
+            pipeline, requests, _settings(backbone, config), runtime.generation_batch_size, stop
+        )
+        logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
+        results = _detect_and_score(images_root, detector, output)
+        _remove_strangers(output, {request.path for request in requests}, len(prompts))
+        report = store.publish(_report(arm, adapter, config, results, len(prompts), key), output)
+    shutil.rmtree(folder, ignore_errors=True)
+    return report
 
 
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
@@ -119,29 +134,26 @@ def _image_requests(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, root
     ]
 
 
-def _generate(
-    arm: Arm,
-    adapter: Adapter | None,
-    backbone: BackboneConfig,
-    config: EvalConfig,
-    runtime: Runtime,
-    store: Store,
-    requests: list[ImageRequest],
-) -> None:
+def _load_arm(
+    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store: Store
+) -> Any:
+    """Return the pipeline of an arm, soft tokens attached."""
     from softalign.backbones.base import backbone_dtype, load_pipeline, resolve_device
 
     device = resolve_device(runtime)
     pipeline = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
     if adapter is not None:
         _attach(pipeline, arm, adapter, config, store)
-    settings = SamplingSettings(
+    return pipeline
+
+
+def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
+    return SamplingSettings(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
         resolution_px=backbone.resolution_px,
         seed=config.seed,
     )
-    num_made = generate_missing(pipeline, requests, settings, runtime.generation_batch_size)
-    logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
 
 
 def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store: Store) -> None:
@@ -157,7 +169,7 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
                 where=str(folder),
                 fix="train it again with this version",
             )
-    load_soft_tokens(pipeline, str(folder), scale=config.scale, use_ema=config.use_ema and arm == "adapter")
+    load_soft_tokens(pipeline, folder, scale=config.scale, use_ema=config.use_ema and arm == "adapter")
 
 
 def _detect_and_score(images_root: Path, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
