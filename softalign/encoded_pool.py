@@ -61,7 +61,9 @@ class EncodedPool:
     def __init__(self, store: Store, tensor_name: TensorName, spec: list[str | int], work_path: Path) -> None:
         self._store, self._tensor_name, self._work_path = store, tensor_name, work_path
         self._folder = f"{tensor_name}-{digest_of([tensor_name, str(STORAGE_DTYPE), *spec])[:16]}"
+        sizes = store.shared_sizes(self._folder)
         notes = [PoolShard.model_validate_json(note) for note in store.read_notes(self._folder)]
+        notes = [note for note in notes if sizes.get(Path(note.file.path).name) == note.file.size_bytes]
         self._shards = {_group_digest(shard.digests): shard for shard in notes}
         self._rows = {digest: (shard, row) for shard in notes for row, digest in enumerate(shard.digests)}
         self.counts = PoolCounts()

@@ -9,154 +9,47 @@ created last and only if there is none, makes them exist. ``{store}/encoded/`` h
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.errors import IntegrityError, MissingInputError
+from softalign.files import (
+    cache_dir,
+    create_file,
+    fetch_verified,
+    file_entry,
+    is_local,
+    list_files,
+    local_path_of,
+    on_filesystem_of,
+    open_filesystem,
+    reaching,
+    read_bytes,
+    sha256_of_file,
+    verify_file,
+    write_atomically,
+)
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+__all__ = [
+    "RecordT",
+    "Store",
+    "cache_dir",
+    "is_local",
+    "list_files",
+    "local_path_of",
+    "open_filesystem",
+    "read_bytes",
+    "sha256_of_file",
+    "verify_file",
+    "write_atomically",
+]
 
 RecordT = TypeVar("RecordT", bound=Record)
-_CHUNK_BYTES = 1 << 20
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 hex digest of a local file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a local file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def is_local(uri: str) -> bool:
-    """Return whether a URI names a local path."""
-    return "://" not in uri or uri.startswith("file://")
-
-
-def local_path_of(uri: str) -> Path:
-    """Return the local path that a plain path or ``file://`` URI names."""
-    return Path(uri.removeprefix("file://"))
-
-
-def cache_dir() -> Path:
-    """Return the folder for cached copies and work in progress (``SOFTALIGN_CACHE`` or ``~/.cache/softalign``)."""
-    return Path(os.environ.get("SOFTALIGN_CACHE") or Path.home() / ".cache" / "softalign")
-
-
-def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """Return the filesystem of a URI and the path within it.
-
-    Raises:
-        ConfigError: no filesystem for this kind of URI is installed.
-    """
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise ConfigError(
-            "This kind of URI cannot be opened.",
-            found=str(error),
-            where=uri,
-            fix="use a path or s3:// (pip install 'softalign[pipeline]' brings s3fs)",
-        ) from error
-    return filesystem, str(path)
-
-
-@contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Turn what filesystems raise while a URI is read or written into this library's errors.
-
-    Raises:
-        MissingInputError: there is no such file, folder or bucket.
-        ConfigError: the store refused these credentials or is not a folder.
-        StorageUnavailableError: the store did not answer; a retry may help.
-    """
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise MissingInputError("A file is missing.", found=_text_of(error), where=uri) from error
-    except PermissionError as error:
-        raise ConfigError(
-            "The store refused access.", found=_text_of(error), where=uri, fix="check credentials and permissions"
-        ) from error
-    except NotADirectoryError as error:
-        raise ConfigError(
-            "The store's place is taken by a file.", expected="a folder", found=_text_of(error), where=uri
-        ) from error
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200]) from error
-        raise StorageUnavailableError("The store did not answer.", found=_text_of(error), where=uri) from error
-    except Exception as error:
-        if not _is_client_error(error):
-            raise
-        if "Credentials" in type(error).__name__:
-            raise ConfigError(
-                "There are no credentials for the store.",
-                found=_text_of(error),
-                where=uri,
-                fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-            ) from error
-        raise StorageUnavailableError(
-            "The store did not answer.",
-            found=_text_of(error),
-            where=uri,
-            fix="check the endpoint (AWS_ENDPOINT_URL) and the network",
-        ) from error
-
-
-def _is_client_error(error: Exception) -> bool:
-    """Whether an error comes from the S3 client, which is an optional package and has its own error family."""
-    return type(error).__module__.partition(".")[0] in {"botocore", "aiobotocore", "aiohttp"}
-
-
-def _text_of(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:300]
-
-
-def read_bytes(uri: str) -> bytes:
-    """Return a file's content.
-
-    Raises:
-        MissingInputError: there is no such file.
-        StorageUnavailableError: the store did not answer.
-    """
-    filesystem, path = open_filesystem(uri)
-    with reaching(uri):
-        return bytes(filesystem.cat_file(path))
-
-
-def list_files(root: Path) -> tuple[FileEntry, ...]:
-    """Return the entries of all regular files below a local folder, by path."""
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return tuple(file_entry(root / name, name) for name in names)
-
-
-def file_entry(path: Path, name: str) -> FileEntry:
-    """Return the entry of a local file, listed under a name."""
-    return FileEntry(path=name, size_bytes=path.stat().st_size, sha256=sha256_of_file(path))
 
 
 class Store:
@@ -182,7 +75,8 @@ class Store:
         """Return the local folder for a stage's unfinished work; the same after a restart, so work can resume."""
         root = Path(self.uri) / ".work" if self.is_local else cache_dir() / "work" / digest_of(self.uri)[:16]
         path = root / stage / key
-        path.mkdir(parents=True, exist_ok=True)
+        with reaching(self.uri):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def find(self, record_type: type[RecordT], key: str) -> RecordT | None:
@@ -268,7 +162,7 @@ class Store:
         root = local_path_of(record.uri) if is_local(record.uri) else cache_dir() / record.stage / record.digest
         for entry in self.files(record):
             if entry.path.startswith(under):
-                _fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)
+                fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)
         return root
 
     def add_shared(self, folder: str, path: Path) -> FileEntry:
@@ -285,11 +179,20 @@ class Store:
         with reaching(target):
             if self.is_local:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
-                _move_file(path, Path(target))
+                on_filesystem_of(Path(target).parent, path).replace(target)
             elif not filesystem.exists(target_path):
                 filesystem.put_file(str(path), target_path)
         path.unlink(missing_ok=True)
         return entry
+
+    def shared_sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes in bytes of the files in a folder below ``{store}/encoded``, by name."""
+        uri = f"{self.uri}/encoded/{folder}"
+        filesystem, path = open_filesystem(uri)
+        with reaching(uri):
+            filesystem.invalidate_cache()
+            entries = filesystem.ls(path, detail=True) if filesystem.isdir(path) else []
+        return {str(entry["name"]).rpartition("/")[2]: int(entry["size"]) for entry in entries}
 
     def fetch_shared(self, entry: FileEntry) -> Path:
         """Return a local path of a shared file, verified by sha256.
@@ -300,25 +203,25 @@ class Store:
         """
         uri = f"{self.uri}/{entry.path}"
         local = Path(uri) if self.is_local else cache_dir() / "encoded" / entry.sha256
-        _fetch_verified(entry, uri, local)
+        fix = f"remove this file and {self.uri}/encode, then rerun: what is missing is encoded again"
+        fetch_verified(entry, uri, local, fix)
         return local
 
     def create_note(self, relative: str, data: bytes) -> bytes:
         """Create a small file below ``{store}/encoded`` unless it exists; return what is there afterwards."""
         uri = f"{self.uri}/encoded/{relative}"
-        _create(uri, data)
+        create_file(uri, data)
         return read_bytes(uri)
 
     def read_notes(self, folder: str) -> Iterator[bytes]:
         """Yield the content of the small JSON files of a folder below ``{store}/encoded``, by name."""
         uri = f"{self.uri}/encoded/{folder}"
+        names = sorted(name for name in self.shared_sizes(folder) if name.endswith(".json") and name[0] != ".")
         filesystem, path = open_filesystem(uri)
-        with reaching(uri):
-            filesystem.invalidate_cache()
-            names = filesystem.ls(path, detail=False) if filesystem.isdir(path) else []
-        for name in sorted(str(name).rpartition("/")[2] for name in names):
-            if name.endswith(".json") and not name.startswith("."):
-                yield read_bytes(f"{uri}/{name}")
+        if names:
+            with reaching(uri):
+                contents = filesystem.cat([f"{path}/{name}" for name in names])
+            yield from (bytes(contents[name]) for name in sorted(contents))
 
     def _files_uri(self, record: Record) -> str:
         prefix = self.prefix(record.stage, record.stage_key)
@@ -346,7 +249,7 @@ class Store:
         with reaching(str(target)):
             target.parent.mkdir(parents=True, exist_ok=True)
             (folder / final.filename).write_bytes(final.to_json())
-            complete = _on_filesystem_of(target.parent, folder)
+            complete = on_filesystem_of(target.parent, folder)
             try:
                 complete.replace(target)
             except OSError as error:  # something is there: another writer's, or what a copy by hand left
@@ -372,79 +275,5 @@ class Store:
                     where=f"{final.uri}/{entry.path}",
                     fix="rerun the stage: nothing was published",
                 )
-        if not _create(f"{self.prefix(final.stage, final.stage_key)}/{final.filename}", final.to_json()):
+        if not create_file(f"{self.prefix(final.stage, final.stage_key)}/{final.filename}", final.to_json()):
             self._is_published(final)
-
-
-def _create(uri: str, data: bytes) -> bool:
-    """Create a file with this content unless one exists; return whether it was created."""
-    filesystem, path = open_filesystem(uri)
-    if is_local(uri):
-        target = local_path_of(uri)
-        if target.exists():
-            return False
-        with reaching(uri):
-            write_atomically(target, data)
-        return True
-    with reaching(uri):
-        try:
-            filesystem.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-    return True
-
-
-def _move_file(path: Path, target: Path) -> None:
-    if path.stat().st_dev != target.parent.stat().st_dev:
-        copy = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        shutil.copyfile(path, copy)
-        path = copy
-    path.replace(target)
-
-
-def _on_filesystem_of(parent: Path, folder: Path) -> Path:
-    """Return a folder with the same content that can be renamed into ``parent``."""
-    if folder.stat().st_dev == parent.stat().st_dev:
-        return folder
-    copy = parent / f".copy.{uuid.uuid4().hex[:8]}"
-    shutil.copytree(folder, copy)
-    return copy
-
-
-def _fetch_verified(entry: FileEntry, uri: str, local: Path) -> None:
-    """Make sure that a local path holds a stored file's bytes; a damaged cached copy is fetched again."""
-    if not is_local(uri) and not _matches(local, entry):
-        filesystem, path = open_filesystem(uri)
-        local.parent.mkdir(parents=True, exist_ok=True)
-        partial = local.with_name(f".{local.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with reaching(uri):
-                filesystem.get_file(path, str(partial))
-            partial.replace(local)
-        except MissingInputError:
-            local.unlink(missing_ok=True)
-        finally:
-            partial.unlink(missing_ok=True)
-    verify_file(local, entry, where=uri)
-
-
-def _matches(path: Path, entry: FileEntry) -> bool:
-    return path.is_file() and path.stat().st_size == entry.size_bytes and sha256_of_file(path) == entry.sha256
-
-
-def verify_file(path: Path, entry: FileEntry, where: str) -> None:
-    """Check a local file against its entry.
-
-    Raises:
-        IntegrityError: the file is missing, truncated or changed.
-    """
-    found = "no file" if not path.is_file() else f"{path.stat().st_size} bytes, sha256 {sha256_of_file(path)}"
-    expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
-    if found != expected:
-        raise IntegrityError(
-            "A stored file is not what was published.",
-            expected=expected,
-            found=found,
-            where=where,
-            fix="restore it, or remove its prefix and rerun the stage",
-        )

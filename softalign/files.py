@@ -1,0 +1,231 @@
+"""Files by path or URI: hashing, atomic writes, reading, verified copies, and errors that say what to do.
+
+The one module that talks to filesystems (fsspec); everything above it sees this library's errors only.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from softalign.artifacts import FileEntry
+from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the sha256 hex digest of a local file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a local file so that a reader sees the old content or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a URI names a local path."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path_of(uri: str) -> Path:
+    """Return the local path that a plain path or ``file://`` URI names."""
+    return Path(uri.removeprefix("file://"))
+
+
+def cache_dir() -> Path:
+    """Return the folder for cached copies and work in progress (``SOFTALIGN_CACHE`` or ``~/.cache/softalign``)."""
+    return Path(os.environ.get("SOFTALIGN_CACHE") or Path.home() / ".cache" / "softalign")
+
+
+def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem of a URI and the path within it.
+
+    Raises:
+        ConfigError: no filesystem for this kind of URI is installed.
+    """
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            "This kind of URI cannot be opened.",
+            found=str(error),
+            where=uri,
+            fix="use a path or s3:// (pip install 'softalign[pipeline]' brings s3fs)",
+        ) from error
+    return filesystem, str(path)
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn what filesystems raise while a URI is read or written into this library's errors.
+
+    Raises:
+        MissingInputError: there is no such file, folder or bucket.
+        ConfigError: the store refused these credentials or is not a folder.
+        StorageUnavailableError: the store did not answer; a retry may help.
+    """
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingInputError("A file is missing.", found=_text_of(error), where=uri) from error
+    except PermissionError as error:
+        raise ConfigError(
+            "The store refused access.", found=_text_of(error), where=uri, fix="check credentials and permissions"
+        ) from error
+    except (NotADirectoryError, FileExistsError) as error:
+        raise ConfigError(
+            "The store's place is taken by a file.", expected="a folder", found=_text_of(error), where=uri
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200]) from error
+        raise StorageUnavailableError("The store did not answer.", found=_text_of(error), where=uri) from error
+    except Exception as error:
+        if not _is_client_error(error):
+            raise
+        if "Credentials" in type(error).__name__:
+            raise ConfigError(
+                "There are no credentials for the store.",
+                found=_text_of(error),
+                where=uri,
+                fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            ) from error
+        raise StorageUnavailableError(
+            "The store did not answer.",
+            found=_text_of(error),
+            where=uri,
+            fix="check the endpoint (AWS_ENDPOINT_URL) and the network",
+        ) from error
+
+
+def _is_client_error(error: Exception) -> bool:
+    """Whether an error comes from the S3 client, which is an optional package and has its own error family."""
+    return type(error).__module__.partition(".")[0] in {"botocore", "aiobotocore", "aiohttp"}
+
+
+def _text_of(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:300]
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        MissingInputError: there is no such file.
+        StorageUnavailableError: the store did not answer.
+    """
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        return bytes(filesystem.cat_file(path))
+
+
+def list_files(root: Path) -> tuple[FileEntry, ...]:
+    """Return the entries of all regular files below a local folder, by path."""
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return tuple(file_entry(root / name, name) for name in names)
+
+
+def file_entry(path: Path, name: str) -> FileEntry:
+    """Return the entry of a local file, listed under a name."""
+    return FileEntry(path=name, size_bytes=path.stat().st_size, sha256=sha256_of_file(path))
+
+
+def create_file(uri: str, data: bytes) -> bool:
+    """Create a file with this content unless one exists; return whether it was created."""
+    filesystem, path = open_filesystem(uri)
+    if is_local(uri):
+        target = local_path_of(uri)
+        if target.exists():
+            return False
+        with reaching(uri):
+            write_atomically(target, data)
+        return True
+    with reaching(uri):
+        try:
+            filesystem.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+    return True
+
+
+def on_filesystem_of(parent: Path, path: Path) -> Path:
+    """Return a file or folder with the same content that can be renamed into ``parent``."""
+    if path.stat().st_dev == parent.stat().st_dev:
+        return path
+    copy = parent / f".copy.{uuid.uuid4().hex[:8]}"
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copyfile(path, copy)
+    return copy
+
+
+RESTORE = "restore it, or remove its prefix and rerun the stage"
+
+
+def fetch_verified(entry: FileEntry, uri: str, local: Path, fix: str = RESTORE) -> None:
+    """Make sure that a local path holds a stored file's bytes; a damaged cached copy is fetched again.
+
+    Raises:
+        IntegrityError: the stored file is missing, truncated or changed.
+        StorageUnavailableError: the store did not answer.
+    """
+    if not is_local(uri) and not _matches(local, entry):
+        filesystem, path = open_filesystem(uri)
+        local.parent.mkdir(parents=True, exist_ok=True)
+        partial = local.with_name(f".{local.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with reaching(uri):
+                filesystem.get_file(path, str(partial))
+            partial.replace(local)
+        except MissingInputError:
+            local.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
+    verify_file(local, entry, where=uri, fix=fix)
+
+
+def _matches(path: Path, entry: FileEntry) -> bool:
+    return path.is_file() and path.stat().st_size == entry.size_bytes and sha256_of_file(path) == entry.sha256
+
+
+def verify_file(path: Path, entry: FileEntry, where: str, fix: str = RESTORE) -> None:
+    """Check a local file against its entry.
+
+    Raises:
+        IntegrityError: the file is missing, truncated or changed.
+    """
+    found = "no file" if not path.is_file() else f"{path.stat().st_size} bytes, sha256 {sha256_of_file(path)}"
+    expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
+    if found != expected:
+        raise IntegrityError(
+            "A stored file is not what was published.",
+            expected=expected,
+            found=found,
+            where=where,
+            fix=fix,
+        )
