@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softalign import __version__
+from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
 
 if TYPE_CHECKING:
@@ -77,11 +78,6 @@ def _configure(
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _say(text: str) -> None:
-    """Write one line of progress to standard error."""
-    sys.stderr.write(text + "\n")
-
-
 def _emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result on standard output: as JSON, or as the text for people."""
     typer.echo(json.dumps(result, indent=2) if as_json else text)
@@ -113,7 +109,7 @@ def run(
     if plain:
         from softalign.chain import run_chain
 
-        summary = run_chain(loaded, opened, _say)
+        summary = run_chain(loaded, opened, ConsoleLines(sys.stderr))
         _emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
     if find_spec("prefect") is None or find_spec("flows") is None:
@@ -157,7 +153,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         from softalign.chain import run_until
 
         loaded, opened = _open(recipe, overrides, store)
-        results = run_until(stage, loaded, opened, _say, is_through=through)
+        results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record
         payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}
