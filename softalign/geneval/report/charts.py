@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP = 280.0, 9.0, 14.0
-DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 280.0, 24.0
+DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 190.0, 24.0
 CURVE_WIDTH, CURVE_HEIGHT = 380.0, 200.0
 MAX_CURVE_POINTS = 400
 """More points than pixels only make the page large: longer curves are averaged into this many bins."""
@@ -96,7 +96,7 @@ def training_curve(curve: Curve) -> str:
         return f'<polyline class="{kind}" points="{points}"/>'
 
     parts = []
-    for tick in _ticks(low, high, 4):
+    for tick in _ticks(low, high, 5):
         at = _n(y_of(tick))
         parts.append(f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>')

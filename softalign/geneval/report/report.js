@@ -53,12 +53,10 @@
       list.append(element("li", {class: one.counted ? "" : "ignored"}, key, text));
     });
     if (!arm.found.length) list.append(element("li", {}, "nothing detected"));
-    const shown = element("div", {class: "shown"},
+    const text = element("div", {}, ...(arm.why ? [element("p", {class: "why"}, arm.why)] : []), list);
+    return element("div", {class: "shown"},
       element("div", {class: "arm"}, element("span", {}, label), element("span", {class: arm.ok ? "ok" : "bad"}, `${arm.ok ? "✓" : "✗"} ${verdict}`)),
-      element("span", {class: "picture"}, image, boxes(arm.found)));
-    if (arm.why) shown.append(element("p", {class: "why"}, arm.why));
-    shown.append(list);
-    return shown;
+      element("span", {class: "picture"}, image, boxes(arm.found)), text);
   };
 
   const card = (entry) => {
@@ -93,7 +91,7 @@
       return !inputs.change.value || change === inputs.change.value;
     });
     const parts = CHANGES.map(([name, label]) => element("span", {class: `badge ${name}`}, `${tally[name]} ${label}`));
-    byId("counts").replaceChildren(element("span", {}, `${matching.length} of ${data.entries.length} images shown`), ...parts);
+    byId("counts").replaceChildren(element("span", {}, `${matching.length} of ${data.entries.length} images`), ...parts);
     gallery.replaceChildren();
     numShown = 0;
     if (matching.length) fill();

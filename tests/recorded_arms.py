@@ -1,0 +1,101 @@
+"""Three published arms of the embedded world whose images are drawn, not generated: for tests of what comes after."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from softalign.artifacts import Adapter, EvalReport
+from softalign.config import EvalConfig
+from softalign.geneval import arms
+from softalign.geneval.decision import decide
+from softalign.geneval.layout import image_filename, write_metadata
+from softalign.geneval.prompts import GenevalPrompt
+from softalign.sampling import png_bytes
+from softalign.shapes.detector import ShapesDetector, detect
+from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
+from softalign.storage import Store
+
+SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7}
+
+
+def draw_image(prompt: GenevalPrompt, is_right: bool, rng: np.random.Generator) -> np.ndarray:
+    """Draw an image that is right or wrong for the prompt, by the rules that will judge it."""
+    while True:
+        words = [
+            (clause.class_name, clause.color or COLORS[rng.integers(len(COLORS))])
+            for clause in prompt.include
+            for _ in range(clause.count)
+        ]
+        if not is_right and rng.random() < 0.8:
+            index = int(rng.integers(len(words)))
+            words[index] = (SHAPES[rng.integers(len(SHAPES))], COLORS[rng.integers(len(COLORS))])
+        image = render(scene_of_words(rng, words))
+        if decide(prompt, detect(image)).is_correct == is_right:
+            return image
+
+
+def publish_adapter(store: Store, num_steps: int = 60) -> Adapter:
+    """Publish an adapter record with training metrics and nothing to load."""
+    work = store.work_path("train", "adapter-key")
+    rng = np.random.default_rng(0)
+    rows = []
+    for step in range(1, num_steps + 1):
+        progress = step / num_steps
+        row = {"split": "train", "step": step, "samples_seen": 4 * step, "chance": 0.25, "win_rate": None}
+        row["loss"] = 0.3 + 0.5 * np.exp(-3 * progress) + 0.05 * rng.standard_normal()
+        row["match_weight"] = 0.25 + 0.1 * progress + 0.01 * rng.standard_normal()
+        row["win_rate"] = float(np.clip(0.4 + 0.4 * progress + 0.2 * rng.standard_normal(), 0, 1))
+        row["margin"] = 0.05 * progress + 0.01 * rng.standard_normal()
+        rows.append(row)
+        if step % 10 == 0:
+            val = {"split": "val", "step": step, "samples_seen": 4 * step, "val_accuracy": 0.5, "val_chance": 0.25}
+            rows.append(val)
+    (work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (work / "adapter_config.json").write_text('{"type": "SOFT_TOKENS"}\n', encoding="utf-8")
+    return store.publish(
+        Adapter(
+            stage_key="adapter-key",
+            name="shapes",
+            base_model="shapes",
+            base_model_revision="",
+            backbone_digest="b" * 64,
+            family="sd21",
+            objective="agsm",
+            num_parameters=13_824,
+            num_steps=num_steps,
+            samples_seen=4 * num_steps,
+            weights_sha256="c" * 64,
+            dataset_digest="d" * 64,
+        ),
+        work,
+    )
+
+
+def publish_arm(
+    arm: str, adapter: Adapter | None, prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store
+) -> EvalReport:
+    """Draw, detect, score and publish one arm the way an evaluation does."""
+    work = store.work_path("evaluate", f"{arm}-key")
+    write_metadata(work / arms.IMAGES_FOLDER, prompts)
+    rng = np.random.default_rng(list(arm.encode()))
+    for prompt_index, prompt in enumerate(prompts):
+        for image_index in range(config.images_per_prompt):
+            is_right = bool(rng.random() < SHARES_RIGHT[arm])
+            path: Path = work / arms.IMAGES_FOLDER / image_filename(prompt_index, image_index)
+            path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
+    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, ShapesDetector(), work)
+    return store.publish(arms._report(arm, adapter, config, results, len(prompts), f"{arm}-key"), work)
+
+
+def publish_arms(
+    prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store
+) -> tuple[EvalReport, EvalReport, EvalReport, Adapter]:
+    """Publish an adapter and its three arms."""
+    adapter = publish_adapter(store)
+    return (
+        publish_arm("base", None, prompts, config, store),
+        publish_arm("untrained", adapter, prompts, config, store),
+        publish_arm("adapter", adapter, prompts, config, store),
+        adapter,
+    )
