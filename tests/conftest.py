@@ -4,6 +4,11 @@ import atexit
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
@@ -18,3 +23,53 @@ os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
     HF_HUB_OFFLINE="1",
 )
+
+
+TINY = (
+    "curation.sources=[{type: shapes, num_scenes: 24, captions_per_scene: 2, seed: 1}]",
+    "train.num_steps=3",
+    "evaluate.images_per_prompt=1",
+    "evaluate.num_inference_steps=1",
+    "evaluate.num_bootstrap=100",
+    "register.name=tiny",
+    "runtime.checkpoint_every_steps=1",
+)
+"""The recipe ``shapes`` on a few scenes: every stage for real, in little time."""
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A finished flow run: what it returned, its id on the server, where it published, what it was asked."""
+
+    summary: Any
+    id: Any
+    store: Path
+    overrides: tuple[str, ...] = TINY
+
+
+@pytest.fixture(scope="session")
+def prefect_server():
+    """A real Prefect server with its own database, once for all tests."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=300):
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_flow(prefect_server):
+    """Return a function that runs a flow of the tiny recipe in a store."""
+
+    def run(flow, store):
+        state = flow("shapes", list(TINY), str(store), return_state=True)
+        return FlowRun(summary=state.result(), id=state.state_details.flow_run_id, store=Path(store))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_flow, tmp_path_factory):
+    """The whole chain, run once on Prefect; tests read its store, and copy it before they write."""
+    from flows.retrain import retrain
+
+    return run_flow(retrain, tmp_path_factory.mktemp("chain") / "store")

@@ -1,0 +1,106 @@
+"""The commands a newcomer types, as processes of their own: output, exit codes, reruns, signals."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "softalign", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def run(*arguments, **options):
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=600)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def store(finished_run, tmp_path):
+    """A copy of a store in which the tiny chain has run."""
+    return shutil.copytree(finished_run.store, tmp_path / "store", symlinks=True)
+
+
+def overrides_of(finished_run, *more):
+    return [part for override in (*finished_run.overrides, *more) for part in ("--set", override)]
+
+
+def test_run_again_does_nothing_and_prints_scores_decision_and_places(finished_run):
+    result = run("run", "shapes", "--store", str(finished_run.store), *overrides_of(finished_run))
+    assert result.returncode == 0, result.stderr
+    assert "nothing to do, all of it was already there" in result.stdout
+    for expected in ("overall", "base", "untrained", "adapter", "decision", finished_run.summary.report_uri, "sqlite"):
+        assert expected in result.stdout
+    assert result.stderr.count("already there, reused") == 8
+
+
+def test_plain_and_flow_find_the_same_outputs(finished_run):
+    result = run("run", "shapes", "--plain", "--json", "--store", str(finished_run.store), *overrides_of(finished_run))
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed["num_stages_run"] == 0
+    assert printed["adapter_uri"] == finished_run.summary.adapter_uri
+
+
+def test_a_stopped_run_leaves_with_75_a_checkpoint_and_no_process(finished_run, store):
+    more = overrides_of(finished_run, "train.num_steps=100000", "runtime.checkpoint_every_steps=5")
+    process = start("run", "shapes", "--store", str(store), *more, start_new_session=True)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "step 1/100000" in line:
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 75, "".join(lines) + err
+    assert "run again to continue" in err
+    assert out == ""
+    assert list(store.glob(".work/train/*/checkpoints/*"))
+    with pytest.raises(ProcessLookupError):  # the whole group is gone: no child trains on
+        for _ in range(30):
+            os.killpg(process.pid, 0)
+            time.sleep(1)
+
+
+def test_a_bad_recipe_is_refused_before_any_server_starts(tmp_path):
+    result = run("run", "shapes", "--store", str(tmp_path / "store"), "--set", "train.num_stepz=1")
+    assert result.returncode == 2
+    assert "num_stepz" in result.stderr
+    assert "server" not in result.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_makefile_installs_and_runs_as_the_readme_says():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (install,) = set(re.findall(r"pip install -c infra/constraints\.txt -e '[^']*'", readme))
+    shown = subprocess.run(
+        ["make", "-n", "-B", "run", "test", "lint", "bench"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert install.removeprefix("pip ") in shown
+    assert install.removeprefix("pip ") in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "softalign run shapes --store softalign-store" in shown
+    assert "--cov-fail-under=85" in shown
+
+
+def test_the_readme_names_only_commands_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set()
+    for command in re.findall(r"`softalign ((?:geneval|shapes) )?([a-z|\\]+)", readme):
+        named |= {(command[0].strip(), name.strip("\\")) for name in command[1].split("|")}
+    assert ("", "run") in named
+    assert ("geneval", "score") in named
+    for group, name in sorted(named):
+        result = run(*filter(None, (group, name)), "--help")
+        assert result.returncode == 0, f"softalign {group} {name}: {result.stderr}"
