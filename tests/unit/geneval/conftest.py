@@ -1,33 +1,110 @@
-"""A tiny random model of the embedded world's classes, and recorded arms, for the tests of this folder."""
+"""A tiny random model, an adapter for it, and three recorded arms, for the tests of this folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from softalign.config import BackboneConfig
-from softalign.shapes.export import export_pipeline
-from softalign.shapes.networks import build_autoencoder, build_denoiser, build_text_encoder
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig
-from softalign.shapes.tokenizer import BOS_TOKEN, EOS_TOKEN, MAX_LENGTH, build_tokenizer
+from softalign.adapter_io import AdapterConfig, Placement, save_adapter
+from softalign.artifacts import Adapter, EvalReport
+from softalign.backbones.base import load_pipeline
+from softalign.base_fingerprint import fingerprint_of
+from softalign.config import BackboneConfig, EvalConfig
+from softalign.shapes.suite import build_suite
+from softalign.soft_tokens import SoftTokens
+from softalign.storage import Store
+from tests.recorded_arms import publish_arms
+from tests.tiny_pipeline import TEXT_WIDTH, save_tiny_pipeline
 
 
-@pytest.fixture(scope="session")
-def tiny_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    config = DenoiserConfig(widths=(16, 16), text_width=32, num_text_layers=1)
-    bos_id, eos_id = tokenizer.convert_tokens_to_ids([BOS_TOKEN, EOS_TOKEN])
-    return export_pipeline(
-        tmp_path_factory.mktemp("model") / "weights",
-        vae=build_autoencoder(AutoencoderConfig(block_out_channels=(8, 8, 8, 8))),
-        text_encoder=build_text_encoder(config, len(tokenizer), bos_id, eos_id, MAX_LENGTH),
-        unet=build_denoiser(config),
-        tokenizer=tokenizer,
-        recipe={},
+@dataclass(frozen=True)
+class Recorded:
+    store: Store
+    config: EvalConfig
+    base: EvalReport
+    untrained: EvalReport
+    candidate: EvalReport
+    adapter: Adapter
+
+
+def small_suite(per_tag=2):
+    prompts = build_suite()
+    return tuple(
+        prompt
+        for tag in dict.fromkeys(p.tag for p in prompts)
+        for prompt in [p for p in prompts if p.tag == tag][:per_tag]
     )
 
 
 @pytest.fixture(scope="session")
-def backbone(tiny_model_path: Path) -> BackboneConfig:
-    return BackboneConfig(family="sd21", model=str(tiny_model_path), resolution_px=32)
+def prompts():
+    return small_suite()
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory, prompts):
+    """Three published arms; read only."""
+    store = Store(str(tmp_path_factory.mktemp("recorded")))
+    config = EvalConfig(suite="shapes", images_per_prompt=2, num_bootstrap=200)
+    return Recorded(store, config, *publish_arms(prompts, config, store))
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    folder = save_tiny_pipeline(tmp_path_factory.mktemp("model") / "tiny")
+    return BackboneConfig(family="sd15", model=folder, resolution_px=32)
+
+
+@pytest.fixture(scope="session")
+def pipeline(backbone):
+    return load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture
+def publish_tokens(backbone):
+    """Return a function that publishes an adapter of the tiny model, with step-0 tokens in ``initial/``."""
+
+    def publish(store, strength=3.0):
+        unet = load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32).unet
+        config = AdapterConfig(
+            base_model=backbone.model,
+            base_model_revision="",
+            family="sd15",
+            placement=Placement(blocks=("down", "mid"), position="after_bos"),
+            num_soft_tokens=2,
+            num_banks=1,
+            width=TEXT_WIDTH,
+            timestep_bins=10,
+            has_ema=False,
+            objective="agsm",
+            num_steps=1,
+            samples_seen=4,
+            dataset_digest="d",
+            library_version="0",
+            weights_sha256="",
+            base_fingerprint=fingerprint_of(unet),
+        )
+        folder: Path = store.work_path("train", "tokens") / "out"
+        torch.manual_seed(0)
+        initial = SoftTokens(torch.zeros(1, 2, TEXT_WIDTH), torch.zeros(10, TEXT_WIDTH))
+        trained = SoftTokens(strength * torch.randn(1, 2, TEXT_WIDTH), torch.randn(10, TEXT_WIDTH))
+        final = save_adapter(folder, config, trained, None)
+        save_adapter(folder / "initial", config, initial, None)
+        record = Adapter(
+            stage_key="tokens",
+            name="tiny",
+            base_model=backbone.model,
+            base_model_revision="",
+            backbone_digest="b",
+            family="sd15",
+            objective="agsm",
+            num_parameters=1,
+            num_steps=1,
+            samples_seen=4,
+            weights_sha256=final.weights_sha256,
+            dataset_digest="d",
+        )
+        return store.publish(record, folder)
+
+    return publish
