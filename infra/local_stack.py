@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -166,6 +167,8 @@ def down() -> None:
             stop(process, signal.SIGINT if name == "postgres" else signal.SIGTERM)
             say(f"{name} stopped")
         (STATE / f"{name}.process.json").unlink(missing_ok=True)
+    if (STATE / "settings.json").is_file():  # seaweedfs leaves its socket behind
+        Path(tempfile.gettempdir(), f"seaweedfs-s3-{load_settings().ports['s3']}.sock").unlink(missing_ok=True)
 
 
 def services(settings: Settings) -> list[Service]:

@@ -183,7 +183,7 @@ class EncodedManifest(Record):
 
 
 class Adapter(Record):
-    """Trained soft tokens: ``soft_tokens.safetensors``, ``adapter_config.json``, ``README.md``, ``metrics.jsonl``.
+    """Trained soft tokens: weights, ``adapter_config.json``, ``train_config.json``, ``README.md``, ``metrics.jsonl``.
 
     The step-0 adapter lies in ``initial/``: the untrained arm of every evaluation.
     """

@@ -32,6 +32,7 @@ from softalign.training_step import Stepper, initial_state, initial_tokens
 logger = logging.getLogger(__name__)
 
 MAX_VAL_IMAGES = 64
+TRAIN_CONFIG_NAME = "train_config.json"
 
 
 def train(
@@ -121,7 +122,7 @@ def load_frozen(backbone: BackboneConfig, encoded: EncodedManifest, device: torc
 
 
 def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
-    """Write the adapter folder anew: weights, configuration, card, metrics, and the step-0 adapter in ``initial/``.
+    """Write the adapter folder anew: weights, configurations, card, metrics, and the step-0 adapter in ``initial/``.
 
     Returns the configuration with the weights' sha256.
     """
@@ -131,6 +132,7 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / "initial", at_start, initial, initial)
     write_atomically(folder / "README.md", model_card(final, run.stepper.config, name).encode())
+    write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
     return final
 

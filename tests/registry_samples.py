@@ -60,7 +60,12 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
         config = {"type": "SOFT_TOKENS", "num_soft_tokens": 4, "placement": {"blocks": ["down", "mid"]}}
         (place / "adapter_config.json").write_text(json.dumps(config))
         (place / "README.md").write_text("# softalign-test\n\nA card.\n")
-    rows = [{"step": i, "samples_seen": 4 * i, "loss": 1 / (i + 1), "win_rate": 0.5} for i in range(1, 6)]
+    (folder / "train_config.json").write_text(json.dumps({"batch_size": 4, "optimizer": {"learning_rate": 0.001}}))
+    rows = [
+        {"split": "train", "step": i, "samples_seen": 4 * i, "loss": 1 / (i + 1), "is_skipped": False}
+        for i in range(1, 6)
+    ]
+    rows.append({"split": "val", "step": 5, "samples_seen": 20, "val_accuracy": 0.75, "val_loss": None})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     adapter = store.publish(
         Adapter(

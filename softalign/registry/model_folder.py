@@ -1,4 +1,4 @@
-"""The files of a registered version: the adapter's own, a card with its scores, and the ``MLmodel`` description."""
+"""The files of a registered version: all of the adapter's, its scores in the card, and the ``MLmodel`` description."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from softalign.storage import list_files
 
 WEIGHTS_NAME = "soft_tokens.safetensors"
 CONFIG_NAME = "adapter_config.json"
+TRAIN_CONFIG_NAME = "train_config.json"
+METRICS_NAME = "metrics.jsonl"
 CARD_NAME = "README.md"
 MLMODEL_NAME = "MLmodel"
 FLAVOR = "softalign"
@@ -23,6 +25,7 @@ FLAVOR = "softalign"
 
 def build_model_folder(
     adapter_path: Path,
+    adapter_files: tuple[FileEntry, ...],
     target: Path,
     adapter: Adapter,
     comparison: ComparisonReport,
@@ -31,23 +34,22 @@ def build_model_folder(
     """Write a version's folder and return its file list; the same bytes every time.
 
     Raises:
-        DataError: the adapter's folder lacks its weights or its configuration.
+        DataError: the adapter lacks its weights or its configuration.
     """
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
-    for name in (WEIGHTS_NAME, CONFIG_NAME):
-        if not (adapter_path / name).is_file():
-            raise DataError(
-                "The adapter's folder is incomplete.",
-                expected=name,
-                found=", ".join(sorted(path.name for path in adapter_path.iterdir())),
-                where=str(adapter_path),
-                fix="run the train stage again",
-            )
+    names = {entry.path for entry in adapter_files}
+    if not {WEIGHTS_NAME, CONFIG_NAME} <= names:
+        raise DataError(
+            "The adapter is incomplete.",
+            expected=f"{WEIGHTS_NAME} and {CONFIG_NAME}",
+            found=", ".join(sorted(names)) or "no file",
+            where=adapter.uri,
+            fix="run the train stage again",
+        )
+    shutil.rmtree(target, ignore_errors=True)
+    for name in sorted(names):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(adapter_path / name, target / name)
-    own_card = adapter_path / CARD_NAME
-    card = own_card.read_text(encoding="utf-8") if own_card.is_file() else f"# {adapter.name}\n"
+    card = (adapter_path / CARD_NAME).read_text(encoding="utf-8") if CARD_NAME in names else f"# {adapter.name}\n"
     (target / CARD_NAME).write_text(f"{card.rstrip()}\n\n{evaluation_section(comparison, reports)}", encoding="utf-8")
     (target / MLMODEL_NAME).write_text(mlmodel(adapter), encoding="utf-8")
     return list_files(target)

@@ -68,7 +68,7 @@ def register(
     work = store.work_path("register", key)
     adapter_path = store.fetch(adapter)
     model_path = work / "model"
-    files = build_model_folder(adapter_path, model_path, adapter, comparison, reports)
+    files = build_model_folder(adapter_path, store.files(adapter), model_path, adapter, comparison, reports)
     with registry_client(uri) as client:
         version = _registered(client, config.name, key)
         if version is None:

@@ -12,7 +12,7 @@ from softalign import __version__
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport
 from softalign.config import RegisterConfig
 from softalign.errors import DataError
-from softalign.registry.model_folder import flat_parameters
+from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
 
 MAX_METRICS_PER_REQUEST = 1000
@@ -20,7 +20,6 @@ MAX_PARAMETERS_PER_REQUEST = 100
 """Limits of MLflow's log-batch request (its REST API reference)."""
 MAX_DATASET_DIGEST_CHARS = 36
 """Limit of MLflow's dataset inputs; the whole digest is in the run's tags."""
-METRICS_NAME = "metrics.jsonl"
 X_AXIS = "samples_seen"
 
 
@@ -51,8 +50,6 @@ def ensure_run(
     _log_metrics(client, run_id, metrics, at_ms)
     _log_lineage(client, run_id, adapter, comparison, reports)
     client.log_artifacts(run_id, str(model_path), "model")
-    if (adapter_path / METRICS_NAME).is_file():
-        client.log_artifact(run_id, str(adapter_path / METRICS_NAME), "training")
     for path in sorted(path for path in report_path.iterdir() if path.is_file()):
         client.log_artifact(run_id, str(path), "report")
     client.set_terminated(run_id, "FINISHED")
@@ -67,8 +64,8 @@ def _find_or_create(client: Any, experiment_id: str, key: str, name: str) -> Any
 def _log_parameters(client: Any, run_id: str, adapter: Adapter, adapter_path: Path, config: RegisterConfig) -> None:
     from mlflow.entities import Param
 
-    values = flat_parameters(adapter_path / "adapter_config.json")
-    values |= {f"train.{name}": value for name, value in flat_parameters(adapter_path / "train_config.json").items()}
+    values = flat_parameters(adapter_path / CONFIG_NAME)
+    values |= {f"train.{name}": value for name, value in flat_parameters(adapter_path / TRAIN_CONFIG_NAME).items()}
     values |= {f"policy.{name}": str(value) for name, value in config.policy.model_dump().items()}
     for name in ("num_parameters", "num_steps", X_AXIS, "objective", "base_model"):
         values[f"adapter.{name}"] = str(getattr(adapter, name))
@@ -93,14 +90,11 @@ def _curves(path: Path) -> Iterator[tuple[str, float, int]]:
                 where=f"{path}:{number}",
                 fix="run the train stage again",
             ) from error
+        split = str(row.get("split", "train"))
         for name, value in row.items():
-            if (
-                name != X_AXIS
-                and isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            ):
-                yield f"train/{name}", float(value), samples_seen
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if name not in {X_AXIS, "step"} and is_number and math.isfinite(value):
+                yield f"{split}/{name.removeprefix(f'{split}_')}", float(value), samples_seen
 
 
 def _scores(

@@ -10,9 +10,13 @@ from tests.registry_samples import NAME, register_sample
 
 
 @pytest.fixture
+def store(store_of_two):
+    register_sample(store_of_two, 0.3)
+    return store_of_two
+
+
+@pytest.fixture
 def uri(store):
-    for gain in (0.1, 0.2, 0.3):
-        register_sample(store, gain)
     return registry_of_store(store)
 
 

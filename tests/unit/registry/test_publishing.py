@@ -11,6 +11,15 @@ from softalign.registry.connection import public_uri, registry_client, tracking_
 from softalign.storage import Store, list_files
 from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
 
+VERSION_FILES = (
+    "MLmodel",
+    "README.md",
+    "adapter_config.json",
+    "metrics.jsonl",
+    "soft_tokens.safetensors",
+    "train_config.json",
+)
+
 
 @pytest.fixture
 def client(store):
@@ -27,6 +36,9 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     assert run.data.params["policy.max_tag_drop"] == "0.05" and run.data.params["adapter.samples_seen"] == "20"
     curve = client.get_metric_history(version.run_id, "train/loss")
     assert [(point.step, point.value) for point in curve] == [(4 * i, 1 / (i + 1)) for i in range(1, 6)]
+    assert run.data.params["train.optimizer.learning_rate"] == "0.001"
+    assert run.data.metrics["val/accuracy"] == 0.75
+    assert not {"val/loss", "train/is_skipped", "train/step"} & run.data.metrics.keys()
     for arm in ("base", "untrained", "adapter"):
         assert {f"{arm}/{tag}" for tag in (*TAGS, "overall")} <= run.data.metrics.keys()
     assert run.data.metrics["adapter/overall"] == pytest.approx(BASE + 0.1)
@@ -37,13 +49,11 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     assert inputs.adapter.dataset_digest.startswith(dataset.dataset.digest)
     files = {
         folder: sorted(item.path for item in client.list_artifacts(version.run_id, folder))
-        for folder in ("", "model", "report", "training")
+        for folder in ("", "model", "report")
     }
-    assert files[""] == ["model", "promotion.json", "report", "training"]
-    assert files["model"] == [
-        f"model/{name}" for name in ("MLmodel", "README.md", "adapter_config.json", "soft_tokens.safetensors")
-    ]
-    assert "report/report.html" in files["report"] and files["training"] == ["training/metrics.jsonl"]
+    assert files[""] == ["model", "promotion.json", "report"]
+    assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
+    assert "report/report.html" in files["report"]
 
 
 def test_the_record_and_the_version_say_the_same(store, client):
@@ -191,7 +201,7 @@ def test_a_dead_server_is_retriable_and_nothing_is_published(store, monkeypatch)
 
 
 @pytest.mark.parametrize("line", ["not json", '{"step": 1}', "[]"])
-def test_a_damaged_training_log_is_named(store, line, monkeypatch):
+def test_a_damaged_training_log_is_named(store, line):
     from softalign.registry import runs
 
     path = Path(store.uri) / "metrics.jsonl"
@@ -204,13 +214,14 @@ def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
     from softalign.registry.model_folder import build_model_folder
 
     inputs = publish_inputs(store, 0.1)
-    made = [
-        build_model_folder(Path(inputs.adapter.uri), tmp_path / name, inputs.adapter, inputs.comparison, inputs.reports)
-        for name in ("a", "b")
-    ]
-    assert made[0] == made[1] == list_files(tmp_path / "a")
+    adapter, files = inputs.adapter, store.files(inputs.adapter)
+
+    def build(name, files):
+        path = store.fetch(adapter)
+        return build_model_folder(path, files, tmp_path / name, adapter, inputs.comparison, inputs.reports)
+
+    assert build("a", files) == build("b", files) == list_files(tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
     assert card.startswith("# softalign-test\n\nA card.") and "| counting | 0.5000 |" in card
-    (Path(inputs.adapter.uri) / "adapter_config.json").unlink()
     with pytest.raises(DataError, match=r"adapter_config\.json"):
-        build_model_folder(Path(inputs.adapter.uri), tmp_path / "c", inputs.adapter, inputs.comparison, inputs.reports)
+        build("c", tuple(entry for entry in files if entry.path != "adapter_config.json"))

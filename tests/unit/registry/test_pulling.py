@@ -8,13 +8,16 @@ from softalign.errors import ConfigError, IntegrityError, MissingInputError, Reg
 from softalign.registry import parse_reference, pull, registry_of_store
 from softalign.registry.connection import registry_client
 from softalign.storage import list_files
-from tests.registry_samples import NAME, register_sample
+from tests.registry_samples import NAME
+
+
+@pytest.fixture
+def store(store_of_two):
+    return store_of_two
 
 
 @pytest.fixture
 def uri(store):
-    register_sample(store, 0.1)
-    register_sample(store, 0.2)
     return registry_of_store(store)
 
 
@@ -30,11 +33,9 @@ def artifact(store, version, name):
 )
 def test_every_form_of_reference_brings_the_right_files(uri, text, number):
     folder = pull(text, tracking_uri=uri)
-    assert {path.name for path in folder.iterdir()} == {
-        "MLmodel",
-        "README.md",
-        "adapter_config.json",
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")} == {
         "soft_tokens.safetensors",
+        "initial/soft_tokens.safetensors",
     }
     assert (folder / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.%d" % number)
 
