@@ -18,10 +18,11 @@ Soft text tokens for `{base_model}`{revision}, trained for text alignment withou
 of the text, seen by the {blocks} blocks.
 
 ```python
+import torch
 from diffusers import StableDiffusionPipeline
 from softalign import load_soft_tokens
-
-pipe = StableDiffusionPipeline.from_pretrained({base_model!r})
+{imports}
+pipe = StableDiffusionPipeline.from_pretrained({location}, torch_dtype=torch.float32)
 handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
 ```
 
@@ -52,9 +53,12 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         "weights sha256": f"`{config.weights_sha256}`",
         "library": f"softalign {config.library_version}",
     }
+    is_embedded = config.base_model == "shapes"
     return _CARD.format(
         name=name,
         base_model=config.base_model,
+        imports="from softalign.shapes import weights_path\n" if is_embedded else "",
+        location="weights_path()" if is_embedded else repr(config.base_model),
         revision=f" (revision {config.base_model_revision})" if config.base_model_revision else "",
         objective=config.objective,
         num_soft_tokens=config.num_soft_tokens,

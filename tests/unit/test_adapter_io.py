@@ -1,0 +1,142 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from softalign.adapter_io import AdapterConfig, Placement, load_adapter, read_adapter_config, save_adapter
+from softalign.base_fingerprint import BaseFingerprint
+from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
+from softalign.soft_tokens import SoftTokens
+from softalign.storage import sha256_of_file
+
+S, D, BINS = 3, 5, 7
+
+
+def make_config(**changes):
+    fields = {
+        "base_model": "some/model",
+        "base_model_revision": "",
+        "family": "sd15",
+        "placement": Placement(blocks=("down", "mid"), position="after_bos"),
+        "num_soft_tokens": S,
+        "num_banks": 2,
+        "width": D,
+        "timestep_bins": BINS,
+        "has_ema": True,
+        "objective": "agsm",
+        "num_steps": 10,
+        "samples_seen": 40,
+        "dataset_digest": "0" * 64,
+        "library_version": "0.1.0",
+        "weights_sha256": "",
+        "base_fingerprint": BaseFingerprint(class_name="X", architecture="{}", weights=()),
+    }
+    return AdapterConfig(**{**fields, **changes})
+
+
+def make_tokens(banks=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return SoftTokens(torch.randn(banks, S, D, generator=generator), torch.randn(BINS, D, generator=generator))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_adapter(tmp_path, make_config(), make_tokens(seed=0), make_tokens(seed=1))
+    return tmp_path
+
+
+def rewrite(folder, change):
+    """Change the tensors of an adapter and sign them anew, so that only the tensors are wrong."""
+    tensors = load_file(folder / "soft_tokens.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "soft_tokens.safetensors")
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["weights_sha256"] = sha256_of_file(folder / "soft_tokens.safetensors")
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(("use_ema", "seed"), [(False, 0), (True, 1)])
+def test_what_is_saved_is_loaded(folder, use_ema, seed):
+    loaded, expected = load_adapter(folder, use_ema=use_ema), make_tokens(seed=seed)
+    assert torch.equal(loaded.banks, expected.banks)
+    assert torch.equal(loaded.timestep_offsets, expected.timestep_offsets)
+
+
+def test_the_file_holds_the_contracts_names(folder):
+    names = {"soft_tokens.positive", "soft_tokens.negative", "timestep_offsets"}
+    assert set(load_file(folder / "soft_tokens.safetensors")) == names | {f"ema.{name}" for name in names}
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["type"] == "SOFT_TOKENS"
+    assert config["weights_sha256"] == sha256_of_file(folder / "soft_tokens.safetensors")
+
+
+def test_one_bank_without_average(tmp_path):
+    save_adapter(tmp_path, make_config(num_banks=1, has_ema=False), make_tokens(banks=1), None)
+    assert set(load_file(tmp_path / "soft_tokens.safetensors")) == {"soft_tokens.positive", "timestep_offsets"}
+    assert load_adapter(tmp_path).num_banks == 1
+    with pytest.raises(MissingInputError, match="no averaged tokens"):
+        load_adapter(tmp_path, use_ema=True)
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_adapter(tmp_path / name, make_config(), make_tokens(), make_tokens())
+    for file in ("soft_tokens.safetensors", "adapter_config.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("soft_tokens.negative"), "soft_tokens.negative is missing"),
+        (lambda t: t.pop("ema.timestep_offsets"), "ema.timestep_offsets is missing"),
+        (lambda t: t.update(extra=torch.zeros(1)), "extra is not part of this adapter"),
+        (
+            lambda t: t.update({"soft_tokens.positive": torch.zeros(S, D + 1)}),
+            r"soft_tokens.positive has shape \(3, 6\)",
+        ),
+        (lambda t: t.update({"timestep_offsets": torch.zeros(BINS - 1, D)}), "timestep_offsets has shape"),
+        (lambda t: t.update({"timestep_offsets": torch.zeros(BINS, D).half()}), "timestep_offsets is torch.float16"),
+    ],
+)
+def test_a_missing_extra_or_misshaped_tensor_is_refused_by_name(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(CompatibilityError, match=message):
+        load_adapter(folder)
+
+
+def test_changed_weights_are_refused(folder):
+    path = folder / "soft_tokens.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError, match="not those of its configuration"):
+        load_adapter(folder)
+
+
+def test_weights_that_are_no_safetensors_are_refused_even_when_signed(folder):
+    (folder / "soft_tokens.safetensors").write_bytes(b"\x80\x04pickle")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["weights_sha256"] = sha256_of_file(folder / "soft_tokens.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match="not a safetensors file"):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "soft_tokens.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(MissingInputError, match=name):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("type", "LORA"), ("schema_version", 2), ("surprise", 1), ("num_banks", 3), ("family", "sd99")]
+)
+def test_a_configuration_of_another_kind_is_refused_with_its_field(folder, field, value):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(IntegrityError, match=field):
+        read_adapter_config(folder)

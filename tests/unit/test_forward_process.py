@@ -1,0 +1,77 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from softalign.forward_process import diffuse, draw_noise, keyed_generator
+
+SHAPE = (4, 3, 2, 2)
+
+
+def test_the_same_key_gives_the_same_draw_whatever_the_global_generator_does():
+    torch.manual_seed(1)
+    first = draw_noise(SHAPE, sharing="per_image", seed=7, samples_seen=40)
+    torch.manual_seed(2)
+    again = draw_noise(SHAPE, sharing="per_image", seed=7, samples_seen=40)
+    assert torch.equal(first.noise_BCHW, again.noise_BCHW)
+    assert torch.equal(first.timesteps_B, again.timesteps_B)
+
+
+@pytest.mark.parametrize("other", [{"seed": 8}, {"samples_seen": 44}])
+def test_another_seed_or_batch_gives_another_draw(other):
+    key = {"seed": 7, "samples_seen": 40}
+    for sharing in ("paper", "per_image"):
+        first = draw_noise(SHAPE, sharing=sharing, **key)
+        second = draw_noise(SHAPE, sharing=sharing, **{**key, **other})
+        assert not torch.equal(first.noise_BCHW, second.noise_BCHW)
+
+
+def test_paper_shares_one_timestep_and_noise_and_per_image_shares_none():
+    paper = draw_noise(SHAPE, sharing="paper", seed=0, samples_seen=0)
+    assert all(torch.equal(paper.noise_BCHW[0], noise) for noise in paper.noise_BCHW)
+    assert paper.timesteps_B.unique().numel() == 1
+    own = draw_noise((64, 3, 2, 2), sharing="per_image", seed=0, samples_seen=0)
+    assert own.noise_BCHW.flatten(1).unique(dim=0).shape[0] == 64
+    assert own.timesteps_B.unique().numel() > 32
+
+
+def test_an_images_draw_does_not_depend_on_where_the_batch_begins():
+    late = draw_noise((2, 3, 2, 2), sharing="per_image", seed=0, samples_seen=2)
+    early = draw_noise(SHAPE, sharing="per_image", seed=0, samples_seen=0)
+    assert torch.equal(early.noise_BCHW[2:], late.noise_BCHW)
+
+
+def test_timesteps_are_uniform_over_0_to_999_and_noise_is_standard_normal():
+    draw = draw_noise((4000, 1, 2, 2), sharing="per_image", seed=0, samples_seen=0)
+    assert draw.timesteps_B.min() >= 0
+    assert draw.timesteps_B.max() <= 999
+    assert torch.histc(draw.timesteps_B.float(), 4, 0, 1000).tolist() == pytest.approx([1000] * 4, rel=0.12)
+    assert float(draw.noise_BCHW.mean()) == pytest.approx(0, abs=0.03)
+    assert float(draw.noise_BCHW.std()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_noisy_latents_and_targets_are_those_of_diffusers_scheduler(prediction_type):
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    latents = torch.randn(SHAPE, generator=torch.Generator().manual_seed(3))
+    draw = draw_noise(SHAPE, sharing="per_image", seed=0, samples_seen=0)
+    noisy = diffuse(latents, draw, scheduler.alphas_cumprod, prediction_type)
+    expected = scheduler.add_noise(latents, draw.noise_BCHW, draw.timesteps_B)
+    assert torch.allclose(noisy.noisy_latents_BCHW, expected, atol=1e-6)
+    target = draw.noise_BCHW
+    if prediction_type == "v_prediction":
+        target = scheduler.get_velocity(latents, draw.noise_BCHW, draw.timesteps_B)
+    assert torch.allclose(noisy.target_BCHW, target, atol=1e-6)
+
+
+def test_a_perfect_velocity_gives_back_the_latents():
+    alphas = torch.linspace(0.999, 0.001, 1000, dtype=torch.float64)
+    latents = torch.randn(SHAPE, dtype=torch.float64)
+    draw = draw_noise(SHAPE, sharing="per_image", seed=0, samples_seen=0)
+    noisy = diffuse(latents, draw, alphas, "v_prediction")
+    alpha = alphas[draw.timesteps_B][:, None, None, None]
+    restored = alpha.sqrt() * noisy.noisy_latents_BCHW - (1 - alpha).sqrt() * noisy.target_BCHW
+    assert torch.allclose(restored, latents, atol=1e-12)
+
+
+def test_keys_are_not_confused_by_where_their_parts_end():
+    assert keyed_generator("a", 1, 23).initial_seed() != keyed_generator("a", 12, 3).initial_seed()
