@@ -1,0 +1,174 @@
+"""One arm for real on a tiny random model."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from softalign.config import EvalConfig, Runtime
+from softalign.errors import ConfigError
+from softalign.geneval import arms
+from softalign.geneval.scoring import read_results, score_directory
+from softalign.storage import Store
+
+CONFIG = EvalConfig(suite="shapes", images_per_prompt=1, num_inference_steps=1, guidance_scale=2.0, num_bootstrap=100)
+RUNTIME = Runtime(device="cpu", generation_batch_size=5)
+
+
+@pytest.fixture
+def small(monkeypatch, prompts):
+    """The suite cut down to two prompts a tag."""
+    monkeypatch.setattr(arms, "suite_prompts", lambda _config: prompts)
+
+
+def evaluate(arm, adapter, backbone, store, config=CONFIG, runtime=RUNTIME, key=None):
+    return arms.evaluate(arm, adapter, backbone, config, runtime, store, key or f"{arm}-key")
+
+
+def published(record):
+    return {
+        path.relative_to(record.uri).as_posix(): path.read_bytes()
+        for path in sorted(arms.Path(record.uri).rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_an_arm_is_published_in_the_official_layout_and_scores_again_the_same(small, backbone, tmp_path):
+    store = Store(str(tmp_path))
+    report = evaluate("base", None, backbone, store)
+    files = published(report)
+    assert "images/00000/metadata.jsonl" in files
+    assert "images/00011/samples/0000.png" in files
+    assert report.num_images == report.num_prompts == 12
+    assert report.tags[0].tag == "single_object"
+    assert len(report.to_json()) < 4096
+    assert str(tmp_path).encode() not in b"".join(files.values())
+    again = score_directory(
+        tmp_path / "evaluate/base-key/images", tmp_path / "evaluate/base-key/detections.jsonl", tmp_path / "again"
+    )
+    assert again.overall_score == pytest.approx(report.overall_score, abs=1e-6)
+    assert (tmp_path / "again/results.jsonl").read_bytes() == files["results.jsonl"]
+    assert not (tmp_path / ".work/evaluate/base-key").exists()
+
+
+def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publish_tokens, tmp_path):
+    store = Store(str(tmp_path))
+    adapter = publish_tokens(store)
+    images = {}
+    for arm in ("base", "untrained", "adapter"):
+        report = evaluate(arm, None if arm == "base" else adapter, backbone, store)
+        assert report.adapter_digest == ("" if arm == "base" else adapter.digest)
+        assert report.parents == (() if arm == "base" else (adapter.digest,))
+        images[arm] = published(report)["images/00003/samples/0000.png"]
+    assert len(set(images.values())) == 3
+    off = CONFIG.model_copy(update={"scale": 0.0})
+    report = evaluate("adapter", adapter, backbone, store, config=off, key="off")
+    assert published(report)["images/00003/samples/0000.png"] == images["base"]
+
+
+def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):
+    whole = evaluate("base", None, backbone, Store(str(tmp_path / "whole")))
+    store = Store(str(tmp_path / "killed"))
+    work = store.work_path("evaluate", "base-key") / "arm" / "images" / "00000" / "samples"
+
+    def die(*_args):
+        (work / ".0000.png.4711").write_bytes(b"half")  # what a killed writer leaves
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arms, "_detect_and_score", die)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate("base", None, backbone, store)
+    (work / "0000.png").write_bytes(b"torn")
+    resumed = evaluate("base", None, backbone, store)
+    assert resumed.digest == whole.digest
+    assert published(resumed) == published(whole)
+
+
+SCRIPT = """
+import json, logging, sys
+from softalign.config import BackboneConfig, EvalConfig, Runtime
+from softalign.geneval import arms
+from softalign.geneval.layout import read_folders
+from softalign.storage import Store
+logging.basicConfig(level=logging.INFO)
+request = json.loads(sys.argv[1])
+arms.evaluate("base", None, BackboneConfig(**request["backbone"]), EvalConfig(**request["config"]),
+              Runtime(device="cpu", generation_batch_size=5), Store(request["store"]), "base-key")
+"""
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_then_rerun_gives_identical_artefacts(backbone, tmp_path):
+    whole = evaluate("base", None, backbone, Store(str(tmp_path / "whole")))
+    store = Store(str(tmp_path / "killed"))
+    request = {
+        "backbone": backbone.model_dump(mode="json"),
+        "config": CONFIG.model_dump(mode="json"),
+        "store": store.uri,
+    }
+    rng = random.Random(0)
+    images = tmp_path / "killed/.work/evaluate/base-key/arm/images"
+    for _ in range(3):
+        child = subprocess.Popen([sys.executable, "-c", SCRIPT, json.dumps(request)], stderr=subprocess.DEVNULL)
+        goal = len(list(images.glob("*/samples/*.png"))) + rng.randrange(1, 40)
+        deadline = time.monotonic() + 240
+        while child.poll() is None and len(list(images.glob("*/samples/*.png"))) < goal:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    assert not (tmp_path / "killed/evaluate/base-key/report.json").exists()
+    resumed = evaluate("base", None, backbone, store)
+    assert resumed.digest == whole.digest
+    assert published(resumed) == published(whole)
+
+
+def test_a_second_call_returns_what_is_published(small, backbone, tmp_path, monkeypatch):
+    store = Store(str(tmp_path))
+    first = evaluate("base", None, backbone, store)
+    monkeypatch.setattr(arms, "generate_missing", lambda *_: pytest.fail("generated again"))
+    assert evaluate("base", None, backbone, store).digest == first.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images_per_prompt": 2},
+        {"num_inference_steps": 2},
+        {"guidance_scale": 1.0},
+        {"seed": 1},
+    ],
+)
+def test_every_field_of_generation_changes_the_files(small, backbone, tmp_path, changes):
+    store = Store(str(tmp_path))
+    reference = evaluate("base", None, backbone, store)
+    changed = evaluate("base", None, backbone, store, config=CONFIG.model_copy(update=changes), key="changed")
+    assert changed.files_digest != reference.files_digest
+
+
+def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        evaluate("base", None, backbone, Store(str(tmp_path)), config=EvalConfig(suite="geneval"))
+    assert "softalign geneval score" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_base_takes_no_adapter_and_the_others_need_one(backbone, publish_tokens, tmp_path):
+    store = Store(str(tmp_path))
+    adapter = publish_tokens(store)
+    for arm, given in (("base", adapter), ("untrained", None), ("adapter", None)):
+        with pytest.raises(ConfigError, match="do not go together"):
+            evaluate(arm, given, backbone, store)
+
+
+def test_results_are_read_back(small, backbone, tmp_path):
+    report = evaluate("base", None, backbone, Store(str(tmp_path)))
+    results = read_results(tmp_path / "evaluate/base-key/results.jsonl")
+    assert len(results) == report.num_images
+    assert sum(result.correct for result in results) == sum(tag.num_correct for tag in report.tags)

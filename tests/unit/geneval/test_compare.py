@@ -1,0 +1,202 @@
+"""The paired comparison and its page, on recorded arms."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from softalign.artifacts import ComparisonReport, TagDifference
+from softalign.errors import CompatibilityError, DataError
+from softalign.geneval.compare import compare, differences
+from softalign.geneval.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
+from softalign.geneval.report.curves import read_curves
+from softalign.geneval.report.page import verdict_sentence
+from softalign.geneval.scoring import read_results
+
+
+@pytest.fixture(scope="module")
+def comparison(recorded):
+    return _compare(recorded, "compare-key")
+
+
+@pytest.fixture(scope="module")
+def page(comparison):
+    return (Path(comparison.uri) / "report.html").read_text(encoding="utf-8")
+
+
+def _compare(recorded, key, **changes):
+    given = {
+        "base": recorded.base,
+        "untrained": recorded.untrained,
+        "candidate": recorded.candidate,
+        "adapter": recorded.adapter,
+        **changes,
+    }
+    return compare(**given, config=recorded.config, store=recorded.store, key=key)
+
+
+def gallery_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+
+
+def test_differences_are_paired_score_differences(recorded, comparison):
+    by_tag = {entry.tag: entry for entry in comparison.adapter_vs_base}
+    for base, candidate in zip(recorded.base.tags, recorded.candidate.tags, strict=True):
+        assert by_tag[base.tag].difference == pytest.approx(candidate.score - base.score, abs=1e-6)
+    overall = recorded.candidate.overall_score - recorded.base.overall_score
+    assert by_tag["overall"].difference == pytest.approx(overall, abs=2e-6)
+    assert by_tag["overall"].ci_low < overall < by_tag["overall"].ci_high
+    assert comparison.overall_untrained == recorded.untrained.overall_score
+    assert len(comparison.to_json()) < 4096
+    assert set(comparison.parents) == {
+        recorded.base.digest,
+        recorded.untrained.digest,
+        recorded.candidate.digest,
+        recorded.adapter.digest,
+    }
+
+
+def test_an_arm_against_itself_differs_by_nothing(recorded):
+    results = read_results(Path(recorded.base.uri) / "results.jsonl")
+    for entry in differences(results, results, recorded.config):
+        assert (entry.difference, entry.ci_low, entry.ci_high) == (0, 0, 0)
+
+
+def test_pairs_hold_every_verdict(recorded, comparison):
+    rows = [json.loads(line) for line in (Path(comparison.uri) / "pairs.jsonl").read_text().splitlines()]
+    assert len(rows) == comparison.num_images_per_arm == 24
+    for arm, report in (("base", recorded.base), ("adapter", recorded.candidate)):
+        assert sum(row[arm] for row in rows) == sum(tag.num_correct for tag in report.tags)
+
+
+def test_the_same_inputs_are_the_same_bytes(recorded, comparison, page):
+    again = _compare(recorded, "another-key")
+    text = (Path(again.uri) / "report.html").read_text(encoding="utf-8")
+    assert text.replace("another-key", "compare-key") == page
+
+
+def test_arms_of_another_kind_adapter_or_suite_are_refused(recorded):
+    with pytest.raises(CompatibilityError, match="other arms"):
+        _compare(recorded, "bad", base=recorded.untrained)
+    with pytest.raises(CompatibilityError, match="another adapter"):
+        _compare(recorded, "bad", adapter=recorded.adapter.model_copy(update={"name": "other"}))
+
+
+def test_arms_of_other_prompts_cannot_be_paired(recorded, monkeypatch):
+    from softalign.geneval import compare as module
+
+    def cut(path):
+        results = read_results(path)
+        return results[:-1] if "untrained" in str(path) else results
+
+    monkeypatch.setattr(module, "read_results", cut)
+    with pytest.raises(CompatibilityError, match="pairs"):
+        _compare(recorded, "bad")
+
+
+def test_the_page_is_self_contained(page, recorded):
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:|#)", page)
+    assert "url(" not in page
+    assert "default-src 'none'" in page
+    assert recorded.store.uri not in page
+
+
+def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
+    text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
+    for report in (recorded.base, recorded.untrained, recorded.candidate):
+        assert f"{report.overall_score:.3f}" in text
+        assert report.digest in text
+        for tag in report.tags:
+            assert f"{tag.score:.2f} ({tag.ci_low:.2f}–{tag.ci_high:.2f})" in text
+    for entry in (*comparison.adapter_vs_base, *comparison.adapter_vs_untrained):
+        assert f"{100 * entry.difference:+.1f}" in text
+    assert verdict_sentence(comparison, recorded.config) in text
+
+
+def test_the_gallery_holds_every_image_with_verdict_boxes_and_reason(page, recorded):
+    gallery = gallery_of(page)
+    assert (gallery["width"], gallery["height"], gallery["crisp"]) == (32, 32, True)
+    assert len(gallery["entries"]) == 24
+    for number, report in enumerate((recorded.base, recorded.untrained, recorded.candidate)):
+        results = read_results(Path(report.uri) / "results.jsonl")
+        shown = [entry["arms"][number] for entry in gallery["entries"]]
+        assert [one["ok"] for one in shown] == [result.correct for result in results]
+        assert [one["why"] for one in shown] == [result.reason for result in results]
+        assert all(one["src"].startswith("data:image/png;base64,") for one in shown)
+        for one, result in zip(shown, results, strict=True):
+            num_counted = sum(len(boxes) for boxes in json.loads(result.details).values())
+            assert sum(found["counted"] for found in one["found"]) == num_counted
+
+
+def test_the_training_curves_are_there(page):
+    for title in ("Loss", "Win rate", "Match weight", "Score margin", "Held-out accuracy"):
+        assert f"<strong>{title}</strong>" in page
+    assert page.count('class="smooth"') == 5
+    assert page.count('<line class="reference"') == 4
+
+
+def comparison_with(difference, low, high):
+    entry = (TagDifference(tag="overall", difference=difference, ci_low=low, ci_high=high),)
+    return ComparisonReport(
+        stage_key="k",
+        suite="shapes",
+        overall_base=0,
+        overall_untrained=0,
+        overall_adapter=0,
+        adapter_vs_base=entry,
+        adapter_vs_untrained=entry,
+        num_images_per_arm=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        ((0.05, 0.01, 0.09), "beats the base model by 5.0 points"),
+        ((-0.05, -0.09, -0.01), "is 5.0 points worse than the base model"),
+        ((0.05, -0.01, 0.11), "cannot be told apart from the base model (+5.0 points)"),
+        ((0.05, 0.0, 0.11), "cannot be told apart from the base model (+5.0 points)"),
+    ],
+)
+def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words):
+    assert words in verdict_sentence(comparison_with(*interval), recorded.config)
+
+
+def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
+    from softalign.geneval.report.page import _script_json, render_page
+
+    assert "</script>" not in _script_json({"prompt": "</script><script>alert(1)</script>"})
+    assert json.loads(_script_json("</a>")) == "</a>"
+    from softalign.geneval.compare import _load_arm
+
+    arms = [_load_arm(report, recorded.store) for report in (recorded.base, recorded.untrained, recorded.candidate)]
+    named = recorded.adapter.model_copy(update={"name": "<img src=x>"})
+    record = _compare(recorded, "compare-key")
+    page = render_page(record, arms, named, Path(recorded.adapter.uri), recorded.config)
+    assert "<img src=x>" not in page
+    assert "&lt;img src=x&gt;" in page
+
+
+def test_metrics_without_a_weight_leave_its_curve_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert read_curves(path) == []
+    rows = [{"samples_seen": 4 * i, "loss": 1.0 / i, "win_rate": None} for i in range(1, 5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (loss,) = read_curves(path)
+    assert loss.title == "Loss"
+    assert loss.samples_seen == (4, 8, 12, 16)
+    path.write_text('{"loss": 1}\n')
+    with pytest.raises(DataError, match="metrics"):
+        read_curves(path)
+
+
+def test_charts_put_values_where_they_belong():
+    bars = score_bars([Bar("base", "base", 0.5, 0.25, 0.75)])
+    assert 'width="140"' in bars  # half of 280
+    assert 'aria-label="base 0.50 (0.25 to 0.75)"' in bars
+    assert difference_limit([0.12, -0.31]) == pytest.approx(0.35)
+    assert difference_limit([]) == 0.05
+    long = Curve("Loss", tuple(range(10_000)), tuple(1.0 for _ in range(10_000)))
+    assert len(training_curve(long)) < 20_000
