@@ -23,6 +23,7 @@ ARTIFACTS_NAME = "mlflow-artifacts"
 EMBEDDED = "store"
 """What records call the SQLite registry inside their own store: a record holds no path of a machine."""
 SQLITE = "sqlite:///"
+HTTP = ("http://", "https://")
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -117,6 +118,8 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+
+        database_errors = () if uri.startswith(HTTP) else _database_errors()
     except ImportError as error:
         raise _not_installed(uri, error) from error
     for logger in ("mlflow", "alembic"):
@@ -126,13 +129,20 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
-        raise _translated(uri, error) from error
-    except ImportError as error:
-        raise _not_installed(uri, error) from error
+        raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
+    except database_errors as error:
+        raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Return what a database given directly may raise; the slim client of the ``registry`` extra opens servers only."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (SQLAlchemyError,)
 
 
 def _not_installed(uri: str, error: ImportError) -> ConfigError:
-    extra = "registry" if uri.startswith(("http://", "https://")) else "pipeline"
+    extra = "registry" if uri.startswith(HTTP) else "pipeline"
     return ConfigError(
         "The model registry's client is not installed.",
         found=str(error).splitlines()[0],
@@ -141,14 +151,20 @@ def _not_installed(uri: str, error: ImportError) -> ConfigError:
     )
 
 
-def _translated(uri: str, error: Any) -> RegistryError | StorageUnavailableError:
-    kind = StorageUnavailableError if error.error_code in _UNAVAILABLE_CODES else RegistryError
-    is_unavailable = kind is StorageUnavailableError
-    return kind(
-        "The model registry did not answer." if is_unavailable else "The model registry refused a request.",
-        found=f"{error.error_code}: {_CREDENTIALS.sub('//', str(error).splitlines()[0])[:500]}",
-        where=without_credentials(uri),
-        fix="start or reach the server, then run again: finished work is kept"
-        if is_unavailable
-        else "check the name, your permissions and the server's log",
+def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
+    found = _CREDENTIALS.sub("//", str(error).strip().splitlines()[0])[:500]
+    where = without_credentials(uri)
+    if is_unavailable:
+        return StorageUnavailableError(
+            "The model registry did not answer.",
+            found=found,
+            where=where,
+            fix="start or reach the server, then run again: finished work is kept",
+        )
+    return RegistryError(
+        "The model registry refused a request.",
+        expected="a server (http://, https://) or a database (sqlite:///, postgresql+psycopg2://) made by MLflow",
+        found=found,
+        where=where,
+        fix="check the address, the name, your permissions and the server's log",
     )

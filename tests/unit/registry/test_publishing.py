@@ -5,7 +5,7 @@ import pytest
 
 from softalign.artifacts import ModelVersion, digest_of
 from softalign.config import RegisterConfig, Runtime
-from softalign.errors import ConfigError, DataError, StorageUnavailableError
+from softalign.errors import ConfigError, DataError, RegistryError, StorageUnavailableError
 from softalign.registry import history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
 from softalign.storage import Store, list_files
@@ -225,3 +225,10 @@ def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
     assert card.startswith("# softalign-test\n\nA card.") and "| counting | 0.5000 |" in card
     with pytest.raises(DataError, match=r"adapter_config\.json"):
         build("c", tuple(entry for entry in files if entry.path != "adapter_config.json"))
+
+
+@pytest.mark.parametrize("address", ["foo://nowhere", "file:///nowhere", "sqlite:///{tmp_path}/damaged.db"])
+def test_an_address_that_is_no_registry_is_refused_in_one_message(tmp_path, address):
+    (tmp_path / "damaged.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(RegistryError, match=r"(?s)refused.*expected: a server"):
+        history(NAME, address.format(tmp_path=tmp_path))
