@@ -5,6 +5,7 @@ Shape legend: N rows, B = BATCH_SIZE, C H W latent, L text tokens, D text width,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
@@ -81,5 +82,9 @@ def _batches(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    rules = tokenizer.backend_tokenizer.to_str() if getattr(tokenizer, "is_fast", False) else tokenizer.get_vocab()
+    """Return the digest of a tokenizer's rules; how it was last asked to pad and cut is not among them."""
+    if not getattr(tokenizer, "is_fast", False):
+        return digest_of([tokenizer.get_vocab(), tokenizer.model_max_length])
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules.update(padding=None, truncation=None)
     return digest_of([rules, tokenizer.model_max_length])

@@ -3,9 +3,6 @@
 import json
 import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,10 +11,12 @@ from PIL import Image
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, ShapesSource
+from softalign.curation import pipeline, shards
 from softalign.curation.pipeline import curate
-from softalign.curation.shards import read_index
+from softalign.curation.shards import ShardWriter, read_index
 from softalign.errors import DataError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.storage import Store, list_files
+from tests.killing import Fuse, is_killed
 
 COCO = Path(__file__).parents[3].parent / "shared" / "data" / "coco"
 
@@ -156,37 +155,25 @@ def test_a_filter_setting_changes_what_is_kept(handover, tmp_path, configure, ma
         assert curate(config, Store(str(tmp_path / f"s{distance}")), "k").num_samples == kept
 
 
-CHILD = """
-import os, signal, sys, time
-from softalign.config import CurationConfig
-from softalign.curation import pipeline
-from softalign.storage import Store
-read, num_left, delay_s = pipeline.read_sample, int(sys.argv[3]), float(sys.argv[4])
-def read_until_killed(*args):
-    global num_left
-    num_left -= 1
-    if num_left == 0:
-        time.sleep(delay_s)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return read(*args)
-pipeline.read_sample = read_until_killed
-pipeline.curate(CurationConfig.model_validate_json(sys.argv[1]), Store(sys.argv[2]), "k")
-"""
-
-
 def test_killed_at_random_points_ends_with_the_same_bytes(handover, tmp_path, configure):
     handover.add_pictures(60).add("gone.png", ["gone"])
     config = configure(handover.coco(), samples_per_shard=7)
     undisturbed, killed = Store(str(tmp_path / "undisturbed")), Store(str(tmp_path / "killed"))
     expected = curate(config, undisturbed, "k")
     rng, num_kills = random.Random(4), 0
-    while killed.find(DatasetManifest, "k") is None and num_kills < 12:
-        when = (str(rng.randint(12, 40)), str(rng.uniform(0, 0.02)))
-        child = [sys.executable, "-c", CHILD, config.model_dump_json(), killed.uri, *when]
-        result = subprocess.run(child, capture_output=True, check=False, timeout=120)
-        assert result.returncode in {0, -signal.SIGKILL}, result.stderr.decode()
-        num_kills += result.returncode != 0
-    assert num_kills >= 2
+
+    def work():
+        fuse = Fuse(rng.randint(1, 40))
+        for name in ("read_sample", "write_rejections", "write_atomically"):
+            setattr(pipeline, name, fuse.wrap(getattr(pipeline, name)))
+        for owner, name in ((shards, "write_table"), (ShardWriter, "add"), (Store, "publish"), (Store, "find")):
+            setattr(owner, name, fuse.wrap(getattr(owner, name)))
+        curate(config, killed, "k")
+
+    while num_kills < 80 and is_killed(work):
+        num_kills += 1
+        rng.random()
+    assert 3 <= num_kills < 80
     assert killed.find(DatasetManifest, "k").digest == expected.digest
     assert content(killed, "k") == content(undisturbed, "k")
 
@@ -197,8 +184,6 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("stop_after", [1, 8, 9, 13, 19])
 def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, configure, monkeypatch, stop_after):
-    from softalign.curation import pipeline
-
     config = configure(handover.add_pictures(20).coco(), samples_per_shard=5)
     expected = curate(config, Store(str(tmp_path / "undisturbed")), "k")
     store, read, seen = Store(str(tmp_path / "store")), pipeline.read_sample, []
@@ -213,13 +198,13 @@ def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, co
     monkeypatch.setattr(pipeline, "read_sample", interrupted)
     with pytest.raises(Killed):
         curate(config, store, "k")
-    shards = sorted((Path(store.uri) / ".work/curate/k/output").glob("shard-*.tar"))
-    if len(shards) > 1:
-        shards[1].write_bytes(b"damaged")
+    finished = sorted((Path(store.uri) / ".work/curate/k/output").glob("shard-*.tar"))
+    if len(finished) > 1:
+        finished[1].write_bytes(b"damaged")
     done_again = []
     monkeypatch.setattr(pipeline, "read_sample", lambda *args: done_again.append(args[0].file_name) or read(*args))
     assert curate(config, store, "k").digest == expected.digest
-    assert len(done_again) == 20 - 5 * min(len(shards), 1)
+    assert len(done_again) == 20 - 5 * min(len(finished), 1)
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="the COCO sample is not beside the repository")

@@ -1,0 +1,345 @@
+"""The encode stage: what is stored, that nothing is encoded twice, and that kills leave no trace."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from softalign import encoded_pool, encoding
+from softalign.artifacts import EncodedManifest
+from softalign.backbones.base import component_digest, load_pipeline
+from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
+from softalign.curation.pipeline import curate
+from softalign.curation.samples import caption_digest
+from softalign.encoding import encode
+from softalign.errors import DataError, IntegrityError
+from softalign.frozen_encoders import BATCH_SIZE, FrozenEncoders
+from softalign.preprocessing import preprocess, resize_and_crop
+from softalign.storage import Store, list_files
+from tests.killing import Fuse, is_killed
+from tests.tiny_pipeline import (
+    LATENT_CHANNELS,
+    SCALING_FACTOR,
+    SHIFT_FACTOR,
+    TEXT_LENGTH,
+    TEXT_WIDTH,
+    save_tiny_pipeline,
+)
+
+COCO = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
+RESOLUTION = 32
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    model = save_tiny_pipeline(tmp_path_factory.mktemp("tiny") / "model")
+    return BackboneConfig(family="sd15", model=model, resolution_px=RESOLUTION)
+
+
+@pytest.fixture(scope="session")
+def pipeline(backbone):
+    return load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture
+def counted(monkeypatch, pipeline):
+    """Encode with the one loaded pipeline, and count the rows that its encoders are given."""
+    monkeypatch.setattr(encoding, "load_pipeline", lambda *args, **kwargs: pipeline)
+    rows = {"images": 0, "texts": 0}
+    latents_of, prompt_embeds_of = FrozenEncoders.latents_of, FrozenEncoders.prompt_embeds_of
+
+    def count(kind, call):
+        def counting(self, inputs):
+            inputs = list(inputs)
+            rows[kind] += len(inputs)
+            return call(self, inputs)
+
+        return counting
+
+    monkeypatch.setattr(FrozenEncoders, "latents_of", count("images", latents_of))
+    monkeypatch.setattr(FrozenEncoders, "prompt_embeds_of", count("texts", prompt_embeds_of))
+    return rows
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+def make_dataset(root, store, captions_by_seed, key, samples_per_shard=8):
+    """Curate pictures by seed, each with its captions, and return the dataset."""
+    folder = root / f"handover-{key}"
+    folder.mkdir(parents=True)
+    for seed in captions_by_seed:
+        coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((48, 40)).save(folder / f"{seed:03d}.png")
+    images = [{"id": seed, "file_name": f"{seed:03d}.png"} for seed in captions_by_seed]
+    annotations = [{"image_id": seed, "caption": text} for seed, texts in captions_by_seed.items() for text in texts]
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    source = CocoSource(annotations_uri=str(folder / "captions.json"), images_uri=str(folder))
+    config = CurationConfig(
+        name="test",
+        sources=(source,),
+        samples_per_shard=samples_per_shard,
+        val_share=0.2,
+        filters=FilterConfig(max_hash_distance=-1),
+    )
+    return curate(config, store, key)
+
+
+def captions_of(seeds, word="red"):
+    return {seed: [f"a {word} circle {seed}", "a photo of a circle"] for seed in seeds}
+
+
+def indexed(manifest, name):
+    return json.loads((Path(manifest.uri) / f"{name}.json").read_bytes())
+
+
+def encoded_rows(store, manifest, name, tensor_name):
+    rows = {}
+    for shard in indexed(manifest, name):
+        tensor = load_file(f"{store.uri}/{shard['file']['path']}")[tensor_name]
+        rows.update(dict(zip(shard["digests"], tensor, strict=True)))
+    return rows
+
+
+def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, pipeline):
+    dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    assert store.find(EncodedManifest, "e") == manifest
+    assert manifest.parents == (dataset.digest,)
+    assert manifest.latent_shape == (LATENT_CHANNELS, RESOLUTION // 8, RESOLUTION // 8)
+    assert manifest.text_shape == (TEXT_LENGTH, TEXT_WIDTH)
+    assert (manifest.num_samples, manifest.num_latents, manifest.num_texts) == (20, 20, 22)
+    assert manifest.vae_digest == component_digest(pipeline.vae)
+    assert manifest.text_encoder_digest == component_digest(pipeline.text_encoder)
+    assert manifest.backbone_digest == component_digest(pipeline.unet)
+    assert counted == {"images": 20, "texts": 22}
+    samples = pq.read_table(Path(manifest.uri) / "samples.parquet").to_pylist()
+    assert len(samples) == 20
+    assert sum(row["split"] == "val" for row in samples) == manifest.num_val_samples
+    assert not (Path(store.uri) / ".work" / "encode" / "e").exists()
+
+
+def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):
+    """A view that carries its whole batch cost a peer 15 times the space."""
+    dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    itemsize = 2
+    total = 0
+    for name in ("latents", "texts"):
+        for shard in indexed(manifest, name):
+            numel = int(np.prod(shard["row_shape"]))
+            size = (Path(store.uri) / shard["file"]["path"]).stat().st_size
+            header = size - len(shard["digests"]) * numel * itemsize
+            assert 0 < header <= 256
+            total += size
+    assert manifest.total_bytes == total
+
+
+def test_latents_are_the_vaes(tmp_path, store, backbone, counted, pipeline):
+    dataset = make_dataset(tmp_path, store, captions_of([3]), "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    (found,) = encoded_rows(store, manifest, "latents", "latents").values()
+    picture = resize_and_crop(Image.open(tmp_path / "handover-d" / "003.png"), RESOLUTION)
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.no_grad():
+        expected = (pipeline.vae.encode(pixels).latent_dist.mean - SHIFT_FACTOR) * SCALING_FACTOR
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), expected[0], atol=2e-3, rtol=2e-3)
+
+
+def test_texts_are_what_generation_uses_and_the_empty_one_is_there(tmp_path, store, backbone, counted, pipeline):
+    dataset = make_dataset(tmp_path, store, {1: ["two red circles " * 9]}, "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    found = encoded_rows(store, manifest, "texts", "prompt_embeds")
+    for caption in ("", ("two red circles " * 9).strip()):
+        expected, _ = pipeline.encode_prompt(caption, "cpu", 1, do_classifier_free_guidance=False)
+        torch.testing.assert_close(found[caption_digest(caption)].float(), expected[0], atol=4e-3, rtol=2e-3)
+
+
+def test_new_captions_never_encode_an_image_again(tmp_path, store, backbone, counted):
+    first = encode(make_dataset(tmp_path, store, captions_of(range(12)), "d1"), backbone, Runtime(), store, "e1")
+    counted.update(images=0, texts=0)
+    changed = captions_of(range(12)) | captions_of([2, 9], "blue")
+    second = encode(make_dataset(tmp_path, store, changed, "d2"), backbone, Runtime(), store, "e2")
+    assert counted == {"images": 0, "texts": 2}
+    assert indexed(first, "latents") == indexed(second, "latents"), "not even copied"
+
+
+def test_changed_images_encode_what_is_new_only_and_give_the_same_bytes(tmp_path, backbone, counted):
+    here, fresh = Store(str(tmp_path / "here")), Store(str(tmp_path / "fresh"))
+    seeds = [5, 30, *range(7, 18), 40]
+    encode(make_dataset(tmp_path / "a", here, captions_of(range(20)), "d1"), backbone, Runtime(), here, "e1")
+    counted.update(images=0, texts=0)
+    grown = encode(make_dataset(tmp_path / "b", here, captions_of(seeds), "d2"), backbone, Runtime(), here, "e2")
+    assert counted == {"images": 2, "texts": 2}
+    alone = encode(make_dataset(tmp_path / "c", fresh, captions_of(seeds), "d2"), backbone, Runtime(), fresh, "e2")
+    assert grown.digest == alone.digest, "an encoded set does not depend on what the store held before"
+
+
+def test_repeating_encodes_nothing(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
+    first = encode(dataset, backbone, Runtime(), store, "e")
+    before, _ = list_files(Path(store.uri)), counted.update(images=0, texts=0)
+    assert encode(dataset, backbone, Runtime(num_workers=1), store, "e") == first
+    assert counted == {"images": 0, "texts": 0}
+    assert list_files(Path(store.uri)) == before
+
+
+def test_another_resolution_or_model_shares_nothing(tmp_path, store, backbone, counted, monkeypatch):
+    dataset = make_dataset(tmp_path, store, captions_of(range(3)), "d")
+    encode(dataset, backbone, Runtime(), store, "e1")
+    counted.update(images=0, texts=0)
+    larger = backbone.model_copy(update={"resolution_px": 48})
+    assert encode(dataset, larger, Runtime(), store, "e2").latent_shape == (LATENT_CHANNELS, 6, 6)
+    assert counted == {"images": 3, "texts": 0}
+
+    other = backbone.model_copy(update={"model": save_tiny_pipeline(tmp_path / "other", text_seed=1)})
+    monkeypatch.setattr(encoding, "load_pipeline", load_pipeline)
+    counted.update(images=0, texts=0)
+    encode(dataset, other, Runtime(), store, "e3")
+    assert counted == {"images": 0, "texts": 5}
+
+
+def test_repeated_images_and_captions_are_encoded_once(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, {seed: ["the same caption"] for seed in range(20)}, "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    assert (manifest.num_latents, manifest.num_texts) == (20, 2)
+    assert counted["texts"] == 2
+
+
+def test_many_captions_are_cut_into_shards(tmp_path, store, backbone, counted, monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_TEXTS_PER_SHARD", 3)
+    dataset = make_dataset(tmp_path, store, {1: [f"caption {n}" for n in range(7)]}, "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    assert [len(shard["digests"]) for shard in indexed(manifest, "texts")] == [1, 3, 3, 1]
+
+
+@pytest.mark.parametrize("name", ["latents", "texts"])
+def test_a_lost_shard_is_encoded_again(tmp_path, store, backbone, counted, name):
+    dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    lost = Path(store.uri) / indexed(manifest, name)[-1]["file"]["path"]
+    content = lost.read_bytes()
+    for damage in (lost.unlink, lambda: lost.write_bytes(content[:-1])):
+        damage()
+        assert encode(dataset, backbone, Runtime(), store, "e") == manifest
+        assert lost.read_bytes() == content
+
+
+def test_weights_that_give_no_finite_encodings_are_named(tmp_path, store, backbone, counted, pipeline):
+    dataset = make_dataset(tmp_path, store, captions_of(range(2)), "d")
+    bias = pipeline.vae.quant_conv.bias
+    kept = bias.data.clone()
+    bias.data[0] = 1e6
+    try:
+        with pytest.raises(DataError, match="not finite"):
+            encode(dataset, backbone, Runtime(), store, "e")
+    finally:
+        bias.data.copy_(kept)
+
+
+def test_a_damaged_dataset_is_refused(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(2)), "d")
+    tar = Path(dataset.uri) / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match="not what was published"):
+        encode(dataset, backbone, Runtime(), store, "e")
+
+
+def test_a_rows_bytes_do_not_depend_on_its_company(pipeline):
+    encoders = FrozenEncoders(pipeline, RESOLUTION)
+    images = torch.randn(2 * BATCH_SIZE + 3, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(0))
+    together = encoders.latents_of(images)
+    assert torch.equal(encoders.latents_of(images.flip(0)).flip(0), together)
+    assert torch.equal(encoders.latents_of(images[5:6])[0], together[5])
+    captions = [f"a photo of {word} circles" for word in ("two", "three", "four", "five", "red")] * 5
+    together = encoders.prompt_embeds_of(captions)
+    assert torch.equal(encoders.prompt_embeds_of(captions[::-1]).flip(0), together)
+    assert torch.equal(encoders.prompt_embeds_of(captions[3:4])[0], together[3])
+
+
+def test_what_identifies_the_encoders_does_not_change_by_using_them(backbone):
+    fresh = load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    before = FrozenEncoders(fresh, RESOLUTION)
+    before.prompt_embeds_of(["a red circle"])
+    after = FrozenEncoders(fresh, RESOLUTION)
+    assert (before.texts_spec, before.latents_spec) == (after.texts_spec, after.latents_spec)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 80), (81, 33), (640, 427), (33, 999)])
+def test_images_are_scaled_by_their_shorter_side_and_cropped_at_the_centre(size):
+    assert resize_and_crop(Image.new("RGB", size), 32).size == (32, 32)
+    marked = Image.new("RGB", (96, 32), "black")
+    marked.paste("white", (32, 0, 64, 32))
+    assert np.asarray(resize_and_crop(marked, 32)).min() == 255
+
+
+def test_pixels_are_in_minus_one_to_one_and_shrinking_is_antialiased():
+    import io
+
+    stripes = Image.fromarray(np.tile(np.array([[0, 255]], dtype=np.uint8), (256, 128))).convert("RGB")
+    buffer = io.BytesIO()
+    stripes.save(buffer, "PNG")
+    pixels = preprocess(buffer.getvalue(), 32)
+    assert (pixels.shape, pixels.dtype) == ((3, 32, 32), torch.float32)
+    assert pixels.abs().max() < 0.1, "stripes of one pixel shrink to grey"
+    assert preprocess(buffer.getvalue(), 256).min() == -1
+    assert preprocess(buffer.getvalue(), 256).max() == 1
+
+
+def test_killed_at_random_points_ends_with_the_same_bytes(tmp_path, backbone, counted):
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a forked child must not meet its parent's OpenMP threads
+    try:
+        undisturbed, killed = Store(str(tmp_path / "undisturbed")), Store(str(tmp_path / "killed"))
+        datasets = [
+            make_dataset(tmp_path / name, store, captions_of(range(20)), "d", samples_per_shard=5)
+            for name, store in (("a", undisturbed), ("b", killed))
+        ]
+        assert datasets[0].digest == datasets[1].digest
+        expected = encode(datasets[0], backbone, Runtime(), undisturbed, "e")
+        rng, num_kills = random.Random(1), 0
+
+        def work():
+            fuse = Fuse(rng.randint(1, 24))
+            encoding.preprocess = fuse.wrap(encoding.preprocess)
+            encoded_pool.save_file = fuse.wrap(encoded_pool.save_file)
+            for name in ("add_shared", "create_note", "publish", "find"):
+                setattr(Store, name, fuse.wrap(getattr(Store, name)))
+            encode(datasets[1], backbone, Runtime(), killed, "e")
+
+        while num_kills < 60 and is_killed(work):
+            num_kills += 1
+            rng.random()
+        assert 3 <= num_kills < 60
+    finally:
+        torch.set_num_threads(num_threads)
+    assert killed.find(EncodedManifest, "e").digest == expected.digest
+    for shard in (*indexed(expected, "latents"), *indexed(expected, "texts")):
+        paths = [Path(store.uri) / shard["file"]["path"] for store in (undisturbed, killed)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.skipif(not COCO.is_dir(), reason="the COCO sample is not beside the repository")
+def test_a_sample_of_coco(tmp_path, store, backbone, counted, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    root = os.path.relpath(COCO)
+    source = CocoSource(annotations_uri=f"{root}/annotations/captions_train2017.json", images_uri=f"{root}/train2017")
+    dataset = curate(CurationConfig(name="coco", sources=(source,)), store, "d")
+    manifest = encode(dataset, backbone, Runtime(), store, "e")
+    assert (manifest.num_samples, manifest.num_latents) == (80, 80)
+    assert manifest.num_texts > 380
+    (shard,) = indexed(manifest, "latents")
+    with safe_open(f"{store.uri}/{shard['file']['path']}", framework="pt") as opened:
+        assert opened.get_slice("latents").get_shape() == [80, LATENT_CHANNELS, 4, 4]
+        assert opened.get_slice("latents").get_dtype() == "F16"
