@@ -69,14 +69,14 @@ def relations_between(first: SceneObject, second: SceneObject, threshold: float 
     offset = (ax - bx, ay - by)
     norm = math.hypot(*offset)
     dx, dy = (math.copysign(max(abs(value) - _SHRINK * extent, 0.0), value) for value in offset)
-    if max(abs(dx), abs(dy)) < 1e-3:  # noqa: PLR2004 - GenEval's constant
+    if max(abs(dx), abs(dy)) < 1e-3:
         return frozenset()
     holds = (dx / norm < -threshold, dx / norm > threshold, dy / norm < -threshold, dy / norm > threshold)
     return frozenset(name for name, held in zip(RELATIONS, holds, strict=True) if held)
 
 
 def is_true(caption: Caption, scene: Scene) -> bool:
-    """Whether every phrase holds: exactly `count` objects of the shape, at least `count` of the colour, the relation."""
+    """Whether all holds: exactly `count` objects of each shape, at least `count` of the colour, and the relation."""
     groups = [[obj for obj in scene.objects if obj.shape == phrase.shape] for phrase in caption.phrases]
     for phrase, group in zip(caption.phrases, groups, strict=True):
         of_color = sum(obj.color == phrase.color for obj in group)
@@ -101,10 +101,10 @@ def complete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
         ValueError: if the scene has no objects or more than two shapes.
     """
     shapes = list(dict.fromkeys(obj.shape for obj in scene.objects))
-    if not 1 <= len(shapes) <= 2:  # noqa: PLR2004 - the grammar has one- and two-phrase sentences
+    if not 1 <= len(shapes) <= 2:
         raise ValueError(f"expected a scene of one or two shapes, found {shapes}")
     order = [shapes[i] for i in rng.permutation(len(shapes))]
-    is_pair = len(scene.objects) == len(shapes) == 2  # noqa: PLR2004
+    is_pair = len(scene.objects) == len(shapes) == 2
     draw = float(rng.random())
     if is_pair:
         first, second = (next(obj for obj in scene.objects if obj.shape == shape) for shape in order)
@@ -133,9 +133,9 @@ def incomplete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
         ValueError: if the scene has fewer than two shapes.
     """
     shapes = list(dict.fromkeys(obj.shape for obj in scene.objects))
-    if len(shapes) < 2:  # noqa: PLR2004
+    if len(shapes) < 2:
         raise ValueError(f"expected a scene of two or more shapes, found {shapes}")
-    num_named = 1 if len(shapes) == 2 else int(rng.integers(1, 3))  # noqa: PLR2004
+    num_named = 1 if len(shapes) == 2 else int(rng.integers(1, 3))
     named = {shapes[i] for i in rng.permutation(len(shapes))[:num_named]}
     return complete_caption(replace(scene, objects=tuple(o for o in scene.objects if o.shape in named)), rng)
 

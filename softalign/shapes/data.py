@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from softalign.artifacts import digest_of
 from softalign.shapes.captions import Caption, complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.recipe import DenoiserConfig, PretrainConfig
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
@@ -54,9 +56,12 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokenizer, cache_path: Path) -> TrainingPool:
-    """Render, encode and caption the pool once; a finished pool is read back from `cache_path`."""
+    """Render, encode and caption the pool once; a finished pool of the same recipe is read back from `cache_path`."""
+    digest = _pool_digest(config)
     if cache_path.exists():
-        return TrainingPool(**load_file(cache_path))
+        with safe_open(cache_path, framework="pt") as file:
+            if file.metadata() == {"digest": digest}:
+                return TrainingPool(file.get_tensor("latents"), file.get_tensor("token_ids"))
     rng = np.random.default_rng([config.seed, 2])
     num_scenes = config.denoiser.num_scenes
     pairs = [sample_captioned_scene(rng, config.denoiser) for _ in range(num_scenes)]
@@ -67,9 +72,18 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
         ]
     )
     ids = tokenize(tokenizer, [caption.text for _, captions in pairs for caption in captions])
-    pool = TrainingPool(latents.contiguous(), ids.view(num_scenes, config.denoiser.captions_per_scene, -1).to(torch.int16))
+    pool = TrainingPool(
+        latents.contiguous(), ids.view(num_scenes, config.denoiser.captions_per_scene, -1).to(torch.int16)
+    )
     cache_path.parent.mkdir(parents=True, exist_ok=True)
     partial = cache_path.with_suffix(".partial")
-    save_file({"latents": pool.latents, "token_ids": pool.token_ids}, partial)
+    save_file({"latents": pool.latents, "token_ids": pool.token_ids}, partial, metadata={"digest": digest})
     partial.replace(cache_path)
     return pool
+
+
+def _pool_digest(config: PretrainConfig) -> str:
+    """Digest of what the pool is made of: the autoencoder, the scenes and the captions, not the denoiser's training."""
+    fields = {"num_scenes", "captions_per_scene", "share_incomplete", "share_wrong"}
+    captions = config.denoiser.model_dump(mode="json", include=fields)
+    return digest_of([config.seed, config.autoencoder.model_dump(mode="json"), captions])

@@ -44,7 +44,9 @@ class _Templates:
 @cache
 def _templates() -> _Templates:
     geometry = np.array([(x, y, r) for r in _RADII_PX for y in _OFFSETS_PX for x in _OFFSETS_PX], dtype=np.float32)
-    coverage = np.concatenate([shape_coverage(shape, geometry, _WINDOW_PX).reshape(len(geometry), -1) for shape in SHAPES])
+    coverage = np.concatenate(
+        [shape_coverage(shape, geometry, _WINDOW_PX).reshape(len(geometry), -1) for shape in SHAPES]
+    )
     return _Templates(coverage, coverage.sum(axis=1), np.repeat(np.arange(len(SHAPES)), len(geometry)))
 
 
@@ -62,7 +64,7 @@ def detect(image: NDArray[np.uint8]) -> list[Detection]:
     Raises:
         ValueError: if the image is not uint8 RGB.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a uint8 image (H, W, 3), found {image.dtype} {image.shape}")
     pixels = image.astype(np.float32)
     background = np.median(pixels.reshape(-1, 3), axis=0)

@@ -1,9 +1,8 @@
-"""Export of a pretrained model as the diffusers folder that StableDiffusionPipeline loads, with its recipe beside it."""
+"""Export of a pretrained model as the folder that StableDiffusionPipeline loads, with its recipe beside it."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,14 +56,3 @@ def _half(module: Any) -> Any:
     twin = type(module)(module.config) if isinstance(module, CLIPTextModel) else type(module).from_config(module.config)
     twin.load_state_dict(module.state_dict())
     return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own `to`
-
-
-def copy_exported(source: Path, destination: Path) -> Path:
-    """Copy an exported folder, replacing the destination as a whole."""
-    partial = destination.with_name(f".{destination.name}-partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    if destination.exists():
-        shutil.rmtree(destination)
-    partial.rename(destination)
-    return destination

@@ -1,7 +1,8 @@
 """Pretraining of the embedded model: autoencoder, then text encoder and denoiser on its latents, then export.
 
-Everything a killed run needs is in the output folder: `autoencoder.safetensors` and `denoiser.safetensors` (parameters,
-averages, optimiser state, step), `pool.safetensors` (latents and captions) and `scores.jsonl` (quick scores on the way).
+Everything a killed run needs is in the output folder: `autoencoder.safetensors` and `denoiser.safetensors`
+(parameters, averages, optimiser state, step), `pool.safetensors` (latents and captions) and `scores.jsonl` (quick
+scores on the way).
 """
 
 from __future__ import annotations

@@ -13,11 +13,15 @@ class AutoencoderConfig(_Section):
     """AutoencoderKL from 32 px to a 4x4x16 latent and its training."""
 
     block_out_channels: tuple[int, ...] = (16, 32, 64, 64)
-    num_scenes: int = Field(24_000, gt=0, description="rendered scenes to draw batches from; three quarters of them dense")
-    num_samples: int = Field(56_000, gt=0, description="training images seen, with repetition")
+    num_scenes: int = Field(
+        24_000, gt=0, description="rendered scenes to draw batches from; three quarters of them dense"
+    )
+    num_samples: int = Field(16_000, gt=0, description="training images seen, with repetition")
     batch_size: int = Field(8, gt=0)
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1.5e-3, gt=0)
     kl_weight: float = Field(1e-5, ge=0)
+    latent_noise: float = Field(0.3, ge=0, description="deviation of the noise on the decoder's input, before scaling")
+    code_weight: float = Field(0.1, ge=0, description="weight of the distance to the latent code")
 
 
 class DenoiserConfig(_Section):
@@ -30,7 +34,7 @@ class DenoiserConfig(_Section):
     captions_per_scene: int = Field(4, gt=0)
     share_incomplete: float = Field(0.12, ge=0, le=1)
     share_wrong: float = Field(0.10, ge=0, le=1)
-    num_samples: int = Field(300_000, gt=0)
+    num_samples: int = Field(160_000, gt=0)
     batch_size: int = Field(64, gt=0)
     learning_rate: float = Field(1.5e-3, gt=0)
     num_warmup_samples: int = Field(6_000, ge=0)
@@ -47,6 +51,6 @@ class PretrainConfig(_Section):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     num_threads: int = Field(1, gt=0)
-    checkpoint_every_samples: int = Field(6_400, gt=0)
-    score_every_samples: int = Field(51_200, gt=0, description="0 images are drawn when score_images_per_tag is 0")
+    checkpoint_every_samples: int = Field(12_800, gt=0)
+    score_every_samples: int = Field(25_600, gt=0, description="0 images are drawn when score_images_per_tag is 0")
     score_images_per_tag: int = Field(48, ge=0)

@@ -83,9 +83,9 @@ def inside_shape(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> 
         KeyError: if `shape` is not one of SHAPES.
     """
     if shape == "circle":
-        return u * u + v * v <= 1.0
+        return u * u + v * v <= 0.92**2
     if shape == "square":
-        return np.maximum(np.abs(u), np.abs(v)) <= 0.88
+        return np.maximum(np.abs(u), np.abs(v)) <= 0.95
     if shape == "triangle":
         return (v <= 0.85) & (np.abs(u) <= (v + 1.0) / 1.85)
     if shape == "cross":
@@ -206,7 +206,8 @@ def shape_coverage(shape: str, geometry_K3: NDArray[np.float32], window_px: int 
     v = ((steps[None] - offset_y) / radius)[:, :, None]
     inside = inside_shape(shape, u, v)
     blocks = inside.reshape(len(geometry_K3), window_px, _SUPERSAMPLING, window_px, _SUPERSAMPLING)
-    return blocks.mean(axis=(2, 4), dtype=np.float32)
+    coverage: NDArray[np.float32] = blocks.mean(axis=(2, 4), dtype=np.float32)
+    return coverage
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:

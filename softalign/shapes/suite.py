@@ -37,9 +37,7 @@ def counting_prompts() -> list[GenevalPrompt]:
 
 def colors_prompts() -> list[GenevalPrompt]:
     """Every shape in every colour (24)."""
-    return [
-        _prompt("colors", Caption((Phrase(shape, color=color),))) for shape, color in product(SHAPES, COLORS)
-    ]
+    return [_prompt("colors", Caption((Phrase(shape, color=color),))) for shape, color in product(SHAPES, COLORS)]
 
 
 def position_prompts() -> list[GenevalPrompt]:
@@ -55,7 +53,10 @@ def color_attr_prompts(seed: int) -> list[GenevalPrompt]:
     pairs = list(product(permutations(SHAPES, 2), permutations(COLORS, 2)))
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:NUM_COLOR_ATTR_PROMPTS]
     return [
-        _prompt("color_attr", Caption((Phrase(pairs[i][0][0], 1, pairs[i][1][0]), Phrase(pairs[i][0][1], 1, pairs[i][1][1]))))
+        _prompt(
+            "color_attr",
+            Caption((Phrase(pairs[i][0][0], 1, pairs[i][1][0]), Phrase(pairs[i][0][1], 1, pairs[i][1][1]))),
+        )
         for i in chosen
     ]
 

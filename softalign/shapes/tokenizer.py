@@ -12,8 +12,8 @@ from softalign.shapes.captions import COUNT_WORDS, plural
 from softalign.shapes.scenes import COLORS, SHAPES
 
 MAX_LENGTH: Final = 16
-BOS_TOKEN: Final = "<|startoftext|>"
-EOS_TOKEN: Final = "<|endoftext|>"
+BOS_TOKEN: Final = "<|startoftext|>"  # noqa: S105
+EOS_TOKEN: Final = "<|endoftext|>"  # noqa: S105
 _END_OF_WORD = "</w>"
 
 

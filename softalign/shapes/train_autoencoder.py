@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from softalign.shapes.latent_code import latent_targets
 from softalign.shapes.networks import build_autoencoder
 from softalign.shapes.recipe import PretrainConfig
-from softalign.shapes.scenes import render_batch, sample_dense_scene, sample_scene
+from softalign.shapes.scenes import Scene, render_batch, sample_dense_scene, sample_scene
 from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 _ENCODE_BATCH = 256
@@ -27,13 +28,13 @@ def to_pixel_values(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def render_training_images(config: PretrainConfig) -> NDArray[np.uint8]:
-    """The autoencoder's pool (N, 32, 32, 3): one quarter ordinary scenes, then dense ones."""
+def sample_training_scenes(config: PretrainConfig) -> list[Scene]:
+    """The autoencoder's pool: one quarter ordinary scenes, then dense ones."""
     rng = np.random.default_rng([config.seed, 1])
     num_ordinary = num_ordinary_scenes(config)
     scenes = [sample_scene(rng) for _ in range(num_ordinary)]
     scenes += [sample_dense_scene(rng) for _ in range(config.autoencoder.num_scenes - num_ordinary)]
-    return render_batch(scenes)
+    return scenes
 
 
 def num_ordinary_scenes(config: PretrainConfig) -> int:
@@ -41,7 +42,9 @@ def num_ordinary_scenes(config: PretrainConfig) -> int:
     return max(1, config.autoencoder.num_scenes // 4)
 
 
-def train_autoencoder(config: PretrainConfig, digest: str, state_path: Path, max_steps: int | None = None) -> AutoencoderKL:
+def train_autoencoder(
+    config: PretrainConfig, digest: str, state_path: Path, max_steps: int | None = None
+) -> AutoencoderKL:
     """Train, or continue to train, the autoencoder; the result holds averaged weights, centred and scaled latents."""
     torch.manual_seed(config.seed)
     vae = build_autoencoder(config.autoencoder)
@@ -57,9 +60,11 @@ def train_autoencoder(config: PretrainConfig, digest: str, state_path: Path, max
         digest=digest,
     )
     training = ResumableTraining(vae, settings, state_path)
-    images = render_training_images(config)
+    scenes = sample_training_scenes(config)
+    images = render_batch(scenes)
     if training.step < settings.num_steps and max_steps != 0:
-        training.run(_reconstruction_loss(vae, images, config), max_steps=max_steps)
+        targets = torch.from_numpy(latent_targets(scenes))
+        training.run(_autoencoder_loss(vae, images, targets, config), max_steps=max_steps)
     training.load_ema_into(vae)
     vae.requires_grad_(False).eval()
     # Statistics over ordinary scenes, the ones the denoiser will see.
@@ -67,17 +72,25 @@ def train_autoencoder(config: PretrainConfig, digest: str, state_path: Path, max
     return vae
 
 
-def _reconstruction_loss(
-    vae: AutoencoderKL, images: NDArray[np.uint8], config: PretrainConfig
+def _autoencoder_loss(
+    vae: AutoencoderKL, images: NDArray[np.uint8], targets: Tensor, config: PretrainConfig
 ) -> Callable[[int], Tensor]:
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         index = torch.randint(len(images), (config.autoencoder.batch_size,), generator=generator).numpy()
         pixels = to_pixel_values(images[index])
         posterior = vae.encode(pixels).latent_dist
-        error = vae.decode(posterior.sample(generator)).sample - pixels
+        latents = posterior.sample(generator)
+        # Noise on the latent makes the decoder read the code robustly: the denoiser's samples are never exact.
+        noise = torch.randn(latents.shape, generator=generator)
+        error = vae.decode(latents + config.autoencoder.latent_noise * noise).sample - pixels
+        code_loss = nn.functional.mse_loss(posterior.mean, targets[index])
         kl = posterior.kl().mean() / pixels[0].numel()
-        return error.abs().mean() + 2.0 * error.square().mean() + config.autoencoder.kl_weight * kl
+        # Differences of neighbouring pixels weigh the edges, which is where a square differs from a circle.
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        pixel_loss = error.abs().mean() + 2.0 * error.square().mean() + edges
+        loss: Tensor = pixel_loss + config.autoencoder.code_weight * code_loss + config.autoencoder.kl_weight * kl
+        return loss
 
     return loss_at
 
@@ -95,7 +108,7 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
     """Images (N, 32, 32, 3) uint8 of scaled latents."""
     chunks = []
     with torch.no_grad():
-        for part in latents.split(_ENCODE_BATCH):
+        for part in torch.split(latents, _ENCODE_BATCH):
             chunks.append(vae.decode(part / float(vae.config.scaling_factor)).sample)
     pixels = (torch.cat(chunks).clamp(-1, 1) + 1) * 127.5
     result: NDArray[np.uint8] = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

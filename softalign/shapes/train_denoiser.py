@@ -86,6 +86,8 @@ def velocity_loss(
     return loss_at
 
 
-def start_training(config: PretrainConfig, tokenizer: CLIPTokenizer, digest: str, state_path: Path) -> ResumableTraining[TextToLatent]:
+def start_training(
+    config: PretrainConfig, tokenizer: CLIPTokenizer, digest: str, state_path: Path
+) -> ResumableTraining[TextToLatent]:
     """The denoiser's training, fresh or continued from its checkpoint."""
     return ResumableTraining(TextToLatent(config, tokenizer), denoiser_settings(config, digest), state_path)

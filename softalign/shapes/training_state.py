@@ -81,7 +81,10 @@ class ResumableTraining(Generic[ModelT]):
             self._load()
 
     def run(
-        self, loss_at: Callable[[int], Tensor], after_save: Callable[[int], None] | None = None, max_steps: int | None = None
+        self,
+        loss_at: Callable[[int], Tensor],
+        after_save: Callable[[int], None] | None = None,
+        max_steps: int | None = None,
     ) -> None:
         """Train to the end of the settings, or for at most `max_steps` more updates.
 

@@ -27,9 +27,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def geneval_decision(caption: Caption, scene: Scene) -> bool:
     """The evaluation's own verdict on perfect detections of the scene, with an exclude clause per phrase."""
-    detections = [
-        Detection(class_name=o.shape, score=0.99, box=o.box_px, color=o.color) for o in scene.objects
-    ]
+    detections = [Detection(class_name=o.shape, score=0.99, box=o.box_px, color=o.color) for o in scene.objects]
     clauses = [Clause(class_name=p.shape, count=p.count, color=p.color) for p in caption.phrases]
     if caption.relation:
         clauses = [clauses[1], clauses[0].model_copy(update={"position": (caption.relation, 0)})]

@@ -20,4 +20,7 @@ def test_saved_tokenizer_is_the_same(tmp_path):
     text = "a photo of two yellow crosses and a white square, please"
     assert loaded(text).input_ids == tokenizer(text).input_ids
     assert loaded.model_max_length == MAX_LENGTH
-    assert loaded.decode(loaded(text).input_ids, skip_special_tokens=True) == "a photo of two yellow crosses and a white square , please"
+    assert (
+        loaded.decode(loaded(text).input_ids, skip_special_tokens=True)
+        == "a photo of two yellow crosses and a white square , please"
+    )
