@@ -102,7 +102,7 @@ def check_prediction_type(config: BackboneConfig, found: str) -> None:
             expected=f"prediction_type {expected} ({config.family})",
             found=f"prediction_type {found}",
             where=f"backbone.model {config.model}",
-            fix="set backbone.family to " + next((f for f, kind in PREDICTION_TYPES.items() if kind == found), "another"),
+            fix=f"set backbone.family to {next((f for f, kind in PREDICTION_TYPES.items() if kind == found), 'another')}",
         )
 
 
