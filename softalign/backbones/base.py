@@ -97,12 +97,13 @@ def check_prediction_type(config: BackboneConfig, found: str) -> None:
     """
     expected = PREDICTION_TYPES[config.family]
     if found != expected:
+        fitting = next((family for family, kind in PREDICTION_TYPES.items() if kind == found), "another family")
         raise CompatibilityError(
             "The base model does not belong to this family.",
             expected=f"prediction_type {expected} ({config.family})",
             found=f"prediction_type {found}",
             where=f"backbone.model {config.model}",
-            fix=f"set backbone.family to {next((f for f, kind in PREDICTION_TYPES.items() if kind == found), 'another')}",
+            fix=f"set backbone.family to {fitting}",
         )
 
 
