@@ -1,5 +1,6 @@
 """The stack of ``make stack``: real Postgres, S3, MLflow, Prefect server and worker, started and stopped."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -26,9 +27,9 @@ def test_every_deployment_names_a_flow_and_its_parameters():
     assert {deployment["name"] for deployment in deployments} >= {"retrain", "curate", "train", "evaluate", "register"}
     for deployment in deployments:
         path, function = deployment["entrypoint"].split(":")
-        signature = re.search(rf"^def {function}\((.*?)\)", (ROOT / path).read_text(), re.M | re.S)
-        assert signature, deployment["entrypoint"]
-        assert set(deployment["parameters"]) == set(re.findall(r"(\w+):", signature[1]))
+        module = ast.parse((ROOT / path).read_text())
+        (flow,) = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        assert set(deployment["parameters"]) == {argument.arg for argument in flow.args.args}
         assert deployment["work_pool"]["name"] == "softalign"
 
 
