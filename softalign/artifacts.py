@@ -39,7 +39,7 @@ def stage_key(stage: Stage, config_digest: str, parents: tuple[str, ...], librar
 class Frozen(BaseModel):
     """Base of records and configurations: immutable, and a field nobody declared is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class FileEntry(Frozen):
@@ -129,7 +129,7 @@ class Record(Frozen):
             payload = json.loads(data)
             stored_digest = payload.pop("digest")
             record = cls.model_validate({**payload, "uri": uri})
-        except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise IntegrityError(
                 f"{cls.filename} is not a {cls.__name__} of schema version 1.",
                 found=str(error).splitlines()[0],

@@ -42,7 +42,13 @@ class ShapesSource(Frozen):
     incomplete_share: Ratio = 0.1
     wrong_share: Ratio = 0.05
     table: Literal["coco", "parquet"] = "coco"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.incomplete_share + self.wrong_share > 1.0:
+            raise ValueError("incomplete_share and wrong_share add up to more than 1")
+        return self
 
 
 class CocoSource(Frozen):
@@ -77,6 +83,12 @@ class FilterConfig(Frozen):
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
         2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
     )
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.min_caption_chars > self.max_caption_chars:
+            raise ValueError("min_caption_chars is above max_caption_chars: no caption could pass")
+        return self
 
 
 class CurationConfig(StageConfig):
@@ -279,7 +291,10 @@ def _recipe_text(name_or_path: str) -> tuple[str, str]:
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
             raise ConfigError("There is no such recipe file.", where=str(path), fix="check the path")
-        return path.read_text(encoding="utf-8"), str(path)
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except ValueError as error:
+            raise ConfigError("The recipe is not UTF-8 text.", found=str(error), where=str(path)) from error
     if name_or_path not in recipe_names():
         raise ConfigError(
             f"There is no recipe named {name_or_path!r}.",
@@ -300,4 +315,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError("An override reaches into a value.", expected="a section", found=section, where=override)
-    target[field] = yaml.safe_load(value)
+    try:
+        target[field] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError("An override's value is not valid YAML.", found=str(error), where=override) from error

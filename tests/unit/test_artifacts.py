@@ -1,0 +1,185 @@
+"""Records: content-addressed, checked when read, bounded in size."""
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from softalign import artifacts
+from softalign.artifacts import (
+    MAX_RECORD_BYTES,
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    ModelVersion,
+    ReasonCount,
+    Record,
+    TagDifference,
+    TagScore,
+    canonical_json,
+    digest_of,
+    stage_key,
+)
+from softalign.errors import IntegrityError
+
+SCORE = TagScore(tag="colors", score=0.5, ci_low=0.4, ci_high=0.6, num_images=4, num_correct=2)
+DIFFERENCE = TagDifference(tag="colors", difference=0.1, ci_low=0.0, ci_high=0.2)
+RECORDS = {
+    "dataset": DatasetManifest(
+        stage_key="k",
+        name="n",
+        num_samples=1,
+        num_captions=2,
+        num_val_samples=0,
+        num_shards=1,
+        total_bytes=3,
+        num_seen=4,
+        rejected=(ReasonCount(reason="too_small", count=1),),
+    ),
+    "encoded": EncodedManifest(
+        stage_key="k",
+        name="n",
+        backbone_digest="b",
+        vae_digest="v",
+        text_encoder_digest="t",
+        latent_shape=(4, 8, 8),
+        text_shape=(77, 768),
+        num_samples=1,
+        num_val_samples=0,
+        num_latents=1,
+        num_texts=2,
+        total_bytes=3,
+    ),
+    "report": EvalReport(
+        stage_key="k",
+        arm="adapter",
+        suite="shapes",
+        adapter_digest="a",
+        overall_score=0.5,
+        overall_ci_low=0.4,
+        overall_ci_high=0.6,
+        tags=(SCORE,),
+        num_images=4,
+        num_prompts=1,
+        num_prompts_any_correct=1,
+        guidance_scale=3.0,
+    ),
+    "comparison": ComparisonReport(
+        stage_key="k",
+        suite="shapes",
+        overall_base=0.4,
+        overall_untrained=0.4,
+        overall_adapter=0.5,
+        adapter_vs_base=(DIFFERENCE,),
+        adapter_vs_untrained=(DIFFERENCE,),
+        num_images_per_arm=4,
+    ),
+}
+
+
+def changed(value):
+    """Return a value of the same kind that differs."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, tuple) and value:
+        return (*value[:-1], changed(value[-1]))
+    if isinstance(value, tuple):
+        return ("x",)
+    return value.model_copy(update={name: changed(getattr(value, name)) for name in list(type(value).model_fields)[:1]})
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_what_is_written_is_read(record):
+    placed = record.model_copy(update={"uri": "s3://here"})
+    assert type(record).from_json(placed.to_json(), "s3://here") == placed
+    assert b"s3://here" not in placed.to_json()
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_every_field_but_the_place_changes_the_digest(record):
+    digests = {
+        name: record.model_copy(update={name: changed(getattr(record, name))}).digest
+        for name in type(record).model_fields
+    }
+    assert digests.pop("uri") == record.digest
+    assert record.digest not in digests.values()
+    assert len(set(digests.values())) == len(digests)
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_a_changed_stored_field_is_noticed(record):
+    payload = json.loads(record.to_json())
+    for name, value in payload.items():
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            damaged = json.dumps({**payload, name: value + (1 if isinstance(value, int | float) else "x")}).encode()
+            with pytest.raises(IntegrityError):
+                type(record).from_json(damaged, "here")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff"],
+)
+def test_what_is_no_record_is_refused_with_its_place(damage):
+    with pytest.raises(IntegrityError) as caught:
+        DatasetManifest.from_json(damage, "s3://here")
+    assert caught.value.where == "s3://here/manifest.json"
+    assert caught.value.fix
+
+
+def test_a_record_of_another_type_or_version_is_refused():
+    with pytest.raises(IntegrityError):
+        EncodedManifest.from_json(RECORDS["dataset"].to_json(), "here")
+    payload = json.loads(RECORDS["dataset"].to_json())
+    with pytest.raises(IntegrityError):
+        DatasetManifest.from_json(json.dumps({**payload, "schema_version": 2}).encode(), "here")
+
+
+def test_records_do_not_change_and_take_no_unknown_field():
+    with pytest.raises(ValidationError):
+        RECORDS["dataset"].name = "other"
+    with pytest.raises(ValidationError):
+        DatasetManifest.model_validate({**RECORDS["dataset"].model_dump(), "comment": "x"})
+
+
+def test_a_record_that_grows_too_large_is_refused():
+    reasons = tuple(ReasonCount(reason=f"reason-{number}" * 5, count=number) for number in range(100))
+    with pytest.raises(IntegrityError, match=str(MAX_RECORD_BYTES)):
+        RECORDS["dataset"].model_copy(update={"rejected": reasons}).to_json()
+
+
+def test_a_full_curation_fits():
+    reasons = tuple(ReasonCount(reason=f"perceptual_duplicate_{number}", count=10**9) for number in range(18))
+    assert len(RECORDS["dataset"].model_copy(update={"rejected": reasons}).to_json()) < MAX_RECORD_BYTES
+
+
+def test_canonical_json_knows_no_order_and_no_nan():
+    assert canonical_json({"b": 1, "a": [1.5, "é"]}) == b'{"a":[1.5,"\\u00e9"],"b":1}'
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(float("nan"))
+
+
+def test_every_part_of_a_request_changes_its_key():
+    key = stage_key("train", "config", ("a", "b"), "1.0")
+    others = {
+        stage_key("encode", "config", ("a", "b"), "1.0"),
+        stage_key("train", "other", ("a", "b"), "1.0"),
+        stage_key("train", "config", ("b", "a"), "1.0"),
+        stage_key("train", "config", ("ab",), "1.0"),
+        stage_key("train", "config", ("a", "b"), "1.1"),
+    }
+    assert len(others) == 5
+    assert key not in others
+
+
+def test_every_record_type_names_its_stage_and_file():
+    kinds = [DatasetManifest, EncodedManifest, Adapter, EvalReport, ComparisonReport, ModelVersion]
+    assert {kind.stage for kind in kinds} == set(artifacts.Stage.__args__)
+    assert all(issubclass(kind, Record) and kind.filename.endswith(".json") for kind in kinds)

@@ -1,0 +1,265 @@
+"""Recipes: overrides, all problems at once, and every field part of the request it belongs to."""
+
+import typing
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from softalign.config import (
+    BackboneConfig,
+    CocoSource,
+    CurationConfig,
+    EvalConfig,
+    FilterConfig,
+    ObjectiveConfig,
+    ParquetSource,
+    PromotionPolicy,
+    Recipe,
+    RegisterConfig,
+    Runtime,
+    ShapesSource,
+    SoftTokensConfig,
+    TrainConfig,
+    load_recipe,
+    recipe_names,
+)
+from softalign.errors import ConfigError
+
+SOURCES = (
+    ShapesSource(),
+    CocoSource(annotations_uri="a", images_uri="i"),
+    ParquetSource(table_uri="t", images_uri="i"),
+)
+STAGES = {
+    "curation": CurationConfig(name="n", sources=SOURCES),
+    "backbone": BackboneConfig(),
+    "train": TrainConfig(),
+    "softrepa": TrainConfig(objective=ObjectiveConfig(name="softrepa")),
+    "evaluate": EvalConfig(),
+    "register": RegisterConfig(name="n"),
+}
+
+
+def leaves(data, path=()):
+    """Yield the path of every value in nested mappings and lists of mappings."""
+    for name, value in data.items() if isinstance(data, dict) else enumerate(data):
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            yield from leaves(value, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def candidates(value):
+    """Return other values to try; the first valid one is a mutation of the field."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value + 8, value * 0.9, value / 2]
+    if isinstance(value, list):
+        return [value[:1], ["up"]]
+    if value is None:
+        return ["main", 1.0]
+    literals = ("parquet", "coco", "sd21", "normal", "bradley_terry", "shared", "sum", "per_image", "cosine", "shapes")
+    return [*literals, f"{value}-other"]
+
+
+def mutated(config, path):
+    """Return the configuration with one field set to another valid value, or None where only one value is valid."""
+    for index in range(len(candidates(_at(config.model_dump(mode="json"), path)))):
+        data = config.model_dump(mode="json")
+        value = _at(data, path)
+        _at(data, path[:-1])[path[-1]] = candidates(value)[index]
+        if _at(data, path) == value:
+            continue
+        try:
+            return type(config).model_validate(data)
+        except ValidationError:
+            continue
+    return None
+
+
+def _at(data, path):
+    for part in path:
+        data = data[part]
+    return data
+
+
+OBJECTIVE_NAME = ("objective", "name")
+"""Changes only together with the objective's own fields: see ``test_objectives_differ``."""
+CASES = [
+    (stage, path)
+    for stage, config in STAGES.items()
+    for path in leaves(config.model_dump(mode="json"))
+    if path != OBJECTIVE_NAME
+]
+ONE_VALUE = {"type", "position"}
+"""Fields that name a kind, with a single legal value where they stand."""
+
+
+@pytest.mark.parametrize(("stage", "path"), CASES, ids=str)
+def test_every_field_changes_the_digest(stage, path):
+    config = STAGES[stage]
+    other = mutated(config, path)
+    if other is None:
+        unset = _at(config.model_dump(mode="json"), path) is None
+        assert path[-1] in ONE_VALUE or (unset and "objective" in path), "no other valid value was found"
+    else:
+        assert other.digest != config.digest
+
+
+def test_the_mutations_reach_nearly_every_field():
+    reached = [path for stage, path in CASES if mutated(STAGES[stage], path) is not None]
+    assert len(reached) >= len(CASES) - 15
+
+
+def test_objectives_differ():
+    names = typing.get_args(ObjectiveConfig.model_fields["name"].annotation)
+    assert len({TrainConfig(objective=ObjectiveConfig(name=name)).digest for name in names}) == len(names)
+
+
+def test_equal_fields_of_other_stages_have_other_digests():
+    assert len({config.digest for config in STAGES.values()}) == len(STAGES)
+    assert TrainConfig().digest == TrainConfig(num_steps=1000).digest
+
+
+def test_runtime_is_in_no_digest():
+    assert not hasattr(Runtime(), "digest")
+    stages = {"curation", "backbone", "train", "evaluate", "register_"}
+    assert {name for name in Recipe.model_fields if hasattr(Recipe.model_fields[name].annotation, "digest")} == stages
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_of_the_package_loads(name):
+    assert load_recipe(name).name
+
+
+def test_overrides_are_read_as_yaml():
+    overrides = ["train.num_steps=7", "train.optimizer.learning_rate=1e-2", "evaluate.use_ema=true", "name=other"]
+    recipe = load_recipe("shapes", [*overrides, "backbone.revision=null", "train.soft_tokens.blocks=[mid]"])
+    assert recipe.train.num_steps == 7
+    assert recipe.train.optimizer.learning_rate == 0.01
+    assert recipe.evaluate.use_ema
+    assert (recipe.name, recipe.backbone.revision, recipe.train.soft_tokens.blocks) == ("other", None, ("mid",))
+
+
+def test_a_later_override_wins_and_the_recipe_is_untouched():
+    assert load_recipe("shapes", ["train.num_steps=1", "train.num_steps=2"]).train.num_steps == 2
+    assert load_recipe("shapes").train.num_steps != 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.num_steps", "malformed"),
+        ("=3", "malformed"),
+        ("train..num_steps=3", "malformed"),
+        (".num_steps=3", "malformed"),
+        ("train.=3", "malformed"),
+        ("name.deeper=3", "reaches into a value"),
+        ("curation.sources.seed=3", "reaches into a value"),
+        ("train.num_steps=[1", "not valid YAML"),
+        ("train.num_stepz=3", r"train\.num_stepz: Extra inputs"),
+        ("train.num_steps=0", r"train\.num_steps: .* \(found 0\)"),
+        ("train.num_steps=many", r"train\.num_steps: .* \(found 'many'\)"),
+        ("train.num_steps=1.5", r"train\.num_steps"),
+        ("train.batch_size=1", r"train\.batch_size"),
+        ("train.ema_decay=1.0", r"train\.ema_decay"),
+        ("train.optimizer.learning_rate=.inf", "finite"),
+        ("evaluate.guidance_scale=.nan", r"evaluate\.guidance_scale"),
+        ("backbone.resolution_px=33", r"backbone\.resolution_px"),
+        ("train.soft_tokens.blocks=[]", r"blocks"),
+        ("train.soft_tokens.blocks=[side]", r"blocks"),
+        ("train.objective.logit_scale=4", "no effect with the objective 'agsm'"),
+        ("curation.sources=[]", r"curation\.sources"),
+        ("curation.sources=[{type: csv}]", "'coco'"),
+        ("curation.sources=[{type: shapes, seed: -1}]", "seed"),
+        ("curation.sources=[{type: shapes, wrong_share: 0.6, incomplete_share: 0.6}]", "more than 1"),
+        ("curation.filters.min_caption_chars=2000", "no caption could pass"),
+        ("curation.name=Not A Name", r"curation\.name"),
+        ("register.name=a/b", r"register\.name"),
+        ("surprise=1", "surprise: Extra inputs"),
+    ],
+)
+def test_a_bad_override_is_refused_before_anything_runs(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_recipe("shapes", [override])
+    assert caught.value.exit_code == 2
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("shapes", ["train.num_steps=0", "evaluate.suite=none", "typo=1", "register.policy.max_tag_drop=-1"])
+    text = str(caught.value)
+    assert "4 problem(s)" in text
+    assert all(part in text for part in ("train.num_steps", "evaluate.suite", "typo", "register.policy.max_tag_drop"))
+    assert "recipe shapes" in text
+
+
+def test_missing_sections_are_named(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: mine\n")
+    with pytest.raises(ConfigError, match=r"(?s)curation: Field required.*register: Field required") as caught:
+        load_recipe(str(path))
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", "not valid YAML"),
+        (b"- a\n- b\n", "not a mapping"),
+        (b"", "not a mapping"),
+        (b"name: \xff\xfe", "UTF-8"),
+        (b"name: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(str(path))
+
+
+def test_unknown_recipes_name_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match="shapes"):
+        load_recipe("shapez")
+    with pytest.raises(ConfigError, match="no such recipe file"):
+        load_recipe(str(tmp_path / "none.yaml"))
+
+
+def test_a_recipe_survives_its_own_json():
+    recipe = load_recipe("shapes")
+    assert Recipe.model_validate(recipe.model_dump(mode="json", by_alias=True)) == recipe
+    assert (
+        Recipe.model_validate(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True)))) == recipe
+    )
+
+
+def test_configurations_do_not_change():
+    with pytest.raises(ValidationError):
+        load_recipe("shapes").train.num_steps = 3
+
+
+@pytest.mark.parametrize("name", typing.get_args(ObjectiveConfig.model_fields["name"].annotation))
+def test_an_objectives_defaults_are_filled_in_and_no_other(name):
+    config = ObjectiveConfig(name=name)
+    own = {field for field, value in config.model_dump().items() if value is not None} - {"name"}
+    expected = {
+        "agsm": {"weights", "banks", "gamma_positive", "gamma_negative", "temperature", "reward_reduction"},
+        "softrepa": {"temperature", "logit_scale", "denoising_weight"},
+        "score_matching": set(),
+    }
+    assert own == expected[name]
+    assert ObjectiveConfig.model_validate(config.model_dump()) == config
+    for field in set(config.model_dump()) - own - {"name"}:
+        value = "sum" if field == "reward_reduction" else "shared" if field == "banks" else 1.0
+        value = "bradley_terry" if field == "weights" else value
+        with pytest.raises(ValidationError, match="no effect"):
+            ObjectiveConfig(name=name, **{field: value})
+
+
+@pytest.mark.parametrize("model", [FilterConfig, SoftTokensConfig, EvalConfig, PromotionPolicy, Runtime])
+def test_unknown_fields_are_refused_everywhere(model):
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        model.model_validate({"unknown": 1})

@@ -1,0 +1,243 @@
+"""The reader: batches are a function of (seed, samples_seen), and every refusal is clear."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from softalign import loader
+from softalign.artifacts import EncodedManifest, canonical_json
+from softalign.curation.samples import caption_digest
+from softalign.curation.shards import INDEX_SCHEMA, write_table
+from softalign.encoded_pool import PoolShard
+from softalign.encoding import SAMPLE_COLUMNS
+from softalign.errors import CompatibilityError, DataError, IntegrityError
+from softalign.loader import EncodedReader, require_encoders
+from softalign.matching import distinct_choices
+from softalign.storage import Store
+
+LATENT_SHAPE, TEXT_SHAPE = (2, 4, 4), (3, 5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(str(tmp_path_factory.mktemp("store")))
+
+
+def add_shards(store, work, tensor_name, rows, rows_per_shard):
+    shards = []
+    for start in range(0, len(rows), rows_per_shard):
+        part = dict(list(rows.items())[start : start + rows_per_shard])
+        path = work / "shard.safetensors"
+        save_file({tensor_name: torch.stack(list(part.values())).half()}, path)
+        entry = store.add_shared(tensor_name, path)
+        shape = tuple(next(iter(part.values())).shape)
+        shards.append(PoolShard(digests=tuple(part), row_shape=shape, file=entry))
+    return [shard.model_dump(mode="json") for shard in shards]
+
+
+def publish(store, work, samples, key):
+    """Publish an encoded set: samples are (key, split, captions); each latent holds its key's number."""
+    folder = work / f"output-{key}"
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "key": name,
+            "split": split,
+            "image_digest": f"image-{name}",
+            "captions": captions,
+            "caption_digests": [caption_digest(caption) for caption in captions],
+        }
+        for name, split, captions in samples
+    ]
+    latents = {row["image_digest"]: torch.full(LATENT_SHAPE, float(row["key"])) for row in rows}
+    captions = dict.fromkeys(["", *(caption for row in rows for caption in row["captions"])])
+    texts = {caption_digest(text): torch.full(TEXT_SHAPE, float(len(text))) for text in captions}
+    write_table(folder / "samples.parquet", rows, {name: INDEX_SCHEMA[name] for name in SAMPLE_COLUMNS})
+    for name, tensor_name, values in (("latents", "latents", latents), ("texts", "prompt_embeds", texts)):
+        (folder / f"{name}.json").write_bytes(canonical_json(add_shards(store, work, tensor_name, values, 7)))
+    num_val = sum(row["split"] == "val" for row in rows)
+    manifest = EncodedManifest(
+        stage_key=key,
+        name="test",
+        backbone_digest="b",
+        vae_digest="v",
+        text_encoder_digest="t",
+        latent_shape=LATENT_SHAPE,
+        text_shape=TEXT_SHAPE,
+        num_samples=len(rows),
+        num_val_samples=num_val,
+        num_latents=len(latents),
+        num_texts=len(texts),
+        total_bytes=1,
+    )
+    return store.publish(manifest, folder)
+
+
+@pytest.fixture(scope="module")
+def manifest(store, tmp_path_factory):
+    samples = [
+        (str(n), "val" if n % 5 == 0 else "train", [f"caption {n}{x}" * (1 + n % 3) for x in "abc"]) for n in range(30)
+    ]
+    return publish(store, tmp_path_factory.mktemp("work"), samples, "k")
+
+
+def reader(manifest, store, split="train", batch_size=5, seed=0):
+    return EncodedReader(manifest, store, split=split, batch_size=batch_size, seed=seed)
+
+
+def same(one, other):
+    return (one.keys, one.prompts) == (other.keys, other.prompts) and torch.equal(one.latents_BCHW, other.latents_BCHW)
+
+
+def test_a_batch_holds_the_rows_of_its_keys(manifest, store):
+    batch = reader(manifest, store).batch_at(0)
+    assert batch.latents_BCHW.shape == (5, *LATENT_SHAPE)
+    assert batch.prompt_embeds_BLD.shape == (5, *TEXT_SHAPE)
+    assert batch.latents_BCHW.dtype == batch.prompt_embeds_BLD.dtype == torch.float32
+    for row, (key, prompt, digest) in enumerate(zip(batch.keys, batch.prompts, batch.caption_digests, strict=True)):
+        assert batch.latents_BCHW[row].unique().tolist() == [float(key)]
+        assert batch.prompt_embeds_BLD[row].unique().tolist() == [float(len(prompt))]
+        assert digest == caption_digest(prompt)
+        assert prompt.startswith(f"caption {key}")
+
+
+def test_the_empty_captions_encoding(manifest, store):
+    empty = reader(manifest, store).empty_prompt_embeds_LD
+    assert (empty.shape, empty.dtype, empty.abs().max().item()) == (TEXT_SHAPE, torch.float32, 0.0)
+
+
+def test_a_batch_is_a_function_of_seed_and_cursor(manifest, store):
+    forwards, backwards = reader(manifest, store), reader(manifest, store)
+    cursors = [5 * step for step in range(20)]
+    first = [forwards.batch_at(cursor) for cursor in cursors]
+    again = [backwards.batch_at(cursor) for cursor in reversed(cursors)][::-1]
+    assert all(same(one, other) for one, other in zip(first, again, strict=True))
+    others = [reader(manifest, store, seed=1).batch_at(cursor) for cursor in cursors]
+    assert not any(same(one, other) for one, other in zip(first, others, strict=True))
+
+
+def test_an_epoch_visits_images_once_and_drops_the_ragged_tail(manifest, store):
+    train = reader(manifest, store)
+    assert (train.num_samples, train.samples_per_epoch) == (24, 20)
+    epochs = [[key for step in range(4) for key in train.batch_at(epoch * 20 + 5 * step).keys] for epoch in range(40)]
+    assert all(len(set(keys)) == 20 for keys in epochs)
+    assert len({tuple(keys) for keys in epochs}) == 40, "every epoch has its own order"
+    visits = Counter(key for keys in epochs for key in keys)
+    assert len(visits) == 24
+    assert min(visits.values()) > 40 * 20 / 24 * 0.6, "the dropped tail is another one each epoch"
+
+
+def test_captions_change_with_the_epoch_and_all_are_used(manifest, store):
+    train = reader(manifest, store)
+    used = Counter()
+    for cursor in range(0, 20 * 60, 5):
+        batch = train.batch_at(cursor)
+        used.update(zip(batch.keys, batch.prompts, strict=True))
+    assert len(used) == 24 * 3
+    assert min(used.values()) >= 5
+
+
+def test_splits_are_apart(manifest, store):
+    keys = {
+        split: {key for c in range(0, 60, 6) for key in reader(manifest, store, split, 6).batch_at(c).keys}
+        for split in ("train", "val")
+    }
+    assert keys["val"] == {"0", "5", "10", "15", "20", "25"}
+    assert not keys["train"] & keys["val"]
+
+
+def test_the_same_at_any_number_of_open_shards(manifest, store, monkeypatch):
+    many = reader(manifest, store)
+    expected = [many.batch_at(cursor) for cursor in range(0, 60, 5)]
+    monkeypatch.setattr(loader, "MAX_OPEN_SHARDS", 1)
+    one = reader(manifest, store)
+    assert all(same(one.batch_at(5 * step), batch) for step, batch in enumerate(expected))
+    assert len(one._latents._open) == 1
+
+
+def test_shards_are_verified_once(manifest, store, monkeypatch):
+    fetched = Counter()
+    fetch = Store.fetch_shared
+
+    def counting(self, entry):
+        fetched[entry.path] += 1
+        return fetch(self, entry)
+
+    monkeypatch.setattr(Store, "fetch_shared", counting)
+    monkeypatch.setattr(loader, "MAX_OPEN_SHARDS", 1)
+    train = reader(manifest, store)
+    for cursor in range(0, 100, 5):
+        train.batch_at(cursor)
+    assert set(fetched.values()) == {1}
+
+
+def test_captions_of_a_batch_are_distinct_where_images_offer_a_choice(store, tmp_path):
+    samples = [(str(n), "train", ["a shared caption", *([f"own {n}"] if n % 4 else [])]) for n in range(16)]
+    train = reader(publish(store, tmp_path, samples, "shared"), store, batch_size=4)
+    for cursor in range(0, 160, 4):
+        batch = train.batch_at(cursor)
+        num_without_choice = sum(int(key) % 4 == 0 for key in batch.keys)
+        assert len(set(batch.caption_digests)) == 4 - max(0, num_without_choice - 1)
+
+
+@pytest.mark.parametrize(("split", "batch_size", "found"), [("val", 7, "6"), ("train", 25, "24")])
+def test_too_few_images_for_a_batch(manifest, store, split, batch_size, found):
+    with pytest.raises(DataError, match="too few images") as caught:
+        reader(manifest, store, split, batch_size)
+    assert caught.value.found == found
+    assert split in caught.value.expected
+
+
+def test_an_empty_split(store, tmp_path):
+    with pytest.raises(DataError, match="val side"):
+        reader(publish(store, tmp_path, [("1", "train", ["one"])], "no-val"), store, "val", 1)
+
+
+@pytest.mark.parametrize("cursor", [-5, 1, 13])
+def test_a_cursor_of_another_batch_size(manifest, store, cursor):
+    with pytest.raises(DataError, match="cursor"):
+        reader(manifest, store).batch_at(cursor)
+
+
+def test_a_damaged_shard_is_refused(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    manifest = publish(store, tmp_path, [(str(n), "train", [f"caption {n}"]) for n in range(4)], "k")
+    shard = json.loads((Path(manifest.uri) / "latents.json").read_bytes())[0]
+    path = Path(store.uri) / shard["file"]["path"]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="encoded again"):
+        reader(manifest, store, batch_size=4).batch_at(0)
+
+
+@pytest.mark.parametrize(("vae", "text", "named"), [("x", "t", "VAE"), ("v", "x", "text encoder")])
+def test_encodings_of_another_model_are_refused(manifest, vae, text, named):
+    with pytest.raises(CompatibilityError, match=f"another {named}"):
+        require_encoders(manifest, vae_digest=vae, text_encoder_digest=text)
+    require_encoders(manifest, vae_digest="v", text_encoder_digest="t")
+
+
+LISTS = st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True), min_size=1, max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LISTS)
+def test_choices_are_as_distinct_as_can_be(preferences):
+    from itertools import product
+
+    choices = distinct_choices(preferences)
+    assert all(choice in own for choice, own in zip(choices, preferences, strict=True))
+    assert len(set(choices)) == max(len(set(combination)) for combination in product(*preferences))
+
+
+def test_first_choices_stand_where_they_do_not_collide():
+    assert distinct_choices([["a", "b"], ["c", "a"], ["d"]]) == ["a", "c", "d"]
+    assert distinct_choices([["a", "b"], ["a"]]) == ["b", "a"]
+    assert distinct_choices([["a"], ["a"]]) == ["a", "a"]
