@@ -227,6 +227,7 @@ def test_only_tokens_get_a_gradient(unet, inputs):
     assert all(parameter.grad is None for parameter in unet.parameters())
 
 
+@pytest.mark.slow  # half a minute
 def test_torch_compile_keeps_the_tokens(unet, inputs, tokens):
     injection = attach(unet, tokens)
     eager = unet(**inputs).sample

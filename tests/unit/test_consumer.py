@@ -1,0 +1,317 @@
+import types
+from unittest import mock
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.configuration_utils import FrozenDict
+
+from softalign import load_soft_tokens
+from softalign.adapter_io import AdapterConfig, Placement, save_adapter
+from softalign.artifacts import Adapter
+from softalign.base_fingerprint import fingerprint_of
+from softalign.consumer import resolve_adapter
+from softalign.errors import CompatibilityError, ConfigError, IntegrityError, MissingInputError
+from softalign.soft_tokens import SoftTokens
+
+S, D = 2, 8
+
+
+def make_unet(seed=0, width=D):
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=4,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        cross_attention_dim=width,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    return unet.eval().requires_grad_(False)
+
+
+def pipe_of(unet):
+    return types.SimpleNamespace(unet=unet)
+
+
+def predict(pipe):
+    generator = torch.Generator().manual_seed(5)
+    latents = torch.randn(2, 4, 4, 4, generator=generator)
+    return pipe.unet(latents, torch.tensor(321), torch.randn(2, 6, D, generator=generator)).sample
+
+
+def write(folder, unet, **changes):
+    config = AdapterConfig(
+        **{
+            "base_model": "tiny/base",
+            "base_model_revision": "",
+            "family": "sd15",
+            "placement": Placement(blocks=("down", "mid"), position="after_bos"),
+            "num_soft_tokens": S,
+            "num_banks": 2,
+            "width": D,
+            "timestep_bins": 10,
+            "has_ema": True,
+            "objective": "agsm",
+            "num_steps": 1,
+            "samples_seen": 4,
+            "dataset_digest": "0" * 64,
+            "library_version": "0.1.0",
+            "weights_sha256": "",
+            "base_fingerprint": fingerprint_of(unet),
+            **changes,
+        }
+    )
+    torch.manual_seed(11)
+    live, ema = (SoftTokens(torch.randn(2, S, D), torch.randn(10, D)) for _ in range(2))
+    save_adapter(folder, config, live, ema)
+    return live, ema
+
+
+@pytest.fixture
+def pipe():
+    return pipe_of(make_unet())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "adapter", make_unet())
+    return tmp_path / "adapter"
+
+
+def test_without_effect_the_output_is_diffusers_own_bit_for_bit(pipe, folder):
+    base = predict(pipe)
+    handle = load_soft_tokens(pipe, folder)
+    trained = predict(pipe)
+    assert (trained - base).abs().max() > 1e-4
+    handle.set_scale(0.0)
+    assert torch.equal(predict(pipe), base)
+    handle.set_scale(1.0)
+    assert torch.equal(predict(pipe), trained)
+    handle.disable()
+    assert not handle.is_enabled
+    assert torch.equal(predict(pipe), base)
+    handle.enable()
+    assert torch.equal(predict(pipe), trained)
+    handle.unload()
+    assert torch.equal(predict(pipe), base)
+    assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
+
+
+def test_scale_lies_between_base_and_adapter(pipe, folder):
+    base = predict(pipe)
+    with load_soft_tokens(pipe, folder, scale=0.3) as handle:
+        assert handle.scale == 0.3
+        weak = (predict(pipe) - base).norm()
+        handle.set_scale(1.0)
+        assert 0 < weak < (predict(pipe) - base).norm()
+    assert torch.equal(predict(pipe), base)
+
+
+def test_the_handle_can_be_used_up_only_once(pipe, folder):
+    handle = load_soft_tokens(pipe, folder)
+    handle.unload()
+    handle.unload()
+    with pytest.raises(ConfigError, match="were unloaded"):
+        handle.set_scale(0.5)
+    load_soft_tokens(pipe, folder).unload()
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan")])
+def test_an_impossible_scale_is_refused(pipe, folder, scale):
+    with pytest.raises(ConfigError, match="out of range"):
+        load_soft_tokens(pipe, folder, scale=scale)
+    handle = load_soft_tokens(pipe, folder)
+    with pytest.raises(ConfigError, match="out of range"):
+        handle.set_scale(scale)
+
+
+def test_averaged_tokens_on_request(pipe, folder):
+    with load_soft_tokens(pipe, folder):
+        live = predict(pipe)
+    with load_soft_tokens(pipe, folder, use_ema=True):
+        assert not torch.equal(predict(pipe), live)
+
+
+def test_a_saved_and_loaded_adapter_predicts_what_the_module_in_memory_does(pipe, tmp_path):
+    from softalign.backbones.unet import injection_sites
+    from softalign.injection import SoftTokenInjection
+
+    live, _ = write(tmp_path, pipe.unet)
+    injection = SoftTokenInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
+    expected = predict(pipe).detach()
+    injection.remove()
+    with load_soft_tokens(pipe, tmp_path):
+        assert torch.equal(predict(pipe), expected)
+
+
+def test_another_base_is_refused_unless_forced(folder):
+    other = pipe_of(make_unet(seed=1))
+    base = predict(other)
+    with pytest.raises(CompatibilityError, match="another base model"):
+        load_soft_tokens(other, folder)
+    assert torch.equal(predict(other), base)
+    load_soft_tokens(other, folder, force=True)
+    assert not torch.equal(predict(other), base)
+
+
+def test_force_does_not_help_where_the_widths_differ(folder):
+    with pytest.raises(CompatibilityError, match="width 8"):
+        load_soft_tokens(pipe_of(make_unet(width=12)), folder, force=True)
+
+
+def test_half_precision_of_the_same_base_is_accepted(folder):
+    pipe = pipe_of(make_unet().to(torch.bfloat16))
+    load_soft_tokens(pipe, folder)
+    out = pipe.unet(torch.zeros(1, 4, 4, 4).bfloat16(), torch.tensor(3), torch.zeros(1, 6, D).bfloat16()).sample
+    assert out.dtype == torch.bfloat16
+
+
+def test_two_adapters_at_once_are_refused(pipe, folder):
+    load_soft_tokens(pipe, folder)
+    with pytest.raises(CompatibilityError, match="already"):
+        load_soft_tokens(pipe, folder)
+
+
+def test_a_pipeline_without_a_unet_is_refused(folder):
+    with pytest.raises(CompatibilityError, match="SimpleNamespace"):
+        load_soft_tokens(types.SimpleNamespace(transformer=torch.nn.Identity()), folder)
+
+
+def test_sources(pipe, folder, tmp_path):
+    import fsspec
+
+    base = predict(pipe)
+    with load_soft_tokens(pipe, str(folder)):
+        expected = predict(pipe)
+    assert not torch.equal(expected, base)
+    memory = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        memory.pipe_file(f"/adapters/one/{path.name}", path.read_bytes())
+    record = mock.create_autospec(Adapter, instance=True, uri="memory://adapters/one")
+    for source in ("memory://adapters/one", "memory://adapters/one/", f"file://{folder}", record):
+        with load_soft_tokens(pipe, source):
+            assert torch.equal(predict(pipe), expected)
+    with mock.patch("softalign.registry.pull", return_value=folder) as pull:
+        with load_soft_tokens(pipe, "models:/some-name@champion"):
+            assert torch.equal(predict(pipe), expected)
+    pull.assert_called_once_with("models:/some-name@champion")
+
+
+@pytest.mark.parametrize("source", ["no/such/folder", "memory://nothing/here"])
+def test_no_adapter_there(pipe, source):
+    with pytest.raises(MissingInputError, match=r"no adapter folder|adapter_config.json"):
+        load_soft_tokens(pipe, source)
+
+
+def test_a_remote_copy_that_was_cut_off_is_refused(pipe, folder):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for path in folder.iterdir():
+        memory.pipe_file(
+            f"/adapters/cut/{path.name}", path.read_bytes()[: -8 if path.suffix == ".safetensors" else None]
+        )
+    with pytest.raises(IntegrityError, match="not those of its configuration"):
+        load_soft_tokens(pipe, "memory://adapters/cut")
+    assert resolve_adapter("memory://adapters/cut").is_dir()
+
+
+class ToyUNet(torch.nn.Module):
+    """Has what a U-Net needs to carry soft tokens and compiles in a second."""
+
+    class Block(torch.nn.Module):
+        has_cross_attention = True
+
+        def __init__(self):
+            super().__init__()
+            self.to_v = torch.nn.Linear(D, D)
+
+        def forward(self, hidden_states, encoder_hidden_states=None, encoder_attention_mask=None):
+            return hidden_states + self.to_v(encoder_hidden_states).mean(1)
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = FrozenDict(cross_attention_dim=D)
+        self.down_blocks, self.mid_block, self.up_blocks = torch.nn.ModuleList([self.Block()]), self.Block(), ()
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        hidden = self.down_blocks[0](sample + timestep, encoder_hidden_states=encoder_hidden_states)
+        return self.mid_block(hidden, encoder_hidden_states=encoder_hidden_states)
+
+
+def test_torch_compile_sees_the_tokens_of_a_toy_come_and_go(tmp_path):
+    torch.compiler.reset()
+    inputs = torch.zeros(2, D), torch.tensor(500), torch.ones(2, 6, D)
+    pipe = pipe_of(ToyUNet())
+    write(tmp_path, pipe.unet)
+    base = pipe.unet(*inputs)
+    with load_soft_tokens(pipe, tmp_path):
+        expected = pipe.unet(*inputs)
+    assert not torch.allclose(expected, base, atol=1e-4)
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    assert torch.allclose(pipe.unet(*inputs), base)
+    handle = load_soft_tokens(pipe, tmp_path)
+    assert torch.allclose(pipe.unet(*inputs), expected)
+    handle.set_scale(0.0)
+    assert torch.allclose(pipe.unet(*inputs), base)
+    handle.unload()
+    assert torch.allclose(pipe.unet(*inputs), base)
+    torch.compiler.reset()
+
+
+@pytest.mark.slow  # torch.compile of a whole U-Net: half a minute each
+@pytest.mark.parametrize("order", ["compiled first", "tokens first", "module.compile"])
+def test_torch_compile_sees_the_tokens_come_and_go(folder, order):
+    torch.compiler.reset()
+    eager = pipe_of(make_unet())
+    base = predict(eager)
+    with load_soft_tokens(eager, folder):
+        expected = predict(eager)
+    pipe = pipe_of(make_unet())
+    if order == "tokens first":
+        handle = load_soft_tokens(pipe, folder)
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    else:
+        if order == "module.compile":
+            pipe.unet.compile(backend="eager")
+        else:
+            pipe.unet = torch.compile(pipe.unet, backend="eager")
+        assert torch.allclose(predict(pipe), base, atol=1e-6)
+        handle = load_soft_tokens(pipe, folder)
+    assert torch.allclose(predict(pipe), expected, atol=1e-6)
+    handle.disable()
+    assert torch.allclose(predict(pipe), base, atol=1e-6)
+    handle.enable()
+    assert torch.allclose(predict(pipe), expected, atol=1e-6)
+    handle.unload()
+    assert torch.allclose(predict(pipe), base, atol=1e-6)
+    torch.compiler.reset()
+
+
+def test_beside_lora(folder):
+    peft = pytest.importorskip("peft")
+    pipe = pipe_of(make_unet())
+    torch.manual_seed(3)
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q", "to_k"], init_lora_weights=False))
+    with_lora = predict(pipe)
+    handle = load_soft_tokens(pipe, folder)
+    assert not torch.equal(predict(pipe), with_lora)
+    handle.unload()
+    assert torch.equal(predict(pipe), with_lora)
+
+
+def test_beside_offloading(folder):
+    from accelerate import cpu_offload
+
+    pipe, offloaded = pipe_of(make_unet()), pipe_of(make_unet())
+    cpu_offload(offloaded.unet, execution_device=torch.device("cpu"))
+    base = predict(offloaded)
+    with load_soft_tokens(pipe, folder), load_soft_tokens(offloaded, folder):
+        assert torch.equal(predict(offloaded), predict(pipe))
+    assert torch.equal(predict(offloaded), base)

@@ -1,0 +1,306 @@
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from softalign.adapter_io import load_adapter
+from softalign.attempts import StopRequest
+from softalign.config import ObjectiveConfig, OptimizerConfig, Runtime, SoftTokensConfig, TrainConfig
+from softalign.errors import DataError, PreemptedError, TrainingError
+from softalign.training_run import run_steps
+from softalign.training_step import initial_tokens, learning_rate
+
+CHILD = Path(__file__).with_name("tiny_training.py")
+_spec = importlib.util.spec_from_file_location("tiny_training", CHILD)
+tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tiny)
+
+BASE = {"num_steps": 6, "batch_size": 3, "validate_every_steps": 0}
+RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=100)
+
+
+def train(folder, *, runtime=RUNTIME, stop=None, batches=None, unet=None, val_batches=None, **changes):
+    config = TrainConfig(**{**BASE, **changes})
+    run = tiny.make_run(folder, config, runtime, batches, unet, val_batches)
+    progress = run_steps(run, stop or StopRequest())
+    run.stepper.denoiser.close()
+    return run, progress
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def digest_of_tokens(run):
+    tensors = run.stepper.state.to_tensors()
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def folder_bytes(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_tokens_move_the_loss_falls_and_rows_say_so(tmp_path):
+    batches = tiny.SyntheticBatches(3)
+    batch = batches.batch_at(0)
+    batches.batch_at = lambda _samples_seen: batch
+    run, progress = train(
+        tmp_path,
+        batches=batches,
+        num_steps=60,
+        objective=ObjectiveConfig(name="score_matching"),
+        optimizer=OptimizerConfig(learning_rate=0.05, max_grad_norm=100.0),
+        validate_every_steps=20,
+        noise_sharing="per_image",
+        val_batches=[batch],
+    )
+    found = rows(tmp_path)
+    training = [row for row in found if row["split"] == "train"]
+    assert [row["step"] for row in training] == list(range(1, 61))
+    assert [row["samples_seen"] for row in training] == [3 * step for step in range(1, 61)]
+    at_fixed_noise = [row for row in found if row["split"] == "val"]
+    assert [row["step"] for row in at_fixed_noise] == [0, 20, 40, 60]
+    assert at_fixed_noise[-1]["val_loss"] < at_fixed_noise[0]["val_loss"]
+    assert progress.step == 60
+    assert not torch.equal(run.stepper.state.live.banks, initial_tokens(run.stepper.config, tiny.BOS_D).banks)
+
+
+@pytest.mark.parametrize("name", ["agsm", "softrepa", "score_matching"])
+def test_only_soft_tokens_get_a_gradient_and_the_backbone_keeps_its_bytes_over_100_steps(tmp_path, name):
+    unet = tiny.make_unet()
+    before = {key: tensor.numpy().tobytes() for key, tensor in unet.state_dict().items()}
+    run, _ = train(tmp_path, unet=unet, num_steps=100, objective=ObjectiveConfig(name=name), ema_decay=0.9)
+    assert {key: tensor.numpy().tobytes() for key, tensor in unet.state_dict().items()} == before
+    assert all(parameter.grad is None for parameter in unet.parameters())
+    state = run.stepper.state
+    assert all(parameter.grad is None for parameter in state.ema.parameters())
+    assert all(parameter.grad is not None for parameter in state.live.parameters())
+    assert not torch.equal(state.live.banks, state.ema.banks)
+    assert not any(module._forward_pre_hooks for module in unet.modules())
+
+
+def test_the_average_starts_as_a_copy(tmp_path):
+    run, _ = train(tmp_path, num_steps=1, ema_decay=0.0)
+    assert torch.equal(run.stepper.state.ema.banks, run.stepper.state.live.banks)
+    run, _ = train(tmp_path / "slow", num_steps=1, ema_decay=0.999999)
+    start = initial_tokens(run.stepper.config, tiny.BOS_D)
+    assert torch.allclose(run.stepper.state.ema.banks, start.banks, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 4, 9])
+def test_micro_batches_change_nothing_but_rounding(tmp_path, micro_batch_size):
+    whole, _ = train(tmp_path / "whole", num_steps=3)
+    runtime = RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size})
+    chunked, _ = train(tmp_path / "chunked", runtime=runtime, num_steps=3)
+    for left, right in zip(whole.stepper.state.live.parameters(), chunked.stepper.state.live.parameters(), strict=True):
+        assert torch.allclose(left, right, atol=1e-5)
+
+
+MUTATIONS = {
+    "soft_tokens.num_soft_tokens": {"soft_tokens": SoftTokensConfig(num_soft_tokens=2)},
+    "soft_tokens.blocks": {"soft_tokens": SoftTokensConfig(blocks=("mid",))},
+    "soft_tokens.num_timestep_bins": {"soft_tokens": SoftTokensConfig(num_timestep_bins=10)},
+    "soft_tokens.init": {"soft_tokens": SoftTokensConfig(init="normal")},
+    "soft_tokens.init_std": {"soft_tokens": SoftTokensConfig(init_std=0.1)},
+    "objective.name": {"objective": ObjectiveConfig(name="softrepa")},
+    "optimizer.learning_rate": {"optimizer": OptimizerConfig(learning_rate=2e-3)},
+    "optimizer.weight_decay": {"optimizer": OptimizerConfig(weight_decay=0.5)},
+    "optimizer.beta1": {"optimizer": OptimizerConfig(beta1=0.5)},
+    "optimizer.beta2": {"optimizer": OptimizerConfig(beta2=0.9)},
+    "optimizer.max_grad_norm": {"optimizer": OptimizerConfig(max_grad_norm=1e-9)},
+    "optimizer.num_warmup_steps": {"optimizer": OptimizerConfig(num_warmup_steps=5)},
+    "optimizer.schedule": {"optimizer": OptimizerConfig(schedule="cosine")},
+    "num_steps": {"num_steps": 5},
+    "batch_size": {"batch_size": 2},
+    "noise_sharing": {"noise_sharing": "per_image"},
+    "ema_decay": {"ema_decay": 0.5},
+    "seed": {"seed": 1},
+}
+FIXED_OR_ELSEWHERE = {"soft_tokens.position", "validate_every_steps"}  # one value only; rows, not tokens (below)
+
+
+def fields_of(model, prefix=""):
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if hasattr(type(value), "model_fields") and name != "objective":
+            yield from fields_of(value, f"{prefix}{name}.")
+        else:
+            yield prefix + ("objective.name" if name == "objective" else name)
+
+
+def test_the_mutations_below_cover_every_field():
+    assert set(fields_of(TrainConfig())) == set(MUTATIONS) | FIXED_OR_ELSEWHERE
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    run, _ = train(tmp_path_factory.mktemp("reference"))
+    return run.stepper.config.digest, digest_of_tokens(run)
+
+
+@pytest.mark.parametrize("field", MUTATIONS)
+def test_every_field_changes_the_digest_and_the_trained_tokens(tmp_path, reference, field):
+    run, _ = train(tmp_path, **MUTATIONS[field])
+    assert run.stepper.config.digest != reference[0]
+    assert digest_of_tokens(run) != reference[1]
+
+
+def test_the_validation_interval_changes_rows_and_not_the_tokens(tmp_path, reference):
+    run, _ = train(tmp_path, validate_every_steps=3)
+    assert digest_of_tokens(run) == reference[1]
+    assert [row["step"] for row in rows(tmp_path) if row["split"] == "val"] == [0, 3, 6]
+
+
+def test_validation_ranks_captions_through_the_positive_bank(tmp_path):
+    train(tmp_path, num_steps=2, validate_every_steps=1)
+    found = [row for row in rows(tmp_path) if row["split"] == "val"]
+    assert all(0 <= row["val_accuracy"] <= 1 and row["val_chance"] == pytest.approx(1 / 3) for row in found)
+    assert found[0]["num_images"] == 3
+    assert found[0]["val_loss"] != found[2]["val_loss"]
+
+
+def test_a_run_gives_the_same_bytes_twice(tmp_path):
+    outputs = []
+    for name in ("a", "b"):
+        run, progress = train(tmp_path / name, validate_every_steps=2)
+        tiny.write_output(run, tmp_path / name / "adapter", progress)
+        outputs.append(folder_bytes(tmp_path / name / "adapter"))
+    assert outputs[0] == outputs[1]
+    names = {"README.md", "adapter_config.json", "metrics.jsonl", "soft_tokens.safetensors", "train_config.json"}
+    assert set(outputs[0]) == names | {"initial/adapter_config.json", "initial/soft_tokens.safetensors"}
+
+
+def test_the_initial_folder_holds_the_step_0_adapter(tmp_path):
+    run, progress = train(tmp_path)
+    tiny.write_output(run, tmp_path / "adapter", progress)
+    start = initial_tokens(run.stepper.config, tiny.BOS_D)
+    loaded = load_adapter(tmp_path / "adapter" / "initial")
+    assert torch.equal(loaded.banks, start.banks)
+    assert torch.equal(loaded.timestep_offsets, start.timestep_offsets)
+    assert torch.equal(load_adapter(tmp_path / "adapter").banks, run.stepper.state.live.banks)
+    assert torch.equal(load_adapter(tmp_path / "adapter", use_ema=True).banks, run.stepper.state.ema.banks)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path, caplog):
+    batches = tiny.SyntheticBatches(3, poisoned=(2,))
+    with caplog.at_level(logging.WARNING):
+        run, progress = train(tmp_path, batches=batches, num_steps=3)
+    before, _ = train(tmp_path / "before", num_steps=2)
+    assert torch.equal(run.stepper.state.live.banks, before.stepper.state.live.banks)
+    assert torch.equal(run.stepper.state.ema.banks, before.stepper.state.ema.banks)
+    assert progress.num_skipped == 1
+    assert [row["is_skipped"] for row in rows(tmp_path)] == [False, False, True]
+    assert rows(tmp_path)[2]["loss"] is None
+    assert "sample-6" in caplog.text
+
+
+def test_ten_batches_that_are_not_finite_end_the_run_with_their_keys(tmp_path):
+    batches = tiny.SyntheticBatches(3, poisoned=range(1, 30, 2))
+    with pytest.raises(TrainingError, match="not finite") as error:
+        train(tmp_path, batches=batches, num_steps=50)
+    assert "step 20" in error.value.found
+    assert "sample-57" in error.value.where
+
+
+def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path):
+    undisturbed, _ = train(tmp_path / "undisturbed", num_steps=6, validate_every_steps=3)
+    stop = StopRequest()
+    batches = tiny.SyntheticBatches(3)
+    original = batches.batch_at
+
+    def batch_at(samples_seen):
+        stop.is_set = samples_seen >= 6
+        return original(samples_seen)
+
+    batches.batch_at = batch_at
+    with pytest.raises(PreemptedError, match="step 3") as error:
+        train(tmp_path / "run", batches=batches, stop=stop, num_steps=6, validate_every_steps=3)
+    assert error.value.exit_code == 75
+    again = tiny.SyntheticBatches(3)
+    resumed, _ = train(tmp_path / "run", batches=again, num_steps=6, validate_every_steps=3)
+    assert again.asked == [9, 12, 15]
+    assert digest_of_tokens(resumed) == digest_of_tokens(undisturbed)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "undisturbed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(tmp_path):
+    stop = StopRequest(is_set=True)
+    with pytest.raises(PreemptedError):
+        train(tmp_path, stop=stop)
+    before = torch.get_num_threads()
+    _, progress = train(tmp_path, runtime=RUNTIME.model_copy(update={"num_workers": 2}))
+    assert progress.num_threads == 1
+    assert torch.get_num_threads() == before
+
+
+def test_checkpoints_of_another_configuration_are_not_continued(tmp_path):
+    with pytest.raises(PreemptedError):
+        train(tmp_path, stop=StopRequest(is_set=True))
+    with pytest.raises(DataError, match="another run"):
+        train(tmp_path, seed=5)
+
+
+def test_learning_rate_schedules():
+    warm = OptimizerConfig(learning_rate=1.0, num_warmup_steps=4, schedule="cosine")
+    values = [learning_rate(warm, step, 8) for step in range(8)]
+    assert values[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert values[4] == 1.0
+    assert values[6] == pytest.approx(0.5)
+    assert 0 < values[7] < values[6]
+    assert {learning_rate(OptimizerConfig(learning_rate=0.3), step, 8) for step in range(8)} == {0.3}
+
+
+def run_child(folder, **options):
+    command = [
+        sys.executable,
+        str(CHILD),
+        str(folder),
+        *(f"{name}={json.dumps(value)}" for name, value in options.items()),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.parents[2])}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_at_three_random_steps_the_run_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+    undisturbed = run_child(tmp_path / "undisturbed")
+    steps = sorted(random.Random(os.urandom(4)).sample(range(1, 24), 3))
+    for step in steps:
+        killed = run_child(tmp_path / "killed", kill_at=step)
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "adapter").exists()
+    last = run_child(tmp_path / "killed")
+    _, log = last.communicate()
+    assert last.returncode == 0, log
+    undisturbed.communicate()
+    assert undisturbed.returncode == 0
+    expected = folder_bytes(tmp_path / "undisturbed" / "adapter")
+    assert folder_bytes(tmp_path / "killed" / "adapter") == expected, f"killed at steps {steps}"
+    assert steps[-1] < 5 or "resuming at step" in log
+
+
+def test_sigterm_leaves_a_checkpoint_and_exit_code_75(tmp_path):
+    child = run_child(tmp_path, num_steps=100000, checkpoint_every_steps=100000)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and '"train"' in metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    _, log = child.communicate(timeout=60)
+    assert child.returncode == 75, log
+    assert "after a checkpoint" in log
+    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1

@@ -1,0 +1,135 @@
+"""A training run small enough for a test, here or in a child process: ``tiny_training.py FOLDER [NAME=VALUE]...``."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+
+from softalign.adapter_io import AdapterConfig, Placement
+from softalign.attempts import StopRequest, exclusive
+from softalign.backbones.unet import denoiser_of
+from softalign.base_fingerprint import fingerprint_of
+from softalign.config import Runtime, TrainConfig
+from softalign.errors import SoftAlignError
+from softalign.loader import EncodedBatch
+from softalign.trainer import write_adapter
+from softalign.training_run import Run, run_steps
+from softalign.training_step import Stepper, initial_state, initial_tokens
+
+C, SIZE, L, D = 4, 4, 5, 8
+BOS_D = torch.linspace(-1, 1, D)
+
+
+def make_unet():
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=SIZE,
+        in_channels=C,
+        out_channels=C,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        cross_attention_dim=D,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    return unet.eval().requires_grad_(False)
+
+
+class SyntheticBatches:
+    """Random latents and texts, a function of samples_seen; some batches can be poisoned or slow to arrive."""
+
+    def __init__(self, batch_size, poisoned=(), kill_at=None):
+        self.batch_size, self.poisoned, self.kill_at = batch_size, set(poisoned), kill_at
+        self.asked = []
+
+    def batch_at(self, samples_seen):
+        self.asked.append(samples_seen)
+        index = samples_seen // self.batch_size
+        if self.kill_at == index:
+            os.kill(os.getpid(), signal.SIGKILL)
+        generator = torch.Generator().manual_seed(samples_seen)
+        latents = torch.randn(self.batch_size, C, SIZE, SIZE, generator=generator)
+        if index in self.poisoned:
+            latents[0] = float("nan")
+        keys = tuple(f"sample-{samples_seen + place}" for place in range(self.batch_size))
+        digests = tuple(f"caption-{(samples_seen + place) % 7}" for place in range(self.batch_size))
+        texts = torch.randn(self.batch_size, L, D, generator=generator)
+        return EncodedBatch(
+            keys=keys, prompts=keys, caption_digests=digests, latents_BCHW=latents, prompt_embeds_BLD=texts
+        )
+
+
+def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None):
+    batches = batches or SyntheticBatches(config.batch_size)
+    device = torch.device("cpu")
+    state = initial_state(config, BOS_D, device)
+    denoiser = denoiser_of(
+        unet if unet is not None else make_unet(), DDIMScheduler(), config.soft_tokens.blocks, state.live
+    )
+    held_out = SyntheticBatches(config.batch_size)
+    if val_batches is None:
+        val_batches = [held_out.batch_at(10_000 * config.batch_size)]
+    return Run(
+        stepper=Stepper(config, denoiser, state, device, runtime.micro_batch_size),
+        train_batches=batches,
+        val_batches=val_batches,
+        folder=folder,
+        run_digest=config.digest,
+        runtime=runtime,
+    )
+
+
+def write_output(run, folder, progress):
+    config = run.stepper.config
+    state = run.stepper.state
+    adapter_config = AdapterConfig(
+        base_model="tiny",
+        base_model_revision="",
+        family="sd15",
+        placement=Placement(blocks=config.soft_tokens.blocks, position="after_bos"),
+        num_soft_tokens=config.soft_tokens.num_soft_tokens,
+        num_banks=state.live.num_banks,
+        width=D,
+        timestep_bins=config.soft_tokens.num_timestep_bins,
+        has_ema=True,
+        objective=config.objective.name,
+        num_steps=progress.step,
+        samples_seen=progress.samples_seen,
+        dataset_digest="0" * 64,
+        library_version="test",
+        weights_sha256="",
+        base_fingerprint=fingerprint_of(run.stepper.denoiser.unet),
+    )
+    return write_adapter(folder, run, adapter_config, initial_tokens(config, BOS_D), "tiny")
+
+
+def main(folder, options):
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    settings = {"num_steps": 24, "checkpoint_every_steps": 5, "kill_at": None, **options}
+    config = TrainConfig(
+        num_steps=settings["num_steps"], batch_size=3, validate_every_steps=10, ema_decay=0.9, noise_sharing="per_image"
+    )
+    runtime = Runtime(num_workers=1, checkpoint_every_steps=settings["checkpoint_every_steps"])
+    batches = SyntheticBatches(config.batch_size, poisoned=(3,), kill_at=settings["kill_at"])
+    stop = StopRequest()
+    try:
+        with exclusive(folder), stop.listening():
+            run = make_run(folder, config, runtime, batches)
+            progress = run_steps(run, stop)
+            write_output(run, folder / "adapter", progress)
+    except SoftAlignError as error:
+        logging.getLogger(__name__).error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    pairs = (argument.partition("=") for argument in sys.argv[2:])
+    sys.exit(main(Path(sys.argv[1]), {name: json.loads(value) for name, _, value in pairs}))
