@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
@@ -119,6 +119,13 @@ class SoftTokensConfig(Frozen):
     num_timestep_bins: Annotated[int, Field(ge=1, le=1000)] = 100
     init: Literal["bos", "normal"] = "bos"
     init_std: Positive = 0.02
+
+    @field_validator("blocks")
+    @classmethod
+    def _in_the_denoisers_order(cls, blocks: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(blocks)) != len(blocks):
+            raise ValueError("a block is named twice")
+        return tuple(part for part in ("down", "mid", "up") if part in blocks)
 
 
 class ObjectiveConfig(Frozen):

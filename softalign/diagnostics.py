@@ -78,6 +78,8 @@ class ValidationRow(Frozen):
         val_chance: the accuracy of guessing.
         val_loss: mean error of the own captions.
         val_margin: mean of (best negative's error - own error); positive where the own caption wins.
+
+    Loss and margin are None if they are not finite.
     """
 
     split: str = "val"
@@ -85,8 +87,8 @@ class ValidationRow(Frozen):
     samples_seen: int
     val_accuracy: float
     val_chance: float
-    val_loss: float
-    val_margin: float
+    val_loss: float | None
+    val_margin: float | None
     num_images: int
 
 
@@ -132,17 +134,17 @@ def train_row(
         step=step,
         samples_seen=samples_seen,
         timestep=float(timesteps_B.double().mean()),
-        loss=_finite(result.loss.total),
-        loss_positive=_finite(result.loss.positive),
-        loss_negative=_finite(result.loss.negative),
+        loss=finite_or_none(result.loss.total),
+        loss_positive=finite_or_none(result.loss.positive),
+        loss_negative=finite_or_none(result.loss.negative),
         **(
             {name: None for name in WeightStatistics.model_fields} if statistics is None else _finite_fields(statistics)
         ),
-        direction_norm=None if result.alignment is None else _finite(result.alignment.direction_norm),
+        direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
         norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
         norm_negative_bank=_norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
         norm_timestep_offsets=_norm(tokens.timestep_offsets),
-        grad_norm=_finite(grad_norm),
+        grad_norm=finite_or_none(grad_norm),
         lr=lr,
         is_skipped=is_skipped,
     )
@@ -171,13 +173,14 @@ def _rows_up_to(lines: Iterable[str], step: int) -> Iterable[str]:
         yield line
 
 
-def _finite(value: Tensor | float) -> float | None:
+def finite_or_none(value: Tensor | float) -> float | None:
+    """Return a number, or None for what JSON cannot hold."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def _finite_fields(statistics: WeightStatistics) -> dict[str, float | None]:
-    return {name: _finite(value) for name, value in statistics.model_dump().items()}
+    return {name: finite_or_none(value) for name, value in statistics.model_dump().items()}
 
 
 def _norm(tensor: Tensor) -> float:

@@ -139,11 +139,11 @@ def _validate_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
     row = validate(run.stepper, run.val_batches, step=progress.step, samples_seen=progress.samples_seen)
     metrics.write(to_line(row))
     logger.info(
-        "validation at step %d: accuracy %.3f (chance %.3f), loss %.4g",
+        "validation at step %d: accuracy %.3f (chance %.3f), loss %s",
         row.step,
         row.val_accuracy,
         row.val_chance,
-        row.val_loss,
+        "not finite" if row.val_loss is None else f"{row.val_loss:.4g}",
     )
 
 

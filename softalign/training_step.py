@@ -15,7 +15,7 @@ from torch import Tensor
 from softalign.backbones.unet import UNetDenoiser
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, OptimizerConfig, TrainConfig
-from softalign.diagnostics import TrainRow, ValidationRow, train_row
+from softalign.diagnostics import TrainRow, ValidationRow, finite_or_none, train_row
 from softalign.forward_process import NoisyBatch, diffuse, draw_noise
 from softalign.loader import EncodedBatch
 from softalign.objective import candidate_mask, squared_error
@@ -161,8 +161,8 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
         samples_seen=samples_seen,
         val_accuracy=_mean(correct),
         val_chance=_mean(chances),
-        val_loss=_mean(errors),
-        val_margin=_mean(margins),
+        val_loss=finite_or_none(_mean(errors)),
+        val_margin=finite_or_none(_mean(margins)),
         num_images=seen,
     )
 

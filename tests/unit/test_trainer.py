@@ -207,6 +207,12 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path, caplo
     assert "sample-6" in caplog.text
 
 
+def test_held_out_data_that_is_not_finite_is_reported_and_does_not_end_the_run(tmp_path):
+    batch = tiny.SyntheticBatches(3, poisoned=(0,)).batch_at(0)
+    train(tmp_path, num_steps=1, validate_every_steps=1, val_batches=[batch])
+    assert [row["val_loss"] for row in rows(tmp_path) if row["split"] == "val"] == [None, None]
+
+
 def test_ten_batches_that_are_not_finite_end_the_run_with_their_keys(tmp_path):
     batches = tiny.SyntheticBatches(3, poisoned=range(1, 30, 2))
     with pytest.raises(TrainingError, match="not finite") as error:
