@@ -64,7 +64,9 @@ def run_child(request: dict[str, Any], folder: Path, *, stall_timeout_s: float, 
     request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
     answer_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "softalign.worker", str(request_path), str(answer_path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")  # noqa: S603
+    child = subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=_child_environment()
+    )
     try:
         last_lines = _relay(child, stall_timeout_s, on_line)
         return _answer(child, answer_path, last_lines, str(request.get("stage")))
@@ -72,6 +74,14 @@ def run_child(request: dict[str, Any], folder: Path, *, stall_timeout_s: float, 
         stop_child(child)
         request_path.unlink(missing_ok=True)
         answer_path.unlink(missing_ok=True)
+
+
+def _child_environment() -> dict[str, str]:
+    """Return this process's environment, OpenMP threads waiting asleep unless it says otherwise.
+
+    Measured with two threads on two busy cores: spinning threads generate 0.7 images/s, sleeping ones 2.8.
+    """
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
 def stop_child(child: subprocess.Popen[str]) -> None:
