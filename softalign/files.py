@@ -167,7 +167,10 @@ def create_file(uri: str, data: bytes) -> bool:
     with reaching(uri):
         try:
             filesystem.pipe_file(path, data, mode="create")
-        except FileExistsError:
+        except OSError:  # a failed precondition has no class of its own in s3fs
+            filesystem.invalidate_cache()
+            if not filesystem.exists(path):
+                raise
             return False
     return True
 

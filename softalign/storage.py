@@ -261,9 +261,18 @@ class Store:
 
     def _publish_remote(self, final: Record, folder: Path, entries: tuple[FileEntry, ...]) -> None:
         filesystem, base = open_filesystem(final.uri)
+        try:
+            with reaching(final.uri):
+                for name in (*(entry.path for entry in entries), "files.json"):
+                    filesystem.put_file(str(folder / name), f"{base}/{name}")
+        except MissingInputError as error:
+            raise MissingInputError(
+                "The store does not exist.",
+                found=error.found,
+                where=self.uri,
+                fix="create the bucket or correct --store; the finished work is kept and published by a rerun",
+            ) from error
         with reaching(final.uri):
-            for name in (*(entry.path for entry in entries), "files.json"):
-                filesystem.put_file(str(folder / name), f"{base}/{name}")
             filesystem.invalidate_cache()
             sizes = {entry.path: filesystem.size(f"{base}/{entry.path}") for entry in entries}
         for entry in entries:

@@ -197,6 +197,31 @@ def test_an_upload_that_arrives_short_is_not_published(manifest, make_folder, mo
     assert store.find(DatasetManifest, "key") is None
 
 
+def test_a_missing_bucket_is_named_and_the_work_kept(manifest, make_folder, monkeypatch):
+    def no_bucket(self, *args, **kwargs):
+        raise FileNotFoundError("The specified bucket does not exist")
+
+    store, folder = Store("memory://no-such-bucket/store"), make_folder(a="1")
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", no_bucket)
+    with pytest.raises(MissingInputError, match=r"(?s)store does not exist.*bucket does not exist") as caught:
+        store.publish(manifest, folder)
+    assert caught.value.where == "memory://no-such-bucket/store"
+    assert (folder / "a").read_text() == "1"
+
+
+def test_a_failed_precondition_means_that_the_file_exists(monkeypatch):
+    uri = f"memory://{uuid.uuid4().hex}/note"
+    assert create_file(uri, b"1")
+
+    def precondition(self, *args, **kwargs):
+        raise OSError(22, "At least one of the pre-conditions you specified did not hold")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", precondition)
+    assert not create_file(uri, b"2")
+    with pytest.raises(StorageUnavailableError):
+        create_file(f"{uri}-other", b"2")
+
+
 def test_copies_are_cached_and_healed(manifest, make_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
     store = Store(f"memory://{uuid.uuid4().hex}")
