@@ -128,30 +128,29 @@ STEPS = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_after_any_step_is_continued_to_the_same_end(store, client, monkeypatch, step):
-    register_sample(store, 0.05)
-
+def test_a_crash_after_any_step_is_continued_to_the_same_end(store_of_two, monkeypatch, step):
     class CrashError(RuntimeError):
         pass
 
-    original = getattr(type(client), step)
+    uri = registry_of_store(store_of_two)
+    with registry_client(uri) as client:
+        original = getattr(type(client), step)
 
-    def crash(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        raise CrashError
+        def crash(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            raise CrashError
 
-    monkeypatch.setattr(type(client), step, crash)
-    with pytest.raises(CrashError):
-        register_sample(store, 0.1)
-    monkeypatch.undo()
-    version = register_sample(store, 0.1)
-    assert (version.version, version.alias) == (2, "champion")
-    assert client.get_registered_model(NAME).aliases == {"champion": 2}
-    assert [event.version for event in history(NAME, registry_of_store(store))] == [1, 2]
-    assert history(NAME, registry_of_store(store))[-1].previous_champion == 1
-    experiment = client.get_experiment_by_name("softalign").experiment_id
-    assert len(client.search_runs([experiment])) == 2
-    assert len(client.get_metric_history(version.run_id, "train/loss")) == 5
+        monkeypatch.setattr(type(client), step, crash)
+        with pytest.raises(CrashError):
+            register_sample(store_of_two, 0.3)
+        monkeypatch.setattr(type(client), step, original)
+        version = register_sample(store_of_two, 0.3)
+        assert (version.version, version.alias) == (3, "champion")
+        assert client.get_registered_model(NAME).aliases == {"champion": 3}
+        assert [(event.version, event.previous_champion) for event in history(NAME, uri)] == [(1, None), (2, 1), (3, 2)]
+        experiment = client.get_experiment_by_name("softalign").experiment_id
+        assert len(client.search_runs([experiment])) == 3
+        assert len(client.get_metric_history(version.run_id, "train/loss")) == 5
 
 
 def test_a_decision_left_unfinished_is_made_again_when_the_champion_changed_meanwhile(store, monkeypatch):
