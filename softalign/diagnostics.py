@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from softalign.pair_grid import GridResult
 from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 
 
-class WeightStatistics(Frozen):
-    """How well the rewards of a grid find the matching captions.
+@dataclass(frozen=True)
+class WeightStatistics:
+    """How well the rewards of a grid find the matching captions; NaN where a prediction was.
 
     Attributes:
         win_rate: share of images whose own caption has the largest weight.
@@ -138,7 +140,9 @@ def train_row(
         loss_positive=finite_or_none(result.loss.positive),
         loss_negative=finite_or_none(result.loss.negative),
         **(
-            {name: None for name in WeightStatistics.model_fields} if statistics is None else _finite_fields(statistics)
+            {field.name: None for field in fields(WeightStatistics)}
+            if statistics is None
+            else _finite_fields(statistics)
         ),
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
         norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
@@ -180,7 +184,7 @@ def finite_or_none(value: Tensor | float) -> float | None:
 
 
 def _finite_fields(statistics: WeightStatistics) -> dict[str, float | None]:
-    return {name: finite_or_none(value) for name, value in statistics.model_dump().items()}
+    return {name: finite_or_none(value) for name, value in asdict(statistics).items()}
 
 
 def _norm(tensor: Tensor) -> float:
