@@ -95,7 +95,8 @@ def names_everything(caption: Caption, scene: Scene) -> bool:
 def complete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
     """A true caption that names every object of a scene of at most two shapes.
 
-    Colours are said whenever they can be, apart from a share of captions that teach the plain forms.
+    Colours are learned fast; about half of the captions are the plain forms, which fall behind otherwise (measured:
+    with one plain caption in seven, colors reached 1.0 and single_object stayed at .75).
 
     Raises:
         ValueError: if the scene has no objects or more than two shapes.
@@ -113,7 +114,7 @@ def complete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
             is_colored = bool(rng.random() < 0.4)
             return Caption(_phrases(scene, order, is_colored), clear[rng.integers(len(clear))])
         return Caption(_phrases(scene, order, draw < 0.82))
-    silent_share = 0.14 if len(scene.objects) == 1 else 0.5
+    silent_share = 0.5 if len(scene.objects) == 1 else 0.6
     return Caption(_phrases(scene, order, draw >= silent_share))
 
 

@@ -6,6 +6,7 @@ generator states are stored, and a killed run continues bit for bit (on the same
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -24,6 +25,7 @@ from softalign.errors import ConfigError, TrainingError
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_SECONDS = 20.0
+_PROGRESS_KEY = "progress"
 _ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 
@@ -153,7 +155,8 @@ class ResumableTraining(Generic[ModelT]):
         save_file(
             {key: tensor.contiguous() for key, tensor in tensors.items()},
             temporary,
-            metadata={"step": str(self.step), "digest": self.settings.digest},
+            # One entry: the order of several is not the same in every process, and equal states must be equal bytes.
+            metadata={_PROGRESS_KEY: json.dumps({"step": self.step, "digest": self.settings.digest})},
         )
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -161,7 +164,7 @@ class ResumableTraining(Generic[ModelT]):
 
     def _load(self) -> None:
         with safe_open(self.state_path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = json.loads(file.metadata()[_PROGRESS_KEY])
             if metadata["digest"] != self.settings.digest:
                 raise ConfigError(
                     "the pretraining checkpoint belongs to another configuration",
@@ -170,7 +173,7 @@ class ResumableTraining(Generic[ModelT]):
                     where=str(self.state_path),
                     fix="use another --out folder, or restore the configuration the run was started with",
                 )
-            self.step = int(metadata["step"])
+            self.step = metadata["step"]
             keys = set(file.keys())
             with torch.no_grad():
                 for name, parameter in self.model.named_parameters():
