@@ -2,7 +2,7 @@
 
 Left to itself the autoencoder packs colour and shape into one or two of its 16 directions (measured: one direction
 held 99 % of the between-colour scatter, and shapes differed by a fifth of what colours did). A denoiser then learns
-colours within 15 k images and shapes not within 80 k. With a code in which shapes and colours are equally far apart,
+colours within 15 k images and shapes not within 50 k. With a code in which shapes and colours are equally far apart,
 both are learned at the same pace. The code is a training target only: the encoder reads it off the pixels.
 
 Shape legend: N scenes, 16 channels, 4x4 cells.

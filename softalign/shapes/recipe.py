@@ -40,7 +40,7 @@ class DenoiserConfig(_Section):
     num_warmup_samples: int = Field(6_000, ge=0)
     decay_share: float = Field(0.4, ge=0, le=1, description="last share of the samples, over which the rate falls to 0")
     caption_dropout: float = Field(0.1, ge=0, le=1)
-    focus_share: float = Field(0.5, ge=0, lt=1, description="share of the timesteps drawn from focus_range only")
+    focus_share: float = Field(0.6, ge=0, lt=1, description="share of the timesteps drawn from focus_range only")
     focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)

@@ -89,8 +89,9 @@ def velocity_loss(
 def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
     """Map uniform fractions (B,) in [0, 1) to times: a share of them into the band where layouts are decided.
 
-    How many objects there are, and where, is decided between 0.3 and 0.8 of the schedule (measured: there a caption
-    with a wrong count costs the most, 0.02 to 0.03 of the loss, and next to nothing elsewhere).
+    How many objects there are, and where, is decided between 0.3 and 0.8 of the schedule (measured: a caption with a
+    wrong count costs 0.006 of the loss at 0.3, 0.025 at 0.5 and 0.017 at 0.7; 50 k further images with the band
+    favoured raised two_object from .72 to .83 at guidance 3, with the rate raised again at the same time).
     """
     low, high = config.focus_range
     inside = low + (high - low) * fractions / max(config.focus_share, 1e-9)

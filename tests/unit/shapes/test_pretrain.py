@@ -12,6 +12,7 @@ import torch
 from softalign.errors import ConfigError, TrainingError
 from softalign.shapes.pretrain import AUTOENCODER_STATE, DENOISER_STATE, SCORES_LOG, export, pretrain
 from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, PretrainConfig
+from softalign.shapes.train_denoiser import focused
 from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 MICRO = PretrainConfig(
@@ -108,3 +109,12 @@ def test_learning_rate_schedule():
     assert rates[10:60] == pytest.approx([1.0] * 50)
     assert rates[80] == pytest.approx(0.5)
     assert rates[-1] == pytest.approx(0.025)
+
+
+def test_timesteps_favour_the_band():
+    config = DenoiserConfig(focus_share=0.6, focus_range=(0.3, 0.8))
+    times = focused(torch.linspace(0, 0.9999, 10_000), config)
+    assert times.min() >= 0
+    assert times.max() < 1
+    in_band = float(((times >= 0.3) & (times < 0.8)).float().mean())
+    assert in_band == pytest.approx(0.6 + 0.4 * 0.5, abs=0.01)
