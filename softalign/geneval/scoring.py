@@ -191,7 +191,7 @@ def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
 
 
 def _incomplete(what: str, filenames: Sequence[str], expected: str) -> DataError:
-    shown: Any = ", ".join(filenames[:3]) + (", ..." if len(filenames) > 3 else "")
+    shown = ", ".join(filenames[:3]) + (", ..." if len(filenames) > 3 else "")
     return DataError(
         what,
         expected=expected,
