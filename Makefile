@@ -32,8 +32,9 @@ lint: $(STAMP)  ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## what orchestration costs
+bench: $(STAMP)  ## what orchestration costs, and a training step beside the plain loop
 	$(BIN)/python -m tests.bench.orchestration
+	$(BIN)/python -m tests.bench.train_step
 
 stack: $(STAMP)  ## a server, a database, object storage and a registry on this machine
 	$(BIN)/pip install -q -c infra/constraints.txt -e '.[pipeline,stack]'
