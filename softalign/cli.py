@@ -247,8 +247,8 @@ def pull(
 @app.command()
 def promote(
     name: str,
-    version: Annotated[int, typer.Option("--version", help="the version to make champion")],
-    reason: Annotated[str, typer.Option("--reason", help="kept in the history")],
+    version: Annotated[int | None, typer.Option("--version", help="default: the challenger")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="kept in the history")] = "promoted by hand",
     tracking_uri: TrackingOption = None,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,

@@ -1,36 +1,19 @@
-"""Progress of a training run on stderr: a bar on a terminal, else a log line every few seconds."""
+"""Progress of a training run: a log line every few seconds."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from softalign.diagnostics import TrainRow
 
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL_S = 10.0
-
-
-class ProgressReport(Protocol):
-    """Shows each step's row while it is open."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def update(self, row: TrainRow) -> None:
-        """Show a finished step."""
-
-
-def open_progress(*, num_steps: int, done_steps: int) -> ProgressReport:
-    """Return the report that suits stderr."""
-    return _Bar(num_steps, done_steps) if sys.stderr.isatty() else _Lines(num_steps, done_steps)
+FIRST_MINUTE_INTERVAL_S = 2.0
+"""Short runs, and people who watch the beginning of long ones, see more lines."""
 
 
 class _Clock:
@@ -49,7 +32,9 @@ class _Clock:
         return f"{_figures(row)}  {images_per_s:.1f} images/s  {_duration(left_s)} left"
 
 
-class _Lines:
+class ProgressLines:
+    """Logs ``step N/TOTAL`` with the step's figures while it is open; a terminal's console makes a bar of it."""
+
     def __init__(self, num_steps: int, done_steps: int) -> None:
         self._clock = _Clock(num_steps, done_steps)
         self._last_line = -LOG_INTERVAL_S
@@ -64,33 +49,12 @@ class _Lines:
         return None
 
     def update(self, row: TrainRow) -> None:
+        """Show a finished step, unless the last line was just written."""
         now = time.monotonic()
-        if now - self._last_line >= LOG_INTERVAL_S or row.step == self._clock.num_steps:
+        interval_s = FIRST_MINUTE_INTERVAL_S if now - self._clock.started < 60.0 else LOG_INTERVAL_S
+        if now - self._last_line >= interval_s or row.step == self._clock.num_steps:
             self._last_line = now
             logger.info("step %d/%d  %s", row.step, self._clock.num_steps, self._clock.summary(row))
-
-
-class _Bar:
-    def __init__(self, num_steps: int, done_steps: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._clock = _Clock(num_steps, done_steps)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=False)
-        self._task = self._progress.add_task("", total=num_steps, completed=done_steps)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def update(self, row: TrainRow) -> None:
-        self._progress.update(self._task, completed=row.step, description=self._clock.summary(row))
 
 
 def _figures(row: TrainRow) -> str:

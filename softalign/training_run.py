@@ -22,7 +22,7 @@ from softalign.config import Runtime
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line
 from softalign.errors import PreemptedError, TrainingError
 from softalign.loader import EncodedBatch
-from softalign.progress import open_progress
+from softalign.progress import ProgressLines
 from softalign.training_step import Stepper, train_step, validate
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
     with (
         _threads(progress.num_threads),
         run.metrics_path.open("a", encoding="utf-8", buffering=1) as metrics,
-        open_progress(num_steps=config.num_steps, done_steps=progress.step) as report,
+        ProgressLines(config.num_steps, progress.step) as report,
     ):
         if restored is None:
             _validate_if_due(run, progress, metrics)

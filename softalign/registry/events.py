@@ -108,10 +108,10 @@ def events_of(client: Any, name: str) -> tuple[PromotionEvent, ...]:
     return tuple(sorted(events, key=lambda event: (event.at_ms, event.version)))
 
 
-def promote(name: str, version: int, reason: str, tracking_uri: str | None = None) -> PromotionEvent:
+def promote(name: str, version: int | None, reason: str, tracking_uri: str | None = None) -> PromotionEvent:
     """Make a version champion by a person's decision, whatever the gate said, and record why.
 
-    Doing it again changes nothing and returns the event that made it champion.
+    Without a version it is the challenger. Doing it again changes nothing and returns the event that made it champion.
 
     Raises:
         ConfigError: the reason is empty.
@@ -119,11 +119,15 @@ def promote(name: str, version: int, reason: str, tracking_uri: str | None = Non
     """
     if not reason.strip():
         raise ConfigError(
-            "A promotion needs a reason.", expected="a sentence", found="nothing", where=f"{name}/{version}"
+            "A promotion needs a reason.",
+            expected="a sentence",
+            found="nothing",
+            where=f"{name}/{version or 'challenger'}",
         )
     uri = _existing(tracking_uri)
     with registry_client(uri) as client:
-        find_version(client, Reference(name=name, version=version))
+        wanted = Reference(name=name, alias="challenger") if version is None else Reference(name=name, version=version)
+        version = int(find_version(client, wanted).version)
         current = champion_of(client, name)
         stack = champions(events_of(client, name))
         if current == version and stack and stack[-1].version == version:

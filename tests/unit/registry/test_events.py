@@ -52,7 +52,7 @@ def test_history_holds_every_decision_in_order_with_reasons(uri):
 def test_a_promotion_by_hand_can_be_rolled_back(store, uri):
     register_sample(store, 0.05)
     assert champion(uri) == 3
-    promote(NAME, 4, "wanted for its style", uri)
+    promote(NAME, None, "wanted for its style", uri)  # the challenger
     assert champion(uri) == 4
     assert rollback(NAME, tracking_uri=uri).version == 3 == champion(uri)
 
