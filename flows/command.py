@@ -19,8 +19,8 @@ from prefect import Flow
 
 from softalign.config import load_recipe
 from softalign.errors import PreemptedError, SoftAlignError
+from softalign.storage import DEFAULT_STORE, STORE_VARIABLE
 
-DEFAULT_STORE = "softalign-store"
 STOPPED = "stopped; what is published and checkpointed is kept: run again to continue\n"
 
 
@@ -85,7 +85,7 @@ def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.Argumen
     )
     parser.add_argument(
         "--store",
-        default=os.environ.get("SOFTALIGN_STORE", DEFAULT_STORE),
+        default=os.environ.get(STORE_VARIABLE, DEFAULT_STORE),
         help="folder or s3:// URI where everything is published",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")

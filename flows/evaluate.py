@@ -9,13 +9,13 @@ from typing import Any
 
 from prefect import flow
 
-from flows.command import DEFAULT_STORE, run_command
+from flows.command import run_command
 from flows.published import published_adapter
 from flows.summary import FlowSummary, summarize_stages
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport
 from softalign.config import Recipe, load_recipe
 from softalign.stages import StageResult
-from softalign.storage import Store
+from softalign.storage import DEFAULT_STORE, Store
 from tasks import evaluation
 
 

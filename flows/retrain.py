@@ -8,12 +8,12 @@ from typing import Any
 
 from prefect import flow
 
-from flows.command import DEFAULT_STORE, run_command
+from flows.command import run_command
 from flows.evaluate import evaluate_arms
 from softalign.chain import ChainSummary, summarize
 from softalign.config import load_recipe
 from softalign.stages import StageResult
-from softalign.storage import Store
+from softalign.storage import DEFAULT_STORE, Store
 from tasks import curation, encoding, registration, training
 
 

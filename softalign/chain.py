@@ -83,10 +83,8 @@ def summarize(
     store: Store,
 ) -> ChainSummary:
     """Return the summary of a finished chain."""
-    from softalign.registry import registry_of_store
-    from softalign.registry.connection import EMBEDDED
+    from softalign.registry import reachable_uri
 
-    is_embedded = version.tracking_uri == EMBEDDED
     base, untrained, candidate = reports
     scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
     return ChainSummary(
@@ -104,7 +102,7 @@ def summarize(
         reason=version.reason,
         adapter_uri=adapter.uri,
         report_uri=f"{comparison.uri}/report.html",
-        tracking_uri=registry_of_store(store) if is_embedded else version.tracking_uri,
+        tracking_uri=reachable_uri(version.tracking_uri, store),
     )
 
 

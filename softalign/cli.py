@@ -19,10 +19,10 @@ import typer
 from softalign import __version__
 from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 if TYPE_CHECKING:
     from softalign.config import Recipe
-    from softalign.storage import Store
 
 app = typer.Typer(
     name="softalign",
@@ -42,7 +42,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
 ]
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="SOFTALIGN_STORE", help="folder or s3:// URI where everything is published")
+    str, typer.Option("--store", envvar=STORE_VARIABLE, help="folder or s3:// URI where everything is published")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 ThroughOption = Annotated[bool, typer.Option("--through", help="run the earlier stages too where they are missing")]
@@ -50,7 +50,6 @@ TrackingOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow; default: the store's own database"),
 ]
-DEFAULT_STORE = "softalign-store"
 
 
 def main() -> None:
@@ -85,7 +84,6 @@ def _emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def _open(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
     from softalign.config import load_recipe
-    from softalign.storage import Store
 
     return load_recipe(recipe, overrides or ()), Store(store)
 
@@ -224,7 +222,6 @@ def generate(
 def _registry(tracking_uri: str | None, store: str) -> str:
     """Return the registry to ask: the one named, or the store's own database."""
     from softalign.registry import registry_of_store
-    from softalign.storage import Store
 
     return tracking_uri or registry_of_store(Store(store))
 

@@ -52,6 +52,12 @@ __all__ = [
 RecordT = TypeVar("RecordT", bound=Record)
 
 
+DEFAULT_STORE = "softalign-store"
+"""Where everything is published when nobody says otherwise: a folder in the working folder."""
+STORE_VARIABLE = "SOFTALIGN_STORE"
+"""Environment variable that names another default."""
+
+
 class Store:
     """A root URI under which all stages publish.
 

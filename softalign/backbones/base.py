@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -123,8 +122,3 @@ def component_digest(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def is_local_model(config: BackboneConfig) -> bool:
-    """Return whether the model is a folder of this machine (the embedded one included)."""
-    return Path(resolve_model(config)).is_dir()

@@ -7,7 +7,7 @@ arrived from what was registered.
 
 from __future__ import annotations
 
-from softalign.registry.connection import public_uri, registry_of_store, tracking_uri
+from softalign.registry.connection import public_uri, reachable_uri, registry_of_store, tracking_uri
 from softalign.registry.events import PromotionEvent, history, promote, rollback
 from softalign.registry.publishing import register
 from softalign.registry.pulling import pull
@@ -21,6 +21,7 @@ __all__ = [
     "promote",
     "public_uri",
     "pull",
+    "reachable_uri",
     "register",
     "registry_of_store",
     "rollback",

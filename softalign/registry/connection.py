@@ -13,11 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from softalign.config import Runtime
 from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
-from softalign.storage import Store
+from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-STORE_VARIABLE = "SOFTALIGN_STORE"
-DEFAULT_STORE = "softalign-store"
 DATABASE_NAME = "mlflow.db"
 ARTIFACTS_NAME = "mlflow-artifacts"
 EMBEDDED = "store"
@@ -78,6 +76,11 @@ def public_uri(uri: str, store: Store) -> str:
     if store.is_local and uri == registry_of_store(store):
         return EMBEDDED
     return without_credentials(uri)
+
+
+def reachable_uri(uri: str, store: Store) -> str:
+    """Return the tracking URI that a record's, made by ``public_uri``, means for this store."""
+    return registry_of_store(store) if uri == EMBEDDED else uri
 
 
 def without_credentials(uri: str) -> str:

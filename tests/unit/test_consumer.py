@@ -3,7 +3,6 @@ from unittest import mock
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import FrozenDict
 
 from softalign import load_soft_tokens
@@ -13,25 +12,9 @@ from softalign.base_fingerprint import fingerprint_of
 from softalign.consumer import resolve_adapter
 from softalign.errors import CompatibilityError, ConfigError, IntegrityError, MissingInputError
 from softalign.soft_tokens import SoftTokens
+from tests.tiny_unet import make_unet
 
 S, D = 2, 8
-
-
-def make_unet(seed=0, width=D):
-    torch.manual_seed(seed)
-    unet = UNet2DConditionModel(
-        sample_size=4,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return unet.eval().requires_grad_(False)
 
 
 def pipe_of(unet):

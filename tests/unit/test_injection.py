@@ -2,36 +2,19 @@ import math
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from softalign.backbones.unet import injection_sites
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.injection import SoftTokenInjection, find_injection
 from softalign.soft_tokens import SoftTokens
+from tests.tiny_unet import make_unet
 
 L, S, D = 6, 3, 8
 
 
-def make_unet(dtype=torch.float64):
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=4,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        cross_attention_dim=D,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return unet.to(dtype).eval().requires_grad_(False)
-
-
 @pytest.fixture(scope="module")
 def unet():
-    return make_unet()
+    return make_unet(dtype=torch.float64)
 
 
 @pytest.fixture
@@ -120,7 +103,7 @@ def test_without_effect_the_output_is_that_of_diffusers_bit_for_bit(unet, inputs
 
 
 def test_removal_leaves_no_hook_and_no_attribute():
-    unet = make_unet()
+    unet = make_unet(dtype=torch.float64)
     before = {name: set(vars(module)) for name, module in unet.named_modules()}
     injection = attach(unet, SoftTokens(torch.zeros(1, S, D), torch.zeros(100, D)), ("down", "mid", "up"))
     injection.remove()
