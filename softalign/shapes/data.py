@@ -1,11 +1,12 @@
-"""The pool of captioned latents that the denoiser is trained on.
+"""The pool of captioned latents that text encoder and denoiser are trained on.
 
-Shape legend: N scenes, P captions per scene, L = 16 tokens, latents (N, 16, 4, 4) scaled to unit deviation.
+Shape legend: N scenes, P captions per scene, B rows, L = 16 tokens, latents (N, 16, 4, 4) scaled to unit deviation.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from transformers import CLIPTokenizer
 
 from softalign.artifacts import digest_of
 from softalign.shapes.captions import Caption, complete_caption, incomplete_caption, wrong_caption
-from softalign.shapes.recipe import DenoiserConfig, PretrainConfig
-from softalign.shapes.scenes import Scene, render_batch, sample_scene
+from softalign.shapes.recipe import PoolConfig, PretrainConfig
+from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, render_batch, sample_scene
 from softalign.shapes.train_autoencoder import encode_images
 
 _RENDER_BATCH = 4096
@@ -28,13 +29,27 @@ _MAX_EXTRA_OBJECTS = 2
 
 @dataclass(frozen=True, slots=True)
 class TrainingPool:
-    """Latents (N, 16, 4, 4) float32 and token ids (N, P, L) int16 of their captions."""
+    """What is known of N scenes.
+
+    Attributes:
+        latents: (N, 16, 4, 4) float32.
+        token_ids: (N, P, L) int16, of their captions.
+        layouts: (N, 16 cells, 2) int8: shape and colour in each grid cell, counted from 1; 0 is empty.
+    """
 
     latents: Tensor
     token_ids: Tensor
+    layouts: Tensor
+
+    def captions_at(self, index: Tensor, config: PoolConfig, empty_ids: Tensor, generator: torch.Generator) -> Tensor:
+        """Token ids (B, L) of one drawn caption for each scene of `index` (B), some replaced by the empty one."""
+        which = torch.randint(self.token_ids.shape[1], index.shape, generator=generator)
+        token_ids = self.token_ids[index, which].long()
+        is_dropped = torch.rand(index.shape, generator=generator) < config.caption_dropout
+        return torch.where(is_dropped[:, None], empty_ids, token_ids)
 
 
-def sample_captioned_scene(rng: np.random.Generator, config: DenoiserConfig) -> tuple[Scene, list[Caption]]:
+def sample_captioned_scene(rng: np.random.Generator, config: PoolConfig) -> tuple[Scene, list[Caption]]:
     """A scene and its captions: incomplete ones for a scene with extra objects, else complete or wrong ones."""
     if rng.random() < config.share_incomplete:
         scene = sample_scene(rng, int(rng.integers(1, _MAX_EXTRA_OBJECTS, endpoint=True)))
@@ -61,10 +76,10 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
     if cache_path.exists():
         with safe_open(cache_path, framework="pt") as file:
             if file.metadata() == {"digest": digest}:
-                return TrainingPool(file.get_tensor("latents"), file.get_tensor("token_ids"))
+                return TrainingPool(*(file.get_tensor(name) for name in ("latents", "token_ids", "layouts")))
     rng = np.random.default_rng([config.seed, 2])
-    num_scenes = config.denoiser.num_scenes
-    pairs = [sample_captioned_scene(rng, config.denoiser) for _ in range(num_scenes)]
+    num_scenes = config.pool.num_scenes
+    pairs = [sample_captioned_scene(rng, config.pool) for _ in range(num_scenes)]
     latents = torch.cat(
         [
             encode_images(vae, render_batch([scene for scene, _ in pairs[start : start + _RENDER_BATCH]]))
@@ -73,17 +88,28 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
     )
     ids = tokenize(tokenizer, [caption.text for _, captions in pairs for caption in captions])
     pool = TrainingPool(
-        latents.contiguous(), ids.view(num_scenes, config.denoiser.captions_per_scene, -1).to(torch.int16)
+        latents=latents.contiguous(),
+        token_ids=ids.view(num_scenes, config.pool.captions_per_scene, -1).to(torch.int16),
+        layouts=layouts_of([scene for scene, _ in pairs]),
     )
     cache_path.parent.mkdir(parents=True, exist_ok=True)
     partial = cache_path.with_suffix(".partial")
-    save_file({"latents": pool.latents, "token_ids": pool.token_ids}, partial, metadata={"digest": digest})
+    save_file(asdict(pool), partial, metadata={"digest": digest})
     partial.replace(cache_path)
     return pool
 
 
+def layouts_of(scenes: Sequence[Scene]) -> Tensor:
+    """Shape and colour of every grid cell, (N, 16, 2) int8, counted from 1; 0 is empty."""
+    layouts = torch.zeros(len(scenes), GRID_SIZE**2, 2, dtype=torch.int8)
+    for row, scene in zip(layouts, scenes, strict=True):
+        for obj in scene.objects:
+            words = (1 + SHAPES.index(obj.shape), 1 + COLORS.index(obj.color))
+            row[obj.row * GRID_SIZE + obj.column] = torch.tensor(words, dtype=torch.int8)
+    return layouts
+
+
 def _pool_digest(config: PretrainConfig) -> str:
-    """Digest of what the pool is made of: the autoencoder, the scenes and the captions, not the denoiser's training."""
-    fields = {"num_scenes", "captions_per_scene", "share_incomplete", "share_wrong"}
-    captions = config.denoiser.model_dump(mode="json", include=fields)
+    """Digest of what the pool is made of: the autoencoder, the scenes and the captions."""
+    captions = config.pool.model_dump(mode="json", exclude={"caption_dropout"})
     return digest_of([config.seed, config.autoencoder.model_dump(mode="json"), captions])

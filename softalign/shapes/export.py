@@ -43,12 +43,17 @@ def export_pipeline(
             requires_safety_checker=False,
         )
         pipeline.save_pretrained(staged, safe_serialization=True)
-        text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
-        (staged / RECIPE_FILENAME).write_text(text, encoding="utf-8")
+        write_recipe(staged, recipe)
         if folder.exists():
             folder.rename(Path(temporary) / "previous")
         staged.rename(folder)
     return folder
+
+
+def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write `recipe.json` into a weights folder."""
+    text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
+    (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
 
 
 def _half(module: Any) -> Any:

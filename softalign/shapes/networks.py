@@ -6,9 +6,9 @@ Shape legend: B images, 16 text tokens, latents (B, 16, 4, 4), images (B, 3, 32,
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig
+from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, TextEncoderConfig
 from softalign.shapes.scenes import IMAGE_SIZE_PX
 
 LATENT_CHANNELS = 16
@@ -35,26 +35,26 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
     )
 
 
-def build_text_encoder(config: DenoiserConfig, vocab_size: int, bos_id: int, eos_id: int, length: int) -> CLIPTextModel:
+def build_text_encoder(config: TextEncoderConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """CLIPTextModel over the word-level vocabulary; padding is the end token, as in Stable Diffusion 1."""
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocab_size,
-            hidden_size=config.text_width,
-            intermediate_size=4 * config.text_width,
-            projection_dim=config.text_width,
-            num_hidden_layers=config.num_text_layers,
-            num_attention_heads=max(1, config.text_width // _HEAD_WIDTH),
-            max_position_embeddings=length,
+            vocab_size=len(tokenizer),
+            hidden_size=config.width,
+            intermediate_size=4 * config.width,
+            projection_dim=config.width,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=max(1, config.width // _HEAD_WIDTH),
+            max_position_embeddings=tokenizer.model_max_length,
             hidden_act="gelu",
-            bos_token_id=bos_id,
-            eos_token_id=eos_id,
-            pad_token_id=eos_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
         )
     )
 
 
-def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
+def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionModel:
     """UNet2DConditionModel with cross attention at every level and in the middle."""
     levels = len(config.widths)
     return UNet2DConditionModel(
@@ -66,7 +66,7 @@ def build_denoiser(config: DenoiserConfig) -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         block_out_channels=config.widths,
         layers_per_block=1,
-        cross_attention_dim=config.text_width,
+        cross_attention_dim=text_width,
         attention_head_dim=tuple(max(1, width // _HEAD_WIDTH) for width in config.widths),
         norm_num_groups=_NORM_GROUPS,
     )

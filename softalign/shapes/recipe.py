@@ -24,22 +24,35 @@ class AutoencoderConfig(_Section):
     code_weight: float = Field(0.1, ge=0, description="weight of the distance to the latent code")
 
 
-class DenoiserConfig(_Section):
-    """Text encoder and U-Net, trained together on latents."""
+class PoolConfig(_Section):
+    """The captioned scenes that text encoder and denoiser learn from."""
 
-    widths: tuple[int, ...] = (64, 128)
-    text_width: int = Field(128, gt=0)
-    num_text_layers: int = Field(2, gt=0)
     num_scenes: int = Field(90_000, gt=0)
     captions_per_scene: int = Field(4, gt=0)
     share_incomplete: float = Field(0.06, ge=0, le=1)
     share_wrong: float = Field(0.05, ge=0, le=1)
+    caption_dropout: float = Field(0.1, ge=0, le=1, description="share of captions replaced by the empty one")
+
+
+class TextEncoderConfig(_Section):
+    """The text encoder, trained to tell the layout of a caption's scene, then frozen as in Stable Diffusion."""
+
+    width: int = Field(128, gt=0)
+    num_layers: int = Field(2, gt=0)
+    num_samples: int = Field(320_000, gt=0)
+    batch_size: int = Field(128, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class DenoiserConfig(_Section):
+    """The U-Net on latents, with the frozen text encoder's states."""
+
+    widths: tuple[int, ...] = (64, 128)
     num_samples: int = Field(350_000, gt=0)
     batch_size: int = Field(64, gt=0)
     learning_rate: float = Field(1.5e-3, gt=0)
     num_warmup_samples: int = Field(6_000, ge=0)
     decay_share: float = Field(0.4, ge=0, le=1, description="last share of the samples, over which the rate falls to 0")
-    caption_dropout: float = Field(0.1, ge=0, le=1)
     focus_share: float = Field(0.6, ge=0, lt=1, description="share of the timesteps drawn from focus_range only")
     focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -51,8 +64,11 @@ class PretrainConfig(_Section):
 
     seed: int = Field(0, ge=0)
     autoencoder: AutoencoderConfig = AutoencoderConfig()
+    pool: PoolConfig = PoolConfig()
+    text_encoder: TextEncoderConfig = TextEncoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     num_threads: int = Field(1, gt=0)
     checkpoint_every_samples: int = Field(12_800, gt=0)
     score_every_samples: int = Field(25_600, gt=0, description="0 images are drawn when score_images_per_tag is 0")
     score_images_per_tag: int = Field(48, ge=0)
+    final_images_per_tag: int = Field(200, ge=0, description="images for the scores written beside the weights")

@@ -1,4 +1,4 @@
-"""Joint training of the text encoder and the denoiser on a pool of captioned latents.
+"""Training of the denoiser on a pool of captioned latents, with the frozen text encoder.
 
 Shape legend: B images, L = 16 tokens, latents (B, 16, 4, 4).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -15,30 +14,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from softalign.shapes.data import TrainingPool, tokenize
-from softalign.shapes.networks import build_denoiser, build_scheduler, build_text_encoder
+from softalign.shapes.networks import build_denoiser, build_scheduler
 from softalign.shapes.recipe import DenoiserConfig, PretrainConfig
 from softalign.shapes.training_state import LoopSettings, ResumableTraining
-
-
-class TextToLatent(nn.Module):
-    """Text encoder and U-Net under one roof, so that one optimiser and one EMA serve both."""
-
-    def __init__(self, config: PretrainConfig, tokenizer: CLIPTokenizer) -> None:
-        super().__init__()
-        torch.manual_seed(config.seed + 1)
-        self.text_encoder: CLIPTextModel = build_text_encoder(
-            config.denoiser,
-            len(tokenizer),
-            tokenizer.bos_token_id,
-            tokenizer.eos_token_id,
-            tokenizer.model_max_length,
-        )
-        self.unet: UNet2DConditionModel = build_denoiser(config.denoiser)
-
-    def forward(self, noisy_latents: Tensor, timesteps: Tensor, token_ids: Tensor) -> Tensor:
-        """Velocity prediction (B, 16, 4, 4)."""
-        prompt_embeds = self.text_encoder(token_ids)[0]
-        return cast(Tensor, self.unet(noisy_latents, timesteps, prompt_embeds, return_dict=False)[0])
 
 
 def denoiser_settings(config: PretrainConfig, digest: str) -> LoopSettings:
@@ -58,7 +36,11 @@ def denoiser_settings(config: PretrainConfig, digest: str) -> LoopSettings:
 
 
 def velocity_loss(
-    model: TextToLatent, pool: TrainingPool, tokenizer: CLIPTokenizer, config: PretrainConfig
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    pool: TrainingPool,
+    tokenizer: CLIPTokenizer,
+    config: PretrainConfig,
 ) -> Callable[[int], Tensor]:
     """The loss of a step: plain mean squared error of the velocity, timesteps stratified over the batch."""
     scheduler = build_scheduler()
@@ -70,17 +52,16 @@ def velocity_loss(
     def loss_at(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         index = torch.randint(len(pool.latents), (batch,), generator=generator)
-        which = torch.randint(pool.token_ids.shape[1], (batch,), generator=generator)
-        token_ids = pool.token_ids[index, which].long()
-        is_dropped = torch.rand(batch, generator=generator) < config.denoiser.caption_dropout
-        token_ids = torch.where(is_dropped[:, None], empty_ids, token_ids)
+        token_ids = pool.captions_at(index, config.pool, empty_ids, generator)
         fractions = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
         timesteps = (focused(fractions, config.denoiser) * num_timesteps).long().clamp(max=num_timesteps - 1)
         latents = pool.latents[index]
         noise = torch.randn(latents.shape, generator=generator)
         signal = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
-        model_pred = model(signal * latents + sigma * noise, timesteps, token_ids)
+        with torch.no_grad():
+            prompt_embeds = text_encoder(token_ids)[0]
+        model_pred = unet(signal * latents + sigma * noise, timesteps, prompt_embeds, return_dict=False)[0]
         return nn.functional.mse_loss(model_pred, signal * noise - sigma * latents)
 
     return loss_at
@@ -99,8 +80,8 @@ def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
     return torch.where(fractions < config.focus_share, inside, outside)
 
 
-def start_training(
-    config: PretrainConfig, tokenizer: CLIPTokenizer, digest: str, state_path: Path
-) -> ResumableTraining[TextToLatent]:
+def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
     """The denoiser's training, fresh or continued from its checkpoint."""
-    return ResumableTraining(TextToLatent(config, tokenizer), denoiser_settings(config, digest), state_path)
+    torch.manual_seed(config.seed + 2)
+    unet = build_denoiser(config.denoiser, config.text_encoder.width)
+    return ResumableTraining(unet, denoiser_settings(config, digest), state_path)

@@ -1,5 +1,7 @@
 """Pretraining continues exactly where it was killed, and exports what the pipeline loads."""
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -10,19 +12,29 @@ import pytest
 import torch
 
 from softalign.errors import ConfigError, TrainingError
-from softalign.shapes.pretrain import AUTOENCODER_STATE, DENOISER_STATE, SCORES_LOG, export, pretrain
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, PretrainConfig
+from softalign.geneval.prompts import TAGS
+from softalign.shapes.data import layouts_of
+from softalign.shapes.pretrain import (
+    AUTOENCODER_STATE,
+    DENOISER_STATE,
+    SCORES_LOG,
+    TEXT_ENCODER_STATE,
+    export,
+    pretrain,
+)
+from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, PoolConfig, PretrainConfig, TextEncoderConfig
+from softalign.shapes.scenes import COLORS, SHAPES, Scene, SceneObject
 from softalign.shapes.train_denoiser import focused
+from softalign.shapes.train_text_encoder import layout_loss
 from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 MICRO = PretrainConfig(
     seed=5,
     autoencoder=AutoencoderConfig(block_out_channels=(8, 8, 8, 8), num_scenes=64, num_samples=32, batch_size=8),
+    pool=PoolConfig(num_scenes=64),
+    text_encoder=TextEncoderConfig(width=32, num_layers=1, num_samples=48, batch_size=8),
     denoiser=DenoiserConfig(
         widths=(32, 32),
-        text_width=32,
-        num_text_layers=1,
-        num_scenes=64,
         num_samples=96,
         batch_size=8,
         num_warmup_samples=16,
@@ -30,6 +42,7 @@ MICRO = PretrainConfig(
     checkpoint_every_samples=16,
     score_every_samples=64,
     score_images_per_tag=2,
+    final_images_per_tag=1,
 )
 
 CHILD = """
@@ -49,7 +62,7 @@ def undisturbed(tmp_path_factory):
 
 
 def state_bytes(out):
-    return [(out / name).read_bytes() for name in (AUTOENCODER_STATE, DENOISER_STATE)]
+    return [(out / name).read_bytes() for name in (AUTOENCODER_STATE, TEXT_ENCODER_STATE, DENOISER_STATE)]
 
 
 def test_resume_after_an_interruption_is_exact(undisturbed, tmp_path):
@@ -86,12 +99,30 @@ def test_another_recipe_is_refused(undisturbed):
 def test_export_loads_in_the_pipeline(undisturbed, tmp_path):
     from diffusers import StableDiffusionPipeline
 
-    result = export(MICRO, undisturbed, tmp_path / "weights", images_per_tag=1)
+    result = export(MICRO, undisturbed, tmp_path / "weights")
     pipeline = StableDiffusionPipeline.from_pretrained(result.weights_path, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a photo of a red circle", height=32, width=32, num_inference_steps=2).images[0]
     assert image.size == (32, 32)
-    assert (result.weights_path / "recipe.json").is_file()
+    recipe = json.loads((result.weights_path / "recipe.json").read_text())
+    assert PretrainConfig.model_validate(recipe["config"]) == MICRO
+    assert set(recipe["scores_by_guidance_scale"]["2.0"]) == set(TAGS)
+
+
+def test_layout_loss_is_the_cross_entropy_of_shape_and_colour():
+    layouts = torch.tensor([[[1, 3], [0, 0]]])
+    logits = torch.zeros(1, 2, 12)
+    assert layout_loss(logits, layouts)[0].tolist() == pytest.approx([math.log(5) + math.log(7)] * 2)
+    logits[0, 0, 1], logits[0, 0, 5 + 3] = 50.0, 50.0
+    logits[0, 1, 0], logits[0, 1, 5] = 50.0, 50.0
+    assert layout_loss(logits, layouts).max() < 1e-6
+
+
+def test_layouts_say_what_lies_in_each_cell():
+    scene = Scene((SceneObject("square", "blue", 1, 2, 0.0, 0.0, 3.0),), 130)
+    (layout,) = layouts_of([scene])
+    assert layout[6].tolist() == [1 + SHAPES.index("square"), 1 + COLORS.index("blue")]
+    assert layout.sum() == layout[6].sum()
 
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
