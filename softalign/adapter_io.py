@@ -1,12 +1,14 @@
 """An adapter on disk: ``soft_tokens.safetensors`` and ``adapter_config.json``; loading is strict and knows its base.
 
 Tensors: ``soft_tokens.positive`` (S, D), ``soft_tokens.negative`` (S, D, with two banks), ``timestep_offsets`` (T, D),
-and the same under ``ema.`` for the averaged tokens. float32.
+and the same under ``ema.`` for the averaged tokens. float32. Where each of N layers has its own tokens (MMDiT) they are
+(N, S, D), and the table is (T, N * D).
 """
 
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from softalign.artifacts import Frozen
 from softalign.base_fingerprint import BaseFingerprint
+from softalign.config import Family, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
@@ -29,11 +32,48 @@ BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")
 TABLE_NAME = "timestep_offsets"
 
 
-class Placement(Frozen):
-    """Where the tokens enter: which blocks see them, and at which position of the text."""
+class UNetPlacement(Frozen):
+    """Which parts of a U-Net see the tokens, and at which position of the text."""
 
     blocks: tuple[Literal["down", "mid", "up"], ...]
     position: Literal["after_bos"]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The tensors' axis of layers: none, all blocks see the same tokens."""
+        return ()
+
+    @property
+    def text(self) -> str:
+        """Where the tokens enter, in words."""
+        return f"after the first position of the text, seen by the {' and '.join(self.blocks)} blocks"
+
+
+class MMDiTPlacement(Frozen):
+    """How many of an MMDiT's first joint blocks have tokens of their own, and at which position of the text."""
+
+    num_layers: int
+    position: Literal["append"]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The tensors' axis of layers."""
+        return (self.num_layers,)
+
+    @property
+    def text(self) -> str:
+        """Where the tokens enter, in words."""
+        return f"at the end of the text of each of the first {self.num_layers} joint blocks"
+
+
+Placement = UNetPlacement | MMDiTPlacement
+
+
+def placement_of(config: SoftTokensConfig) -> Placement:
+    """Return where a training run's tokens enter."""
+    if config.placement == "unet":
+        return UNetPlacement(blocks=config.blocks, position=config.position)
+    return MMDiTPlacement(num_layers=config.num_layers, position=config.position)
 
 
 class AdapterConfig(Frozen):
@@ -43,7 +83,7 @@ class AdapterConfig(Frozen):
     schema_version: Literal[1] = 1
     base_model: str
     base_model_revision: str
-    family: Literal["sd15", "sd21"]
+    family: Family
     placement: Placement
     num_soft_tokens: int
     num_banks: Literal[1, 2]
@@ -167,8 +207,9 @@ def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str)
         )
 
 
-def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, int]]:
-    tokens, table = (config.num_soft_tokens, config.width), (config.timestep_bins, config.width)
+def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
+    layers = config.placement.layers
+    tokens, table = (*layers, config.num_soft_tokens, config.width), (config.timestep_bins, prod(layers) * config.width)
     shapes = {**dict.fromkeys(BANK_NAMES[: config.num_banks], tokens), TABLE_NAME: table}
     return {**shapes, **({EMA_PREFIX + name: shape for name, shape in shapes.items()} if config.has_ema else {})}
 

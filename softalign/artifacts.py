@@ -175,6 +175,7 @@ class EncodedManifest(Record):
     text_encoder_digest: str
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
+    pooled_width: int
     num_samples: int
     num_val_samples: int
     num_latents: int

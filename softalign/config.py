@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
 
-Family = Literal["sd15", "sd21"]
-"""U-Nets with one text encoder: ``sd15`` predicts epsilon, ``sd21`` predicts velocity."""
+Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
+"""U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
+UNET_FAMILIES: tuple[Family, ...] = ("sd15", "sd21", "sdxl")
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -110,9 +111,10 @@ class BackboneConfig(StageConfig):
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] = 512
 
 
-class SoftTokensConfig(Frozen):
-    """The adapter's shape and place (METHOD: AGSM and SoftREPA, arXiv 2605.30038 and 2503.08250)."""
+class UNetTokensConfig(Frozen):
+    """Soft tokens of a U-Net: one set, seen by the chosen blocks (AGSM and SoftREPA, arXiv 2605.30038, 2503.08250)."""
 
+    placement: Literal["unet"] = "unet"
     num_soft_tokens: Count = 4
     blocks: Annotated[tuple[Literal["down", "mid", "up"], ...], Field(min_length=1)] = ("down", "mid")
     position: Literal["after_bos"] = "after_bos"
@@ -126,6 +128,33 @@ class SoftTokensConfig(Frozen):
         if len(set(blocks)) != len(blocks):
             raise ValueError("a block is named twice")
         return tuple(part for part in ("down", "mid", "up") if part in blocks)
+
+    @property
+    def num_layers(self) -> None:
+        """None: all blocks see the same tokens."""
+        return None
+
+
+class MMDiTTokensConfig(Frozen):
+    """Soft tokens of an MMDiT: each of the first joint blocks has its own (arXiv 2605.30038, 2503.08250: five)."""
+
+    placement: Literal["mmdit"] = "mmdit"
+    num_soft_tokens: Count = 4
+    num_layers: Count = 5
+    position: Literal["append"] = "append"
+    num_timestep_bins: Annotated[int, Field(ge=1, le=1000)] = 100
+    init: Literal["normal"] = "normal"
+    init_std: Positive = 0.02
+
+
+def _placement(value: Any) -> Any:
+    """Return which kind of tokens a value describes; a U-Net's if it does not say."""
+    return value.get("placement", "unet") if isinstance(value, dict) else getattr(value, "placement", None)
+
+
+SoftTokensConfig = Annotated[
+    Annotated[UNetTokensConfig, Tag("unet")] | Annotated[MMDiTTokensConfig, Tag("mmdit")], Discriminator(_placement)
+]
 
 
 class ObjectiveConfig(Frozen):
@@ -182,7 +211,7 @@ class OptimizerConfig(Frozen):
 class TrainConfig(StageConfig):
     """One training run of the soft tokens: B images and their B captions make a grid of B x B pairs per step."""
 
-    soft_tokens: SoftTokensConfig = SoftTokensConfig()
+    soft_tokens: SoftTokensConfig = UNetTokensConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: Count = 1000
@@ -252,6 +281,16 @@ class Recipe(Frozen):
     register_: RegisterConfig = Field(alias="register")
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="after")
+    def _check_placement(self) -> Self:
+        expected = "unet" if self.backbone.family in UNET_FAMILIES else "mmdit"
+        if self.train.soft_tokens.placement != expected:
+            raise ValueError(
+                f"train.soft_tokens.placement is {self.train.soft_tokens.placement!r}, but the family "
+                f"{self.backbone.family!r} needs {expected!r}"
+            )
+        return self
+
 
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the recipes that come with the package."""
@@ -282,7 +321,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         problems = "\n".join(
-            f"    {'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            f"    {_location(item['loc'])}: {item['msg']}"
             + ("" if item["type"] == "missing" else f" (found {item['input']!r})"[:200])
             for item in error.errors()
         )
@@ -291,6 +330,13 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
             where=where,
             fix="correct these fields; `softalign plan RECIPE` checks a recipe without running it",
         ) from error
+
+
+def _location(parts: Sequence[str | int]) -> str:
+    """Return where a problem is, as it would be written in ``--set``: without the name of a kind of tokens."""
+    tags = (("soft_tokens", "unet"), ("soft_tokens", "mmdit"))
+    pairs = zip(("", *parts), parts, strict=False)
+    return ".".join(str(part) for before, part in pairs if (before, part) not in tags)
 
 
 def _recipe_text(name_or_path: str) -> tuple[str, str]:

@@ -10,7 +10,14 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from softalign.adapter_io import CONFIG_NAME, WEIGHTS_NAME, AdapterConfig, load_adapter, read_adapter_config
+from softalign.adapter_io import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    AdapterConfig,
+    UNetPlacement,
+    load_adapter,
+    read_adapter_config,
+)
 from softalign.artifacts import Adapter
 from softalign.backbones.unet import injection_sites, text_width
 from softalign.base_fingerprint import check_base
@@ -117,10 +124,17 @@ def load_soft_tokens(
             where=type(plain).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-    sites = injection_sites(plain, config.placement.blocks)
-    injection = SoftTokenInjection(plain, sites, tokens, scale)
+    injection = SoftTokenInjection(plain, injection_sites(plain, _blocks_of(config)), tokens, scale)
     _forget_compiled(denoiser)
     return AdapterHandle(denoiser, injection, config)
+
+
+def _blocks_of(config: AdapterConfig) -> tuple[str, ...]:
+    if not isinstance(config.placement, UNetPlacement):
+        raise CompatibilityError(
+            "The adapter belongs to another kind of denoiser.", expected="a U-Net's placement", found=config.family
+        )
+    return config.placement.blocks
 
 
 def resolve_adapter(source: str | Path | Adapter) -> Path:

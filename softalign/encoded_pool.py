@@ -1,4 +1,4 @@
-"""Encodings that datasets share: shards of one tensor, its rows keyed by the digests of what was encoded.
+"""Encodings that datasets share: shards of tensors, their rows keyed by the digests of what was encoded.
 
 A pool belongs to one encoder and one way of preparing its input. It holds safetensors shards and, per shard, a note
 that names its rows; a shard without its note does not exist. A dataset asks for groups of digests: a group that is
@@ -25,17 +25,24 @@ from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
 from softalign.errors import DataError, IntegrityError
 from softalign.storage import Store
 
-TensorName = Literal["latents", "prompt_embeds"]
+TensorName = Literal["latents", "prompt_embeds", "pooled_prompt_embeds"]
 STORAGE_DTYPE = torch.float16
 
 InputT = TypeVar("InputT")
 
 
+class PoolTensor(Frozen):
+    """One tensor of a shard: its name and the shape of a row."""
+
+    name: TensorName
+    row_shape: tuple[int, ...]
+
+
 class PoolShard(Frozen):
-    """A shard's rows by digest, in order, the shape of each, and its file."""
+    """A shard's rows by digest, in order, its tensors, and its file."""
 
     digests: tuple[str, ...]
-    row_shape: tuple[int, ...]
+    tensors: tuple[PoolTensor, ...]
     file: FileEntry
 
 
@@ -53,14 +60,16 @@ class EncodedPool:
 
     Args:
         store: where they lie.
-        tensor_name: name of the tensor in the shards.
+        tensor_names: names of the tensors in the shards.
         spec: everything that the encodings depend on, apart from what is encoded.
         work_path: a local folder for unfinished shards.
     """
 
-    def __init__(self, store: Store, tensor_name: TensorName, spec: list[str | int], work_path: Path) -> None:
-        self._store, self._tensor_name, self._work_path = store, tensor_name, work_path
-        self._folder = f"{tensor_name}-{digest_of([tensor_name, str(STORAGE_DTYPE), *spec])[:16]}"
+    def __init__(
+        self, store: Store, tensor_names: tuple[TensorName, ...], spec: list[str | int], work_path: Path
+    ) -> None:
+        self._store, self._tensor_names, self._work_path = store, tensor_names, work_path
+        self._folder = f"{tensor_names[0]}-{digest_of([*tensor_names, str(STORAGE_DTYPE), *spec])[:16]}"
         sizes = store.shared_sizes(self._folder)
         notes = [PoolShard.model_validate_json(note) for note in store.read_notes(self._folder)]
         notes = [note for note in notes if sizes.get(Path(note.file.path).name) == note.file.size_bytes]
@@ -68,12 +77,14 @@ class EncodedPool:
         self._rows = {digest: (shard, row) for shard in notes for row, digest in enumerate(shard.digests)}
         self.counts = PoolCounts()
 
-    def shard_of(self, group: Mapping[str, InputT], encode_rows: Callable[[list[InputT]], Tensor]) -> PoolShard:
+    def shard_of(
+        self, group: Mapping[str, InputT], encode_rows: Callable[[list[InputT]], tuple[Tensor, ...]]
+    ) -> PoolShard:
         """Return the shard of a group, made if it is not there.
 
         Args:
             group: what is to be encoded, by digest, in the shard's order.
-            encode_rows: returns one float32 row for each input; called with those that no shard holds.
+            encode_rows: returns the tensors, one float32 row for each input; called with those that no shard holds.
 
         Raises:
             DataError: an encoding is not finite in float16.
@@ -86,25 +97,27 @@ class EncodedPool:
         missing = [digest for digest in group if digest not in self._rows]
         self.counts.encoded += len(missing)
         self.counts.copied += len(group) - len(missing)
-        encoded: dict[str, Tensor] = {}
+        encoded: dict[str, tuple[Tensor, ...]] = {}
         if missing:
-            rows_NX = encode_rows([group[digest] for digest in missing]).to("cpu", STORAGE_DTYPE)
-            _check_finite(rows_NX, missing, self._tensor_name)
-            encoded = dict(zip(missing, rows_NX, strict=True))
+            tensors = [rows.to("cpu", STORAGE_DTYPE) for rows in encode_rows([group[digest] for digest in missing])]
+            for name, rows_NX in zip(self._tensor_names, tensors, strict=True):
+                _check_finite(rows_NX, missing, name)
+            encoded = dict(zip(missing, zip(*tensors, strict=True), strict=True))
         rows = [encoded[digest] if digest in encoded else self._known_row(digest) for digest in group]
-        return self._add(tuple(group), torch.stack(rows))
+        return self._add(tuple(group), [torch.stack(column) for column in zip(*rows, strict=True)])
 
-    def _known_row(self, digest: str) -> Tensor:
+    def _known_row(self, digest: str) -> tuple[Tensor, ...]:
         shard, row = self._rows[digest]
-        return read_row(self._store.fetch_shared(shard.file), self._tensor_name, row)
+        path = self._store.fetch_shared(shard.file)
+        return tuple(read_row(path, name, row) for name in self._tensor_names)
 
-    def _add(self, group: tuple[str, ...], rows_NX: Tensor) -> PoolShard:
+    def _add(self, group: tuple[str, ...], tensors: list[Tensor]) -> PoolShard:
         path = self._work_path / f"{_group_digest(group)[:16]}.safetensors"
-        save_file({self._tensor_name: rows_NX.contiguous()}, path)
+        named = dict(zip(self._tensor_names, tensors, strict=True))
+        save_file({name: rows_NX.contiguous() for name, rows_NX in named.items()}, path)
         entry = self._store.add_shared(self._folder, path)
-        note = canonical_json(
-            PoolShard(digests=group, row_shape=tuple(rows_NX.shape[1:]), file=entry).model_dump(mode="json")
-        )
+        described = tuple(PoolTensor(name=name, row_shape=tuple(rows.shape[1:])) for name, rows in named.items())
+        note = canonical_json(PoolShard(digests=group, tensors=described, file=entry).model_dump(mode="json"))
         kept = self._store.create_note(f"{self._folder}/{_group_digest(group)}.json", note)
         shard = PoolShard.model_validate_json(kept)
         self._shards[_group_digest(group)] = shard

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
-from softalign.backbones.base import load_pipeline, resolve_device
+from softalign.backbones import load_backbone
+from softalign.backbones.base import resolve_device
 from softalign.concurrency import map_ahead
 from softalign.config import BackboneConfig, Runtime
 from softalign.curation.samples import caption_digest
@@ -56,23 +57,23 @@ def encode(
         DataError: an encoding is not finite.
     """
     work_path = store.work_path("encode", key)
-    pipeline = load_pipeline(backbone, device=resolve_device(runtime), dtype=torch.float32)
-    encoders = FrozenEncoders(pipeline, backbone.resolution_px)
+    frozen = load_backbone(backbone, device=resolve_device(runtime), dtype=torch.float32)
+    encoders = FrozenEncoders(frozen, backbone.resolution_px)
     shards = tuple(DatasetShard(dataset, shard_name(index), store) for index in range(dataset.num_shards))
 
-    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> Tensor:
-        return encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))
+    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
+        return (encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers)),)
 
-    latents_pool = EncodedPool(store, "latents", encoders.latents_spec, work_path)
+    latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
     latents = _encode_images(shards, latents_pool, latents_of)
-    texts_pool = EncodedPool(store, "prompt_embeds", encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, encoders.prompt_embeds_of)
+    texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
+    texts = _encode_texts(shards, texts_pool, lambda captions: encoders.text_states_of(captions).tensors())
     _log.info("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
 
     output_path = work_path / "output"
     _write_index(output_path, shards, latents, texts)
-    channels, height, width = latents[0].row_shape
-    text_length, text_width = texts[0].row_shape
+    channels, height, width = latents[0].tensors[0].row_shape
+    text_length, text_width = texts[0].tensors[0].row_shape
     manifest = EncodedManifest(
         stage_key=key,
         parents=(dataset.digest,),
@@ -82,6 +83,7 @@ def encode(
         text_encoder_digest=encoders.text_encoder_digest,
         latent_shape=(channels, height, width),
         text_shape=(text_length, text_width),
+        pooled_width=texts[0].tensors[1].row_shape[0] if len(texts[0].tensors) > 1 else 0,
         num_samples=dataset.num_samples,
         num_val_samples=dataset.num_val_samples,
         num_latents=sum(len(shard.digests) for shard in latents),
@@ -113,7 +115,9 @@ class DatasetShard:
 
 
 def _encode_images(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[DatasetShard, list[IndexRow]], Tensor]
+    dataset: tuple[DatasetShard, ...],
+    pool: EncodedPool,
+    encode_rows: Callable[[DatasetShard, list[IndexRow]], tuple[Tensor]],
 ) -> tuple[PoolShard, ...]:
     """Return the latents' shards: one for each shard of the dataset that holds new images."""
     shards = []
@@ -127,7 +131,7 @@ def _encode_images(
 
 
 def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], Tensor]
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], tuple[Tensor, ...]]
 ) -> tuple[PoolShard, ...]:
     """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new captions."""
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]

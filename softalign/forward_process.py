@@ -1,4 +1,4 @@
-"""Noise, timesteps and what the denoiser shall predict (DDPM backbones), in the order of the equations.
+"""Noise, timesteps and what the denoiser shall predict, in the order of the equations: DDPM, then flow matching.
 
 Draws come from generators keyed by (seed, samples_seen), so a batch has the same noise at any micro-batch size, on any
 device and after a restart.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,9 +23,9 @@ NoiseSharing = Literal["paper", "per_image"]
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """One timestep and one noise per image; ``paper`` shares both over the batch."""
+    """One time, uniform in [0, 1), and one noise per image; ``paper`` shares both over the batch."""
 
-    timesteps_B: Tensor
+    times_B: Tensor
     noise_BCHW: Tensor
 
 
@@ -47,7 +47,7 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 def draw_noise(
     shape_BCHW: tuple[int, int, int, int], *, sharing: NoiseSharing, seed: int, samples_seen: int
 ) -> NoiseDraw:
-    """Draw timesteps uniformly from 0..999 and noise from N(0, 1), on the CPU, in float32.
+    """Draw times uniformly from [0, 1) and noise from N(0, 1), on the CPU, in float32.
 
     Args:
         shape_BCHW: shape of the batch's latents.
@@ -58,10 +58,10 @@ def draw_noise(
     num_images, *latent_shape = shape_BCHW
     num_draws = 1 if sharing == "paper" else num_images
     generators = [keyed_generator("noise", seed, samples_seen + index) for index in range(num_draws)]
-    timesteps = [torch.randint(NUM_TRAIN_TIMESTEPS, (1,), generator=generator) for generator in generators]
+    times = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators]
     noise = [torch.randn(1, *latent_shape, generator=generator) for generator in generators]
     return NoiseDraw(
-        timesteps_B=torch.cat(timesteps).expand(num_images).clone(),
+        times_B=torch.cat(times).expand(num_images).clone(),
         noise_BCHW=torch.cat(noise).expand(num_images, *latent_shape).clone(),
     )
 
@@ -78,21 +78,58 @@ def velocity(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_B: Tensor)
     return signal * noise_BCHW - sigma * latents_BCHW
 
 
-def diffuse(
-    latents_BCHW: Tensor, draw: NoiseDraw, alphas_cumprod_T: Tensor, prediction_type: PredictionType
-) -> NoisyBatch:
-    """Return the noisy latents at the drawn timesteps and the target of that kind of denoiser."""
-    alphas_B = alphas_cumprod_T[draw.timesteps_B].to(latents_BCHW)
-    noise_BCHW = draw.noise_BCHW.to(latents_BCHW)
-    if prediction_type == "epsilon":
-        target_BCHW = noise_BCHW
-    else:
-        target_BCHW = velocity(latents_BCHW, noise_BCHW, alphas_B)
-    return NoisyBatch(
-        timesteps_B=draw.timesteps_B.to(latents_BCHW.device),
-        noisy_latents_BCHW=noisy_latents(latents_BCHW, noise_BCHW, alphas_B),
-        target_BCHW=target_BCHW,
-    )
+class ForwardProcess(Protocol):
+    """How a family's latents become noisy, and what its denoiser predicts."""
+
+    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+        """Return the noisy latents at the drawn times and the denoiser's target, in the latents' dtype and device."""
+
+
+@dataclass(frozen=True)
+class DDPMProcess:
+    """DDPM's discrete schedule; timesteps are integers 0..999."""
+
+    alphas_cumprod_T: Tensor
+    prediction_type: PredictionType
+
+    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+        """Return ``x_t`` and epsilon or the velocity, at ``t = floor(1000 time)``."""
+        timesteps_B = (draw.times_B * NUM_TRAIN_TIMESTEPS).long()
+        alphas_B = self.alphas_cumprod_T[timesteps_B].to(latents_BCHW)
+        noise_BCHW = draw.noise_BCHW.to(latents_BCHW)
+        is_epsilon = self.prediction_type == "epsilon"
+        return NoisyBatch(
+            timesteps_B=timesteps_B.to(latents_BCHW.device),
+            noisy_latents_BCHW=noisy_latents(latents_BCHW, noise_BCHW, alphas_B),
+            target_BCHW=noise_BCHW if is_epsilon else velocity(latents_BCHW, noise_BCHW, alphas_B),
+        )
+
+
+@dataclass(frozen=True)
+class FlowProcess:
+    """Rectified flow (SD3, arXiv 2403.03206): ``x_t = (1 - sigma) x_0 + sigma noise``, target ``noise - x_0``.
+
+    Uniform times become sigmas by the scheduler's own shift, ``sigma = s u / (1 + (s - 1) u)``; the denoiser's
+    timestep is ``1000 sigma``, a float in [0, 1000].
+    """
+
+    shift: float
+
+    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+        """Return the interpolated latents and the flow's velocity."""
+        sigmas_B = shifted_sigmas(draw.times_B, self.shift)
+        sigmas = sigmas_B.to(latents_BCHW)[:, None, None, None]
+        noise_BCHW = draw.noise_BCHW.to(latents_BCHW)
+        return NoisyBatch(
+            timesteps_B=(sigmas_B * NUM_TRAIN_TIMESTEPS).to(latents_BCHW),
+            noisy_latents_BCHW=(1.0 - sigmas) * latents_BCHW + sigmas * noise_BCHW,
+            target_BCHW=noise_BCHW - latents_BCHW,
+        )
+
+
+def shifted_sigmas(times_B: Tensor, shift: float) -> Tensor:
+    """Return noise levels of uniform times under a resolution's shift (arXiv 2403.03206, eq. 23)."""
+    return shift * times_B / (1.0 + (shift - 1.0) * times_B)
 
 
 def _coefficients(alphas_cumprod_B: Tensor) -> tuple[Tensor, Tensor]:

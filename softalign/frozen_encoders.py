@@ -1,4 +1,4 @@
-"""The frozen VAE and text encoder of a pipeline, called in batches of one size.
+"""The frozen VAE and text encoders of a backbone, called in batches of one size.
 
 Shape legend: N rows, B = BATCH_SIZE, C H W latent, L text tokens, D text width, R resolution in pixels.
 """
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from softalign.artifacts import digest_of
-from softalign.backbones.base import component_digest
+from softalign.backbones.base import Backbone, component_digest, text_encoder_digest
+from softalign.encoded_pool import TensorName
 from softalign.preprocessing import PREPROCESSING
+from softalign.text_states import TextStates
 
 BATCH_SIZE = 16
 """Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company."""
@@ -23,20 +25,25 @@ RowT = TypeVar("RowT")
 
 
 class FrozenEncoders:
-    """What a pipeline encodes images and captions with, and what identifies it.
+    """What a backbone encodes images and captions with, and what identifies it.
 
     Args:
-        pipeline: from ``load_pipeline``, in float32.
+        backbone: from ``load_backbone``, in float32.
         resolution_px: side of the images given to the VAE.
     """
 
-    def __init__(self, pipeline: Any, resolution_px: int) -> None:
-        self._pipeline = pipeline
-        self.backbone_digest = component_digest(pipeline.unet)
-        self.vae_digest = component_digest(pipeline.vae)
-        self.text_encoder_digest = component_digest(pipeline.text_encoder)
+    def __init__(self, backbone: Backbone, resolution_px: int) -> None:
+        self._backbone = backbone
+        self.backbone_digest = component_digest(backbone.denoiser)
+        self.vae_digest = component_digest(backbone.pipeline.vae)
+        self.text_encoder_digest = text_encoder_digest(backbone)
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
-        self.texts_spec: list[str | int] = [self.text_encoder_digest, _tokenizer_digest(pipeline.tokenizer)]
+        self.texts_spec: list[str | int] = [self.text_encoder_digest, *map(_tokenizer_digest, backbone.tokenizers)]
+
+    @property
+    def text_tensor_names(self) -> tuple[TensorName, ...]:
+        """The tensors that ``text_states_of`` gives."""
+        return ("prompt_embeds", "pooled_prompt_embeds") if self._backbone.has_pooled_text else ("prompt_embeds",)
 
     @torch.no_grad()
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
@@ -44,35 +51,29 @@ class FrozenEncoders:
 
         They are the posterior's mean, shifted and scaled to unit deviation as the VAE's configuration says.
         """
-        vae = self._pipeline.vae
+        vae = self._backbone.pipeline.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
 
-        def encode(batch: list[Tensor]) -> Tensor:
+        def encode(batch: list[Tensor]) -> tuple[Tensor, ...]:
             images_BCRR = torch.stack(batch).to(vae.device, vae.dtype)
             mean_BCHW = vae.encode(images_BCRR).latent_dist.mode()
             latents_BCHW: Tensor = (mean_BCHW - shift) * vae.config.scaling_factor
-            return latents_BCHW
+            return (latents_BCHW,)
 
-        return _in_full_batches(images, encode)
+        return _in_full_batches(images, encode)[0]
 
     @torch.no_grad()
-    def prompt_embeds_of(self, captions: Iterable[str]) -> Tensor:
-        """Return the text encodings (N, L, D) of captions, cut at the text encoder's length, as generation has them."""
-
-        def encode(batch: list[str]) -> Tensor:
-            device = self._pipeline.text_encoder.device
-            embeds_BLD: Tensor = self._pipeline.encode_prompt(batch, device, 1, do_classifier_free_guidance=False)[0]
-            return embeds_BLD
-
-        return _in_full_batches(captions, encode)
+    def text_states_of(self, captions: Iterable[str]) -> TextStates:
+        """Return the text encodings of captions, cut at the text encoders' length, as generation has them."""
+        return TextStates(*_in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors()))
 
 
-def _in_full_batches(rows: Iterable[RowT], encode: Callable[[list[RowT]], Tensor]) -> Tensor:
+def _in_full_batches(rows: Iterable[RowT], encode: Callable[[list[RowT]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     encoded = []
     for batch in _batches(rows):
         filled = batch + [batch[-1]] * (BATCH_SIZE - len(batch))
-        encoded.append(encode(filled)[: len(batch)].to("cpu", torch.float32))
-    return torch.cat(encoded)
+        encoded.append(tuple(tensor[: len(batch)].to("cpu", torch.float32) for tensor in encode(filled)))
+    return tuple(torch.cat(column) for column in zip(*encoded, strict=True))
 
 
 def _batches(rows: Iterable[RowT]) -> Iterator[list[RowT]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from softalign.backbones.base import backbone_dtype, load_pipeline, resolve_device
+from softalign.backbones import load_backbone
+from softalign.backbones.base import backbone_dtype, resolve_device
 from softalign.config import BackboneConfig, Runtime
 from softalign.consumer import load_soft_tokens, resolve_adapter
 from softalign.errors import ConfigError
-from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes, use_ddim
+from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
 from softalign.storage import write_atomically
 
 NO_ADAPTER = "none"
@@ -46,16 +47,17 @@ def generate_to_folder(
         ConfigError: ``none`` without a base model.
         CompatibilityError: the base model is not the adapter's.
     """
-    backbone, folder = _resolve(adapter, base)
+    config, folder = _resolve(adapter, base)
     device = resolve_device(Runtime())
-    pipeline: Any = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
-    use_ddim(pipeline)
+    backbone = load_backbone(config, device=device, dtype=backbone_dtype(device))
+    backbone.use_papers_sampler()
+    pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
     if folder is not None:
         load_soft_tokens(pipeline, folder, scale=settings.scale)
     sampling = SamplingSettings(
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
-        resolution_px=pipeline.unet.config.sample_size * pipeline.vae_scale_factor,
+        resolution_px=denoiser.config.sample_size * pipeline.vae_scale_factor,
         seed=settings.seed,
     )
     written: list[Path] = []
@@ -64,7 +66,7 @@ def generate_to_folder(
             ImageRequest(prompt, index, image, out / f"prompt-{index:03d}-{image}.png")
             for image in range(settings.num_images)
         ]
-        for request, pixels in zip(requests, generate_batch(pipeline, requests, sampling), strict=True):
+        for request, pixels in zip(requests, generate_batch(backbone, requests, sampling), strict=True):
             write_atomically(request.path, png_bytes(pixels))
             written.append(request.path)
     return written

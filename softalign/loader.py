@@ -6,6 +6,7 @@ Shape legend: B images, C H W latent, L text tokens, D text width.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from torch import Tensor
 from softalign.artifacts import EncodedManifest, digest_of
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import Split
-from softalign.encoded_pool import PoolShard, TensorName
+from softalign.encoded_pool import PoolShard
 from softalign.errors import CompatibilityError, DataError
 from softalign.matching import distinct_choices
 from softalign.storage import Store
+from softalign.text_states import TextStates
 
 MAX_OPEN_SHARDS = 64
 """Memory-mapped, so an open shard costs a file handle and the pages that are read."""
@@ -37,14 +39,14 @@ class EncodedBatch:
         prompts: the chosen captions.
         caption_digests: their sha256 hex digests; equal ones are equal captions.
         latents_BCHW: float32, scaled to unit deviation as the denoiser sees them.
-        prompt_embeds_BLD: float32.
+        text: the captions' encodings, float32.
     """
 
     keys: tuple[str, ...]
     prompts: tuple[str, ...]
     caption_digests: tuple[str, ...]
     latents_BCHW: Tensor
-    prompt_embeds_BLD: Tensor
+    text: TextStates
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,8 @@ class EncodedReader:
                 where=manifest.uri,
                 fix="curate more images, set another curation.val_share, or a smaller batch size",
             )
-        self._latents = _PoolReader(root / "latents.json", "latents", store)
-        self._texts = _PoolReader(root / "texts.json", "prompt_embeds", store)
+        self._latents = _PoolReader(root / "latents.json", store)
+        self._texts = _PoolReader(root / "texts.json", store)
         self._order = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -102,8 +104,8 @@ class EncodedReader:
 
     @property
     def empty_prompt_embeds_LD(self) -> Tensor:
-        """The empty caption's encoding, float32."""
-        return self._texts.row(caption_digest(""))
+        """The empty caption's states, float32."""
+        return self._texts.row(caption_digest(""))[0]
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
         """Return the batch that follows after so many samples: the same at every call, in every process.
@@ -125,9 +127,13 @@ class EncodedReader:
             keys=tuple(sample.key for sample in samples),
             prompts=tuple(sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)),
             caption_digests=tuple(digests),
-            latents_BCHW=torch.stack([self._latents.row(sample.image_digest) for sample in samples]),
-            prompt_embeds_BLD=torch.stack([self._texts.row(digest) for digest in digests]),
+            latents_BCHW=torch.stack([self._latents.row(sample.image_digest)[0] for sample in samples]),
+            text=self._text_of(digests),
         )
+
+    def _text_of(self, digests: Sequence[str]) -> TextStates:
+        rows = [self._texts.row(digest) for digest in digests]
+        return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def _order_of(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         if self._order[0] != epoch:
@@ -163,10 +169,10 @@ def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder
 
 
 class _PoolReader:
-    """Rows of one tensor by digest, from memory-mapped shards that are verified when first opened."""
+    """Rows of a pool's tensors by digest, from memory-mapped shards that are verified when first opened."""
 
-    def __init__(self, path: Path, tensor_name: TensorName, store: Store) -> None:
-        self._tensor_name, self._store = tensor_name, store
+    def __init__(self, path: Path, store: Store) -> None:
+        self._store = store
         self._shards = TypeAdapter(list[PoolShard]).validate_json(path.read_bytes())
         self._places = {
             digest: (index, row) for index, shard in enumerate(self._shards) for row, digest in enumerate(shard.digests)
@@ -174,11 +180,11 @@ class _PoolReader:
         self._paths: dict[int, Path] = {}
         self._open: OrderedDict[int, Any] = OrderedDict()
 
-    def row(self, digest: str) -> Tensor:
-        """Return one row as float32."""
+    def row(self, digest: str) -> tuple[Tensor, ...]:
+        """Return one row of each tensor as float32."""
         index, row = self._places[digest]
-        tensor: Tensor = self._shard(index).get_slice(self._tensor_name)[row]
-        return tensor.to(torch.float32)
+        shard = self._shard(index)
+        return tuple(shard.get_slice(entry.name)[row].to(torch.float32) for entry in self._shards[index].tensors)
 
     def _shard(self, index: int) -> Any:
         if index not in self._open:

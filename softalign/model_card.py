@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from softalign.adapter_io import AdapterConfig
-from softalign.config import TrainConfig
+from softalign.config import Family, TrainConfig
 
+PIPELINES: dict[Family, str] = {
+    "sd15": "StableDiffusionPipeline",
+    "sd21": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd35": "StableDiffusion3Pipeline",
+}
 _CARD = """---
 library_name: softalign
 base_model: {base_model}
@@ -14,15 +21,14 @@ tags: [text-to-image, diffusion, soft-tokens]
 # {name}
 
 Soft text tokens for `{base_model}`{revision}, trained for text alignment without a reward model
-(objective `{objective}`). The base model is unchanged; {num_soft_tokens} tokens are inserted behind the first position
-of the text, seen by the {blocks} blocks.
+(objective `{objective}`). The base model is unchanged; {num_soft_tokens} tokens are inserted {place}.
 
 ```python
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 from softalign import load_soft_tokens
 {imports}
-pipe = StableDiffusionPipeline.from_pretrained({location}, torch_dtype=torch.float32)
+pipe = {pipeline}.from_pretrained({location}, torch_dtype=torch.float32)
 handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
 ```
 
@@ -62,6 +68,7 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         revision=f" (revision {config.base_model_revision})" if config.base_model_revision else "",
         objective=config.objective,
         num_soft_tokens=config.num_soft_tokens,
-        blocks=" and ".join(config.placement.blocks),
+        place=config.placement.text,
+        pipeline=PIPELINES[config.family],
         rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
     )

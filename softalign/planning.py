@@ -30,8 +30,8 @@ from softalign.stages import (
 from softalign.storage import RecordT, Store, open_filesystem, read_bytes
 
 FLOAT_BYTES = 4
-HUB_WIDTHS = {"sd15": 768, "sd21": 1024}
-"""Widths of the text encoders of Stable Diffusion 1.x and 2.x (their published configurations)."""
+HUB_WIDTHS = {"sd15": 768, "sd21": 1024, "sdxl": 2048, "sd3": 4096, "sd35": 4096}
+"""Widths of the text states that the published models read."""
 HUB_TEXT_LENGTH = 77
 """Tokens of CLIP's text sequence."""
 SHAPES_PNG_BYTES = 700

@@ -1,4 +1,4 @@
-"""Sampling: batched DDIM with classifier-free guidance, and one random generator per image.
+"""Sampling: batched, with classifier-free guidance, and one random generator per image.
 
 An image's noise is a function of (seed, prompt index, image index) alone, so arms that differ in the adapter only are
 paired, and batch size, order and restarts change nothing.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from softalign.attempts import StopRequest
+from softalign.backbones.base import Backbone
 from softalign.errors import PreemptedError
+from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def initial_noise(settings: SamplingSettings, request: ImageRequest, shape_CHW: 
 
 
 def generate_missing(
-    pipeline: Any,
+    backbone: Backbone,
     requests: Sequence[ImageRequest],
     settings: SamplingSettings,
     batch_size: int,
@@ -79,7 +81,7 @@ def generate_missing(
     denoiser with the same batches as an undisturbed one. Files appear whole or not at all.
 
     Args:
-        pipeline: a StableDiffusionPipeline, with or without an adapter attached; its scheduler becomes DDIM.
+        backbone: with or without an adapter attached to its pipeline; its sampler becomes that of the papers.
         requests: in a fixed order.
         settings: sampling settings.
         batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.
@@ -88,7 +90,7 @@ def generate_missing(
     Raises:
         PreemptedError: a stop was asked for; finished images are kept.
     """
-    use_ddim(pipeline)
+    backbone.use_papers_sampler()
     side = settings.resolution_px
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
@@ -99,7 +101,7 @@ def generate_missing(
                 f"Generation was stopped after {num_made} of {num_todo} images; they are kept.",
                 fix="run again to continue there",
             )
-        for request, image in zip(batch, generate_batch(pipeline, batch, settings), strict=True):
+        for request, image in zip(batch, generate_batch(backbone, batch, settings), strict=True):
             _write_whole(request.path, png_bytes(image))
         num_made += len(batch)
         elapsed = time.monotonic() - started
@@ -112,25 +114,26 @@ def generate_missing(
 
 @torch.no_grad()
 def generate_batch(
-    pipeline: Any, requests: Sequence[ImageRequest], settings: SamplingSettings
+    backbone: Backbone, requests: Sequence[ImageRequest], settings: SamplingSettings
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images (H, W, 3) of one batch.
 
     Prompts are encoded once each; everything after is the pipeline's own call.
     """
-    device, dtype = pipeline.unet.device, pipeline.unet.dtype
-    factor = pipeline.vae_scale_factor
-    side = settings.resolution_px // factor
-    shape_CHW = (pipeline.unet.config.in_channels, side, side)
+    pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
+    side = settings.resolution_px // pipeline.vae_scale_factor
+    shape_CHW = (denoiser.config.in_channels, side, side)
     noise_BCHW = torch.stack([initial_noise(settings, request, shape_CHW) for request in requests])
     texts = list(dict.fromkeys(request.prompt for request in requests))
-    has_guidance = settings.guidance_scale > 1.0
-    embeds, negative = pipeline.encode_prompt(texts, device, 1, has_guidance)
     rows = [texts.index(request.prompt) for request in requests]
+    if settings.guidance_scale > 1.0:
+        own, unconditional = backbone.encode_for_guidance(texts)
+        states = {**_as_arguments(own.rows(rows)), **_as_arguments(unconditional.rows(rows), "negative_")}
+    else:
+        states = _as_arguments(backbone.encode_prompts(texts).rows(rows))
     images = pipeline(
-        prompt_embeds=embeds[rows],
-        negative_prompt_embeds=negative[rows] if has_guidance else None,
-        latents=noise_BCHW.to(device, dtype),
+        **states,
+        latents=noise_BCHW.to(denoiser.device, denoiser.dtype),
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         height=settings.resolution_px,
@@ -140,12 +143,10 @@ def generate_batch(
     yield from np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def use_ddim(pipeline: Any) -> None:
-    """Give the pipeline a DDIM scheduler with its own noise schedule, as in the papers, unless it has one."""
-    from diffusers import DDIMScheduler
-
-    if not isinstance(pipeline.scheduler, DDIMScheduler):
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+def _as_arguments(text: TextStates, prefix: str = "") -> dict[str, Tensor]:
+    """Return text states as the pipelines' arguments."""
+    states = {f"{prefix}prompt_embeds": text.prompt_embeds_NLD}
+    return states if text.pooled_NP is None else {**states, f"{prefix}pooled_prompt_embeds": text.pooled_NP}
 
 
 def png_bytes(image_HW3: NDArray[np.uint8]) -> bytes:

@@ -1,6 +1,7 @@
 """The adapter: soft text tokens with a timestep table, the only trainable part (METHOD of AGSM and SoftREPA).
 
-Shape legend: B rows, K banks (0 is psi+, 1 is psi-), S soft tokens, D width of the text states, T timestep bins.
+Shape legend: B rows, K banks (0 is psi+, 1 is psi-), N layers, S soft tokens, D width of the text states, T timestep
+bins. ``*N`` is an axis of layers that tokens of a U-Net do not have.
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ NEGATIVE_BANK = 1
 
 
 class SoftTokens(nn.Module):
-    """Banks of soft tokens (K, S, D) that share one timestep table (T, D): ``token(t) = bank + table[t // (1000/T)]``.
+    """Banks of soft tokens that share one timestep table: ``token(t) = bank + table[t // (1000/T)]``.
 
     Args:
-        banks_KSD: the tokens; bank 0 is psi+, bank 1, where there is one, psi-.
-        timestep_offsets_TD: the table.
+        banks: (K, S, D), or (K, N, S, D) where each layer has its own tokens; bank 0 is psi+, bank 1 psi-.
+        timestep_offsets: the table, (T, D) or (T, N * D).
     """
 
-    def __init__(self, banks_KSD: Tensor, timestep_offsets_TD: Tensor) -> None:
+    def __init__(self, banks: Tensor, timestep_offsets: Tensor) -> None:
         super().__init__()
-        self.banks = nn.Parameter(banks_KSD)
-        self.timestep_offsets = nn.Parameter(timestep_offsets_TD)
+        self.banks = nn.Parameter(banks)
+        self.timestep_offsets = nn.Parameter(timestep_offsets)
+
+    @property
+    def num_layers(self) -> int | None:
+        """How many layers have tokens of their own (N); None: all blocks see the same."""
+        return self.banks.shape[1] if self.banks.ndim == 4 else None
 
     @property
     def num_banks(self) -> int:
@@ -35,12 +41,12 @@ class SoftTokens(nn.Module):
     @property
     def num_soft_tokens(self) -> int:
         """How many tokens one bank holds (S)."""
-        return self.banks.shape[1]
+        return self.banks.shape[-2]
 
     @property
     def width(self) -> int:
         """Width of the text states the tokens join (D)."""
-        return self.banks.shape[2]
+        return self.banks.shape[-1]
 
     @property
     def num_timestep_bins(self) -> int:
@@ -48,14 +54,16 @@ class SoftTokens(nn.Module):
         return self.timestep_offsets.shape[0]
 
     def forward(self, timesteps_B: Tensor, banks_B: Tensor) -> Tensor:
-        """Return the tokens of each row, (B, S, D) in the parameters' dtype.
+        """Return the tokens of each row, (B, *N, S, D) in the parameters' dtype.
 
         Args:
             timesteps_B: integers or floats in [0, 1000].
             banks_B: each row's bank, int64.
         """
         bins_B = timestep_bins(timesteps_B, self.num_timestep_bins)
-        return self.banks[banks_B] + self.timestep_offsets[bins_B][:, None, :]
+        layers = self.banks.shape[1:-2]
+        offsets = self.timestep_offsets[bins_B].view(len(bins_B), *layers, 1, self.width)
+        return self.banks[banks_B] + offsets
 
 
 def timestep_bins(timesteps_B: Tensor, num_bins: int) -> Tensor:
@@ -77,11 +85,20 @@ def soft_tokens_from_bos(
 
 
 def soft_tokens_from_normal(
-    width: int, *, num_banks: int, num_soft_tokens: int, num_bins: int, std: float, generator: torch.Generator
+    width: int,
+    *,
+    num_banks: int,
+    num_soft_tokens: int,
+    num_bins: int,
+    std: float,
+    generator: torch.Generator,
+    num_layers: int | None = None,
 ) -> SoftTokens:
-    """Return tokens and table drawn from N(0, std)."""
-    banks_KSD = std * torch.randn(num_banks, num_soft_tokens, width, generator=generator)
-    return SoftTokens(banks_KSD, std * torch.randn(num_bins, width, generator=generator))
+    """Return tokens and table drawn from N(0, std); with ``num_layers``, each layer has its own."""
+    layers = () if num_layers is None else (num_layers,)
+    banks = std * torch.randn(num_banks, *layers, num_soft_tokens, width, generator=generator)
+    table = std * torch.randn(num_bins, (num_layers or 1) * width, generator=generator)
+    return SoftTokens(banks, table)
 
 
 @torch.no_grad()

@@ -9,16 +9,15 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from softalign import __version__
-from softalign.adapter_io import AdapterConfig, Placement, save_adapter
+from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
-from softalign.backbones.base import backbone_dtype, component_digest, load_pipeline, resolve_device
-from softalign.backbones.unet import denoiser_of
+from softalign.backbones import load_backbone
+from softalign.backbones.base import Backbone, backbone_dtype, component_digest, resolve_device, text_encoder_digest
 from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
 from softalign.checkpoints import Progress
 from softalign.config import BackboneConfig, Runtime, TrainConfig
@@ -71,8 +70,8 @@ def train(
         frozen = load_frozen(backbone, encoded, device)
         reader = EncodedReader(encoded, store, split="train", batch_size=config.batch_size, seed=config.seed)
         bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
-        state = initial_state(config, bos_D, device)
-        denoiser = denoiser_of(frozen.unet, frozen.scheduler, config.soft_tokens.blocks, state.live)
+        state = initial_state(config, bos_D, frozen.backbone.token_width, device)
+        denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
         run = Run(
             stepper=Stepper(config, denoiser, state, device, runtime.micro_batch_size),
             train_batches=reader,
@@ -85,7 +84,9 @@ def train(
         denoiser.close()
         adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.fingerprint, state.live)
         output = folder / "adapter"
-        adapter_config = write_adapter(output, run, adapter_config, initial_tokens(config, bos_D), name)
+        adapter_config = write_adapter(
+            output, run, adapter_config, initial_tokens(config, bos_D, frozen.backbone.token_width), name
+        )
         record = _record(encoded, adapter_config, frozen.backbone_digest, state.live, key, name)
         published = store.publish(record, output)
     shutil.rmtree(folder, ignore_errors=True)
@@ -94,15 +95,14 @@ def train(
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """The denoiser on its device, its noise schedule, and what identifies it."""
+    """The backbone, its denoiser on its device, and what identifies it."""
 
-    unet: torch.nn.Module
-    scheduler: Any
+    backbone: Backbone
     backbone_digest: str
     fingerprint: BaseFingerprint
 
 
-def load_frozen(backbone: BackboneConfig, encoded: EncodedManifest, device: torch.device) -> FrozenModel:
+def load_frozen(config: BackboneConfig, encoded: EncodedManifest, device: torch.device) -> FrozenModel:
     """Return a backbone's denoiser, after checking that its VAE and text encoder made the encoded set.
 
     Digests and fingerprint are those of float32 weights, whatever the device computes in.
@@ -110,15 +110,15 @@ def load_frozen(backbone: BackboneConfig, encoded: EncodedManifest, device: torc
     Raises:
         CompatibilityError: another VAE or text encoder made the set.
     """
-    pipeline = load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    backbone = load_backbone(config, device=torch.device("cpu"), dtype=torch.float32)
     require_encoders(
         encoded,
-        vae_digest=component_digest(pipeline.vae),
-        text_encoder_digest=component_digest(pipeline.text_encoder),
+        vae_digest=component_digest(backbone.pipeline.vae),
+        text_encoder_digest=text_encoder_digest(backbone),
     )
-    backbone_digest, fingerprint = component_digest(pipeline.unet), fingerprint_of(pipeline.unet)
-    unet = pipeline.unet.to(device=device, dtype=backbone_dtype(device))
-    return FrozenModel(unet, pipeline.scheduler, backbone_digest, fingerprint)
+    backbone_digest, fingerprint = component_digest(backbone.denoiser), fingerprint_of(backbone.denoiser)
+    backbone.denoiser.to(device=device, dtype=backbone_dtype(device))
+    return FrozenModel(backbone, backbone_digest, fingerprint)
 
 
 def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
@@ -162,7 +162,7 @@ def _adapter_config(
         base_model=backbone.model,
         base_model_revision=backbone.revision or "",
         family=backbone.family,
-        placement=Placement(blocks=soft.blocks, position=soft.position),
+        placement=placement_of(soft),
         num_soft_tokens=soft.num_soft_tokens,
         num_banks=2 if tokens.num_banks == 2 else 1,
         width=tokens.width,

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from softalign.backbones.unet import UNetDenoiser
+from softalign.backbones.base import Denoiser
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 from softalign.diagnostics import TrainRow, ValidationRow, finite_or_none, train_row
-from softalign.forward_process import NoisyBatch, diffuse, draw_noise
+from softalign.forward_process import NoisyBatch, draw_noise
 from softalign.loader import EncodedBatch
 from softalign.objective import candidate_mask, squared_error
 from softalign.pair_grid import Pairs, Predict, backward_grid, num_banks, predict_grid
 from softalign.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal, update_ema
+from softalign.text_states import TextStates
 
 VALIDATION_NOISE_SEED = 20260501
 """Noise of the held-out split: the same in every run, so that runs can be compared."""
@@ -33,14 +34,20 @@ class Stepper:
     """All that a step needs besides its batch."""
 
     config: TrainConfig
-    denoiser: UNetDenoiser
+    denoiser: Denoiser
     state: TrainingState
     device: torch.device
     micro_batch_size: int | None
 
 
-def initial_tokens(config: TrainConfig, bos_D: Tensor) -> SoftTokens:
-    """Return the step-0 tokens of a run: a function of its configuration and the empty prompt's BOS state."""
+def initial_tokens(config: TrainConfig, bos_D: Tensor, width: int) -> SoftTokens:
+    """Return the step-0 tokens of a run: a function of its configuration and the empty prompt's BOS state.
+
+    Args:
+        config: shape, start and seed.
+        bos_D: the state that ``init: bos`` copies.
+        width: of the tokens.
+    """
     soft = config.soft_tokens
     generator = torch.Generator().manual_seed(config.seed)
     banks = num_banks(config.objective)
@@ -54,7 +61,8 @@ def initial_tokens(config: TrainConfig, bos_D: Tensor) -> SoftTokens:
             generator=generator,
         )
     return soft_tokens_from_normal(
-        bos_D.shape[0],
+        width,
+        num_layers=soft.num_layers,
         num_banks=banks,
         num_soft_tokens=soft.num_soft_tokens,
         num_bins=soft.num_timestep_bins,
@@ -63,9 +71,9 @@ def initial_tokens(config: TrainConfig, bos_D: Tensor) -> SoftTokens:
     )
 
 
-def initial_state(config: TrainConfig, bos_D: Tensor, device: torch.device) -> TrainingState:
+def initial_state(config: TrainConfig, bos_D: Tensor, width: int, device: torch.device) -> TrainingState:
     """Return live tokens, an average that starts as their copy, and a fresh AdamW."""
-    live, ema = initial_tokens(config, bos_D).to(device), initial_tokens(config, bos_D).to(device)
+    live, ema = (initial_tokens(config, bos_D, width).to(device) for _ in range(2))
     ema.requires_grad_(False)
     settings = config.optimizer
     optimizer = torch.optim.AdamW(
@@ -104,7 +112,7 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
     result = backward_grid(
-        pair_predictor(stepper, noisy, batch.prompt_embeds_BLD.to(stepper.device)),
+        pair_predictor(stepper, noisy, batch.text.to(stepper.device)),
         state.live,
         state.ema,
         noisy.target_BCHW,
@@ -145,7 +153,7 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
         noisy = _diffuse_batch(stepper, batch, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
         seen += len(batch.keys)
         mask_BP = candidate_mask(batch.caption_digests, stepper.device)
-        predict = pair_predictor(stepper, noisy, batch.prompt_embeds_BLD.to(stepper.device))
+        predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
         grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.micro_batch_size)
         errors_BP = squared_error(grid, noisy.target_BCHW[:, None])
         own_B = errors_BP.diagonal()
@@ -167,14 +175,14 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
     )
 
 
-def pair_predictor(stepper: Stepper, noisy: NoisyBatch, prompt_embeds_BLD: Tensor) -> Predict:
+def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Predict:
     """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states."""
 
     def predict(pairs: Pairs, tokens: SoftTokens) -> Tensor:
         return stepper.denoiser.predict(
             noisy.noisy_latents_BCHW[pairs.images_N],
             noisy.timesteps_B[pairs.images_N],
-            prompt_embeds_BLD[pairs.prompts_N],
+            text.rows(pairs.prompts_N),
             tokens,
             pairs.banks_N,
         )
@@ -191,7 +199,7 @@ def _diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_
         seed=seed,
         samples_seen=samples_seen,
     )
-    return diffuse(latents_BCHW, draw, stepper.denoiser.alphas_cumprod_T, stepper.denoiser.prediction_type)
+    return stepper.denoiser.process.diffuse(latents_BCHW, draw)
 
 
 def _mean(values: list[float]) -> float:

@@ -1,20 +1,81 @@
-"""Loading the frozen model, wherever it lies, and saying which one it is."""
+"""What every family offers; loading the frozen model, wherever it lies, and saying which one it is."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from softalign.artifacts import canonical_json
-from softalign.config import BackboneConfig, Family, Runtime
-from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.artifacts import canonical_json, digest_of
+from softalign.config import BackboneConfig, Runtime, SoftTokensConfig
+from softalign.errors import ConfigError, MissingInputError
+from softalign.forward_process import ForwardProcess
+from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
 
-PREDICTION_TYPES: dict[Family, str] = {"sd15": "epsilon", "sd21": "v_prediction"}
+
+class Denoiser(Protocol):
+    """A frozen denoiser that predicts with any soft tokens, each row with its own bank."""
+
+    process: ForwardProcess
+
+    @property
+    def module(self) -> nn.Module:
+        """The diffusers module."""
+
+    def predict(
+        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
+    ) -> Tensor:
+        """Return the prediction (N, C, H, W) with these tokens and each row's bank."""
+
+    def close(self) -> None:
+        """Take all hooks off the module."""
+
+
+class Backbone(Protocol):
+    """A frozen pipeline of one family, and what the stages ask of it."""
+
+    pipeline: Any
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The U-Net or transformer."""
+
+    @property
+    def text_encoders(self) -> tuple[nn.Module, ...]:
+        """The text encoders that are there, in the pipeline's order."""
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """Their tokenizers."""
+
+    @property
+    def has_pooled_text(self) -> bool:
+        """Whether the denoiser reads pooled text states too."""
+
+    @property
+    def token_width(self) -> int:
+        """Width of the soft tokens."""
+
+    def encode_prompts(self, prompts: list[str]) -> TextStates:
+        """Return the encodings of prompts, on the pipeline's device."""
+
+    def encode_for_guidance(self, prompts: list[str]) -> tuple[TextStates, TextStates]:
+        """Return the encodings of prompts and those of the unconditional branch, as the pipeline has them."""
+
+    def use_papers_sampler(self) -> None:
+        """Give the pipeline the sampler of the papers."""
+
+    def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> Denoiser:
+        """Return the denoiser with soft tokens attached.
+
+        Raises:
+            ConfigError: the tokens cannot be placed so in this denoiser.
+        """
 
 
 def resolve_device(runtime: Runtime) -> torch.device:
@@ -46,21 +107,25 @@ def resolve_model(config: BackboneConfig) -> str:
     return config.model
 
 
-def load_pipeline(config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Any:
-    """Return the diffusers pipeline of a backbone: frozen, in eval mode, without safety checker.
+def load_frozen_pipeline(
+    pipeline_class: Any, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, **options: Any
+) -> Any:
+    """Return a diffusers pipeline with all its modules frozen and in eval mode.
+
+    Args:
+        pipeline_class: of diffusers.
+        config: which model.
+        device: where it goes.
+        dtype: of all its modules.
+        options: further arguments of ``from_pretrained``.
 
     Raises:
         MissingInputError: the model is neither a local folder nor reachable on the hub.
-        CompatibilityError: the model predicts something else than its family does.
     """
     _silence_libraries()
-    from diffusers import StableDiffusionPipeline
-
     model = resolve_model(config)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            model, revision=config.revision, dtype=dtype, safety_checker=None, requires_safety_checker=False
-        )
+        pipeline = pipeline_class.from_pretrained(model, revision=config.revision, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise MissingInputError(
             "The base model cannot be loaded.",
@@ -69,9 +134,9 @@ def load_pipeline(config: BackboneConfig, *, device: torch.device, dtype: torch.
             where=model,
             fix="check backbone.model; for gated models accept the licence on the hub and set HF_TOKEN",
         ) from error
-    check_prediction_type(config, pipeline.scheduler.config.prediction_type)
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        module.requires_grad_(False).eval()
+    for module in pipeline.components.values():
+        if isinstance(module, nn.Module):
+            module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -88,22 +153,10 @@ def _silence_libraries() -> None:
     diffusers_logging.disable_progress_bar()
 
 
-def check_prediction_type(config: BackboneConfig, found: str) -> None:
-    """Refuse a model whose scheduler predicts something else than its family.
-
-    Raises:
-        CompatibilityError: they differ.
-    """
-    expected = PREDICTION_TYPES[config.family]
-    if found != expected:
-        fitting = next((family for family, kind in PREDICTION_TYPES.items() if kind == found), "another family")
-        raise CompatibilityError(
-            "The base model does not belong to this family.",
-            expected=f"prediction_type {expected} ({config.family})",
-            found=f"prediction_type {found}",
-            where=f"backbone.model {config.model}",
-            fix=f"set backbone.family to {fitting}",
-        )
+def text_encoder_digest(backbone: Backbone) -> str:
+    """Return one digest of all text encoders of a backbone."""
+    digests = [component_digest(encoder) for encoder in backbone.text_encoders]
+    return digests[0] if len(digests) == 1 else digest_of(digests)
 
 
 def component_digest(module: nn.Module) -> str:

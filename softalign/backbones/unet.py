@@ -1,20 +1,25 @@
-"""U-Nets with one text encoder (Stable Diffusion 1.x, 2.x): where soft tokens enter, and the denoiser for training.
+"""U-Nets (Stable Diffusion 1.x, 2.x, XL): where soft tokens enter, and the denoiser for training.
 
-Shape legend: N rows, C H W latents, L text tokens, D text width.
+Shape legend: N rows, C H W latents, L text tokens, D text width, P pooled width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from softalign.backbones.base import load_frozen_pipeline
+from softalign.config import BackboneConfig, Family, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.forward_process import PredictionType
+from softalign.forward_process import DDPMProcess, ForwardProcess
 from softalign.injection import SoftTokenInjection
 from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
+
+PREDICTION_TYPES: dict[Family, str] = {"sd15": "epsilon", "sd21": "v_prediction", "sdxl": "epsilon"}
 
 
 def injection_sites(unet: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
@@ -69,8 +74,8 @@ class UNetDenoiser:
         unet: diffusers' U-Net, frozen; its hooks are gone after ``close``.
         blocks: the parts that see the tokens.
         tokens: the tokens used outside of ``predict``.
-        alphas_cumprod_T: the noise schedule.
-        prediction_type: what the U-Net predicts.
+        process: the noise schedule and what the U-Net predicts.
+        resolution_px: side of the images, which SDXL is told.
     """
 
     def __init__(
@@ -78,27 +83,26 @@ class UNetDenoiser:
         unet: nn.Module,
         blocks: Sequence[str],
         tokens: SoftTokens,
-        alphas_cumprod_T: Tensor,
-        prediction_type: PredictionType,
+        process: ForwardProcess,
+        resolution_px: int,
     ) -> None:
-        self.unet = unet
-        self.alphas_cumprod_T = alphas_cumprod_T
-        self.prediction_type: PredictionType = prediction_type
+        self.module = unet
+        self.process = process
+        self._size_ids = [float(value) for value in (resolution_px, resolution_px, 0, 0, resolution_px, resolution_px)]
         self._injection = SoftTokenInjection(unet, injection_sites(unet, blocks), tokens)
 
     def predict(
-        self,
-        noisy_latents_NCHW: Tensor,
-        timesteps_N: Tensor,
-        prompt_embeds_NLD: Tensor,
-        tokens: SoftTokens,
-        banks_N: Tensor,
+        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
     ) -> Tensor:
         """Return the U-Net's prediction (N, C, H, W) with these tokens and each row's bank."""
-        dtype = next(self.unet.parameters()).dtype
+        dtype = next(self.module.parameters()).dtype
         with self._injection.using(tokens, banks_N):
-            prediction: Tensor = self.unet(
-                noisy_latents_NCHW.to(dtype), timesteps_N, prompt_embeds_NLD.to(dtype), return_dict=False
+            prediction: Tensor = self.module(
+                noisy_latents_NCHW.to(dtype),
+                timesteps_N,
+                text.prompt_embeds_NLD.to(dtype),
+                added_cond_kwargs=self._added_conditions(text, dtype),
+                return_dict=False,
             )[0]
         return prediction
 
@@ -106,8 +110,109 @@ class UNetDenoiser:
         """Take the hooks off the U-Net."""
         self._injection.remove()
 
+    def _added_conditions(self, text: TextStates, dtype: torch.dtype) -> dict[str, Tensor] | None:
+        """Return what SDXL reads besides: pooled text, and the sizes of the original, the crop and the target."""
+        if text.pooled_NP is None:
+            return None
+        sizes = torch.tensor(self._size_ids, dtype=dtype, device=text.pooled_NP.device)
+        return {"text_embeds": text.pooled_NP.to(dtype), "time_ids": sizes.expand(len(text), -1)}
 
-def denoiser_of(unet: nn.Module, scheduler: Any, blocks: Sequence[str], tokens: SoftTokens) -> UNetDenoiser:
-    """Return the training denoiser of a U-Net with its pipeline's scheduler."""
-    alphas_cumprod_T = torch.as_tensor(scheduler.alphas_cumprod).cpu()
-    return UNetDenoiser(unet, blocks, tokens, alphas_cumprod_T, scheduler.config.prediction_type)
+
+class UNetBackbone:
+    """A Stable Diffusion 1.x, 2.x or XL pipeline, frozen.
+
+    Args:
+        pipeline: of diffusers.
+        config: family and resolution.
+
+    Raises:
+        CompatibilityError: the model is not of the family.
+    """
+
+    def __init__(self, pipeline: Any, config: BackboneConfig) -> None:
+        self.pipeline, self._config = pipeline, config
+        _check_prediction_type(config, pipeline.scheduler.config.prediction_type)
+
+    @classmethod
+    def load(cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+        """Load the pipeline without safety checker and watermarker; see ``load_frozen_pipeline``."""
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+        kind: Any = StableDiffusionPipeline
+        options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
+        if config.family == "sdxl":
+            kind, options = StableDiffusionXLPipeline, {"add_watermarker": False}
+        return cls(load_frozen_pipeline(kind, config, device=device, dtype=dtype, **options), config)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The U-Net."""
+        unet: nn.Module = self.pipeline.unet
+        return unet
+
+    @property
+    def text_encoders(self) -> tuple[nn.Module, ...]:
+        """CLIP, for SDXL two of them."""
+        return _present(self.pipeline, "text_encoder", "text_encoder_2")
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """The text encoders' tokenizers."""
+        return _present(self.pipeline, "tokenizer", "tokenizer_2")
+
+    @property
+    def has_pooled_text(self) -> bool:
+        """True for SDXL."""
+        return self._config.family == "sdxl"
+
+    @property
+    def token_width(self) -> int:
+        """Width of the text states that cross attention reads."""
+        return text_width(self.denoiser)
+
+    def encode_prompts(self, prompts: list[str]) -> TextStates:
+        """Return the encodings of prompts."""
+        encoded = self.pipeline.encode_prompt(
+            prompts, device=self.pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return TextStates(encoded[0], encoded[2] if self.has_pooled_text else None)
+
+    def encode_for_guidance(self, prompts: list[str]) -> tuple[TextStates, TextStates]:
+        """Return the encodings of prompts and of the unconditional branch."""
+        encoded = self.pipeline.encode_prompt(
+            prompts, device=self.pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        if self.has_pooled_text:
+            return TextStates(encoded[0], encoded[2]), TextStates(encoded[1], encoded[3])
+        return TextStates(encoded[0]), TextStates(encoded[1])
+
+    def use_papers_sampler(self) -> None:
+        """Give the pipeline a DDIM scheduler with its own noise schedule, as in the papers, unless it has one."""
+        from diffusers import DDIMScheduler
+
+        if not isinstance(self.pipeline.scheduler, DDIMScheduler):
+            self.pipeline.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+
+    def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> UNetDenoiser:
+        """Return the U-Net with soft tokens attached to the configured blocks."""
+        assert isinstance(config, UNetTokensConfig)  # noqa: S101  Recipe checks it
+        scheduler = self.pipeline.scheduler
+        process = DDPMProcess(torch.as_tensor(scheduler.alphas_cumprod).cpu(), scheduler.config.prediction_type)
+        return UNetDenoiser(self.denoiser, config.blocks, tokens, process, self._config.resolution_px)
+
+
+def _present(pipeline: Any, *names: str) -> tuple[Any, ...]:
+    return tuple(part for name in names if (part := getattr(pipeline, name, None)) is not None)
+
+
+def _check_prediction_type(config: BackboneConfig, found: str) -> None:
+    expected = PREDICTION_TYPES[config.family]
+    if found != expected:
+        fitting = " or ".join(family for family, kind in PREDICTION_TYPES.items() if kind == found)
+        raise CompatibilityError(
+            "The base model does not belong to this family.",
+            expected=f"prediction_type {expected} ({config.family})",
+            found=f"prediction_type {found}",
+            where=f"backbone.model {config.model}",
+            fix=f"set backbone.family to {fitting or 'another family'}",
+        )

@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from softalign.geneval.prompts import GenevalPrompt, official_prompts
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
 from softalign.storage import Store
+
+if TYPE_CHECKING:
+    from softalign.backbones.base import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +78,8 @@ def evaluate(
         images_root = output / IMAGES_FOLDER
         write_metadata(images_root, prompts)
         requests = _image_requests(prompts, config, images_root)
-        pipeline = _load_arm(arm, adapter, backbone, config, runtime, store)
-        num_made = generate_missing(
-            pipeline, requests, _settings(backbone, config), runtime.generation_batch_size, stop
-        )
+        frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
+        num_made = generate_missing(frozen, requests, _settings(backbone, config), runtime.generation_batch_size, stop)
         logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
         results = _detect_and_score(images_root, detector, output)
         _remove_strangers(output, {request.path for request in requests}, len(prompts))
@@ -136,15 +137,16 @@ def _image_requests(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, root
 
 def _load_arm(
     arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store: Store
-) -> Any:
-    """Return the pipeline of an arm, soft tokens attached."""
-    from softalign.backbones.base import backbone_dtype, load_pipeline, resolve_device
+) -> Backbone:
+    """Return the backbone of an arm, soft tokens attached."""
+    from softalign.backbones import load_backbone
+    from softalign.backbones.base import backbone_dtype, resolve_device
 
     device = resolve_device(runtime)
-    pipeline = load_pipeline(backbone, device=device, dtype=backbone_dtype(device))
+    frozen = load_backbone(backbone, device=device, dtype=backbone_dtype(device))
     if adapter is not None:
-        _attach(pipeline, arm, adapter, config, store)
-    return pipeline
+        _attach(frozen.pipeline, arm, adapter, config, store)
+    return frozen
 
 
 def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:

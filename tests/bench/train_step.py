@@ -19,10 +19,12 @@ from diffusers import UNet2DConditionModel
 
 from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig
+from softalign.forward_process import DDPMProcess
 from softalign.objective import Alignment, align, candidate_mask, squared_error
 from softalign.pair_grid import backward_grid, num_banks
 from softalign.shapes import weights_path
 from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
 
 B, L, S, NUM_BINS = 4, 16, 4, 100
 
@@ -41,7 +43,7 @@ class Bench:
         return self.denoiser.predict(
             self.latents[pairs.images_N],
             self.timesteps[pairs.images_N],
-            self.texts[pairs.prompts_N],
+            TextStates(self.texts[pairs.prompts_N]),
             tokens,
             pairs.banks_N,
         )
@@ -61,7 +63,7 @@ def make_bench():
     latents, target = (torch.randn(B, channels, size, size, generator=generator) for _ in range(2))
     texts = torch.randn(B, L, width, generator=generator)
     tokens = make_tokens(2, width)
-    denoiser = UNetDenoiser(unet, ("down", "mid"), tokens, torch.linspace(1, 0, 1000), "v_prediction")
+    denoiser = UNetDenoiser(unet, ("down", "mid"), tokens, DDPMProcess(torch.linspace(1, 0, 1000), "v_prediction"), 32)
     return Bench(denoiser, latents, texts, target, torch.full((B,), 500)), width
 
 
@@ -70,7 +72,9 @@ def plain_agsm_step(bench, live, ema, mask, config):
 
     def one(i, j, tokens):
         bank = torch.tensor([0 if i == j else 1])
-        return bench.denoiser.predict(bench.latents[[i]], bench.timesteps[[i]], bench.texts[[j]], tokens, bank)[0]
+        return bench.denoiser.predict(
+            bench.latents[[i]], bench.timesteps[[i]], TextStates(bench.texts[[j]]), tokens, bank
+        )[0]
 
     with torch.no_grad():
         grid = torch.stack([torch.stack([one(i, j, ema) for j in range(B)]) for i in range(B)])

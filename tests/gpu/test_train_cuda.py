@@ -7,9 +7,11 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from softalign.backbones.base import backbone_dtype, resolve_device
 from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig, Runtime
+from softalign.forward_process import DDPMProcess
 from softalign.objective import candidate_mask
 from softalign.pair_grid import backward_grid, num_banks
 from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,11 +47,15 @@ def gradients(unet, device, config, micro_batch_size=None):
     ema = SoftTokens(live.banks.detach().clone(), live.timestep_offsets.detach().clone())
     latents, texts, target = draw(B, 4, 8, 8), draw(B, L, D), draw(B, 4, 8, 8)
     timesteps = torch.full((B,), 400, device=device)
-    denoiser = UNetDenoiser(unet, ("down", "mid"), live, DDIMScheduler().alphas_cumprod, "epsilon")
+    denoiser = UNetDenoiser(unet, ("down", "mid"), live, DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon"), 32)
 
     def predict(pairs, tokens):
         return denoiser.predict(
-            latents[pairs.images_N], timesteps[pairs.images_N], texts[pairs.prompts_N], tokens, pairs.banks_N
+            latents[pairs.images_N],
+            timesteps[pairs.images_N],
+            TextStates(texts[pairs.prompts_N]),
+            tokens,
+            pairs.banks_N,
         )
 
     result = backward_grid(predict, live, ema, target, candidate_mask("abcd", device), config, micro_batch_size)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from softalign.adapter_io import AdapterConfig, Placement, load_adapter, read_adapter_config, save_adapter
+from softalign.adapter_io import AdapterConfig, UNetPlacement, load_adapter, read_adapter_config, save_adapter
 from softalign.base_fingerprint import BaseFingerprint
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.soft_tokens import SoftTokens
@@ -18,7 +18,7 @@ def make_config(**changes):
         "base_model": "some/model",
         "base_model_revision": "",
         "family": "sd15",
-        "placement": Placement(blocks=("down", "mid"), position="after_bos"),
+        "placement": UNetPlacement(blocks=("down", "mid"), position="after_bos"),
         "num_soft_tokens": S,
         "num_banks": 2,
         "width": D,

@@ -46,6 +46,7 @@ RECORDS = {
         text_encoder_digest="t",
         latent_shape=(4, 8, 8),
         text_shape=(77, 768),
+        pooled_width=0,
         num_samples=1,
         num_val_samples=0,
         num_latents=1,

@@ -19,8 +19,8 @@ from softalign.config import (
     RegisterConfig,
     Runtime,
     ShapesSource,
-    SoftTokensConfig,
     TrainConfig,
+    UNetTokensConfig,
     load_recipe,
     recipe_names,
 )
@@ -93,7 +93,7 @@ CASES = [
     for path in leaves(config.model_dump(mode="json"))
     if path != OBJECTIVE_NAME
 ]
-ONE_VALUE = {"type", "position"}
+ONE_VALUE = {"type", "position", "placement"}
 """Fields that name a kind, with a single legal value where they stand."""
 
 
@@ -259,7 +259,7 @@ def test_an_objectives_defaults_are_filled_in_and_no_other(name):
             ObjectiveConfig(name=name, **{field: value})
 
 
-@pytest.mark.parametrize("model", [FilterConfig, SoftTokensConfig, EvalConfig, PromotionPolicy, Runtime])
+@pytest.mark.parametrize("model", [FilterConfig, UNetTokensConfig, EvalConfig, PromotionPolicy, Runtime])
 def test_unknown_fields_are_refused_everywhere(model):
     with pytest.raises(ValidationError, match="Extra inputs"):
         model.model_validate({"unknown": 1})

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from softalign import load_soft_tokens
-from softalign.adapter_io import AdapterConfig, Placement, save_adapter
+from softalign.adapter_io import AdapterConfig, UNetPlacement, save_adapter
 from softalign.artifacts import Adapter
 from softalign.base_fingerprint import fingerprint_of
 from softalign.consumer import resolve_adapter
@@ -33,7 +33,7 @@ def write(folder, unet, **changes):
             "base_model": "tiny/base",
             "base_model_revision": "",
             "family": "sd15",
-            "placement": Placement(blocks=("down", "mid"), position="after_bos"),
+            "placement": UNetPlacement(blocks=("down", "mid"), position="after_bos"),
             "num_soft_tokens": S,
             "num_banks": 2,
             "width": D,

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from softalign import encoded_pool, encoding
 from softalign.artifacts import EncodedManifest
-from softalign.backbones.base import component_digest, load_pipeline
+from softalign.backbones import load_backbone
+from softalign.backbones.base import component_digest
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
 from softalign.curation.pipeline import curate
 from softalign.curation.samples import caption_digest
@@ -45,16 +46,16 @@ def backbone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def pipeline(backbone):
-    return load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+def frozen(backbone):
+    return load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture
-def counted(monkeypatch, pipeline):
-    """Encode with the one loaded pipeline, and count the rows that its encoders are given."""
-    monkeypatch.setattr(encoding, "load_pipeline", lambda *args, **kwargs: pipeline)
+def counted(monkeypatch, frozen):
+    """Encode with the one loaded backbone, and count the rows that its encoders are given."""
+    monkeypatch.setattr(encoding, "load_backbone", lambda *args, **kwargs: frozen)
     rows = {"images": 0, "texts": 0}
-    latents_of, prompt_embeds_of = FrozenEncoders.latents_of, FrozenEncoders.prompt_embeds_of
+    latents_of, text_states_of = FrozenEncoders.latents_of, FrozenEncoders.text_states_of
 
     def count(kind, call):
         def counting(self, inputs):
@@ -65,7 +66,7 @@ def counted(monkeypatch, pipeline):
         return counting
 
     monkeypatch.setattr(FrozenEncoders, "latents_of", count("images", latents_of))
-    monkeypatch.setattr(FrozenEncoders, "prompt_embeds_of", count("texts", prompt_embeds_of))
+    monkeypatch.setattr(FrozenEncoders, "text_states_of", count("texts", text_states_of))
     return rows
 
 
@@ -111,7 +112,7 @@ def encoded_rows(store, manifest, name, tensor_name):
     return rows
 
 
-def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, pipeline):
+def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, frozen):
     dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     assert store.find(EncodedManifest, "e") == manifest
@@ -119,9 +120,9 @@ def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, pip
     assert manifest.latent_shape == (LATENT_CHANNELS, RESOLUTION // 8, RESOLUTION // 8)
     assert manifest.text_shape == (TEXT_LENGTH, TEXT_WIDTH)
     assert (manifest.num_samples, manifest.num_latents, manifest.num_texts) == (20, 20, 22)
-    assert manifest.vae_digest == component_digest(pipeline.vae)
-    assert manifest.text_encoder_digest == component_digest(pipeline.text_encoder)
-    assert manifest.backbone_digest == component_digest(pipeline.unet)
+    assert manifest.vae_digest == component_digest(frozen.pipeline.vae)
+    assert manifest.text_encoder_digest == component_digest(frozen.pipeline.text_encoder)
+    assert manifest.backbone_digest == component_digest(frozen.pipeline.unet)
     assert counted == {"images": 20, "texts": 22}
     samples = pq.read_table(Path(manifest.uri) / "samples.parquet").to_pylist()
     assert len(samples) == 20
@@ -137,7 +138,7 @@ def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):
     total = 0
     for name in ("latents", "texts"):
         for shard in indexed(manifest, name):
-            numel = int(np.prod(shard["row_shape"]))
+            numel = int(np.prod(shard["tensors"][0]["row_shape"]))
             size = (Path(store.uri) / shard["file"]["path"]).stat().st_size
             header = size - len(shard["digests"]) * numel * itemsize
             assert 0 < header <= 256
@@ -145,24 +146,24 @@ def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):
     assert manifest.total_bytes == total
 
 
-def test_latents_are_the_vaes(tmp_path, store, backbone, counted, pipeline):
+def test_latents_are_the_vaes(tmp_path, store, backbone, counted, frozen):
     dataset = make_dataset(tmp_path, store, captions_of([3]), "d")
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     (found,) = encoded_rows(store, manifest, "latents", "latents").values()
     picture = resize_and_crop(Image.open(tmp_path / "handover-d" / "003.png"), RESOLUTION)
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
-        expected = (pipeline.vae.encode(pixels).latent_dist.mean - SHIFT_FACTOR) * SCALING_FACTOR
+        expected = (frozen.pipeline.vae.encode(pixels).latent_dist.mean - SHIFT_FACTOR) * SCALING_FACTOR
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), expected[0], atol=2e-3, rtol=2e-3)
 
 
-def test_texts_are_what_generation_uses_and_the_empty_one_is_there(tmp_path, store, backbone, counted, pipeline):
+def test_texts_are_what_generation_uses_and_the_empty_one_is_there(tmp_path, store, backbone, counted, frozen):
     dataset = make_dataset(tmp_path, store, {1: ["two red circles " * 9]}, "d")
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     found = encoded_rows(store, manifest, "texts", "prompt_embeds")
     for caption in ("", ("two red circles " * 9).strip()):
-        expected, _ = pipeline.encode_prompt(caption, "cpu", 1, do_classifier_free_guidance=False)
+        expected, _ = frozen.pipeline.encode_prompt(caption, "cpu", 1, do_classifier_free_guidance=False)
         torch.testing.assert_close(found[caption_digest(caption)].float(), expected[0], atol=4e-3, rtol=2e-3)
 
 
@@ -204,7 +205,7 @@ def test_another_resolution_or_model_shares_nothing(tmp_path, store, backbone, c
     assert counted == {"images": 3, "texts": 0}
 
     other = backbone.model_copy(update={"model": save_tiny_pipeline(tmp_path / "other", text_seed=1)})
-    monkeypatch.setattr(encoding, "load_pipeline", load_pipeline)
+    monkeypatch.setattr(encoding, "load_backbone", load_backbone)
     counted.update(images=0, texts=0)
     encode(dataset, other, Runtime(), store, "e3")
     assert counted == {"images": 0, "texts": 5}
@@ -236,9 +237,9 @@ def test_a_lost_shard_is_encoded_again(tmp_path, store, backbone, counted, name)
         assert lost.read_bytes() == content
 
 
-def test_weights_that_give_no_finite_encodings_are_named(tmp_path, store, backbone, counted, pipeline):
+def test_weights_that_give_no_finite_encodings_are_named(tmp_path, store, backbone, counted, frozen):
     dataset = make_dataset(tmp_path, store, captions_of(range(2)), "d")
-    bias = pipeline.vae.quant_conv.bias
+    bias = frozen.pipeline.vae.quant_conv.bias
     kept = bias.data.clone()
     bias.data[0] = 1e6
     try:
@@ -256,22 +257,22 @@ def test_a_damaged_dataset_is_refused(tmp_path, store, backbone, counted):
         encode(dataset, backbone, Runtime(), store, "e")
 
 
-def test_a_rows_bytes_do_not_depend_on_its_company(pipeline):
-    encoders = FrozenEncoders(pipeline, RESOLUTION)
+def test_a_rows_bytes_do_not_depend_on_its_company(frozen):
+    encoders = FrozenEncoders(frozen, RESOLUTION)
     images = torch.randn(2 * BATCH_SIZE + 3, 3, RESOLUTION, RESOLUTION, generator=torch.Generator().manual_seed(0))
     together = encoders.latents_of(images)
     assert torch.equal(encoders.latents_of(images.flip(0)).flip(0), together)
     assert torch.equal(encoders.latents_of(images[5:6])[0], together[5])
     captions = [f"a photo of {word} circles" for word in ("two", "three", "four", "five", "red")] * 5
-    together = encoders.prompt_embeds_of(captions)
-    assert torch.equal(encoders.prompt_embeds_of(captions[::-1]).flip(0), together)
-    assert torch.equal(encoders.prompt_embeds_of(captions[3:4])[0], together[3])
+    together = encoders.text_states_of(captions).prompt_embeds_NLD
+    assert torch.equal(encoders.text_states_of(captions[::-1]).prompt_embeds_NLD.flip(0), together)
+    assert torch.equal(encoders.text_states_of(captions[3:4]).prompt_embeds_NLD[0], together[3])
 
 
 def test_what_identifies_the_encoders_does_not_change_by_using_them(backbone):
-    fresh = load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    fresh = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
     before = FrozenEncoders(fresh, RESOLUTION)
-    before.prompt_embeds_of(["a red circle"])
+    before.text_states_of(["a red circle"])
     after = FrozenEncoders(fresh, RESOLUTION)
     assert (before.texts_spec, before.latents_spec) == (after.texts_spec, after.latents_spec)
 

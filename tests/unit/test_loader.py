@@ -14,7 +14,7 @@ from softalign import loader
 from softalign.artifacts import EncodedManifest, canonical_json
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import INDEX_SCHEMA, write_table
-from softalign.encoded_pool import PoolShard
+from softalign.encoded_pool import PoolShard, PoolTensor
 from softalign.encoding import SAMPLE_COLUMNS
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.loader import EncodedReader, require_encoders
@@ -37,7 +37,9 @@ def add_shards(store, work, tensor_name, rows, rows_per_shard):
         save_file({tensor_name: torch.stack(list(part.values())).half()}, path)
         entry = store.add_shared(tensor_name, path)
         shape = tuple(next(iter(part.values())).shape)
-        shards.append(PoolShard(digests=tuple(part), row_shape=shape, file=entry))
+        shards.append(
+            PoolShard(digests=tuple(part), tensors=(PoolTensor(name=tensor_name, row_shape=shape),), file=entry)
+        )
     return [shard.model_dump(mode="json") for shard in shards]
 
 
@@ -70,6 +72,7 @@ def publish(store, work, samples, key):
         text_encoder_digest="t",
         latent_shape=LATENT_SHAPE,
         text_shape=TEXT_SHAPE,
+        pooled_width=0,
         num_samples=len(rows),
         num_val_samples=num_val,
         num_latents=len(latents),
@@ -98,11 +101,11 @@ def same(one, other):
 def test_a_batch_holds_the_rows_of_its_keys(manifest, store):
     batch = reader(manifest, store).batch_at(0)
     assert batch.latents_BCHW.shape == (5, *LATENT_SHAPE)
-    assert batch.prompt_embeds_BLD.shape == (5, *TEXT_SHAPE)
-    assert batch.latents_BCHW.dtype == batch.prompt_embeds_BLD.dtype == torch.float32
+    assert batch.text.prompt_embeds_NLD.shape == (5, *TEXT_SHAPE)
+    assert batch.latents_BCHW.dtype == batch.text.prompt_embeds_NLD.dtype == torch.float32
     for row, (key, prompt, digest) in enumerate(zip(batch.keys, batch.prompts, batch.caption_digests, strict=True)):
         assert batch.latents_BCHW[row].unique().tolist() == [float(key)]
-        assert batch.prompt_embeds_BLD[row].unique().tolist() == [float(len(prompt))]
+        assert batch.text.prompt_embeds_NLD[row].unique().tolist() == [float(len(prompt))]
         assert digest == caption_digest(prompt)
         assert prompt.startswith(f"caption {key}")
 

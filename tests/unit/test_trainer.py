@@ -15,7 +15,7 @@ import torch
 
 from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
-from softalign.config import ObjectiveConfig, OptimizerConfig, Runtime, SoftTokensConfig, TrainConfig
+from softalign.config import ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.training_run import run_steps
 from softalign.training_step import initial_tokens, learning_rate
@@ -75,7 +75,7 @@ def test_tokens_move_the_loss_falls_and_rows_say_so(tmp_path):
     assert [row["step"] for row in at_fixed_noise] == [0, 20, 40, 60]
     assert at_fixed_noise[-1]["val_loss"] < at_fixed_noise[0]["val_loss"]
     assert progress.step == 60
-    assert not torch.equal(run.stepper.state.live.banks, initial_tokens(run.stepper.config, tiny.BOS_D).banks)
+    assert not torch.equal(run.stepper.state.live.banks, initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D).banks)
 
 
 @pytest.mark.parametrize("name", ["agsm", "softrepa", "score_matching"])
@@ -96,7 +96,7 @@ def test_the_average_starts_as_a_copy(tmp_path):
     run, _ = train(tmp_path, num_steps=1, ema_decay=0.0)
     assert torch.equal(run.stepper.state.ema.banks, run.stepper.state.live.banks)
     run, _ = train(tmp_path / "slow", num_steps=1, ema_decay=0.999999)
-    start = initial_tokens(run.stepper.config, tiny.BOS_D)
+    start = initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D)
     assert torch.allclose(run.stepper.state.ema.banks, start.banks, atol=1e-6)
 
 
@@ -110,11 +110,11 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, micro_batch_size):
 
 
 MUTATIONS = {
-    "soft_tokens.num_soft_tokens": {"soft_tokens": SoftTokensConfig(num_soft_tokens=2)},
-    "soft_tokens.blocks": {"soft_tokens": SoftTokensConfig(blocks=("mid",))},
-    "soft_tokens.num_timestep_bins": {"soft_tokens": SoftTokensConfig(num_timestep_bins=10)},
-    "soft_tokens.init": {"soft_tokens": SoftTokensConfig(init="normal")},
-    "soft_tokens.init_std": {"soft_tokens": SoftTokensConfig(init_std=0.1)},
+    "soft_tokens.num_soft_tokens": {"soft_tokens": UNetTokensConfig(num_soft_tokens=2)},
+    "soft_tokens.blocks": {"soft_tokens": UNetTokensConfig(blocks=("mid",))},
+    "soft_tokens.num_timestep_bins": {"soft_tokens": UNetTokensConfig(num_timestep_bins=10)},
+    "soft_tokens.init": {"soft_tokens": UNetTokensConfig(init="normal")},
+    "soft_tokens.init_std": {"soft_tokens": UNetTokensConfig(init_std=0.1)},
     "objective.name": {"objective": ObjectiveConfig(name="softrepa")},
     "optimizer.learning_rate": {"optimizer": OptimizerConfig(learning_rate=2e-3)},
     "optimizer.weight_decay": {"optimizer": OptimizerConfig(weight_decay=0.5)},
@@ -129,7 +129,11 @@ MUTATIONS = {
     "ema_decay": {"ema_decay": 0.5},
     "seed": {"seed": 1},
 }
-FIXED_OR_ELSEWHERE = {"soft_tokens.position", "validate_every_steps"}  # one value only; rows, not tokens (below)
+FIXED_OR_ELSEWHERE = {
+    "soft_tokens.placement",
+    "soft_tokens.position",
+    "validate_every_steps",
+}  # one value only; rows, not tokens (below)
 
 
 def fields_of(model, prefix=""):
@@ -186,7 +190,7 @@ def test_a_run_gives_the_same_bytes_twice(tmp_path):
 def test_the_initial_folder_holds_the_step_0_adapter(tmp_path):
     run, progress = train(tmp_path)
     tiny.write_output(run, tmp_path / "adapter", progress)
-    start = initial_tokens(run.stepper.config, tiny.BOS_D)
+    start = initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D)
     loaded = load_adapter(tmp_path / "adapter" / "initial")
     assert torch.equal(loaded.banks, start.banks)
     assert torch.equal(loaded.timestep_offsets, start.timestep_offsets)

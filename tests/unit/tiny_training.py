@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from softalign.adapter_io import AdapterConfig, Placement
+from softalign.adapter_io import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
-from softalign.backbones.unet import denoiser_of
+from softalign.backbones.unet import UNetDenoiser
 from softalign.base_fingerprint import fingerprint_of
 from softalign.config import Runtime, TrainConfig
 from softalign.errors import SoftAlignError
+from softalign.forward_process import DDPMProcess
 from softalign.loader import EncodedBatch
+from softalign.text_states import TextStates
 from softalign.trainer import write_adapter
 from softalign.training_run import Run, run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
@@ -62,16 +64,17 @@ class SyntheticBatches:
         digests = tuple(f"caption-{(samples_seen + place) % 7}" for place in range(self.batch_size))
         texts = torch.randn(self.batch_size, L, D, generator=generator)
         return EncodedBatch(
-            keys=keys, prompts=keys, caption_digests=digests, latents_BCHW=latents, prompt_embeds_BLD=texts
+            keys=keys, prompts=keys, caption_digests=digests, latents_BCHW=latents, text=TextStates(texts)
         )
 
 
 def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None):
     batches = batches or SyntheticBatches(config.batch_size)
     device = torch.device("cpu")
-    state = initial_state(config, BOS_D, device)
-    denoiser = denoiser_of(
-        unet if unet is not None else make_unet(), DDIMScheduler(), config.soft_tokens.blocks, state.live
+    state = initial_state(config, BOS_D, D, device)
+    process = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
+    denoiser = UNetDenoiser(
+        unet if unet is not None else make_unet(), config.soft_tokens.blocks, state.live, process, 8 * SIZE
     )
     held_out = SyntheticBatches(config.batch_size)
     if val_batches is None:
@@ -93,7 +96,7 @@ def write_output(run, folder, progress):
         base_model="tiny",
         base_model_revision="",
         family="sd15",
-        placement=Placement(blocks=config.soft_tokens.blocks, position="after_bos"),
+        placement=UNetPlacement(blocks=config.soft_tokens.blocks, position="after_bos"),
         num_soft_tokens=config.soft_tokens.num_soft_tokens,
         num_banks=state.live.num_banks,
         width=D,
@@ -105,9 +108,9 @@ def write_output(run, folder, progress):
         dataset_digest="0" * 64,
         library_version="test",
         weights_sha256="",
-        base_fingerprint=fingerprint_of(run.stepper.denoiser.unet),
+        base_fingerprint=fingerprint_of(run.stepper.denoiser.module),
     )
-    return write_adapter(folder, run, adapter_config, initial_tokens(config, BOS_D), "tiny")
+    return write_adapter(folder, run, adapter_config, initial_tokens(config, BOS_D, D), "tiny")
 
 
 def main(folder, options):

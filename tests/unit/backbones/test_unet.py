@@ -5,8 +5,10 @@ from torch import nn
 
 from softalign.backbones.unet import UNetDenoiser, injection_sites, text_width
 from softalign.errors import CompatibilityError, ConfigError
+from softalign.forward_process import DDPMProcess
 from softalign.injection import find_injection
 from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
 
 
 def make_unet(down="CrossAttnDownBlock2D", mid="UNetMidBlock2DCrossAttn", width=8):
@@ -57,9 +59,9 @@ def test_text_width():
 def test_predictions_use_each_rows_tokens_and_closing_takes_the_hooks_off():
     unet = make_unet().requires_grad_(False)
     tokens = SoftTokens(torch.randn(2, 3, 8), torch.randn(100, 8))
-    denoiser = UNetDenoiser(unet, ("down", "mid"), tokens, DDIMScheduler().alphas_cumprod, "epsilon")
-    latents, steps, text = torch.randn(2, 4, 4, 4), torch.tensor([10, 10]), torch.randn(2, 6, 8)
-    same = latents[:1].expand(2, -1, -1, -1), steps, text[:1].expand(2, -1, -1)
+    denoiser = UNetDenoiser(unet, ("down", "mid"), tokens, DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon"), 32)
+    latents, steps, text = torch.randn(2, 4, 4, 4), torch.tensor([10, 10]), TextStates(torch.randn(2, 6, 8))
+    same = latents[:1].expand(2, -1, -1, -1), steps, text.rows([0, 0])
     first, second = denoiser.predict(*same, tokens, torch.tensor([0, 1])).detach()
     assert not torch.allclose(first, second, atol=1e-5)
     denoiser.close()

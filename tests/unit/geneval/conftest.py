@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from softalign.adapter_io import AdapterConfig, Placement, save_adapter
+from softalign.adapter_io import AdapterConfig, UNetPlacement, save_adapter
 from softalign.artifacts import Adapter, EvalReport
-from softalign.backbones.base import load_pipeline
+from softalign.backbones import load_backbone
 from softalign.base_fingerprint import fingerprint_of
 from softalign.config import BackboneConfig, EvalConfig
 from softalign.shapes.suite import build_suite
@@ -58,7 +58,7 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pipeline(backbone):
-    return load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    return load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
 
 
 @pytest.fixture
@@ -66,12 +66,12 @@ def publish_tokens(backbone):
     """Return a function that publishes an adapter of the tiny model, with step-0 tokens in ``initial/``."""
 
     def publish(store, strength=3.0):
-        unet = load_pipeline(backbone, device=torch.device("cpu"), dtype=torch.float32).unet
+        unet = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32).denoiser
         config = AdapterConfig(
             base_model=backbone.model,
             base_model_revision="",
             family="sd15",
-            placement=Placement(blocks=("down", "mid"), position="after_bos"),
+            placement=UNetPlacement(blocks=("down", "mid"), position="after_bos"),
             num_soft_tokens=2,
             num_banks=1,
             width=TEXT_WIDTH,

@@ -1,0 +1,44 @@
+"""What a denoiser reads of a prompt: the text states, and for some families a pooled vector.
+
+Shape legend: N prompts or rows, L text tokens, D text width, P pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class TextStates:
+    """Text encodings of N prompts.
+
+    Attributes:
+        prompt_embeds_NLD: states of the tokens.
+        pooled_NP: pooled states; None for families without (SD1.x, SD2.x).
+    """
+
+    prompt_embeds_NLD: Tensor
+    pooled_NP: Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many prompts."""
+        return self.prompt_embeds_NLD.shape[0]
+
+    def rows(self, index_N: Tensor | Sequence[int]) -> Self:
+        """Return these rows, in this order."""
+        pooled_NP = None if self.pooled_NP is None else self.pooled_NP[index_N]
+        return type(self)(self.prompt_embeds_NLD[index_N], pooled_NP)
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
+        """Return the states on a device, in another dtype if one is given."""
+        pooled_NP = None if self.pooled_NP is None else self.pooled_NP.to(device, dtype)
+        return type(self)(self.prompt_embeds_NLD.to(device, dtype), pooled_NP)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what there is: the states, then the pooled ones."""
+        return (self.prompt_embeds_NLD,) if self.pooled_NP is None else (self.prompt_embeds_NLD, self.pooled_NP)
