@@ -287,6 +287,7 @@ def history(
 @shapes_app.command("pretrain")
 def shapes_pretrain(
     out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and the finished model")],
+    family: Annotated[Literal["sd21", "sd3"], typer.Option("--family", help="sd21: U-Net; sd3: MMDiT")] = "sd21",
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="images the denoiser sees")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
 ) -> None:
@@ -296,5 +297,7 @@ def shapes_pretrain(
 
     config = PretrainConfig(num_threads=threads)
     if samples is not None:
-        config = config.model_copy(update={"denoiser": config.denoiser.model_copy(update={"num_samples": samples})})
-    typer.echo(str(pretrain(config, out).weights_path))
+        section = "denoiser" if family == "sd21" else "transformer"
+        shorter = getattr(config, section).model_copy(update={"num_samples": samples})
+        config = config.model_copy(update={section: shorter})
+    typer.echo(str(pretrain(config, out, family).weights_path))

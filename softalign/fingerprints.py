@@ -34,7 +34,7 @@ def model_folder(backbone: BackboneConfig) -> Path | None:
     if backbone.model == "shapes":
         from softalign.shapes import weights_path
 
-        return weights_path()
+        return weights_path(backbone.family)
     folder = Path(backbone.model)
     return folder if folder.is_dir() else None
 

@@ -103,7 +103,7 @@ def resolve_model(config: BackboneConfig) -> str:
     if config.model == "shapes":
         from softalign.shapes import weights_path
 
-        return str(weights_path())
+        return str(weights_path(config.family))
     return config.model
 
 

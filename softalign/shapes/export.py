@@ -1,4 +1,4 @@
-"""Export of a pretrained model as the folder that StableDiffusionPipeline loads, with its recipe beside it."""
+"""Export of a pretrained model as the folder that its diffusers pipeline loads, with its recipe beside it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
-
-from softalign.shapes.networks import build_scheduler
+from transformers import PreTrainedModel
 
 RECIPE_FILENAME = "recipe.json"
 
 
-def export_pipeline(
-    folder: Path,
-    *,
-    vae: AutoencoderKL,
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
-    tokenizer: CLIPTokenizer,
-    recipe: dict[str, Any],
-) -> Path:
-    """Write the whole pipeline in fp16 safetensors to `folder`, replacing what is there, and `recipe.json`.
+def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path:
+    """Write a whole pipeline as safetensors to `folder`, replacing what is there, and `recipe.json`.
 
-    The modules passed in are left as they are. Returns the folder.
+    Returns the folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         staged = Path(temporary) / "weights"
-        pipeline = StableDiffusionPipeline(
-            vae=_half(vae),
-            text_encoder=_half(text_encoder),
-            tokenizer=tokenizer,
-            unet=_half(unet),
-            scheduler=build_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
         pipeline.save_pretrained(staged, safe_serialization=True)
         write_recipe(staged, recipe)
         if folder.exists():
@@ -56,8 +35,9 @@ def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
 
 
-def _half(module: Any) -> Any:
+def half(module: Any) -> Any:
     """A half-precision copy of a module, rebuilt from its own configuration."""
-    twin = type(module)(module.config) if isinstance(module, CLIPTextModel) else type(module).from_config(module.config)
+    is_of_transformers = isinstance(module, PreTrainedModel)
+    twin = type(module)(module.config) if is_of_transformers else type(module).from_config(module.config)
     twin.load_state_dict(module.state_dict())
     return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own `to`

@@ -5,10 +5,17 @@ Shape legend: B images, 16 text tokens, latents (B, 16, 4, 4), images (B, 3, 32,
 
 from __future__ import annotations
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, TextEncoderConfig
+from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, TextEncoderConfig, TransformerConfig
 from softalign.shapes.scenes import IMAGE_SIZE_PX
 
 LATENT_CHANNELS = 16
@@ -70,6 +77,48 @@ def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionMo
         attention_head_dim=tuple(max(1, width // _HEAD_WIDTH) for width in config.widths),
         norm_num_groups=_NORM_GROUPS,
     )
+
+
+def build_transformer(config: TransformerConfig, text_width: int) -> SD3Transformer2DModel:
+    """SD3Transformer2DModel over the single cells of the latent; it reads two text encoders of `text_width`."""
+    return SD3Transformer2DModel(
+        sample_size=LATENT_SIZE,
+        patch_size=1,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=config.num_layers,
+        attention_head_dim=_HEAD_WIDTH,
+        num_attention_heads=config.num_heads,
+        joint_attention_dim=2 * text_width,
+        caption_projection_dim=config.num_heads * _HEAD_WIDTH,
+        pooled_projection_dim=2 * text_width,
+        pos_embed_max_size=LATENT_SIZE,
+    )
+
+
+def with_projection(text_encoder: CLIPTextModel) -> CLIPTextModelWithProjection:
+    """The text encoder as Stable Diffusion 3 wants it: states from the layer before the last, and pooled ones.
+
+    A last layer that passes its input on is added, so that the layer before it is the trained encoder's last; the
+    projection is the identity, so that the pooled states are the end token's.
+    """
+    config = CLIPTextConfig(**{**text_encoder.config.to_dict(), "num_hidden_layers": _num_layers(text_encoder) + 1})
+    model = CLIPTextModelWithProjection(config)
+    state = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    trained = {name.removeprefix("text_model."): tensor for name, tensor in text_encoder.state_dict().items()}
+    state.update({f"text_model.{name}": tensor for name, tensor in trained.items()})
+    state["text_projection.weight"] = torch.eye(config.hidden_size)
+    model.load_state_dict(state)
+    return model.requires_grad_(False).eval()
+
+
+def _num_layers(text_encoder: CLIPTextModel) -> int:
+    return int(text_encoder.config.num_hidden_layers)
+
+
+def build_flow_scheduler(config: TransformerConfig) -> FlowMatchEulerDiscreteScheduler:
+    """The flow-matching scheduler of Stable Diffusion 3."""
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=config.shift)
 
 
 def build_scheduler() -> DDIMScheduler:

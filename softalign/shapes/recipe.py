@@ -59,6 +59,24 @@ class DenoiserConfig(_Section):
     max_gradient_norm: float = Field(1.0, gt=0)
 
 
+class TransformerConfig(_Section):
+    """The MMDiT twin of the U-Net, on the same latents and captions, with flow matching."""
+
+    num_layers: int = Field(4, gt=0)
+    num_heads: int = Field(4, gt=0)
+    shift: float = Field(3.0, gt=0, description="uniform times become sigmas by it, in training and in sampling")
+    num_null_tokens: tuple[int, ...] = Field(
+        (8,) * 23 + (256,), description="length of the absent T5's zeros; a step takes one of these at random"
+    )
+    num_samples: int = Field(160_000, gt=0)
+    batch_size: int = Field(64, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    num_warmup_samples: int = Field(6_000, ge=0)
+    decay_share: float = Field(0.5, ge=0, le=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    max_gradient_norm: float = Field(1.0, gt=0)
+
+
 class PretrainConfig(_Section):
     """Everything that decides the weights, apart from the number of threads (which moves the last bits)."""
 
@@ -67,6 +85,7 @@ class PretrainConfig(_Section):
     pool: PoolConfig = PoolConfig()
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
+    transformer: TransformerConfig = TransformerConfig()
     num_threads: int = Field(1, gt=0)
     checkpoint_every_samples: int = Field(12_800, gt=0)
     score_every_samples: int = Field(25_600, gt=0, description="0 images are drawn when score_images_per_tag is 0")

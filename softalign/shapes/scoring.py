@@ -5,15 +5,16 @@ Shape legend: B images of a batch, latents (B, 16, 4, 4), prompt embeddings (B, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from softalign.geneval.decision import decide
 from softalign.geneval.prompts import TAGS, GenevalPrompt
-from softalign.shapes.data import tokenize
 from softalign.shapes.detector import detect
 from softalign.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler
 from softalign.shapes.suite import build_suite
@@ -24,16 +25,19 @@ _SAMPLE_BATCH = 64
 
 def score_suite(
     vae: AutoencoderKL,
-    text_encoder: CLIPTextModel,
-    unet: UNet2DConditionModel,
-    tokenizer: CLIPTokenizer,
+    draw_latents: Callable[[list[str], torch.Generator], Tensor],
     *,
     images_per_tag: int,
-    guidance_scale: float,
-    num_inference_steps: int = 20,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Share of correct images per tag, over `images_per_tag` images spread evenly over the tag's prompts."""
+    """Share of correct images per tag, over `images_per_tag` images spread evenly over the tag's prompts.
+
+    Args:
+        vae: decodes the latents.
+        draw_latents: samples (B, 16, 4, 4) of B prompts.
+        images_per_tag: more than 0.
+        seed: of the noise.
+    """
     prompts: list[GenevalPrompt] = []
     for tag in TAGS:
         of_tag = [prompt for prompt in build_suite() if prompt.tag == tag]
@@ -41,15 +45,8 @@ def score_suite(
     verdicts: dict[str, list[bool]] = {tag: [] for tag in TAGS}
     for start in range(0, len(prompts), _SAMPLE_BATCH):
         batch = prompts[start : start + _SAMPLE_BATCH]
-        latents = sample_latents(
-            text_encoder,
-            unet,
-            tokenize(tokenizer, [prompt.prompt for prompt in batch]),
-            tokenize(tokenizer, [""]),
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
-            generator=torch.Generator().manual_seed(seed * 1_000_003 + start),
-        )
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        latents = draw_latents([prompt.prompt for prompt in batch], generator)
         for prompt, image in zip(batch, decode_latents(vae, latents), strict=True):
             verdicts[prompt.tag].append(decide(prompt, detect(image)).is_correct)
     return {tag: round(float(np.mean(correct)), 4) for tag, correct in verdicts.items() if correct}

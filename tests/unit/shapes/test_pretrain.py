@@ -13,19 +13,27 @@ import torch
 
 from softalign.errors import ConfigError, TrainingError
 from softalign.geneval.prompts import TAGS
-from softalign.shapes.data import layouts_of
+from softalign.shapes.data import layouts_of, tokenize
+from softalign.shapes.models import EMBEDDED_MODELS
 from softalign.shapes.pretrain import (
     AUTOENCODER_STATE,
-    DENOISER_STATE,
     SCORES_LOG,
     TEXT_ENCODER_STATE,
     export,
     pretrain,
 )
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, PoolConfig, PretrainConfig, TextEncoderConfig
+from softalign.shapes.recipe import (
+    AutoencoderConfig,
+    DenoiserConfig,
+    PoolConfig,
+    PretrainConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+)
 from softalign.shapes.scenes import COLORS, SHAPES, Scene, SceneObject
 from softalign.shapes.train_denoiser import focused
 from softalign.shapes.train_text_encoder import layout_loss
+from softalign.shapes.train_transformer import text_states
 from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 MICRO = PretrainConfig(
@@ -39,6 +47,9 @@ MICRO = PretrainConfig(
         batch_size=8,
         num_warmup_samples=16,
     ),
+    transformer=TransformerConfig(
+        num_layers=2, num_heads=1, num_null_tokens=(2, 3), num_samples=96, batch_size=8, num_warmup_samples=16
+    ),
     checkpoint_every_samples=16,
     score_every_samples=64,
     score_images_per_tag=2,
@@ -50,44 +61,66 @@ import sys
 from pathlib import Path
 from softalign.shapes.pretrain import pretrain
 from softalign.shapes.recipe import PretrainConfig
-pretrain(PretrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
+pretrain(PretrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """
+
+
+def load(folder):
+    from diffusers import DiffusionPipeline
+
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if (folder / "transformer").is_dir() else {}
+    return DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **absent)
+
+
+FAMILIES = pytest.mark.parametrize("family", ["sd21", "sd3"])
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
+    """Both models in one folder: autoencoder and text encoder are trained once."""
     out = tmp_path_factory.mktemp("undisturbed")
     pretrain(MICRO, out)
+    foundation = [(out / name).stat().st_mtime_ns for name in (AUTOENCODER_STATE, TEXT_ENCODER_STATE)]
+    pretrain(MICRO, out, "sd3")
+    assert foundation == [(out / name).stat().st_mtime_ns for name in (AUTOENCODER_STATE, TEXT_ENCODER_STATE)]
     return out
 
 
-def state_bytes(out):
-    return [(out / name).read_bytes() for name in (AUTOENCODER_STATE, TEXT_ENCODER_STATE, DENOISER_STATE)]
+def state_bytes(out, family):
+    names = (AUTOENCODER_STATE, TEXT_ENCODER_STATE, EMBEDDED_MODELS[family].state_name)
+    return [(out / name).read_bytes() for name in names]
 
 
-def test_resume_after_an_interruption_is_exact(undisturbed, tmp_path):
-    pretrain(MICRO, tmp_path, max_steps=5)  # the last checkpoint is of step 4: one update is lost and done again
-    pretrain(MICRO, tmp_path)
-    assert state_bytes(tmp_path) == state_bytes(undisturbed)
+@FAMILIES
+def test_resume_after_an_interruption_is_exact(undisturbed, tmp_path, family):
+    pretrain(MICRO, tmp_path, family, max_steps=5)  # the last checkpoint is of step 4: one update is done again
+    pretrain(MICRO, tmp_path, family)
+    assert state_bytes(tmp_path, family) == state_bytes(undisturbed, family)
 
 
-def test_resume_after_sigkill_is_exact(undisturbed, tmp_path):
-    command = [sys.executable, "-c", CHILD, MICRO.model_dump_json(), str(tmp_path)]
+@FAMILIES
+def test_resume_after_sigkill_is_exact(undisturbed, tmp_path, family):
+    command = [sys.executable, "-c", CHILD, MICRO.model_dump_json(), str(tmp_path), family]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (tmp_path / DENOISER_STATE).exists() and child.poll() is None and time.monotonic() < deadline:
+    while (
+        not (tmp_path / EMBEDDED_MODELS[family].state_name).exists()
+        and child.poll() is None
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    pretrain(MICRO, tmp_path)
-    assert state_bytes(tmp_path) == state_bytes(undisturbed)
+    pretrain(MICRO, tmp_path, family)
+    assert state_bytes(tmp_path, family) == state_bytes(undisturbed, family)
 
 
 def test_finished_run_is_left_alone(undisturbed):
-    before = (undisturbed / DENOISER_STATE).stat().st_mtime_ns
+    state_path = undisturbed / EMBEDDED_MODELS["sd21"].state_name
+    before = state_path.stat().st_mtime_ns
     assert pretrain(MICRO, undisturbed).samples_seen == 96
-    assert (undisturbed / DENOISER_STATE).stat().st_mtime_ns == before
-    assert (undisturbed / SCORES_LOG).read_text().count("single_object") == 1
+    assert state_path.stat().st_mtime_ns == before
+    assert (undisturbed / SCORES_LOG.format(family="sd21")).read_text().count("single_object") == 1
 
 
 def test_another_recipe_is_refused(undisturbed):
@@ -96,11 +129,10 @@ def test_another_recipe_is_refused(undisturbed):
         pretrain(other, undisturbed)
 
 
-def test_export_loads_in_the_pipeline(undisturbed, tmp_path):
-    from diffusers import StableDiffusionPipeline
-
-    result = export(MICRO, undisturbed, tmp_path / "weights")
-    pipeline = StableDiffusionPipeline.from_pretrained(result.weights_path, dtype=torch.float32)
+@FAMILIES
+def test_export_loads_in_the_pipeline(undisturbed, tmp_path, family):
+    result = export(MICRO, undisturbed, tmp_path / "weights", family)
+    pipeline = load(result.weights_path)
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a photo of a red circle", height=32, width=32, num_inference_steps=2).images[0]
     assert image.size == (32, 32)
@@ -123,6 +155,23 @@ def test_layouts_say_what_lies_in_each_cell():
     (layout,) = layouts_of([scene])
     assert layout[6].tolist() == [1 + SHAPES.index("square"), 1 + COLORS.index("blue")]
     assert layout.sum() == layout[6].sum()
+
+
+def test_flow_text_states_are_the_pipelines(undisturbed):
+    pipeline = load(undisturbed / "weights_sd3")
+    prompts = ["a photo of a red circle", ""]
+    theirs = pipeline.encode_prompt(prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=3)
+    ours = text_states(pipeline.text_encoder, tokenize(pipeline.tokenizer, prompts), 3)
+    assert torch.equal(ours.prompt_embeds_NLD, theirs[0])
+    assert torch.equal(ours.pooled_NP, theirs[2])
+    assert theirs[2].abs().max() > 0.1
+
+
+def test_the_layer_added_for_the_projection_changes_nothing(undisturbed):
+    plain, twin = load(undisturbed / "weights"), load(undisturbed / "weights_sd3")
+    ids = tokenize(plain.tokenizer, ["a photo of two crosses"])
+    first_end = int((ids[0] == plain.tokenizer.eos_token_id).nonzero()[0])
+    assert torch.allclose(plain.text_encoder(ids)[0][0, first_end], twin.text_encoder(ids)[0][0], atol=1e-5)
 
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
