@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
+from softalign.presets import Defaults, Preset, TemperatureMode, agsm_defaults, softrepa_defaults
 
 Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
 """U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
@@ -158,42 +159,67 @@ SoftTokensConfig = Annotated[
 
 
 class ObjectiveConfig(Frozen):
-    """The loss on the pair grid. Fields of another objective than the chosen one must stay unset."""
+    """The loss on the pair grid. Fields of another objective than the chosen one must stay unset.
+
+    ``preset`` says whose numbers unset fields get where the AGSM paper and its released code differ; a Recipe resolves
+    them, and those that depend on the family, when it is read. Not offered are two accidents of the released code: an
+    average (EMA) that starts from its own random draw (ours is a copy of the live tokens), and a learning rate that
+    advances with the validations. One timestep and one noise for all pairs (``noise_sharing: paper``) is both.
+    """
 
     name: Literal["agsm", "softrepa", "score_matching"] = "agsm"
+    preset: Preset | None = Field(None, description="agsm: whose numbers unset fields get; unset: this library's")
     weights: Literal["plackett_luce", "bradley_terry"] | None = None
     banks: Literal["dual", "shared"] | None = None
     gamma_positive: Annotated[float, Field(ge=0.0)] | None = None
-    gamma_negative: Annotated[float, Field(ge=0.0)] | None = None
-    temperature: Positive | None = Field(None, description="tau of agsm (0.1) or of softrepa (0.07)")
-    reward_reduction: Literal["mean", "sum"] | None = None
+    gamma_negative: Annotated[float, Field(ge=0.0)] | None = Field(None, description="1, or 0.1 by family and preset")
+    temperature_mode: TemperatureMode | None = Field(
+        None, description="agsm: fixed (temperature), or calibrated to the spread of each step's rewards"
+    )
+    temperature: Positive | None = Field(None, description="tau of agsm (0.1; of the paper 1) or of softrepa (0.07)")
+    temperature_factor: Positive | None = Field(None, description="calibrated: tau in units of the spread (1)")
+    reward_reduction: Literal["mean", "sum"] | None = Field(
+        None, description="over (C, H, W): mean as the code, sum as the paper"
+    )
     logit_scale: Positive | None = Field(None, description="softrepa: the factor before exp (4)")
-    denoising_weight: Annotated[float, Field(ge=0.0)] | None = Field(None, description="softrepa: dweight (10)")
+    denoising_weight: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="softrepa: dweight (10; 0 on SD3)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _fill_defaults(self) -> Self:
-        defaults: dict[str, dict[str, Any]] = {
-            "agsm": {
-                "weights": "plackett_luce",
-                "banks": "dual",
-                "gamma_positive": 1.0,
-                "gamma_negative": 1.0,
-                "temperature": 0.1,
-                "reward_reduction": "mean",
-            },
-            "softrepa": {"temperature": 0.07, "logit_scale": 4.0, "denoising_weight": 10.0},
-            "score_matching": {},
-        }
-        own = defaults[self.name]
+        own = self._defaults(None)
         for field in type(self).model_fields:
-            if field == "name":
+            if field in ("name", "preset"):
                 continue
             if field in own:
                 if getattr(self, field) is None:
                     object.__setattr__(self, field, own[field])
             elif getattr(self, field) is not None:
-                raise ValueError(f"{field} has no effect with the objective {self.name!r}; remove it")
+                raise ValueError(f"{field} has no effect with {self._kind}; remove it")
+        if self.preset is not None and self.name != "agsm":
+            raise ValueError(f"preset has no effect with {self._kind}; remove it")
         return self
+
+    def for_family(self, family: Family) -> Self:
+        """Return the objective with the fields that were left unset as they are for a family of backbones."""
+        given = self.model_dump(exclude_unset=True)
+        return type(self).model_validate({**self._defaults(family), **given})
+
+    def _defaults(self, family: Family | None) -> Defaults:
+        if self.name == "agsm":
+            return agsm_defaults(self.preset, family, self.temperature_mode or "fixed")
+        return softrepa_defaults(family) if self.name == "softrepa" else {}
+
+    @property
+    def _kind(self) -> str:
+        suffix = f" and a {self.temperature_mode} temperature" if self.temperature_mode else ""
+        return f"the objective {self.name!r}{suffix}"
 
 
 class OptimizerConfig(Frozen):
@@ -289,6 +315,12 @@ class Recipe(Frozen):
                 f"train.soft_tokens.placement is {self.train.soft_tokens.placement!r}, but the family "
                 f"{self.backbone.family!r} needs {expected!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_objective(self) -> Self:
+        objective = self.train.objective.for_family(self.backbone.family)
+        object.__setattr__(self, "train", self.train.model_copy(update={"objective": objective}))
         return self
 
 

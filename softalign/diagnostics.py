@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from softalign.artifacts import Frozen
+from softalign.objective import reward_spread
 from softalign.pair_grid import GridResult
 from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 
@@ -46,6 +47,7 @@ class TrainRow(Frozen):
     Attributes:
         loss_positive: L+ (softrepa: the weighted denoising part).
         loss_negative: L- (softrepa: the contrastive part).
+        temperature: tau of the weights, agsm alone.
         direction_norm: root mean square of ``D_ii``.
         timestep: the step's timestep, or the mean of its images' timesteps.
         is_skipped: loss or gradient was not finite, so nothing was updated.
@@ -63,6 +65,7 @@ class TrainRow(Frozen):
     chance: float | None
     margin: float | None
     reward_spread: float | None
+    temperature: float | None
     direction_norm: float | None
     norm_positive_bank: float
     norm_negative_bank: float | None
@@ -103,15 +106,13 @@ def weight_statistics(weights_BP: Tensor, rewards_BP: Tensor, mask_BP: Tensor) -
     is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
     best_other_B = weights_BP.masked_fill(is_own | ~mask_BP, -torch.inf).max(dim=1).values
     counts_B = mask_BP.sum(dim=1)
-    mean_B = (rewards_BP * mask_BP).sum(dim=1) / counts_B
-    deviations = ((rewards_BP - mean_B[:, None]) * mask_BP).square().sum(dim=1)
     chosen = has_negative_B
     return WeightStatistics(
         win_rate=float((own_B > best_other_B)[chosen].double().mean()),
         match_weight=float(own_B[chosen].double().mean()),
         chance=float((1.0 / counts_B[chosen].double()).mean()),
         margin=float((own_B - best_other_B)[chosen].double().mean()),
-        reward_spread=float((deviations / counts_B).sqrt()[chosen].double().mean()),
+        reward_spread=float(reward_spread(rewards_BP, mask_BP)),
     )
 
 
@@ -144,6 +145,7 @@ def train_row(
             if statistics is None
             else _finite_fields(statistics)
         ),
+        temperature=None if result.alignment is None else finite_or_none(result.alignment.temperature),
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
         norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
         norm_negative_bank=_norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,

@@ -19,12 +19,16 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from softalign.config import ObjectiveConfig
 
+ROUNDING_STEPS = 4
+"""A mean of many squares is exact to a few of its type's smallest steps."""
+
 
 @dataclass(frozen=True)
 class Alignment:
-    """What the averaged tokens say about a grid: rewards, weights, and the targets they shift."""
+    """What the averaged tokens say about a grid: rewards, weights at a temperature, and the targets they shift."""
 
     rewards_BP: Tensor
+    temperature: Tensor
     weights_BP: Tensor
     direction_norm: Tensor
     targets_BPCHW: Tensor
@@ -67,7 +71,49 @@ def intrinsic_rewards(ema_BPCHW: Tensor, target_BCHW: Tensor, reduction: str) ->
     return -errors_BP if reduction == "mean" else -errors_BP * ema_BPCHW[0, 0].numel()
 
 
-def plackett_luce_weights(rewards_BP: Tensor, mask_BP: Tensor, temperature: float) -> Tensor:
+def reward_spread(rewards_BP: Tensor, mask_BP: Tensor) -> Tensor:
+    """Return the mean, over images that have a negative, of the standard deviation of an image's rewards; 0 without.
+
+    A scalar; the deviation is the population's, over the image's candidates.
+    """
+    counts_B = mask_BP.sum(dim=1)
+    candidates_BP = rewards_BP.masked_fill(~mask_BP, 0.0)
+    centred_BP = (candidates_BP - (candidates_BP.sum(dim=1) / counts_B)[:, None]).masked_fill(~mask_BP, 0.0)
+    deviations_B = (centred_BP.square().sum(dim=1) / counts_B).sqrt()
+    return (deviations_B * (counts_B > 1)).sum() / (counts_B > 1).sum().clamp(min=1)
+
+
+def calibrated_temperature(rewards_BP: Tensor, mask_BP: Tensor, factor: float) -> Tensor:
+    """Return ``tau = factor * reward_spread`` of this very grid, a positive scalar.
+
+    With the mean over (C, H, W) the candidates' rewards differ by far less than 0.1, which leaves every weight at
+    chance; in units of their spread the weights say something on any backbone, at any noise level and with either
+    reduction. The spread is of the whole grid and not of each image's row, so that an image whose captions hardly
+    differ keeps flat weights beside one whose captions do (a row of two would always have the same weights). It is
+    of one step and not a running mean, so it follows the step's noise level, on which the spread depends, and a resumed
+    run has nothing to restore. Where each image draws its own noise level, tau fits their average.
+
+    Differences within the rewards' rounding say nothing: below it tau does not fall, so equal rewards give chance.
+
+    Args:
+        rewards_BP: of the grid; masked entries are not used.
+        mask_BP: which pairs exist.
+        factor: tau in units of the spread.
+    """
+    magnitude = rewards_BP.abs().masked_fill(~mask_BP, 0.0).sum() / mask_BP.sum()
+    rounding = ROUNDING_STEPS * torch.finfo(rewards_BP.dtype).eps * magnitude
+    temperature = torch.maximum(factor * reward_spread(rewards_BP, mask_BP), rounding)
+    return torch.where(temperature == 0.0, torch.ones_like(temperature), temperature)
+
+
+def temperature_of(rewards_BP: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> Tensor:
+    """Return the temperature of an ``agsm`` configuration for a grid of rewards, a scalar of their dtype."""
+    if config.temperature_mode == "calibrated":
+        return calibrated_temperature(rewards_BP, mask_BP, _set(config.temperature_factor))
+    return rewards_BP.new_tensor(_set(config.temperature))
+
+
+def plackett_luce_weights(rewards_BP: Tensor, mask_BP: Tensor, temperature: Tensor | float) -> Tensor:
     """Return ``w_ij = softmax over candidates j of r_ij / tau``; masked candidates weigh 0 (AGSM, Plackett-Luce)."""
     return (rewards_BP / temperature).masked_fill(~mask_BP, -torch.inf).softmax(dim=1)
 
@@ -79,7 +125,7 @@ def plackett_luce_mixing(weights_BP: Tensor) -> Tensor:
     return identity - weights_BP[:, None, :]
 
 
-def bradley_terry_mixing(rewards_BP: Tensor, mask_BP: Tensor, temperature: float) -> Tensor:
+def bradley_terry_mixing(rewards_BP: Tensor, mask_BP: Tensor, temperature: Tensor | float) -> Tensor:
     """Return the matrix (B, P, P) of ``D_ij = mean over k of sigmoid((r_ik - r_ij) / tau) (ema_ij - ema_ik)``.
 
     The mean runs over j's opponents k among the image's candidates: each pair is compared alone (AGSM's Bradley-Terry
@@ -125,8 +171,8 @@ def align(ema_BPCHW: Tensor, target_BCHW: Tensor, mask_BP: Tensor, config: Objec
     """
     dtype = torch.promote_types(ema_BPCHW.dtype, torch.float32)
     ema_BPCHW, target_BCHW = ema_BPCHW.to(dtype), target_BCHW.to(dtype)
-    temperature = _set(config.temperature)
-    rewards_BP = intrinsic_rewards(ema_BPCHW, target_BCHW, str(config.reward_reduction))
+    rewards_BP = intrinsic_rewards(ema_BPCHW, target_BCHW, config.reward_reduction or "mean")
+    temperature = temperature_of(rewards_BP, mask_BP, config)
     weights_BP = plackett_luce_weights(rewards_BP, mask_BP, temperature)
     if config.weights == "bradley_terry":
         mixing_BPP = bradley_terry_mixing(rewards_BP, mask_BP, temperature)
@@ -136,6 +182,7 @@ def align(ema_BPCHW: Tensor, target_BCHW: Tensor, mask_BP: Tensor, config: Objec
     gamma_positive, gamma_negative = _set(config.gamma_positive), _set(config.gamma_negative)
     return Alignment(
         rewards_BP=rewards_BP,
+        temperature=temperature,
         weights_BP=weights_BP,
         direction_norm=directions.diagonal().square().mean().sqrt(),
         targets_BPCHW=shifted_targets(target_BCHW, directions, gamma_positive, gamma_negative),

@@ -39,8 +39,8 @@ def test_masked_candidates_and_images_without_negatives_do_not_count():
     assert statistics([[0.0, 9.0], [9.0, 0.0]], "aa") is None
 
 
-def make_row(name="agsm", loss=1.0):
-    config = ObjectiveConfig(name=name)
+def make_row(name="agsm", loss=1.0, **objective):
+    config = ObjectiveConfig(name=name, **objective)
     mask = candidate_mask("abc")
     torch.manual_seed(0)
     ema, target = torch.randn(3, 3, 1, 2, 2), torch.randn(3, 1, 2, 2)
@@ -67,12 +67,18 @@ def test_a_row_says_what_the_step_was():
     assert row.norm_positive_bank == row.norm_negative_bank == 6.0
     assert row.chance == pytest.approx(1 / 3)
     assert row.direction_norm > 0
+    assert row.temperature == pytest.approx(0.1)
     assert set(json.loads(to_line(row))) == set(TrainRow.model_fields)
+
+
+def test_a_calibrated_temperature_is_logged_in_units_of_the_spread():
+    row = make_row(temperature_mode="calibrated", temperature_factor=0.5)
+    assert row.temperature == pytest.approx(0.5 * row.reward_spread)
 
 
 def test_objectives_without_rewards_have_no_weight_fields():
     row = make_row("score_matching")
-    assert row.win_rate is row.match_weight is row.direction_norm is row.norm_negative_bank is None
+    assert row.win_rate is row.match_weight is row.temperature is row.direction_norm is row.norm_negative_bank is None
 
 
 def test_numbers_that_are_not_finite_become_null_and_the_line_stays_json():

@@ -1,17 +1,21 @@
 """Losses and gradients against a plain double loop, written from the equations alone, in float64."""
 
 import math
+import statistics
 
 import pytest
 import torch
 
 from softalign.config import ObjectiveConfig
 from softalign.objective import (
+    align,
     bradley_terry_mixing,
+    calibrated_temperature,
     candidate_mask,
     intrinsic_rewards,
     plackett_luce_mixing,
     plackett_luce_weights,
+    reward_spread,
     squared_error,
 )
 from softalign.pair_grid import backward_grid, live_pairs, num_banks
@@ -75,13 +79,18 @@ def plain_loss(denoiser, live, ema, digests, config):
             total = total + (torch.log(partition) - logits[i]) / n + config.denoising_weight * errors[i] / n
         return total
     positive, negative, num_negative = 0.0, 0.0, 0
+    factor = C * H * W if config.reward_reduction == "sum" else 1
+    with torch.no_grad():
+        grid = [{j: predict(i, j, ema) for j in candidates[i]} for i in range(n)]
+        rewards = [{j: -factor * float(mse(grid[i][j], denoiser.target[i])) for j in candidates[i]} for i in range(n)]
+    tau = config.temperature
+    if config.temperature_mode == "calibrated":
+        tau = config.temperature_factor * plain_spread(rewards) or 1.0
     for i in range(n):
         with torch.no_grad():
-            averaged = {j: predict(i, j, ema) for j in candidates[i]}
-            factor = C * H * W if config.reward_reduction == "sum" else 1
-            reward = {j: -factor * mse(averaged[j], denoiser.target[i]) for j in candidates[i]}
-            partition = sum(math.exp(reward[j] / config.temperature) for j in candidates[i])
-            weight = {j: math.exp(reward[j] / config.temperature) / partition for j in candidates[i]}
+            averaged, reward = grid[i], rewards[i]
+            partition = sum(math.exp(reward[j] / tau) for j in candidates[i])
+            weight = {j: math.exp(reward[j] / tau) / partition for j in candidates[i]}
             direction = {}
             for j in candidates[i]:
                 if config.weights == "plackett_luce":
@@ -90,7 +99,7 @@ def plain_loss(denoiser, live, ema, digests, config):
                     rivals = [k for k in candidates[i] if k != j]
                     pull = torch.zeros(C, H, W, dtype=torch.float64)
                     for k in rivals:
-                        lose = 1 / (1 + math.exp((reward[j] - reward[k]) / config.temperature))
+                        lose = 1 / (1 + math.exp((reward[j] - reward[k]) / tau))
                         pull += lose * (averaged[j] - averaged[k]) / len(rivals)
                     direction[j] = pull
         for j in candidates[i]:
@@ -104,8 +113,17 @@ def plain_loss(denoiser, live, ema, digests, config):
     return positive + (negative / num_negative if num_negative else 0.0)
 
 
+def plain_spread(rewards):
+    spreads = [statistics.pstdev(row.values()) for row in rewards if len(row) > 1]
+    return sum(spreads) / len(spreads) if spreads else 0.0
+
+
 CONFIGS = {
     "agsm": ObjectiveConfig(),
+    "agsm as in the paper": ObjectiveConfig(preset="paper"),
+    "agsm calibrated": ObjectiveConfig(temperature_mode="calibrated"),
+    "agsm calibrated half": ObjectiveConfig(temperature_mode="calibrated", temperature_factor=0.5),
+    "agsm calibrated bradley-terry": ObjectiveConfig(temperature_mode="calibrated", weights="bradley_terry"),
     "agsm sum": ObjectiveConfig(reward_reduction="sum", temperature=1.0),
     "agsm gammas": ObjectiveConfig(gamma_positive=0.7, gamma_negative=0.1),
     "agsm no negatives": ObjectiveConfig(gamma_negative=0.0),
@@ -249,14 +267,94 @@ def test_every_objective_field_changes_the_loss_or_gradient():
             "banks": "shared",
             "gamma_positive": 0.5,
             "gamma_negative": 0.5,
+            "temperature_mode": "calibrated",
             "temperature": 0.3,
             "reward_reduction": "sum",
+            "preset": "paper",
         },
         "softrepa": {"temperature": 0.3, "logit_scale": 2.0, "denoising_weight": 1.0},
     }
     for name, changes in mutations.items():
         base = ObjectiveConfig(name=name)
         own_fields = {field for field, value in base.model_dump(exclude={"name"}).items() if value is not None}
-        assert set(changes) == own_fields
+        assert set(changes) - {"preset"} == own_fields
         for field, value in changes.items():
             assert fingerprint(ObjectiveConfig(**{"name": name, field: value})) != fingerprint(base), field
+    calibrated = {"temperature_mode": "calibrated"}
+    assert fingerprint(ObjectiveConfig(**calibrated, temperature_factor=2.0)) != fingerprint(
+        ObjectiveConfig(**calibrated)
+    )
+
+
+def aligned(config, ema_scale=1.0, digests=("a", "b", "c", "d")):
+    generator = torch.Generator().manual_seed(7)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    target = draw(4, C, H, W)
+    ema = target[:, None] + ema_scale * draw(4, 4, C, H, W)
+    return align(ema, target, candidate_mask(digests), config)
+
+
+def test_the_papers_exponent_is_a_sum_and_the_codes_a_mean_over_a_tenth():
+    paper, code = aligned(ObjectiveConfig(preset="paper")), aligned(ObjectiveConfig(preset="code"))
+    assert torch.allclose(paper.weights_BP, (code.rewards_BP * C * H * W).softmax(dim=1), atol=1e-12)
+    assert torch.allclose(code.weights_BP, (code.rewards_BP / 0.1).softmax(dim=1), atol=1e-12)
+    assert float(paper.temperature) == 1.0
+    assert float(code.temperature) == pytest.approx(0.1)
+
+
+def test_a_calibrated_temperature_is_in_units_of_the_rewards_spread():
+    """Where the code's 0.1 leaves all weights at chance, the calibrated temperature ranks as it does on any scale."""
+    calibrated, fixed = ObjectiveConfig(temperature_mode="calibrated"), ObjectiveConfig(preset="code")
+    for digests in (("a", "b", "c", "d"), ("a", "b", "a", "d")):
+        mask = candidate_mask(digests)
+        large, small = aligned(calibrated, 1.0, digests), aligned(calibrated, 1e-3, digests)
+        assert float(small.temperature) == pytest.approx(float(reward_spread(small.rewards_BP, mask)), rel=1e-12)
+        assert torch.allclose(large.weights_BP, small.weights_BP, atol=1e-9)
+        assert (small.weights_BP.max(dim=1).values - small.weights_BP[mask].min()).max() > 0.1
+        flat = aligned(fixed, 1e-3, digests).weights_BP
+        assert (flat - mask / mask.sum(dim=1, keepdim=True)).abs().max() < 1e-4
+
+
+def test_a_calibrated_temperature_leaves_an_indifferent_image_indifferent():
+    rewards = torch.tensor([[0.0, -1e-6], [0.0, -1.0]], dtype=torch.float64)
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    assert weights[0, 0] == pytest.approx(0.5, abs=1e-5)
+    assert weights[1, 0] > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("reward", [0.0, -0.3, -1e-30, -1e10])
+def test_equal_rewards_are_chance_at_a_calibrated_temperature(reward, dtype):
+    mask = candidate_mask(("a", "b", "a", "d"))
+    rewards = torch.full((4, 4), reward, dtype=dtype).masked_fill(~mask, -77.0)
+    temperature = calibrated_temperature(rewards, mask, 1.0)
+    assert temperature > 0
+    assert torch.isfinite(temperature)
+    weights = plackett_luce_weights(rewards, mask, temperature)
+    assert torch.allclose(weights, mask / mask.sum(dim=1, keepdim=True).to(dtype), atol=1e-6)
+
+
+def test_rounding_is_not_blown_up_into_a_preference():
+    """Rewards that differ in their last bit are as good as equal."""
+    rewards = torch.full((2, 4), -0.3, dtype=torch.float32)
+    rewards[0, 0] = torch.nextafter(rewards[0, 0], torch.tensor(0.0))
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 0.01))
+    assert (weights - 0.25).abs().max() < 0.1
+
+
+def test_no_image_has_a_negative_and_nothing_is_calibrated():
+    mask = torch.eye(3, dtype=torch.bool)
+    rewards = torch.randn(3, 3, dtype=torch.float64)
+    assert reward_spread(rewards, mask) == 0.0
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    assert torch.equal(weights, torch.eye(3, dtype=torch.float64))
+
+
+def test_rewards_that_are_not_finite_stay_visible():
+    rewards = torch.zeros(2, 2, dtype=torch.float64)
+    rewards[0, 0] = torch.nan
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    assert weights.isnan().any()

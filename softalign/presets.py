@@ -1,0 +1,53 @@
+"""The numbers of the papers and of their released code, where they differ and where they depend on the family.
+
+Sources: AGSM, arXiv 2605.30038, its tables and its released scripts; SoftREPA, arXiv 2503.08250.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from softalign.config import Family
+
+Preset = Literal["paper", "code"]
+TemperatureMode = Literal["fixed", "calibrated"]
+Defaults = Mapping[str, str | float]
+"""Fields of a configuration and what they are where they were left unset."""
+_MMDIT = ("sd3", "sd35")
+
+
+def agsm_defaults(preset: Preset | None, family: Family | None, temperature_mode: TemperatureMode) -> Defaults:
+    """Return the values of agsm's unset fields.
+
+    The Plackett-Luce exponent: the paper has the squared norm, a sum over (C, H, W), with A~(t) = 1; the released code
+    the mean divided by 0.1. Without a preset it is the code's.
+
+    Args:
+        preset: whose numbers; None: this library's.
+        family: of the backbone; None: not known, then the numbers of SD1.5.
+        temperature_mode: a calibrated temperature has a factor instead of a value, and makes the reduction irrelevant.
+    """
+    common: Defaults = {
+        "weights": "plackett_luce",
+        "banks": "dual",
+        "gamma_positive": 1.0,
+        "gamma_negative": _gamma_negative(preset, family),
+        "temperature_mode": temperature_mode,
+    }
+    if temperature_mode == "calibrated":
+        return {**common, "temperature_factor": 1.0}
+    if preset == "paper":
+        return {**common, "reward_reduction": "sum", "temperature": 1.0}
+    return {**common, "reward_reduction": "mean", "temperature": 0.1}
+
+
+def _gamma_negative(preset: Preset | None, family: Family | None) -> float:
+    """Return g-: 0.1 on SD3; 1 on SD1.5 and, in the paper, on SDXL, whose released script has 0.1."""
+    return 0.1 if family in _MMDIT or (family == "sdxl" and preset == "code") else 1.0
+
+
+def softrepa_defaults(family: Family | None) -> Defaults:
+    """Return the values of softrepa's unset fields: dweight is 10 on U-Nets and 0 on SD3, in paper and code."""
+    return {"temperature": 0.07, "logit_scale": 4.0, "denoising_weight": 0.0 if family in _MMDIT else 10.0}

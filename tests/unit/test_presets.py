@@ -1,0 +1,118 @@
+"""Each row of the method's table of differences between paper and code, and the numbers that depend on the family."""
+
+import pytest
+from pydantic import ValidationError
+
+from softalign.config import ObjectiveConfig, Recipe, TrainConfig, load_recipe
+
+FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
+
+
+def recipe(family, **objective):
+    data = load_recipe("shapes").model_dump(mode="json", by_alias=True)
+    data["backbone"]["family"] = family
+    placement = "mmdit" if family.startswith("sd3") else "unet"
+    data["train"] = {"objective": objective, "soft_tokens": {"placement": placement}}
+    return Recipe.model_validate(data)
+
+
+def objective_of(family, **objective):
+    return recipe(family, **objective).train.objective
+
+
+def test_the_shapes_recipe_keeps_its_numbers():
+    assert load_recipe("shapes").train.objective.model_dump(exclude_none=True) == {
+        "name": "agsm",
+        "weights": "plackett_luce",
+        "banks": "dual",
+        "gamma_positive": 1.0,
+        "gamma_negative": 1.0,
+        "temperature_mode": "fixed",
+        "temperature": 0.1,
+        "reward_reduction": "mean",
+    }
+    assert load_recipe("shapes").train.objective == ObjectiveConfig()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exponent_of_paper_code_and_neither(family):
+    def exponent(preset):
+        resolved = objective_of(family, preset=preset)
+        return resolved.reward_reduction, resolved.temperature
+
+    assert exponent("paper") == ("sum", 1.0)
+    assert exponent("code") == exponent(None) == ("mean", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("family", "paper", "code", "unset"),
+    [
+        ("sd15", 1.0, 1.0, 1.0),
+        ("sd21", 1.0, 1.0, 1.0),
+        ("sdxl", 1.0, 0.1, 1.0),
+        ("sd3", 0.1, 0.1, 0.1),
+        ("sd35", 0.1, 0.1, 0.1),
+    ],
+)
+def test_negative_gamma_by_family_and_preset(family, paper, code, unset):
+    found = [objective_of(family, preset=preset) for preset in ("paper", "code", None)]
+    assert [objective.gamma_negative for objective in found] == [paper, code, unset]
+    assert {objective.gamma_positive for objective in found} == {1.0}
+
+
+@pytest.mark.parametrize(("family", "weight"), zip(FAMILIES, (10.0, 10.0, 10.0, 0.0, 0.0), strict=True))
+def test_denoising_weight_by_family(family, weight):
+    assert objective_of(family, name="softrepa").denoising_weight == weight
+
+
+@pytest.mark.parametrize("preset", ["paper", "code"])
+def test_what_a_recipe_says_itself_wins(preset):
+    said = {"gamma_negative": 0.5, "temperature": 0.2, "reward_reduction": "mean"}
+    found = objective_of("sdxl", preset=preset, **said).model_dump()
+    assert {name: found[name] for name in said} == said
+    assert objective_of("sd3", name="softrepa", denoising_weight=10.0).denoising_weight == 10.0
+
+
+def test_null_is_unset_and_a_training_configuration_may_be_an_object():
+    assert objective_of("sd3", gamma_negative=None).gamma_negative == 0.1
+    shapes = load_recipe("shapes")
+    data = {name: getattr(shapes, name) for name in Recipe.model_fields} | {"register": shapes.register_}
+    data = {**data, "train": TrainConfig(objective=ObjectiveConfig(preset="code"))}
+    data["backbone"] = shapes.backbone.model_copy(update={"family": "sdxl"})
+    del data["register_"]
+    assert Recipe(**data).train.objective.gamma_negative == 0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("objective", [{"preset": "paper"}, {"preset": "code"}, {}, {"name": "softrepa"}], ids=str)
+def test_resolved_numbers_survive_json_and_are_in_the_digest(family, objective):
+    first = recipe(family, **objective)
+    again = Recipe.model_validate_json(first.model_dump_json(by_alias=True))
+    assert again == first
+    assert TrainConfig.model_validate_json(first.train.model_dump_json()).digest == first.train.digest
+    explicit = first.train.objective.model_dump(exclude_none=True)
+    assert TrainConfig(objective=explicit, soft_tokens=first.train.soft_tokens).digest == first.train.digest
+
+
+def test_presets_and_families_are_different_requests():
+    digests = {
+        recipe(family, preset=preset).train.digest for family in ("sd15", "sdxl") for preset in ("paper", "code")
+    }
+    assert len(digests) == 3  # the paper has the same numbers for both
+    assert TrainConfig().objective.gamma_negative == 1.0
+
+
+def test_a_calibrated_temperature_takes_a_factor_and_nothing_it_makes_irrelevant():
+    calibrated = objective_of("sd15", temperature_mode="calibrated", preset="paper")
+    assert (calibrated.temperature_factor, calibrated.temperature, calibrated.reward_reduction) == (1.0, None, None)
+    for field, value in {"temperature": 0.1, "reward_reduction": "sum"}.items():
+        with pytest.raises(ValidationError, match=rf"{field} has no effect .* calibrated temperature"):
+            ObjectiveConfig(temperature_mode="calibrated", **{field: value})
+    with pytest.raises(ValidationError, match=r"temperature_factor has no effect .* fixed temperature"):
+        ObjectiveConfig(temperature_factor=1.0)
+
+
+@pytest.mark.parametrize("name", ["softrepa", "score_matching"])
+def test_presets_are_for_agsm(name):
+    with pytest.raises(ValidationError, match="preset has no effect"):
+        objective_of("sd15", name=name, preset="paper")
