@@ -16,11 +16,20 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
-from softalign.presets import Defaults, Preset, TemperatureMode, agsm_defaults, softrepa_defaults
+from softalign.presets import (
+    Defaults,
+    Preset,
+    TemperatureMode,
+    agsm_defaults,
+    softrepa_defaults,
+    unconditional_bank_default,
+)
 
 Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
 """U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
 UNET_FAMILIES: tuple[Family, ...] = ("sd15", "sd21", "sdxl")
+UnconditionalBank = Literal["positive", "negative"]
+"""Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -261,9 +270,18 @@ class EvalConfig(StageConfig):
     guidance_scale: Annotated[float, Field(ge=1.0)] = 7.0
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = False
+    unconditional_bank: UnconditionalBank = Field(
+        "positive", description="psi+ or psi- on the unconditional branch of guidance; train.objective.preset fills it"
+    )
     seed: int = 0
     num_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+    @model_validator(mode="after")
+    def _check_unconditional_bank(self) -> Self:
+        if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
+            raise ValueError("unconditional_bank has no effect at guidance_scale 1, which has no unconditional branch")
+        return self
 
 
 class PromotionPolicy(Frozen):
@@ -321,6 +339,17 @@ class Recipe(Frozen):
     def _resolve_objective(self) -> Self:
         objective = self.train.objective.for_family(self.backbone.family)
         object.__setattr__(self, "train", self.train.model_copy(update={"objective": objective}))
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_unconditional_bank(self) -> Self:
+        has_negative_bank = self.train.objective.name == "agsm" and self.train.objective.banks == "dual"
+        if self.evaluate.unconditional_bank == "negative" and not has_negative_bank:
+            raise ValueError("evaluate.unconditional_bank is negative, but the objective trains no psi-")
+        is_left_open = "unconditional_bank" not in self.evaluate.model_fields_set and self.evaluate.guidance_scale > 1.0
+        if is_left_open and has_negative_bank:
+            bank = unconditional_bank_default(self.train.objective.preset, self.backbone.family)
+            object.__setattr__(self, "evaluate", self.evaluate.model_copy(update={"unconditional_bank": bank}))
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from softalign.adapter_io import (
 from softalign.artifacts import Adapter
 from softalign.backbones.unet import injection_sites, text_width
 from softalign.base_fingerprint import check_base
+from softalign.config import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.injection import SoftTokenInjection, checked_scale
 from softalign.storage import cache_dir, is_local, local_path_of, read_bytes, write_atomically
@@ -92,6 +94,7 @@ def load_soft_tokens(
     *,
     force: bool = False,
     use_ema: bool = False,
+    unconditional_bank: UnconditionalBank = "positive",
 ) -> AdapterHandle:
     """Attach an adapter's psi+ to a diffusers pipeline, on both branches of classifier-free guidance.
 
@@ -103,9 +106,12 @@ def load_soft_tokens(
         scale: strength, >= 0; 1 as trained.
         force: accept another base model than the adapter's, as long as its text states have the same width.
         use_ema: the averaged tokens instead of the last ones.
+        unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
+            released SDXL code samples.
 
     Raises:
-        CompatibilityError: another base model, tensors that do not fit, or soft tokens attached already.
+        CompatibilityError: another base model, tensors that do not fit, soft tokens attached already, or psi- is wanted
+            of an adapter or on a pipeline that has no such thing.
         IntegrityError: the weights are not those of the adapter's configuration.
         MissingInputError: there is no adapter at ``source``.
     """
@@ -124,7 +130,8 @@ def load_soft_tokens(
             where=type(plain).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-    injection = SoftTokenInjection(plain, injection_sites(plain, _blocks_of(config)), tokens, scale)
+    guidance = _guidance_of(pipe, config) if unconditional_bank == "negative" else None
+    injection = SoftTokenInjection(plain, injection_sites(plain, _blocks_of(config)), tokens, scale, guidance)
     _forget_compiled(denoiser)
     return AdapterHandle(denoiser, injection, config)
 
@@ -171,6 +178,30 @@ def _denoiser_of(pipe: Any) -> nn.Module:
             found=type(pipe).__name__,
         )
     return denoiser
+
+
+def _guidance_of(pipe: Any, config: AdapterConfig) -> Callable[[], bool]:
+    """Return what says whether the pipeline's call has an unconditional half in front, as diffusers' pipelines do.
+
+    Raises:
+        CompatibilityError: the adapter has no psi-, or the pipeline orders its rows otherwise.
+    """
+    if config.num_banks == 1:
+        raise CompatibilityError(
+            "The adapter has no psi- for the unconditional branch.",
+            expected="two banks",
+            found=f"one bank (objective {config.objective})",
+            fix="load it with unconditional_bank='positive'",
+        )
+    kind = type(pipe)
+    if not hasattr(kind, "do_classifier_free_guidance") or hasattr(kind, "do_perturbed_attention_guidance"):
+        raise CompatibilityError(
+            "This pipeline does not say which rows are its unconditional branch.",
+            expected="a pipeline with plain classifier-free guidance",
+            found=kind.__name__,
+            fix="load the tokens with unconditional_bank='positive'",
+        )
+    return lambda: bool(pipe.do_classifier_free_guidance)
 
 
 def _forget_compiled(denoiser: nn.Module) -> None:

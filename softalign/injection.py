@@ -11,7 +11,7 @@ Shape legend: B rows, L text tokens, S soft tokens, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.soft_tokens import POSITIVE_BANK, SoftTokens
+from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 
 INSERT_AT = 1
 """Tokens go behind the first (BOS) position."""
@@ -33,13 +33,22 @@ class SoftTokenInjection:
         sites: its blocks that are called with ``encoder_hidden_states`` and shall see the tokens.
         tokens: the adapter; may be replaced for a while with ``using``.
         scale: strength, see the module's text.
+        has_unconditional_half: if given, says at each call whether the first half of the rows is the unconditional
+            branch of guidance; those rows see psi- then. If not, all rows see psi+.
 
     Raises:
         CompatibilityError: soft tokens are attached to this denoiser already.
         ConfigError: there is no site, or the scale is negative.
     """
 
-    def __init__(self, denoiser: nn.Module, sites: Sequence[nn.Module], tokens: SoftTokens, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        sites: Sequence[nn.Module],
+        tokens: SoftTokens,
+        scale: float = 1.0,
+        has_unconditional_half: Callable[[], bool] | None = None,
+    ) -> None:
         if find_injection(denoiser) is not None:
             raise CompatibilityError(
                 "This denoiser carries soft tokens already.",
@@ -52,6 +61,7 @@ class SoftTokenInjection:
         self.tokens = tokens
         self.is_enabled = True
         self.scale = checked_scale(scale)
+        self._has_unconditional_half = has_unconditional_half
         self._banks_B: Tensor | None = None
         self._timestep: Tensor | float | None = None
         self._handles = [denoiser.register_forward_pre_hook(self._capture_timestep, with_kwargs=True)]
@@ -92,14 +102,25 @@ class SoftTokenInjection:
     def _tokens_for(self, text_BLD: Tensor) -> Tensor:
         num_rows, device = text_BLD.shape[0], text_BLD.device
         timesteps_B = torch.as_tensor(self._timestep, device=device).reshape(-1).expand(num_rows)
-        if self._banks_B is None:
-            banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
-        else:
-            banks_B = self._banks_B
+        banks_B = self._inference_banks(num_rows, device) if self._banks_B is None else self._banks_B
         if self.tokens.banks.device != device:  # offloading moves the denoiser between devices
             self.tokens.to(device)
         tokens_BSD: Tensor = self.tokens(timesteps_B, banks_B)
         return tokens_BSD.to(text_BLD.dtype)
+
+    def _inference_banks(self, num_rows: int, device: torch.device) -> Tensor:
+        """Return each row's bank outside of ``using``."""
+        banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
+        if self._has_unconditional_half is not None and self._has_unconditional_half():
+            if num_rows % 2:
+                raise CompatibilityError(
+                    "The rows of this call are not an unconditional and a conditional half.",
+                    expected="an even number of rows",
+                    found=f"{num_rows} rows",
+                    fix="load the tokens with unconditional_bank='positive'",
+                )
+            banks_B[: num_rows // 2] = NEGATIVE_BANK
+        return banks_B
 
 
 def checked_scale(scale: float) -> float:

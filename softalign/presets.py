@@ -51,3 +51,8 @@ def _gamma_negative(preset: Preset | None, family: Family | None) -> float:
 def softrepa_defaults(family: Family | None) -> Defaults:
     """Return the values of softrepa's unset fields: dweight is 10 on U-Nets and 0 on SD3, in paper and code."""
     return {"temperature": 0.07, "logit_scale": 4.0, "denoising_weight": 0.0 if family in _MMDIT else 10.0}
+
+
+def unconditional_bank_default(preset: Preset | None, family: Family) -> Literal["positive", "negative"]:
+    """Return which bank the unconditional branch sees: psi+, but psi- in the released code's SDXL sampler."""
+    return "negative" if family == "sdxl" and preset == "code" else "positive"

@@ -171,7 +171,13 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
                 where=str(folder),
                 fix="train it again with this version",
             )
-    load_soft_tokens(pipeline, folder, scale=config.scale, use_ema=config.use_ema and arm == "adapter")
+    load_soft_tokens(
+        pipeline,
+        folder,
+        scale=config.scale,
+        use_ema=config.use_ema and arm == "adapter",
+        unconditional_bank=config.unconditional_bank,
+    )
 
 
 def _detect_and_score(images_root: Path, detector: Detector, out: Path) -> tuple[ImageResult, ...]:

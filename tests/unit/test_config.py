@@ -61,7 +61,19 @@ def candidates(value):
         return [value[:1], ["up"]]
     if value is None:
         return ["main", 1.0, "paper"]
-    literals = ("parquet", "coco", "sd21", "normal", "bradley_terry", "shared", "sum", "per_image", "cosine", "shapes")
+    literals = (
+        "parquet",
+        "coco",
+        "sd21",
+        "normal",
+        "bradley_terry",
+        "shared",
+        "sum",
+        "per_image",
+        "cosine",
+        "shapes",
+        "negative",
+    )
     return [*literals, f"{value}-other"]
 
 

@@ -6,7 +6,7 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from softalign import load_soft_tokens
-from softalign.adapter_io import AdapterConfig, UNetPlacement, save_adapter
+from softalign.adapter_io import AdapterConfig, UNetPlacement, read_adapter_config, save_adapter
 from softalign.artifacts import Adapter
 from softalign.base_fingerprint import fingerprint_of
 from softalign.consumer import resolve_adapter
@@ -183,6 +183,72 @@ def test_sources(pipe, folder, tmp_path):
         with load_soft_tokens(pipe, "models:/some-name@champion"):
             assert torch.equal(predict(pipe), expected)
     pull.assert_called_once_with("models:/some-name@champion")
+
+
+class GuidedPipe:
+    """A pipeline as diffusers' are: with guidance, the first half of the rows is unconditional."""
+
+    def __init__(self, unet, guidance_scale):
+        self.unet, self.guidance_scale = unet, guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self):
+        return self.guidance_scale > 1
+
+
+def rows_with_bank(pipe, bank, live):
+    """Return the prediction of ``predict`` with all rows of one bank, by the training path."""
+    from softalign.backbones.unet import injection_sites
+    from softalign.injection import SoftTokenInjection
+
+    injection = SoftTokenInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
+    with torch.no_grad(), injection.using(live, torch.full((2,), bank)):
+        prediction = predict(pipe)
+    injection.remove()
+    return prediction
+
+
+def test_the_unconditional_half_may_see_the_negative_bank(tmp_path):
+    pipe = GuidedPipe(make_unet(), guidance_scale=5.0)
+    live, _ = write(tmp_path, pipe.unet)
+    base, positive, negative = predict(pipe), rows_with_bank(pipe, 0, live), rows_with_bank(pipe, 1, live)
+    with load_soft_tokens(pipe, tmp_path, unconditional_bank="negative") as handle:
+        guided = predict(pipe)
+        assert torch.allclose(guided, torch.cat([negative[:1], positive[1:]]), atol=1e-6)
+        assert not torch.allclose(guided, positive, atol=1e-4)
+        pipe.guidance_scale = 1.0  # no unconditional rows: all see psi+
+        assert torch.allclose(predict(pipe), positive, atol=1e-6)
+        handle.set_scale(0.0)
+        assert torch.equal(predict(pipe), base)
+    with load_soft_tokens(pipe, tmp_path):
+        pipe.guidance_scale = 5.0
+        assert torch.allclose(predict(pipe), positive, atol=1e-6)
+
+
+def test_the_negative_bank_needs_a_bank_and_a_pipeline_that_says_where(pipe, tmp_path):
+    write(tmp_path / "two", pipe.unet)
+    with pytest.raises(CompatibilityError, match="which rows"):
+        load_soft_tokens(pipe, tmp_path / "two", unconditional_bank="negative")
+    guided = GuidedPipe(pipe.unet, 5.0)
+    one = SoftTokens(torch.randn(1, S, D), torch.randn(10, D))
+    config = read_adapter_config(tmp_path / "two")
+    save_adapter(tmp_path / "one", config.model_copy(update={"num_banks": 1, "has_ema": False}), one, None)
+    with pytest.raises(CompatibilityError, match="no psi-"):
+        load_soft_tokens(guided, tmp_path / "one", unconditional_bank="negative")
+    with load_soft_tokens(guided, tmp_path / "two", unconditional_bank="negative"):
+        with pytest.raises(CompatibilityError, match="3 rows"):
+            guided.unet(torch.zeros(3, 4, 4, 4), torch.tensor(3), torch.zeros(3, 6, D))
+    assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
+
+
+def test_perturbed_attention_pipelines_order_their_rows_otherwise(tmp_path):
+    class Perturbed(GuidedPipe):
+        do_perturbed_attention_guidance = True
+
+    pipe = Perturbed(make_unet(), 5.0)
+    write(tmp_path, pipe.unet)
+    with pytest.raises(CompatibilityError, match="Perturbed"):
+        load_soft_tokens(pipe, tmp_path, unconditional_bank="negative")
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "memory://nothing/here"])

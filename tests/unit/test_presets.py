@@ -11,6 +11,7 @@ FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
 def recipe(family, **objective):
     data = load_recipe("shapes").model_dump(mode="json", by_alias=True)
     data["backbone"]["family"] = family
+    del data["evaluate"]["unconditional_bank"]
     placement = "mmdit" if family.startswith("sd3") else "unet"
     data["train"] = {"objective": objective, "soft_tokens": {"placement": placement}}
     return Recipe.model_validate(data)
@@ -63,6 +64,30 @@ def test_negative_gamma_by_family_and_preset(family, paper, code, unset):
 @pytest.mark.parametrize(("family", "weight"), zip(FAMILIES, (10.0, 10.0, 10.0, 0.0, 0.0), strict=True))
 def test_denoising_weight_by_family(family, weight):
     assert objective_of(family, name="softrepa").denoising_weight == weight
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_codes_sdxl_samples_with_the_negative_bank(family):
+    banks = {preset: recipe(family, preset=preset).evaluate.unconditional_bank for preset in ("paper", "code", None)}
+    assert banks == {"paper": "positive", "code": "negative" if family == "sdxl" else "positive", None: "positive"}
+
+
+def test_the_unconditional_bank_of_a_recipe_wins_and_must_exist():
+    def evaluated(objective, **evaluate):
+        data = recipe("sdxl", **objective).model_dump(mode="json", by_alias=True)
+        del data["evaluate"]["unconditional_bank"]
+        return Recipe.model_validate({**data, "evaluate": {**data["evaluate"], **evaluate}}).evaluate
+
+    code = {"preset": "code"}
+    assert evaluated(code).unconditional_bank == "negative"
+    assert evaluated(code, unconditional_bank="positive").unconditional_bank == "positive"
+    assert evaluated({}, unconditional_bank="negative").unconditional_bank == "negative"
+    assert evaluated(code, guidance_scale=1.0).unconditional_bank == "positive"
+    assert evaluated({**code, "banks": "shared"}).unconditional_bank == "positive"
+    with pytest.raises(ValidationError, match="trains no psi-"):
+        evaluated({"name": "softrepa"}, unconditional_bank="negative")
+    with pytest.raises(ValidationError, match="no effect at guidance_scale 1"):
+        evaluated(code, unconditional_bank="negative", guidance_scale=1.0)
 
 
 @pytest.mark.parametrize("preset", ["paper", "code"])

@@ -73,7 +73,7 @@ def publish_tokens(backbone):
             family="sd15",
             placement=UNetPlacement(blocks=("down", "mid"), position="after_bos"),
             num_soft_tokens=2,
-            num_banks=1,
+            num_banks=2,
             width=TEXT_WIDTH,
             timestep_bins=10,
             has_ema=False,
@@ -87,8 +87,8 @@ def publish_tokens(backbone):
         )
         folder: Path = store.work_path("train", "tokens") / "out"
         torch.manual_seed(0)
-        initial = SoftTokens(torch.zeros(1, 2, TEXT_WIDTH), torch.zeros(10, TEXT_WIDTH))
-        trained = SoftTokens(strength * torch.randn(1, 2, TEXT_WIDTH), torch.randn(10, TEXT_WIDTH))
+        initial = SoftTokens(torch.zeros(2, 2, TEXT_WIDTH), torch.zeros(10, TEXT_WIDTH))
+        trained = SoftTokens(strength * torch.randn(2, 2, TEXT_WIDTH), torch.randn(10, TEXT_WIDTH))
         final = save_adapter(folder, config, trained, None)
         save_adapter(folder / "initial", config, initial, None)
         record = Adapter(

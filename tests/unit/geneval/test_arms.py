@@ -69,6 +69,9 @@ def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publ
     off = CONFIG.model_copy(update={"scale": 0.0})
     report = evaluate("adapter", adapter, backbone, store, config=off, key="off")
     assert published(report)["images/00003/samples/0000.png"] == images["base"]
+    as_code = CONFIG.model_copy(update={"unconditional_bank": "negative"})
+    report = evaluate("adapter", adapter, backbone, store, config=as_code, key="code")
+    assert published(report)["images/00003/samples/0000.png"] not in images.values()
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):
