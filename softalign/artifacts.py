@@ -176,6 +176,7 @@ class EncodedManifest(Record):
     latent_shape: tuple[int, int, int]
     text_shape: tuple[int, int]
     pooled_width: int
+    hard_negatives_per_caption: int
     num_samples: int
     num_val_samples: int
     num_latents: int

@@ -6,6 +6,7 @@ fast something runs live in ``Runtime`` and are in no digest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -167,6 +168,14 @@ SoftTokensConfig = Annotated[
 ]
 
 
+class EncodeConfig(StageConfig):
+    """What is encoded besides images, captions and the empty caption."""
+
+    hard_negatives_per_caption: Annotated[int, Field(ge=0)] = Field(
+        0, description="edits of each caption, where it has so many, for train.negatives.hard_share to draw from"
+    )
+
+
 class ObjectiveConfig(Frozen):
     """The loss on the pair grid. Fields of another objective than the chosen one must stay unset.
 
@@ -231,6 +240,26 @@ class ObjectiveConfig(Frozen):
         return f"the objective {self.name!r}{suffix}"
 
 
+class NegativesConfig(Frozen):
+    """Which prompts an image is compared with, besides its own caption."""
+
+    num_negatives: Count | None = Field(None, description="per image; unset: as many as the batch has other captions")
+    hard_share: Ratio = Field(
+        0.0, description="share of them that are edits of the image's own caption (encode.hard_negatives_per_caption)"
+    )
+    max_similarity: Ratio = Field(
+        0.8, description="captions more alike are not each other's negatives; 1: only equal ones (caption_similarity)"
+    )
+
+    def num_of(self, batch_size: int) -> int:
+        """Return how many negatives each image gets, if there are as many."""
+        return batch_size - 1 if self.num_negatives is None else self.num_negatives
+
+    def num_hard_of(self, batch_size: int) -> int:
+        """Return how many of them are hard ones."""
+        return math.floor(self.num_of(batch_size) * self.hard_share + 0.5)
+
+
 class OptimizerConfig(Frozen):
     """AdamW on the soft tokens and the timestep table."""
 
@@ -244,10 +273,11 @@ class OptimizerConfig(Frozen):
 
 
 class TrainConfig(StageConfig):
-    """One training run of the soft tokens: B images and their B captions make a grid of B x B pairs per step."""
+    """One training run of the soft tokens: B images and P prompts, their own captions first, make each step's pairs."""
 
     soft_tokens: SoftTokensConfig = UNetTokensConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    negatives: NegativesConfig = NegativesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: Count = 1000
     batch_size: Annotated[int, Field(ge=2)] = Field(4, description="images per step")
@@ -259,6 +289,21 @@ class TrainConfig(StageConfig):
         100, description="steps between validation rows in metrics.jsonl; 0: never"
     )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check_negatives(self) -> Self:
+        chosen = self.negatives
+        if self.objective.name == "score_matching" and (chosen.num_negatives is not None or chosen.hard_share > 0):
+            raise ValueError("negatives.num_negatives and hard_share have no effect with the objective score_matching")
+        num, num_hard = chosen.num_of(self.batch_size), chosen.num_hard_of(self.batch_size)
+        if chosen.hard_share > 0 and num_hard == 0:
+            raise ValueError(f"negatives.hard_share has no effect: {chosen.hard_share} of {num} negatives is none")
+        if num - num_hard > self.batch_size - 1:
+            raise ValueError(
+                f"negatives.num_negatives asks for {num - num_hard} other captions of a batch of {self.batch_size}, "
+                f"which has {self.batch_size - 1}; ask for fewer, or raise batch_size or negatives.hard_share"
+            )
+        return self
 
 
 class EvalConfig(StageConfig):
@@ -320,6 +365,7 @@ class Recipe(Frozen):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     curation: CurationConfig
     backbone: BackboneConfig = BackboneConfig()
+    encode: EncodeConfig = EncodeConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvalConfig = EvalConfig()
     register_: RegisterConfig = Field(alias="register")
@@ -350,6 +396,16 @@ class Recipe(Frozen):
         if is_left_open and has_negative_bank:
             bank = unconditional_bank_default(self.train.objective.preset, self.backbone.family)
             object.__setattr__(self, "evaluate", self.evaluate.model_copy(update={"unconditional_bank": bank}))
+        return self
+
+    @model_validator(mode="after")
+    def _check_hard_negatives(self) -> Self:
+        asked, encoded = self.train.negatives.num_hard_of(self.train.batch_size), self.encode.hard_negatives_per_caption
+        if asked > encoded:
+            raise ValueError(
+                f"train.negatives.hard_share asks for {asked} hard negative(s) an image, but "
+                f"encode.hard_negatives_per_caption is {encoded}; set it to {asked} or more"
+            )
         return self
 
 

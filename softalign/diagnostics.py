@@ -49,6 +49,7 @@ class TrainRow(Frozen):
         loss_negative: L- (softrepa: the contrastive part).
         temperature: tau of the weights, agsm alone.
         direction_norm: root mean square of ``D_ii``.
+        num_without_negative: images of the batch with no negative; if all, the own captions alone train.
         timestep: the step's timestep, or the mean of its images' timesteps.
         is_skipped: loss or gradient was not finite, so nothing was updated.
     """
@@ -56,6 +57,7 @@ class TrainRow(Frozen):
     split: str = "train"
     step: int
     samples_seen: int
+    num_without_negative: int
     timestep: float
     loss: float | None
     loss_positive: float | None
@@ -136,6 +138,7 @@ def train_row(
     return TrainRow(
         step=step,
         samples_seen=samples_seen,
+        num_without_negative=int((mask_BP.sum(dim=1) == 1).sum()),
         timestep=float(timesteps_B.double().mean()),
         loss=finite_or_none(result.loss.total),
         loss_positive=finite_or_none(result.loss.positive),

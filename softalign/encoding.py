@@ -2,7 +2,8 @@
 
 Both lie in pools that all datasets of a store share (``encoded_pool``), so a dataset with new captions encodes text
 only, and a killed run goes on at the shard it was at. A published dataset is an index into the pools:
-``samples.parquet``, ``latents.json`` and ``texts.json``.
+``samples.parquet``, ``latents.json`` and ``texts.json``. Hard negatives are texts like the captions; the index says
+which belong to which.
 """
 
 from __future__ import annotations
@@ -27,17 +28,27 @@ from softalign.curation.samples import caption_digest
 from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
 from softalign.encoded_pool import EncodedPool, PoolShard
 from softalign.frozen_encoders import FrozenEncoders
+from softalign.hard_negatives import drawn_edits
 from softalign.preprocessing import preprocess
 from softalign.storage import Store
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512
-SAMPLE_COLUMNS = ("key", "split", "image_digest", "captions", "caption_digests")
+SAMPLE_SCHEMA = {
+    **{name: INDEX_SCHEMA[name] for name in ("key", "split", "image_digest", "captions", "caption_digests")},
+    "hard_negatives": "lists",
+}
+"""``hard_negatives`` holds one list of edits for each caption; their keys are their caption digests."""
 _log = logging.getLogger(__name__)
 
 
 def encode(
-    dataset: DatasetManifest, backbone: BackboneConfig, runtime: Runtime, store: Store, key: str
+    dataset: DatasetManifest,
+    backbone: BackboneConfig,
+    runtime: Runtime,
+    store: Store,
+    key: str,
+    hard_negatives_per_caption: int = 0,
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
@@ -50,6 +61,7 @@ def encode(
         runtime: device and number of reader threads.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
+        hard_negatives_per_caption: how many edits of each caption are encoded too, where it has so many.
 
     Raises:
         MissingInputError: the base model is not there.
@@ -59,7 +71,10 @@ def encode(
     work_path = store.work_path("encode", key)
     frozen = load_backbone(backbone, device=resolve_device(runtime), dtype=torch.float32)
     encoders = FrozenEncoders(frozen, backbone.resolution_px)
-    shards = tuple(DatasetShard(dataset, shard_name(index), store) for index in range(dataset.num_shards))
+    shards = tuple(
+        DatasetShard(dataset, shard_name(index), store, hard_negatives_per_caption)
+        for index in range(dataset.num_shards)
+    )
 
     def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
         return (encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers)),)
@@ -84,6 +99,7 @@ def encode(
         latent_shape=(channels, height, width),
         text_shape=(text_length, text_width),
         pooled_width=texts[0].tensors[1].row_shape[0] if len(texts[0].tensors) > 1 else 0,
+        hard_negatives_per_caption=hard_negatives_per_caption,
         num_samples=dataset.num_samples,
         num_val_samples=dataset.num_val_samples,
         num_latents=sum(len(shard.digests) for shard in latents),
@@ -96,11 +112,18 @@ def encode(
 
 
 class DatasetShard:
-    """One shard of the dataset: its rows, and its images on demand."""
+    """One shard of the dataset: its rows, the hard negatives of their captions, and its images on demand."""
 
-    def __init__(self, dataset: DatasetManifest, name: str, store: Store) -> None:
+    def __init__(self, dataset: DatasetManifest, name: str, store: Store, hard_negatives_per_caption: int) -> None:
         self._dataset, self._name, self._store = dataset, name, store
         self.rows = read_index(store.fetch(dataset, under=f"{name}.parquet") / f"{name}.parquet")
+        self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield all captions and hard negatives by their digests; some come more than once."""
+        for row, edits in zip(self.rows, self.hard_negatives, strict=True):
+            yield from zip(row.caption_digests, row.captions, strict=True)
+            yield from ((caption_digest(edit), edit) for edits_of_one in edits for edit in edits_of_one)
 
     def pixels(self, rows: list[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows, read and decoded ahead."""
@@ -112,6 +135,13 @@ class DatasetShard:
                 return preprocess(tar.read(row.size_bytes), resolution_px)
 
         return map_ahead(read, rows, num_threads)
+
+
+def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
+    """Return edits of each of an image's captions; what another of them says is in none."""
+    if number == 0:
+        return [[] for _ in row.captions]
+    return [[edit.text for edit in drawn_edits(caption, number, row.captions)] for caption in row.captions]
 
 
 def _encode_images(
@@ -133,12 +163,11 @@ def _encode_images(
 def _encode_texts(
     dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], tuple[Tensor, ...]]
 ) -> tuple[PoolShard, ...]:
-    """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new captions."""
+    """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
     known = set(groups[0])
     for shard in dataset:
-        pairs = (pair for row in shard.rows for pair in zip(row.caption_digests, row.captions, strict=True))
-        captions = iter({digest: caption for digest, caption in pairs if digest not in known}.items())
+        captions = iter({digest: caption for digest, caption in shard.texts() if digest not in known}.items())
         while group := dict(islice(captions, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(group)
@@ -152,8 +181,9 @@ def _write_index(
     texts: tuple[PoolShard, ...],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(row) for shard in dataset for row in shard.rows]
-    samples = [{name: row[name] for name in SAMPLE_COLUMNS} for row in rows]
-    write_table(folder / "samples.parquet", samples, {name: INDEX_SCHEMA[name] for name in SAMPLE_COLUMNS})
+    pairs = (pair for shard in dataset for pair in zip(shard.rows, shard.hard_negatives, strict=True))
+    rows = ({**asdict(row), "hard_negatives": edits} for row, edits in pairs)
+    samples = [{name: row[name] for name in SAMPLE_SCHEMA} for row in rows]
+    write_table(folder / "samples.parquet", samples, SAMPLE_SCHEMA)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

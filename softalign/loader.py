@@ -1,6 +1,6 @@
 """The training data of an encoded dataset, batch by batch: a pure function of (seed, samples_seen).
 
-Shape legend: B images, C H W latent, L text tokens, D text width.
+Shape legend: B images, P prompts, C H W latent, L text tokens, D text width.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from softalign.artifacts import EncodedManifest, digest_of
+from softalign.candidates import choose_candidates
+from softalign.caption_similarity import are_near_duplicates
+from softalign.config import NegativesConfig
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import Split
 from softalign.encoded_pool import PoolShard
@@ -26,58 +29,75 @@ from softalign.matching import distinct_choices
 from softalign.storage import Store
 from softalign.text_states import TextStates
 
+ALL_IN_BATCH = NegativesConfig()
+"""Every other caption of the batch, near-duplicates left out."""
 MAX_OPEN_SHARDS = 64
 """Memory-mapped, so an open shard costs a file handle and the pages that are read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:
-    """B images with one caption each.
+    """B images and P prompts: one caption for each image, in the images' order, then hard negatives.
 
     Attributes:
         keys: the samples' keys in the dataset.
-        prompts: the chosen captions.
-        caption_digests: their sha256 hex digests; equal ones are equal captions.
+        prompts: the chosen captions, and the hard negatives of some of them.
+        candidates: for each image the indices of the prompts it is compared with, its own caption first.
         latents_BCHW: float32, scaled to unit deviation as the denoiser sees them.
-        text: the captions' encodings, float32.
+        text: the prompts' encodings, float32.
     """
 
     keys: tuple[str, ...]
     prompts: tuple[str, ...]
-    caption_digests: tuple[str, ...]
+    candidates: tuple[tuple[int, ...], ...]
     latents_BCHW: Tensor
     text: TextStates
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One image of the split: its captions by digest."""
+    """One image of the split: its captions by digest, and the hard negatives of each by the caption's digest."""
 
     key: str
     image_digest: str
     captions: dict[str, str]
+    hard_negatives: dict[str, tuple[str, ...]]
 
 
 class EncodedReader:
     """Reads one side of an encoded dataset.
 
     Each epoch has its own order of the images and its own choice of one caption per image; an epoch's ragged tail is
-    left out. The captions of a batch are distinct as far as its images' captions allow.
+    left out. The captions of a batch are distinct as far as its images' captions allow. Which negatives an image gets
+    is drawn anew for each batch.
 
     Args:
         manifest: the encoded dataset.
         store: where it lies.
         split: ``train`` or ``val``.
         batch_size: images per batch.
-        seed: of order and captions.
+        seed: of order, captions and negatives.
+        negatives: which prompts an image is compared with.
 
     Raises:
+        CompatibilityError: more hard negatives are asked for than were encoded.
         DataError: the split holds fewer images than a batch.
         IntegrityError: a file is not what was published.
     """
 
-    def __init__(self, manifest: EncodedManifest, store: Store, *, split: Split, batch_size: int, seed: int) -> None:
-        self._batch_size, self._seed = batch_size, seed
+    def __init__(
+        self,
+        manifest: EncodedManifest,
+        store: Store,
+        *,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        negatives: NegativesConfig = ALL_IN_BATCH,
+    ) -> None:
+        self._batch_size, self._seed, self._negatives = batch_size, seed, negatives
+        self._uri = manifest.uri
+        _require_hard_negatives(manifest, negatives.num_hard_of(batch_size))
         root = store.fetch(manifest)
         self._samples = _read_samples(root / "samples.parquet", split)
         if len(self._samples) < batch_size:
@@ -123,13 +143,43 @@ class EncodedReader:
         epoch, offset = divmod(samples_seen, self.samples_per_epoch)
         samples = [self._samples[place] for place in self._order_of(epoch)[offset : offset + self._batch_size]]
         digests = distinct_choices([self._preference(sample, epoch) for sample in samples])
+        captions = [sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)]
+        chosen = choose_candidates(
+            captions,
+            [sample.hard_negatives[digest] for sample, digest in zip(samples, digests, strict=True)],
+            self._negatives,
+            _generator("negatives", self._seed, samples_seen),
+        )
         return EncodedBatch(
             keys=tuple(sample.key for sample in samples),
-            prompts=tuple(sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)),
-            caption_digests=tuple(digests),
+            prompts=(*captions, *chosen.hard_negatives),
+            candidates=chosen.rows,
             latents_BCHW=torch.stack([self._latents.row(sample.image_digest)[0] for sample in samples]),
-            text=self._text_of(digests),
+            text=self._text_of([*digests, *(caption_digest(edit) for edit in chosen.hard_negatives)]),
         )
+
+    def require_negatives(self) -> None:
+        """Refuse a split in which no image can have a negative.
+
+        Single batches without are trained on their own captions alone, and are counted in the metrics.
+
+        Raises:
+            DataError: all captions are near-duplicates of each other, and no hard negatives are asked for or there.
+        """
+        if self._negatives.num_hard_of(self._batch_size) and any(
+            edits for sample in self._samples for edits in sample.hard_negatives.values()
+        ):
+            return
+        captions = (caption for sample in self._samples for caption in sample.captions.values())
+        first = next(captions)
+        if all(are_near_duplicates(first, other, self._negatives.max_similarity) for other in captions):
+            raise DataError(
+                "All captions are equal: no image has a negative to be compared with.",
+                expected="captions that differ in more than case, punctuation and articles",
+                found=f"{len(self._samples)} images with captions like {first!r}",
+                where=f"{self._uri}, samples {', '.join(sample.key for sample in self._samples[: self._batch_size])}",
+                fix="check the source's caption column; or train with the objective score_matching, which needs none",
+            )
 
     def _text_of(self, digests: Sequence[str]) -> TextStates:
         rows = [self._texts.row(digest) for digest in digests]
@@ -145,6 +195,17 @@ class EncodedReader:
         digests = list(sample.captions)
         order = _generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
         return [digests[place] for place in order]
+
+
+def _require_hard_negatives(manifest: EncodedManifest, needed: int) -> None:
+    if needed > manifest.hard_negatives_per_caption:
+        raise CompatibilityError(
+            "The dataset was encoded with too few hard negatives.",
+            expected=f"{needed} or more for each caption (train.negatives.hard_share)",
+            found=str(manifest.hard_negatives_per_caption),
+            where=manifest.uri,
+            fix=f"encode it with encode.hard_negatives_per_caption={needed}: `softalign encode RECIPE`",
+        )
 
 
 def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder_digest: str) -> None:
@@ -202,7 +263,12 @@ def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
 
     rows = pq.read_table(path, partitioning=None, filters=[("split", "=", split)]).to_pylist()
     return [
-        EncodedSample(row["key"], row["image_digest"], dict(zip(row["caption_digests"], row["captions"], strict=True)))
+        EncodedSample(
+            row["key"],
+            row["image_digest"],
+            dict(zip(row["caption_digests"], row["captions"], strict=True)),
+            {digest: tuple(e) for digest, e in zip(row["caption_digests"], row["hard_negatives"], strict=True)},
+        )
         for row in rows
     ]
 

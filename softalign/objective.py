@@ -1,6 +1,7 @@
 """The losses on the pair grid, in the order of the paper (AGSM, arXiv 2605.30038; SoftREPA, arXiv 2503.08250).
 
-A batch of B images and their B captions makes a grid of B x P pairs, P = B: image i with candidate caption j. Every
+A batch of B images and P prompts makes a grid of B x P pairs: image i with candidate caption j. The first B prompts
+are the images' own captions, the others hard negatives, each of one image; a mask says which pairs there are. Every
 objective is a target for each pair and a function of the pairs' squared errors.
 
 Shape legend: B images, P prompts (candidates), C H W latents, N pairs in a list.
@@ -43,14 +44,18 @@ class LossTerms:
     negative: Tensor
 
 
-def candidate_mask(caption_digests: Sequence[str], device: torch.device | None = None) -> Tensor:
-    """Return which captions are candidates of which image, (B, P) bool.
+def candidate_mask(candidates: Sequence[Sequence[int]], num_prompts: int, device: torch.device | None = None) -> Tensor:
+    """Return which prompts are candidates of which image, (B, P) bool.
 
-    A caption equal to an image's own is true of that image: it is no negative of it.
+    Args:
+        candidates: for each image the prompts to compare it with; prompt i, its own, is always among those of image i.
+        num_prompts: P, at least B.
+        device: of the mask.
     """
-    num_images = len(caption_digests)
-    rows = [[i == j or caption_digests[i] != caption_digests[j] for j in range(num_images)] for i in range(num_images)]
-    return torch.tensor(rows, device=device)
+    mask_BP = torch.eye(len(candidates), num_prompts, dtype=torch.bool)
+    for image, prompts in enumerate(candidates):
+        mask_BP[image, list(prompts)] = True
+    return mask_BP.to(device)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Every objective is a target per pair and a function of the pairs' errors, so ``d
 a chunk needs for its share of the gradient. For objectives linear in the errors it is known beforehand; softrepa
 computes all errors once without gradient first. A grid that fits into one chunk takes a single pass.
 
-Shape legend: B images, P prompts (= B), N pairs in a list, M pairs in a chunk, C H W latents.
+Shape legend: B images, P prompts (the first B are the images' own), N pairs in a list, M in a chunk, C H W latents.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def num_banks(config: ObjectiveConfig) -> int:
 def live_pairs(mask_BP: Tensor, config: ObjectiveConfig) -> Pairs:
     """Return the pairs whose predictions need a gradient: all candidates, or the matching ones alone."""
     needs_negatives = config.name == "softrepa" or (config.name == "agsm" and config.gamma_negative != 0.0)
-    matches_BP = torch.eye(mask_BP.shape[0], dtype=torch.bool, device=mask_BP.device)
+    matches_BP = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
     return _pairs(mask_BP if needs_negatives else matches_BP, config)
 
 

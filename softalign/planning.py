@@ -133,8 +133,9 @@ def _encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None
         if len(known) < len(counts):
             return None
         num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
+    num_texts = num_captions * (1 + recipe.encode.hard_negatives_per_caption)
     latent, text = _encoded_sizes(recipe.backbone)
-    return FLOAT_BYTES * (num_samples * latent + num_captions * text)
+    return FLOAT_BYTES * (num_samples * latent + num_texts * text)
 
 
 def _encoded_sizes(backbone: BackboneConfig) -> tuple[int, int]:

@@ -72,7 +72,8 @@ def curate_key(recipe: Recipe) -> str:
 
 def encode_key(recipe: Recipe, dataset: DatasetManifest) -> str:
     """Return the stage key of ``encode``."""
-    return stage_key("encode", backbone_key(recipe.backbone), (dataset.digest,), __version__)
+    config = digest_of([recipe.encode.digest, backbone_key(recipe.backbone)])
+    return stage_key("encode", config, (dataset.digest,), __version__)
 
 
 def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
@@ -115,7 +116,8 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
     def work() -> EncodedManifest:
         from softalign.encoding import encode
 
-        return encode(dataset, recipe.backbone, recipe.runtime, store, key)
+        number = recipe.encode.hard_negatives_per_caption
+        return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
 
     return _run("encode", EncodedManifest, key, store, work)
 

@@ -20,7 +20,7 @@ from softalign.backbones import load_backbone
 from softalign.backbones.base import Backbone, backbone_dtype, component_digest, resolve_device, text_encoder_digest
 from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
 from softalign.checkpoints import Progress
-from softalign.config import BackboneConfig, Runtime, TrainConfig
+from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.loader import EncodedBatch, EncodedReader, require_encoders
 from softalign.model_card import model_card
 from softalign.soft_tokens import SoftTokens
@@ -68,7 +68,16 @@ def train(
             return finished
         device = resolve_device(runtime)
         frozen = load_frozen(backbone, encoded, device)
-        reader = EncodedReader(encoded, store, split="train", batch_size=config.batch_size, seed=config.seed)
+        reader = EncodedReader(
+            encoded,
+            store,
+            split="train",
+            batch_size=config.batch_size,
+            seed=config.seed,
+            negatives=config.negatives,
+        )
+        if config.objective.name != "score_matching":
+            reader.require_negatives()
         bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
         state = initial_state(config, bos_D, frozen.backbone.token_width, device)
         denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
@@ -144,7 +153,8 @@ def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) ->
     if batch_size < 2:
         logger.warning("no validation: the held-out split has %d image(s)", encoded.num_val_samples)
         return []
-    reader = EncodedReader(encoded, store, split="val", batch_size=batch_size, seed=0)
+    negatives = NegativesConfig(max_similarity=config.negatives.max_similarity)
+    reader = EncodedReader(encoded, store, split="val", batch_size=batch_size, seed=0, negatives=negatives)
     num_batches = min(reader.num_samples, MAX_VAL_IMAGES) // batch_size
     return [reader.batch_at(index * batch_size) for index in range(num_batches)]
 

@@ -106,7 +106,7 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
     """
     config, state = stepper.config, stepper.state
     noisy = _diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
-    mask_BP = candidate_mask(batch.caption_digests, stepper.device)
+    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
     lr = learning_rate(config.optimizer, step, config.num_steps)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
@@ -152,7 +152,7 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
     for batch in batches:
         noisy = _diffuse_batch(stepper, batch, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
         seen += len(batch.keys)
-        mask_BP = candidate_mask(batch.caption_digests, stepper.device)
+        mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
         predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
         grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.micro_batch_size)
         errors_BP = squared_error(grid, noisy.target_BCHW[:, None])

@@ -143,6 +143,7 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, str]) 
     import pyarrow.parquet as pq
 
     types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
+    types["lists"] = pa.list_(types["list"])
     table = pa.Table.from_pylist(rows, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(table, partial, compression="zstd")

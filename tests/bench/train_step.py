@@ -88,7 +88,7 @@ def plain_agsm_step(bench, live, ema, mask, config):
 
 
 def variants(bench, width):
-    mask = candidate_mask("abcd")
+    mask = candidate_mask([range(B)] * B, B)
 
     def grid(config, micro_batch_size):
         live, ema = make_tokens(num_banks(config), width), make_tokens(num_banks(config), width)

@@ -58,7 +58,9 @@ def gradients(unet, device, config, micro_batch_size=None):
             pairs.banks_N,
         )
 
-    result = backward_grid(predict, live, ema, target, candidate_mask("abcd", device), config, micro_batch_size)
+    result = backward_grid(
+        predict, live, ema, target, candidate_mask([range(B)] * B, B, device), config, micro_batch_size
+    )
     denoiser.close()
     return float(result.loss.total), live
 

@@ -47,6 +47,7 @@ RECORDS = {
         latent_shape=(4, 8, 8),
         text_shape=(77, 768),
         pooled_width=0,
+        hard_negatives_per_caption=0,
         num_samples=1,
         num_val_samples=0,
         num_latents=1,

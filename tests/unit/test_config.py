@@ -10,6 +10,7 @@ from softalign.config import (
     BackboneConfig,
     CocoSource,
     CurationConfig,
+    EncodeConfig,
     EvalConfig,
     FilterConfig,
     ObjectiveConfig,
@@ -34,6 +35,7 @@ SOURCES = (
 STAGES = {
     "curation": CurationConfig(name="n", sources=SOURCES),
     "backbone": BackboneConfig(),
+    "encode": EncodeConfig(),
     "train": TrainConfig(),
     "softrepa": TrainConfig(objective=ObjectiveConfig(name="softrepa")),
     "calibrated": TrainConfig(objective=ObjectiveConfig(temperature_mode="calibrated")),
@@ -139,7 +141,7 @@ def test_equal_fields_of_other_stages_have_other_digests():
 
 def test_runtime_is_in_no_digest():
     assert not hasattr(Runtime(), "digest")
-    stages = {"curation", "backbone", "train", "evaluate", "register_"}
+    stages = {"curation", "backbone", "encode", "train", "evaluate", "register_"}
     assert {name for name in Recipe.model_fields if hasattr(Recipe.model_fields[name].annotation, "digest")} == stages
 
 
@@ -178,6 +180,15 @@ def test_a_later_override_wins_and_the_recipe_is_untouched():
         ("train.num_steps=many", r"train\.num_steps: .* \(found 'many'\)"),
         ("train.num_steps=1.5", r"train\.num_steps"),
         ("train.batch_size=1", r"train\.batch_size"),
+        ("train.negatives.num_negatives=4", "4 other captions of a batch of 4, which has 3"),
+        ("train.negatives={num_negatives: 8, hard_share: 0.5}", "4 other captions of a batch of 4, which has 3"),
+        ("train.negatives.num_negatives=0", r"train\.negatives\.num_negatives"),
+        ("train.negatives.hard_share=0.1", "no effect: 0.1 of 3 negatives is none"),
+        ("train.negatives.hard_share=0.5", r"asks for 2 hard negative\(s\) .* encode.hard_negatives_per_caption is 0"),
+        ("train.negatives.hard_share=1.5", r"train\.negatives\.hard_share"),
+        ("train.negatives.max_similarity=-1", r"train\.negatives\.max_similarity"),
+        ("train={objective: {name: score_matching}, negatives: {num_negatives: 2}}", "no effect with the objective"),
+        ("encode.hard_negatives_per_caption=-1", r"encode\.hard_negatives_per_caption"),
         ("train.ema_decay=1.0", r"train\.ema_decay"),
         ("train.optimizer.learning_rate=.inf", "finite"),
         ("evaluate.guidance_scale=.nan", r"evaluate\.guidance_scale"),
@@ -199,6 +210,23 @@ def test_a_bad_override_is_refused_before_anything_runs(override, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_recipe("shapes", [override])
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("negatives", "num", "num_hard"),
+    [
+        ({}, 3, 0),
+        ({"num_negatives": 1}, 1, 0),
+        ({"hard_share": 0.5}, 3, 2),
+        ({"hard_share": 1.0}, 3, 3),
+        ({"num_negatives": 6, "hard_share": 0.5}, 6, 3),
+        ({"num_negatives": 5, "hard_share": 0.4}, 5, 2),
+    ],
+)
+def test_how_many_negatives_of_which_kind(negatives, num, num_hard):
+    recipe = load_recipe("shapes", [f"train.negatives={negatives}", f"encode.hard_negatives_per_caption={num_hard}"])
+    chosen = recipe.train.negatives
+    assert (chosen.num_of(4), chosen.num_hard_of(4)) == (num, num_hard)
 
 
 def test_all_problems_are_listed_at_once():

@@ -11,14 +11,14 @@ from softalign.pair_grid import GridResult, live_pairs
 from softalign.soft_tokens import SoftTokens
 
 
-def statistics(rewards, captions, tau=1.0):
-    mask = candidate_mask(captions)
+def statistics(rewards, candidates, tau=1.0):
+    mask = candidate_mask(candidates, len(rewards[0]))
     rewards = torch.tensor(rewards, dtype=torch.float64)
     return weight_statistics(plackett_luce_weights(rewards, mask, tau), rewards, mask)
 
 
 def test_weight_statistics_of_a_known_grid():
-    found = statistics([[math.log(3), 0.0], [0.0, math.log(3)]], "ab")
+    found = statistics([[math.log(3), 0.0], [0.0, math.log(3)]], [(0, 1)] * 2)
     assert found.win_rate == 1.0
     assert found.match_weight == pytest.approx(0.75)
     assert found.chance == 0.5
@@ -27,21 +27,29 @@ def test_weight_statistics_of_a_known_grid():
 
 
 def test_uniform_weights_are_chance_and_no_win():
-    found = statistics([[0.0] * 4] * 4, "abcd")
+    found = statistics([[0.0] * 4] * 4, [range(4)] * 4)
     assert (found.win_rate, found.match_weight, found.chance, found.margin) == (0.0, 0.25, 0.25, 0.0)
 
 
 def test_masked_candidates_and_images_without_negatives_do_not_count():
     rewards = [[0.0, 9.0, 1.0], [9.0, 0.0, 1.0], [0.0, 0.0, 5.0]]
-    found = statistics(rewards, "aab")
+    found = statistics(rewards, [(0, 2), (1, 2), range(3)])
     assert found.chance == pytest.approx((1 / 2 + 1 / 2 + 1 / 3) / 3)
     assert found.win_rate == pytest.approx(1 / 3)
-    assert statistics([[0.0, 9.0], [9.0, 0.0]], "aa") is None
+    assert statistics([[0.0, 9.0], [9.0, 0.0]], [(0,), (1,)]) is None
+
+
+def test_chance_counts_each_images_own_candidates_hard_ones_included():
+    rewards = [[0.0, 5.0, 1.0, 9.0], [0.0, 2.0, 9.0, 1.0]]
+    found = statistics(rewards, [(0, 2), (0, 1, 3)])
+    assert found.chance == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert found.win_rate == 0.5
+    assert found.reward_spread == pytest.approx((0.5 + math.sqrt(2 / 3)) / 2)
 
 
 def make_row(name="agsm", loss=1.0, **objective):
     config = ObjectiveConfig(name=name, **objective)
-    mask = candidate_mask("abc")
+    mask = candidate_mask([range(3)] * 3, 3)
     torch.manual_seed(0)
     ema, target = torch.randn(3, 3, 1, 2, 2), torch.randn(3, 1, 2, 2)
     alignment = align(ema, target, mask, config) if name == "agsm" else None

@@ -23,6 +23,7 @@ from softalign.curation.samples import caption_digest
 from softalign.encoding import encode
 from softalign.errors import DataError, IntegrityError
 from softalign.frozen_encoders import BATCH_SIZE, FrozenEncoders
+from softalign.hard_negatives import drawn_edits
 from softalign.preprocessing import preprocess, resize_and_crop
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed
@@ -165,6 +166,27 @@ def test_texts_are_what_generation_uses_and_the_empty_one_is_there(tmp_path, sto
     for caption in ("", ("two red circles " * 9).strip()):
         expected, _ = frozen.pipeline.encode_prompt(caption, "cpu", 1, do_classifier_free_guidance=False)
         torch.testing.assert_close(found[caption_digest(caption)].float(), expected[0], atol=4e-3, rtol=2e-3)
+
+
+def test_hard_negatives_are_encoded_once_and_named_beside_their_captions(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
+    plain = encode(dataset, backbone, Runtime(), store, "plain")
+    counted.update(images=0, texts=0)
+    manifest = encode(dataset, backbone, Runtime(), store, "e", hard_negatives_per_caption=3)
+    assert (plain.hard_negatives_per_caption, manifest.hard_negatives_per_caption) == (0, 3)
+    rows = pq.read_table(Path(manifest.uri) / "samples.parquet").to_pylist()
+    found = encoded_rows(store, manifest, "texts", "prompt_embeds")
+    edits = set()
+    for row in rows:
+        for caption, of_caption in zip(row["captions"], row["hard_negatives"], strict=True):
+            assert of_caption == [edit.text for edit in drawn_edits(caption, 3, row["captions"])]
+            assert 0 < len(of_caption) <= 3
+            edits.update(of_caption)
+    assert edits and {caption_digest(edit) for edit in edits} <= set(found)
+    assert manifest.num_texts == len(found) == plain.num_texts + len(edits)
+    assert counted == {"images": 0, "texts": len(edits)}
+    plain_rows = pq.read_table(Path(plain.uri) / "samples.parquet").to_pylist()
+    assert all(row["hard_negatives"] == [[], []] for row in plain_rows)
 
 
 def test_new_captions_never_encode_an_image_again(tmp_path, store, backbone, counted):

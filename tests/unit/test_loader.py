@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 
 from softalign import loader
 from softalign.artifacts import EncodedManifest, canonical_json
+from softalign.config import NegativesConfig
 from softalign.curation.samples import caption_digest
-from softalign.curation.shards import INDEX_SCHEMA, write_table
+from softalign.curation.shards import write_table
 from softalign.encoded_pool import PoolShard, PoolTensor
-from softalign.encoding import SAMPLE_COLUMNS
+from softalign.encoding import SAMPLE_SCHEMA
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.loader import EncodedReader, require_encoders
 from softalign.matching import distinct_choices
@@ -43,8 +44,12 @@ def add_shards(store, work, tensor_name, rows, rows_per_shard):
     return [shard.model_dump(mode="json") for shard in shards]
 
 
-def publish(store, work, samples, key):
-    """Publish an encoded set: samples are (key, split, captions); each latent holds its key's number."""
+def publish(store, work, samples, key, hard_negatives=None):
+    """Publish an encoded set: samples are (key, split, captions); each latent holds its key's number.
+
+    Hard negatives are given by caption.
+    """
+    hard_negatives = hard_negatives or {}
     folder = work / f"output-{key}"
     folder.mkdir(parents=True)
     rows = [
@@ -54,13 +59,15 @@ def publish(store, work, samples, key):
             "image_digest": f"image-{name}",
             "captions": captions,
             "caption_digests": [caption_digest(caption) for caption in captions],
+            "hard_negatives": [hard_negatives.get(caption, []) for caption in captions],
         }
         for name, split, captions in samples
     ]
     latents = {row["image_digest"]: torch.full(LATENT_SHAPE, float(row["key"])) for row in rows}
-    captions = dict.fromkeys(["", *(caption for row in rows for caption in row["captions"])])
+    edits = [edit for edits in hard_negatives.values() for edit in edits]
+    captions = dict.fromkeys(["", *(caption for row in rows for caption in row["captions"]), *edits])
     texts = {caption_digest(text): torch.full(TEXT_SHAPE, float(len(text))) for text in captions}
-    write_table(folder / "samples.parquet", rows, {name: INDEX_SCHEMA[name] for name in SAMPLE_COLUMNS})
+    write_table(folder / "samples.parquet", rows, SAMPLE_SCHEMA)
     for name, tensor_name, values in (("latents", "latents", latents), ("texts", "prompt_embeds", texts)):
         (folder / f"{name}.json").write_bytes(canonical_json(add_shards(store, work, tensor_name, values, 7)))
     num_val = sum(row["split"] == "val" for row in rows)
@@ -73,6 +80,7 @@ def publish(store, work, samples, key):
         latent_shape=LATENT_SHAPE,
         text_shape=TEXT_SHAPE,
         pooled_width=0,
+        hard_negatives_per_caption=max([0, *map(len, hard_negatives.values())]),
         num_samples=len(rows),
         num_val_samples=num_val,
         num_latents=len(latents),
@@ -103,10 +111,10 @@ def test_a_batch_holds_the_rows_of_its_keys(manifest, store):
     assert batch.latents_BCHW.shape == (5, *LATENT_SHAPE)
     assert batch.text.prompt_embeds_NLD.shape == (5, *TEXT_SHAPE)
     assert batch.latents_BCHW.dtype == batch.text.prompt_embeds_NLD.dtype == torch.float32
-    for row, (key, prompt, digest) in enumerate(zip(batch.keys, batch.prompts, batch.caption_digests, strict=True)):
+    assert batch.candidates == tuple((i, *(j for j in range(5) if j != i)) for i in range(5))
+    for row, (key, prompt) in enumerate(zip(batch.keys, batch.prompts, strict=True)):
         assert batch.latents_BCHW[row].unique().tolist() == [float(key)]
         assert batch.text.prompt_embeds_NLD[row].unique().tolist() == [float(len(prompt))]
-        assert digest == caption_digest(prompt)
         assert prompt.startswith(f"caption {key}")
 
 
@@ -186,7 +194,83 @@ def test_captions_of_a_batch_are_distinct_where_images_offer_a_choice(store, tmp
     for cursor in range(0, 160, 4):
         batch = train.batch_at(cursor)
         num_without_choice = sum(int(key) % 4 == 0 for key in batch.keys)
-        assert len(set(batch.caption_digests)) == 4 - max(0, num_without_choice - 1)
+        assert len(set(batch.prompts)) == 4 - max(0, num_without_choice - 1)
+
+
+HARD = {f"a red cup {n}": [f"a {color} cup {n}" for color in ("blue", "green", "pink")] for n in range(12)}
+
+
+@pytest.fixture(scope="module")
+def with_hard(store, tmp_path_factory):
+    samples = [(str(n), "train", [caption]) for n, caption in enumerate(HARD)]
+    samples += [(str(n), "train", [f"surfers on wave {n}"]) for n in range(12, 16)]
+    return publish(store, tmp_path_factory.mktemp("work"), samples, "hard", HARD)
+
+
+def test_hard_negatives_belong_to_their_image_and_come_with_their_encodings(with_hard, store):
+    negatives = NegativesConfig(num_negatives=3, hard_share=0.6)
+    train = EncodedReader(with_hard, store, split="train", batch_size=4, seed=0, negatives=negatives)
+    drawn = set()
+    for cursor in range(0, 160, 4):
+        batch = train.batch_at(cursor)
+        assert len(batch.text) == len(batch.prompts)
+        encoded = [states.unique().tolist() for states in batch.text.prompt_embeds_NLD]
+        assert encoded == [[float(len(prompt))] for prompt in batch.prompts]
+        assert sorted(place for row in batch.candidates for place in row if place >= 4) == [
+            *range(4, len(batch.prompts))
+        ]
+        for image, row in enumerate(batch.candidates):
+            edits = [batch.prompts[place] for place in row if place >= 4]
+            assert row[0] == image and len(row) == 4
+            assert set(edits) <= set(HARD.get(batch.prompts[image], ()))
+            assert len(edits) == len(set(edits)) == (2 if batch.prompts[image] in HARD else 0)
+            drawn.update(edits)
+    assert len(drawn) == 36, "all edits are used sooner or later"
+
+
+def test_negatives_are_a_function_of_seed_and_cursor(with_hard, store):
+    def batches(seed, cursors):
+        negatives = NegativesConfig(num_negatives=2, hard_share=0.5)
+        train = EncodedReader(with_hard, store, split="train", batch_size=4, seed=seed, negatives=negatives)
+        return [(train.batch_at(cursor).prompts, train.batch_at(cursor).candidates) for cursor in cursors]
+
+    cursors = list(range(0, 80, 4))
+    assert batches(0, cursors) == batches(0, cursors[::-1])[::-1]
+    assert batches(0, cursors) != batches(1, cursors)
+
+
+def test_more_hard_negatives_than_were_encoded_are_refused(manifest, with_hard, store):
+    negatives = NegativesConfig(num_negatives=4, hard_share=1.0)
+    with pytest.raises(CompatibilityError, match="too few hard negatives") as caught:
+        EncodedReader(with_hard, store, split="train", batch_size=4, seed=0, negatives=negatives)
+    assert (caught.value.found, "encode.hard_negatives_per_caption=4" in caught.value.fix) == ("3", True)
+    with pytest.raises(CompatibilityError, match="too few hard negatives"):
+        EncodedReader(manifest, store, split="train", batch_size=4, seed=0, negatives=negatives)
+
+
+def test_a_dataset_of_equal_captions_is_refused_with_its_keys(store, tmp_path):
+    captions = ["A dog on a bench", "a dog on the bench.", "A DOG ON A BENCH"]
+    samples = [(str(n), "train", [captions[n % 3]]) for n in range(6)]
+    equal = publish(store, tmp_path / "a", samples, "equal")
+    with pytest.raises(DataError, match="All captions are equal") as caught:
+        reader(equal, store, batch_size=2).require_negatives()
+    assert equal.uri in caught.value.where and "samples 0, 1" in caught.value.where
+    assert "score_matching" in caught.value.fix
+    differing = publish(store, tmp_path / "b", [*samples, ("6", "train", ["two dogs on a bench"])], "differing")
+    reader(differing, store, batch_size=2).require_negatives()
+    edits = {captions[0]: ["a cat on a bench"]}
+    with_edits = publish(store, tmp_path / "c", samples, "with-edits", edits)
+    hard = NegativesConfig(num_negatives=1, hard_share=1.0)
+    EncodedReader(with_edits, store, split="train", batch_size=2, seed=0, negatives=hard).require_negatives()
+    with pytest.raises(DataError, match="All captions are equal"):
+        reader(with_edits, store, batch_size=2).require_negatives()
+
+
+def test_near_duplicates_are_kept_out_of_each_others_rows(store, tmp_path):
+    samples = [("0", "train", ["A dog on a bench."]), ("1", "train", ["a dog on the bench"]), ("2", "train", ["a cat"])]
+    batch = reader(publish(store, tmp_path, samples, "near"), store, batch_size=3).batch_at(0)
+    of_key = {key: {batch.keys[place] for place in row} for key, row in zip(batch.keys, batch.candidates, strict=True)}
+    assert of_key == {"0": {"0", "2"}, "1": {"1", "2"}, "2": {"0", "1", "2"}}
 
 
 @pytest.mark.parametrize(("split", "batch_size", "found"), [("val", 7, "6"), ("train", 25, "24")])

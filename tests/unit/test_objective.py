@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -28,10 +29,10 @@ TOLERANCE = 1e-10
 class ToyDenoiser:
     """A smooth, nonlinear function of image, caption and tokens, with the interface of the grid."""
 
-    def __init__(self, seed=0, num_images=B):
+    def __init__(self, seed=0, num_images=B, num_prompts=B):
         generator = torch.Generator().manual_seed(seed)
         draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
-        self.images, self.captions = draw(num_images, C, H, W), draw(num_images, D)
+        self.images, self.captions = draw(num_images, C, H, W), draw(num_prompts, D)
         self.mixer = draw(D, C * H * W)
         self.timesteps = torch.randint(1000, (num_images,), generator=generator)
         self.target = draw(num_images, C, H, W)
@@ -56,10 +57,9 @@ def make_tokens(config, seed):
     return SoftTokens(draw(num_banks(config), S, D), draw(100, D))
 
 
-def plain_loss(denoiser, live, ema, digests, config):
+def plain_loss(denoiser, live, ema, candidates, config):
     """The method's section 2, one scalar pair at a time."""
-    n = len(digests)
-    candidates = [[j for j in range(n) if j == i or digests[j] != digests[i]] for i in range(n)]
+    n = len(candidates)
     dual = config.name == "agsm" and config.banks == "dual"
 
     def predict(i, j, tokens):
@@ -133,29 +133,49 @@ CONFIGS = {
     "softrepa without denoising": ObjectiveConfig(name="softrepa", denoising_weight=0.0, temperature=1.0),
     "score_matching": ObjectiveConfig(name="score_matching"),
 }
-CAPTIONS = {
-    "distinct": ("a", "b", "c", "d"),
-    "one pair equal": ("a", "b", "a", "d"),
-    "one row alone": ("a", "a", "a", "b"),
-    "all equal": ("a", "a", "a", "a"),
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which prompts belong to which image; prompts from B on are hard negatives."""
+
+    rows: tuple[tuple[int, ...], ...]
+    num_prompts: int = B
+
+    @property
+    def mask(self):
+        return candidate_mask(self.rows, self.num_prompts)
+
+
+ALL = (0, 1, 2, 3)
+CANDIDATES = {
+    "all": Candidates((ALL,) * 4),
+    "one pair equal": Candidates(((0, 1, 3), ALL, (1, 2, 3), ALL)),
+    "one row alone": Candidates(((0, 3), (1, 3), (2, 3), ALL)),
+    "no negatives": Candidates(((0,), (1,), (2,), (3,))),
+    "one negative each": Candidates(((0, 2), (0, 1), (2, 3), (1, 3))),
+    "two negatives each": Candidates(((0, 2, 3), (0, 1, 2), (1, 2, 3), (0, 1, 3))),
+    "hard ones besides": Candidates(((*ALL, 4, 5), (*ALL, 6), (*ALL, 7, 8), (*ALL, 9)), 10),
+    "hard ones alone": Candidates(((0, 4), (1, 5), (2, 6), (3, 7)), 8),
+    "hard ones for some": Candidates(((0, 1, 4), (1, 2), (2, 5, 6), (3,)), 7),
 }
 
 
-def run(config, digests, micro_batch_size=None):
-    denoiser = ToyDenoiser(num_images=len(digests))
+def run(config, candidates, micro_batch_size=None):
+    denoiser = ToyDenoiser(num_images=len(candidates.rows), num_prompts=candidates.num_prompts)
     live, ema = make_tokens(config, 1), make_tokens(config, 2)
     result = backward_grid(
-        denoiser, live, ema, denoiser.target, candidate_mask(digests), config, micro_batch_size=micro_batch_size
+        denoiser, live, ema, denoiser.target, candidates.mask, config, micro_batch_size=micro_batch_size
     )
     return denoiser, live, ema, result
 
 
-@pytest.mark.parametrize("captions", CAPTIONS.values(), ids=CAPTIONS)
+@pytest.mark.parametrize("candidates", CANDIDATES.values(), ids=CANDIDATES)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_loss_and_gradient_equal_a_plain_double_loop(config, captions):
-    denoiser, live, ema, result = run(config, captions)
+def test_loss_and_gradient_equal_a_plain_double_loop(config, candidates):
+    denoiser, live, ema, result = run(config, candidates)
     reference = make_tokens(config, 1)
-    loss = plain_loss(denoiser, reference, ema, captions, config)
+    loss = plain_loss(denoiser, reference, ema, candidates.rows, config)
     loss.backward()
     assert abs(float(result.loss.total) - float(loss.detach())) < TOLERANCE
     for found, expected in zip(live.parameters(), reference.parameters(), strict=True):
@@ -165,11 +185,11 @@ def test_loss_and_gradient_equal_a_plain_double_loop(config, captions):
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 5, 7, 15, 16, 100])
+@pytest.mark.parametrize("name", ["one pair equal", "one negative each", "hard ones besides", "hard ones for some"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_gradient_does_not_depend_on_the_micro_batch_size(config, micro_batch_size):
-    captions = CAPTIONS["one pair equal"]
-    _, whole, _, expected = run(config, captions)
-    _, chunked, _, found = run(config, captions, micro_batch_size)
+def test_gradient_does_not_depend_on_the_micro_batch_size(config, name, micro_batch_size):
+    _, whole, _, expected = run(config, CANDIDATES[name])
+    _, chunked, _, found = run(config, CANDIDATES[name], micro_batch_size)
     assert abs(float(found.loss.total - expected.loss.total)) < 1e-12
     assert torch.allclose(found.errors_N, expected.errors_N, atol=1e-12, rtol=0)
     for left, right in zip(whole.parameters(), chunked.parameters(), strict=True):
@@ -186,27 +206,51 @@ def test_gradient_does_not_depend_on_the_micro_batch_size(config, micro_batch_si
     ],
 )
 def test_no_denoiser_row_is_wasted(name, rows, rows_in_chunks):
-    assert run(CONFIGS[name], CAPTIONS["distinct"])[0].rows == rows
-    assert run(CONFIGS[name], CAPTIONS["distinct"], micro_batch_size=3)[0].rows == rows_in_chunks
+    assert run(CONFIGS[name], CANDIDATES["all"])[0].rows == rows
+    assert run(CONFIGS[name], CANDIDATES["all"], micro_batch_size=3)[0].rows == rows_in_chunks
 
 
 def test_masked_pairs_are_neither_predicted_nor_trained():
-    denoiser, *_ = run(CONFIGS["agsm"], CAPTIONS["all equal"])
+    denoiser, *_ = run(CONFIGS["agsm"], CANDIDATES["no negatives"])
     assert denoiser.rows == 4 + 4
-    pairs = live_pairs(candidate_mask(CAPTIONS["one pair equal"]), CONFIGS["agsm"])
+    pairs = live_pairs(CANDIDATES["one pair equal"].mask, CONFIGS["agsm"])
     assert (0, 2) not in set(zip(pairs.images_N.tolist(), pairs.prompts_N.tolist(), strict=True))
     assert len(pairs) == 14
 
 
+def test_hard_negatives_are_pairs_of_their_own_image_alone():
+    candidates = CANDIDATES["hard ones besides"]
+    pairs = live_pairs(candidates.mask, CONFIGS["agsm"])
+    assert len(pairs) == 16 + 6
+    hard = pairs.prompts_N >= B
+    assert pairs.images_N[hard].tolist() == [0, 0, 1, 2, 2, 3]
+    assert (pairs.banks_N[hard] == 1).all() and not pairs.is_match_N[hard].any()
+    assert run(CONFIGS["agsm"], candidates)[0].rows == 2 * 22
+    assert run(CONFIGS["agsm no negatives"], candidates)[0].rows == 22 + 4
+
+
+def test_a_prompt_that_is_nobodys_candidate_changes_nothing():
+    rows = CANDIDATES["one negative each"].rows
+    for config in CONFIGS.values():
+        results = []
+        for num_prompts in (4, 6):
+            denoiser, live, ema = ToyDenoiser(num_prompts=6), make_tokens(config, 1), make_tokens(config, 2)
+            mask = candidate_mask(rows, num_prompts)
+            loss = backward_grid(denoiser, live, ema, denoiser.target, mask, config).loss.total
+            results.append([loss, *(parameter.grad for parameter in live.parameters())])
+        for one, other in zip(*results, strict=True):
+            assert torch.allclose(one, other, atol=1e-14, rtol=0)
+
+
 def test_negatives_use_the_other_bank_unless_shared():
-    mask = candidate_mask(CAPTIONS["distinct"])
+    mask = CANDIDATES["all"].mask
     dual, shared = live_pairs(mask, CONFIGS["agsm"]), live_pairs(mask, CONFIGS["agsm shared"])
     assert torch.equal(dual.banks_N, (~dual.is_match_N).long())
     assert shared.banks_N.sum() == 0
 
 
 def test_equal_rewards_give_log_p_for_softrepa_and_chance_for_agsm():
-    mask = candidate_mask(CAPTIONS["distinct"])
+    mask = CANDIDATES["all"].mask
     weights = plackett_luce_weights(torch.full((4, 4), -0.3, dtype=torch.float64), mask, 0.1)
     assert torch.allclose(weights, torch.full((4, 4), 0.25, dtype=torch.float64))
     from softalign.objective import softrepa_loss
@@ -217,11 +261,11 @@ def test_equal_rewards_give_log_p_for_softrepa_and_chance_for_agsm():
 
 
 def test_weights_of_masked_candidates_are_zero_and_rows_sum_to_one():
-    mask = candidate_mask(CAPTIONS["one row alone"])
+    mask = CANDIDATES["one row alone"].mask
     weights = plackett_luce_weights(torch.randn(4, 4, dtype=torch.float64), mask, 0.1)
     assert torch.allclose(weights.sum(1), torch.ones(4, dtype=torch.float64))
     assert (weights[~mask] == 0).all()
-    only_itself = candidate_mask(("a", "a", "a"))
+    only_itself = candidate_mask(((0,), (1,), (2,)), 3)
     assert torch.equal(plackett_luce_weights(torch.randn(3, 3), only_itself, 0.1), torch.eye(3))
 
 
@@ -234,7 +278,7 @@ def test_plackett_luce_and_bradley_terry_agree_on_two_candidates():
 
 def test_directions_vanish_for_equal_predictions_and_are_bounded():
     rewards = 100 * torch.randn(5, 5, dtype=torch.float64)
-    mask = candidate_mask(("a", "b", "c", "d", "e"))
+    mask = candidate_mask([range(5)] * 5, 5)
     for mixing in (
         plackett_luce_mixing(plackett_luce_weights(rewards, mask, 0.1)),
         bradley_terry_mixing(rewards, mask, 0.1),
@@ -258,7 +302,7 @@ def test_errors_of_half_precision_predictions_are_taken_in_float32():
 
 def test_every_objective_field_changes_the_loss_or_gradient():
     def fingerprint(config):
-        _, live, _, result = run(config, CAPTIONS["distinct"])
+        _, live, _, result = run(config, CANDIDATES["all"])
         return float(result.loss.total), *(float(parameter.grad.double().norm()) for parameter in live.parameters())
 
     mutations = {
@@ -286,12 +330,12 @@ def test_every_objective_field_changes_the_loss_or_gradient():
     )
 
 
-def aligned(config, ema_scale=1.0, digests=("a", "b", "c", "d")):
+def aligned(config, ema_scale=1.0, candidates=None):
     generator = torch.Generator().manual_seed(7)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     target = draw(4, C, H, W)
     ema = target[:, None] + ema_scale * draw(4, 4, C, H, W)
-    return align(ema, target, candidate_mask(digests), config)
+    return align(ema, target, (candidates or CANDIDATES["all"]).mask, config)
 
 
 def test_the_papers_exponent_is_a_sum_and_the_codes_a_mean_over_a_tenth():
@@ -305,13 +349,13 @@ def test_the_papers_exponent_is_a_sum_and_the_codes_a_mean_over_a_tenth():
 def test_a_calibrated_temperature_is_in_units_of_the_rewards_spread():
     """Where the code's 0.1 leaves all weights at chance, the calibrated temperature ranks as it does on any scale."""
     calibrated, fixed = ObjectiveConfig(temperature_mode="calibrated"), ObjectiveConfig(preset="code")
-    for digests in (("a", "b", "c", "d"), ("a", "b", "a", "d")):
-        mask = candidate_mask(digests)
-        large, small = aligned(calibrated, 1.0, digests), aligned(calibrated, 1e-3, digests)
+    for candidates in (CANDIDATES["all"], CANDIDATES["one pair equal"]):
+        mask = candidates.mask
+        large, small = aligned(calibrated, 1.0, candidates), aligned(calibrated, 1e-3, candidates)
         assert float(small.temperature) == pytest.approx(float(reward_spread(small.rewards_BP, mask)), rel=1e-12)
         assert torch.allclose(large.weights_BP, small.weights_BP, atol=1e-9)
         assert (small.weights_BP.max(dim=1).values - small.weights_BP[mask].min()).max() > 0.1
-        flat = aligned(fixed, 1e-3, digests).weights_BP
+        flat = aligned(fixed, 1e-3, candidates).weights_BP
         assert (flat - mask / mask.sum(dim=1, keepdim=True)).abs().max() < 1e-4
 
 
@@ -326,7 +370,7 @@ def test_a_calibrated_temperature_leaves_an_indifferent_image_indifferent():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("reward", [0.0, -0.3, -1e-30, -1e10])
 def test_equal_rewards_are_chance_at_a_calibrated_temperature(reward, dtype):
-    mask = candidate_mask(("a", "b", "a", "d"))
+    mask = CANDIDATES["one pair equal"].mask
     rewards = torch.full((4, 4), reward, dtype=dtype).masked_fill(~mask, -77.0)
     temperature = calibrated_temperature(rewards, mask, 1.0)
     assert temperature > 0

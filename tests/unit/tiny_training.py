@@ -61,10 +61,12 @@ class SyntheticBatches:
         if index in self.poisoned:
             latents[0] = float("nan")
         keys = tuple(f"sample-{samples_seen + place}" for place in range(self.batch_size))
-        digests = tuple(f"caption-{(samples_seen + place) % 7}" for place in range(self.batch_size))
+        candidates = tuple(
+            (place, *range(place), *range(place + 1, self.batch_size)) for place in range(self.batch_size)
+        )
         texts = torch.randn(self.batch_size, L, D, generator=generator)
         return EncodedBatch(
-            keys=keys, prompts=keys, caption_digests=digests, latents_BCHW=latents, text=TextStates(texts)
+            keys=keys, prompts=keys, candidates=candidates, latents_BCHW=latents, text=TextStates(texts)
         )
 
 
