@@ -76,6 +76,7 @@ def test_a_row_says_what_the_step_was():
     assert row.chance == pytest.approx(1 / 3)
     assert row.direction_norm > 0
     assert row.temperature == pytest.approx(0.1)
+    assert row.num_without_negative == 0
     assert set(json.loads(to_line(row))) == set(TrainRow.model_fields)
 
 

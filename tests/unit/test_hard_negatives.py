@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softalign.caption_similarity import are_near_duplicates, facts_of, normal_form
+from softalign.config import NegativesConfig
 from softalign.geneval.prompts import CLASSES, COLORS, POSITIONS, official_prompts, with_article
 from softalign.hard_negatives import KINDS, drawn_edits, edited_captions
 from softalign.shapes.captions import COUNT_WORDS, Caption, Phrase, altered_captions
@@ -134,6 +135,13 @@ def test_the_embedded_worlds_edits_stay_in_its_grammar(kind):
         if kind in {"color", "object"} and caption.relation is None and len(caption.phrases) == 1:
             assert set(edits) <= {other.text for other in altered_captions(caption)}
         assert edits or kind in {"color", "position"}, caption.text
+
+
+def test_different_captions_of_the_embedded_world_are_never_near_duplicates():
+    """So near-duplicate detection changes nothing in the recipe ``shapes``."""
+    threshold = NegativesConfig().max_similarity
+    for one, other in combinations({caption.text for caption in WORLD}, 2):
+        assert not are_near_duplicates(one, other, threshold), (one, other)
 
 
 def test_drawn_edits_take_the_kinds_in_turn_and_grow_by_the_end():

@@ -15,7 +15,7 @@ import torch
 
 from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
-from softalign.config import ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
+from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.training_run import run_steps
 from softalign.training_step import initial_tokens, learning_rate
@@ -116,6 +116,9 @@ MUTATIONS = {
     "soft_tokens.init": {"soft_tokens": UNetTokensConfig(init="normal")},
     "soft_tokens.init_std": {"soft_tokens": UNetTokensConfig(init_std=0.1)},
     "objective.name": {"objective": ObjectiveConfig(name="softrepa")},
+    "negatives.num_negatives": {"negatives": NegativesConfig(num_negatives=1)},
+    "negatives.hard_share": {"negatives": NegativesConfig(hard_share=0.5)},
+    "negatives.max_similarity": {"negatives": NegativesConfig(max_similarity=0.1)},
     "optimizer.learning_rate": {"optimizer": OptimizerConfig(learning_rate=2e-3)},
     "optimizer.weight_decay": {"optimizer": OptimizerConfig(weight_decay=0.5)},
     "optimizer.beta1": {"optimizer": OptimizerConfig(beta1=0.5)},
@@ -160,6 +163,22 @@ def test_every_field_changes_the_digest_and_the_trained_tokens(tmp_path, referen
     run, _ = train(tmp_path, **MUTATIONS[field])
     assert run.stepper.config.digest != reference[0]
     assert digest_of_tokens(run) != reference[1]
+
+
+@pytest.mark.parametrize("name", ["agsm", "softrepa"])
+def test_a_batch_without_any_negative_is_counted_and_trains_the_own_captions_alone(tmp_path, name):
+    alone = NegativesConfig(max_similarity=0.0)
+    train(tmp_path, num_steps=2, objective=ObjectiveConfig(name=name), negatives=alone)
+    found = [row for row in rows(tmp_path) if row["split"] == "train"]
+    assert [row["num_without_negative"] for row in found] == [3, 3]
+    assert all(row["loss_negative"] == 0 and row["loss_positive"] > 0 and not row["is_skipped"] for row in found)
+    assert all(row["match_weight"] is row["chance"] is None for row in found)
+
+
+def test_rows_count_hard_negatives_among_the_candidates(tmp_path):
+    train(tmp_path, num_steps=2, negatives=NegativesConfig(num_negatives=4, hard_share=0.5))
+    found = [row for row in rows(tmp_path) if row["split"] == "train"]
+    assert all(row["chance"] == pytest.approx(1 / 5) and row["num_without_negative"] == 0 for row in found)
 
 
 def test_the_validation_interval_changes_rows_and_not_the_tokens(tmp_path, reference):

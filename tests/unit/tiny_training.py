@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
@@ -14,7 +15,8 @@ from softalign.adapter_io import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
 from softalign.base_fingerprint import fingerprint_of
-from softalign.config import Runtime, TrainConfig
+from softalign.candidates import choose_candidates
+from softalign.config import NegativesConfig, Runtime, TrainConfig
 from softalign.errors import SoftAlignError
 from softalign.forward_process import DDPMProcess
 from softalign.loader import EncodedBatch
@@ -23,6 +25,8 @@ from softalign.trainer import write_adapter
 from softalign.training_run import Run, run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
 
+COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
+DEFAULT_NEGATIVES = NegativesConfig()
 C, SIZE, L, D = 4, 4, 5, 8
 BOS_D = torch.linspace(-1, 1, D)
 
@@ -45,9 +49,13 @@ def make_unet():
 
 
 class SyntheticBatches:
-    """Random latents and texts, a function of samples_seen; some batches can be poisoned or slow to arrive."""
+    """Random latents and texts, a function of samples_seen; some batches can be poisoned or slow to arrive.
 
-    def __init__(self, batch_size, poisoned=(), kill_at=None):
+    The captions are much alike, but no near-duplicates by default; each has two edits.
+    """
+
+    def __init__(self, batch_size, poisoned=(), kill_at=None, negatives=DEFAULT_NEGATIVES):
+        self.negatives = negatives
         self.batch_size, self.poisoned, self.kill_at = batch_size, set(poisoned), kill_at
         self.asked = []
 
@@ -61,17 +69,19 @@ class SyntheticBatches:
         if index in self.poisoned:
             latents[0] = float("nan")
         keys = tuple(f"sample-{samples_seen + place}" for place in range(self.batch_size))
-        candidates = tuple(
-            (place, *range(place), *range(place + 1, self.batch_size)) for place in range(self.batch_size)
-        )
+        captions = [f"man in a {COATS[(samples_seen + place) % len(COATS)]} coat" for place in range(self.batch_size)]
+        edits = [[f"{caption} and {number} dogs" for number in ("two", "three")] for caption in captions]
+        chosen = choose_candidates(captions, edits, self.negatives, np.random.default_rng(samples_seen))
+        prompts = (*captions, *chosen.hard_negatives)
         texts = torch.randn(self.batch_size, L, D, generator=generator)
+        texts = torch.cat([texts, torch.randn(len(chosen.hard_negatives), L, D, generator=generator)])
         return EncodedBatch(
-            keys=keys, prompts=keys, candidates=candidates, latents_BCHW=latents, text=TextStates(texts)
+            keys=keys, prompts=prompts, candidates=chosen.rows, latents_BCHW=latents, text=TextStates(texts)
         )
 
 
 def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None):
-    batches = batches or SyntheticBatches(config.batch_size)
+    batches = batches or SyntheticBatches(config.batch_size, negatives=config.negatives)
     device = torch.device("cpu")
     state = initial_state(config, BOS_D, D, device)
     process = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
