@@ -1,7 +1,10 @@
-"""Training checkpoints: written whole or not at all, verified when read, the last few kept. No pickles.
+"""Training checkpoints: written whole or not at all, verified when read, the last few and the best kept. No pickles.
 
 ``checkpoints/step-00000050/`` holds ``state.safetensors`` (tokens, average, optimiser) and ``checkpoint.json``
 (counters, the run's digest, the tensors' sha256). A folder appears under its name only when both are on the disk.
+
+There is no state of random generators to keep, on any rank: order, captions and noise are functions of the seed and of
+``samples_seen``, and the learning rate is one of ``step``. Every rank holds the same tokens, so one of them writes.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError, IntegrityError
+from softalign.selection import ValidationHistory
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
 
@@ -29,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.safetensors"
 META_NAME = "checkpoint.json"
+ADAPTER_CONFIG_NAME = "adapter_config.json"
 
 
 class Progress(Frozen):
@@ -38,6 +44,8 @@ class Progress(Frozen):
         step: optimiser updates asked for so far (skipped ones included).
         num_skipped: updates left out because their loss or gradient was not finite.
         num_threads: CPU threads of the run; sums depend on it, so a resumed run keeps it.
+        micro_batch_size: pairs per denoiser call, kept for the same reason; None: the whole grid, or not yet known.
+        validations: which step was best so far, and for how long.
         run_digest: digest of the configurations and inputs; a checkpoint of another run is refused.
     """
 
@@ -46,10 +54,12 @@ class Progress(Frozen):
     num_skipped: int
     num_threads: int
     run_digest: str
+    micro_batch_size: int | None = None
+    validations: ValidationHistory = ValidationHistory()
 
 
 class _Meta(Frozen):
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     progress: Progress
     state_sha256: str
 
@@ -86,8 +96,8 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, keep: int) -> Path:
-    """Write a checkpoint below ``folder``, drop all but the newest ``keep``, and return its place."""
-    target = folder / f"step-{progress.step:08d}"
+    """Write a checkpoint below ``folder``, drop all but the newest ``keep`` and the best, and return its place."""
+    target = checkpoint_path(folder, progress.step)
     temporary = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     write_atomically(temporary / STATE_NAME, save_tensors(state.to_tensors()))
@@ -97,11 +107,23 @@ def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, k
         shutil.rmtree(target)
     temporary.replace(target)
     _sync_folder(folder)
+    best = progress.validations.best_step
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if best is None or old != checkpoint_path(folder, best):
+            shutil.rmtree(old)
     for leftover in folder.glob(".step-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return target
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the place of a step's checkpoint."""
+    return folder / f"step-{step:08d}"
+
+
+def checkpoint_step(path: Path) -> int:
+    """Return the step of a checkpoint's place."""
+    return int(path.name.removeprefix("step-"))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -109,19 +131,26 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def restore_newest(folder: Path, state: TrainingState, run_digest: str) -> Progress | None:
+def restore_newest(
+    folder: Path, state: TrainingState, run_digest: str, *, is_best_needed: bool = False
+) -> Progress | None:
     """Load the newest sound checkpoint into ``state`` and return its counters, or None where there is none.
 
-    A damaged checkpoint is passed over with a warning that names it.
+    A damaged checkpoint is passed over with a warning that names it. So is one whose best step's checkpoint is damaged,
+    if the run is going to export that one: going on from before it makes it again.
 
     Raises:
-        DataError: a sound checkpoint belongs to another run.
+        DataError: a sound checkpoint belongs to another run, or an adapter lies where checkpoints are expected.
     """
     for path in reversed(list_checkpoints(folder)):
+        refuse_adapter(str(path), (path / ADAPTER_CONFIG_NAME).is_file())
         try:
             progress, tensors = read_checkpoint(path)
+            best = progress.validations.best_step
+            if is_best_needed and best is not None:
+                read_checkpoint(checkpoint_path(folder, best))
         except IntegrityError as error:
-            logger.warning("checkpoint %s is damaged and passed over: %s", path.name, error.what)
+            logger.warning("checkpoint %s is damaged and passed over: %s %s", path.name, error.what, error.where)
             continue
         if progress.run_digest != run_digest:
             raise DataError(
@@ -134,6 +163,55 @@ def restore_newest(folder: Path, state: TrainingState, run_digest: str) -> Progr
         state.load_tensors(tensors)
         return progress
     return None
+
+
+def pack_checkpoint(state: TrainingState, progress: Progress) -> bytes:
+    """Return state and counters as bytes for another process."""
+    data: bytes = save_tensors(state.to_tensors(), metadata={"progress": progress.model_dump_json()})
+    return data
+
+
+def unpack_checkpoint(data: bytes, state: TrainingState) -> Progress:
+    """Load what ``pack_checkpoint`` returned into ``state`` and return the counters."""
+    state.load_tensors(load_tensors(data))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return Progress.model_validate_json(header["__metadata__"]["progress"])
+
+
+def load_best(folder: Path, state: TrainingState, progress: Progress) -> Progress:
+    """Load the best validation's checkpoint into ``state`` and return its counters.
+
+    Raises:
+        IntegrityError: it is missing or damaged.
+        DataError: no validation was ever the best: none had a finite loss.
+    """
+    best = progress.validations.best_step
+    if best is None:
+        raise DataError(
+            "No validation can be the best one.",
+            expected="a validation with a finite loss",
+            where=str(folder),
+            fix="look at the held-out samples' latents, or set train.select=last",
+        )
+    best_progress, tensors = read_checkpoint(checkpoint_path(folder, best))
+    state.load_tensors(tensors)
+    return best_progress
+
+
+def refuse_adapter(where: str, is_adapter: bool) -> None:
+    """Refuse to resume from an exported adapter: it has tokens, but neither optimiser nor counters.
+
+    Raises:
+        DataError: it is one.
+    """
+    if is_adapter:
+        raise DataError(
+            "This is an exported adapter, not a checkpoint: training cannot be resumed from it.",
+            expected=f"{STATE_NAME} and {META_NAME}",
+            found=ADAPTER_CONFIG_NAME,
+            where=where,
+            fix=f"to start a new run from its tokens set train.init_from={where}",
+        )
 
 
 def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:

@@ -261,7 +261,7 @@ class NegativesConfig(Frozen):
 
 
 class OptimizerConfig(Frozen):
-    """AdamW on the soft tokens and the timestep table."""
+    """AdamW on the soft tokens and the timestep table. Fields of another schedule than the chosen one stay unset."""
 
     learning_rate: Positive = 1e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
@@ -269,7 +269,30 @@ class OptimizerConfig(Frozen):
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     max_grad_norm: Positive = 1.0
     num_warmup_steps: Annotated[int, Field(ge=0)] = 0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "cosine_restarts"] = "constant"
+    min_learning_rate: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="where a cosine ends (0; with restarts the papers' 1e-5)"
+    )
+    restart_period_steps: Count | None = Field(
+        None, description="cosine_restarts: steps between restarts (1000: the papers' 10 validations, 100 steps apart)"
+    )
+
+    @model_validator(mode="after")
+    def _fill_schedule(self) -> Self:
+        defaults: dict[str, dict[str, Any]] = {
+            "constant": {},
+            "cosine": {"min_learning_rate": 0.0},
+            "cosine_restarts": {"min_learning_rate": 1e-5, "restart_period_steps": 1000},
+        }
+        own = defaults[self.schedule]
+        for field in ("min_learning_rate", "restart_period_steps"):
+            if field not in own and getattr(self, field) is not None:
+                raise ValueError(f"{field} has no effect with the schedule {self.schedule!r}; remove it")
+            if field in own and getattr(self, field) is None:
+                object.__setattr__(self, field, own[field])
+        if self.min_learning_rate is not None and self.min_learning_rate >= self.learning_rate:
+            raise ValueError("min_learning_rate is not below learning_rate, so the schedule has no effect")
+        return self
 
 
 class TrainConfig(StageConfig):
@@ -288,6 +311,15 @@ class TrainConfig(StageConfig):
     validate_every_steps: Annotated[int, Field(ge=0)] = Field(
         100, description="steps between validation rows in metrics.jsonl; 0: never"
     )
+    early_stop_patience: Count | None = Field(
+        None, description="end after so many validations without a better one; unset: at num_steps alone"
+    )
+    select: Literal["last", "best"] = Field(
+        "last", description="the exported tokens: the last ones, or those of the best validation"
+    )
+    init_from: str | None = Field(
+        None, description="an adapter whose tokens the run starts from, instead of soft_tokens.init; a folder or URI"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -303,6 +335,18 @@ class TrainConfig(StageConfig):
                 f"negatives.num_negatives asks for {num - num_hard} other captions of a batch of {self.batch_size}, "
                 f"which has {self.batch_size - 1}; ask for fewer, or raise batch_size or negatives.hard_share"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.optimizer.num_warmup_steps >= self.num_steps:
+            raise ValueError("optimizer.num_warmup_steps is not below num_steps: the schedule would never begin")
+        return self
+
+    @model_validator(mode="after")
+    def _check_selection(self) -> Self:
+        if self.validate_every_steps == 0 and (self.select == "best" or self.early_stop_patience is not None):
+            raise ValueError("select=best and early_stop_patience have no effect without validate_every_steps")
         return self
 
 
@@ -350,13 +394,42 @@ class Runtime(Frozen):
     """How the work is run. Nothing here changes a result, so nothing here is part of a digest."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    micro_batch_size: Count | None = Field(None, description="pair rows per denoiser call; unset: the whole grid")
+    num_processes: Count = Field(1, description="training processes on each machine, one per GPU; 1 inside torchrun")
+    num_nodes: Count = Field(1, description="machines that train together; each runs this recipe with its NODE_RANK")
+    rendezvous_endpoint: Annotated[str, Field(pattern=r"^[^:/]+:\d+$")] | None = Field(
+        None, description="host:port of the machine with NODE_RANK 0; needed with several machines"
+    )
+    micro_batch_size: Count | Literal["auto"] | None = Field(
+        "auto", description="pairs per denoiser call; auto: as many as fit into free memory; null: the whole grid"
+    )
     generation_batch_size: Count = 16
     num_workers: Annotated[int, Field(ge=1)] = 2
     checkpoint_every_steps: Count = 50
-    keep_checkpoints: Count = 2
-    stall_timeout_s: Positive = 600.0
+    keep_checkpoints: Count = Field(2, description="the newest so many; the best validation's is kept besides")
+    checkpoint_uri: str | None = Field(
+        None, description="where checkpoints are copied to; unset: into the store, unless that is a local folder"
+    )
+    stall_timeout_s: Positive = Field(600.0, description="a child that writes no line for so long is killed")
+    hang_timeout_s: Positive | None = Field(
+        None, description="a training step that takes so long ends its process with all stacks (0.9 stall_timeout_s)"
+    )
     tracking_uri: str | None = Field(None, description="MLflow; unset: MLFLOW_TRACKING_URI, else sqlite in the store")
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> Self:
+        if (self.num_nodes > 1) != (self.rendezvous_endpoint is not None):
+            raise ValueError("rendezvous_endpoint belongs to num_nodes above 1, and has no effect without")
+        return self
+
+    @model_validator(mode="after")
+    def _fill_timeouts(self) -> Self:
+        if self.hang_timeout_s is None:
+            object.__setattr__(self, "hang_timeout_s", 0.9 * self.stall_timeout_s)
+        elif self.hang_timeout_s >= self.stall_timeout_s:
+            raise ValueError(
+                "hang_timeout_s is not below stall_timeout_s: a child would be killed before it says where"
+            )
+        return self
 
 
 class Recipe(Frozen):

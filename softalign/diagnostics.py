@@ -85,8 +85,12 @@ class ValidationRow(Frozen):
         val_chance: the accuracy of guessing.
         val_loss: mean error of the own captions.
         val_margin: mean of (best negative's error - own error); positive where the own caption wins.
+        val_match_weight: agsm: mean weight of the own caption, from these errors at the objective's temperature.
+        val_weight_over_chance_0_200: that weight over chance among the images at timesteps 0..199, and so on;
+            1 is chance, None without such an image.
+        is_weight_at_chance: the alarm: in this and the validations before it the weights said nothing.
 
-    Loss and margin are None if they are not finite.
+    Loss, margin and weights are None if they are not finite.
     """
 
     split: str = "val"
@@ -96,7 +100,17 @@ class ValidationRow(Frozen):
     val_chance: float
     val_loss: float | None
     val_margin: float | None
+    val_match_weight: float | None
+    val_weight_over_chance_0_200: float | None
+    val_weight_over_chance_200_400: float | None
+    val_weight_over_chance_400_600: float | None
+    val_weight_over_chance_600_800: float | None
+    val_weight_over_chance_800_1000: float | None
+    norm_positive_bank: float
+    norm_negative_bank: float | None
+    norm_timestep_offsets: float
     num_images: int
+    is_weight_at_chance: bool = False
 
 
 def weight_statistics(weights_BP: Tensor, rewards_BP: Tensor, mask_BP: Tensor) -> WeightStatistics | None:
@@ -134,7 +148,6 @@ def train_row(
     statistics = None
     if result.alignment is not None:
         statistics = weight_statistics(result.alignment.weights_BP, result.alignment.rewards_BP, mask_BP)
-    has_negative_bank = tokens.num_banks > NEGATIVE_BANK
     return TrainRow(
         step=step,
         samples_seen=samples_seen,
@@ -150,13 +163,21 @@ def train_row(
         ),
         temperature=None if result.alignment is None else finite_or_none(result.alignment.temperature),
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
-        norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
-        norm_negative_bank=_norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
-        norm_timestep_offsets=_norm(tokens.timestep_offsets),
+        **token_norms(tokens),
         grad_norm=finite_or_none(grad_norm),
         lr=lr,
         is_skipped=is_skipped,
     )
+
+
+def token_norms(tokens: SoftTokens) -> dict[str, float | None]:
+    """Return the norm fields of a row."""
+    has_negative_bank = tokens.num_banks > NEGATIVE_BANK
+    return {
+        "norm_positive_bank": _norm(tokens.banks[POSITIVE_BANK]),
+        "norm_negative_bank": _norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
+        "norm_timestep_offsets": _norm(tokens.timestep_offsets),
+    }
 
 
 def to_line(row: TrainRow | ValidationRow) -> str:
@@ -173,6 +194,18 @@ def keep_rows_up_to(path: Path, step: int) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(kept, encoding="utf-8")
     temporary.replace(path)
+
+
+def offset_after(path: Path, step: int) -> int:
+    """Return where in a file the rows up to a step end, in bytes."""
+    offset = 0
+    if path.is_file():
+        with path.open("rb") as file:
+            for line in file:
+                if json.loads(line)["step"] > step:
+                    break
+                offset += len(line)
+    return offset
 
 
 def _rows_up_to(lines: Iterable[str], step: int) -> Iterable[str]:

@@ -4,7 +4,8 @@ Every objective is a target per pair and a function of the pairs' errors, so ``d
 a chunk needs for its share of the gradient. For objectives linear in the errors it is known beforehand; softrepa
 computes all errors once without gradient first. A grid that fits into one chunk takes a single pass.
 
-Shape legend: B images, P prompts (the first B are the images' own), N pairs in a list, M in a chunk, C H W latents.
+Shape legend: B images, P prompts (the first B are the images' own), N pairs in a list, M pairs of this rank, K of a
+chunk, C H W latents.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from softalign.micro_batches import MicroBatches
 from softalign.objective import (
     Alignment,
     LossTerms,
@@ -26,6 +28,7 @@ from softalign.objective import (
     squared_error,
 )
 from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.team import ALONE, Team
 
 if TYPE_CHECKING:
     from softalign.config import ObjectiveConfig
@@ -48,12 +51,29 @@ class Pairs:
         """How many pairs."""
         return self.images_N.shape[0]
 
+    def part(self, place: slice) -> Pairs:
+        """Return consecutive pairs."""
+        return Pairs(self.images_N[place], self.prompts_N[place], self.banks_N[place])
+
     def chunks(self, size: int | None) -> Iterator[tuple[slice, Pairs]]:
         """Yield consecutive chunks of at most ``size`` pairs with their places; one chunk if ``size`` is None."""
         step = size or max(1, len(self))
         for start in range(0, len(self), step):
             place = slice(start, start + step)
-            yield place, Pairs(self.images_N[place], self.prompts_N[place], self.banks_N[place])
+            yield place, self.part(place)
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a grid's pairs are divided: over the ranks, and each rank's share into chunks."""
+
+    micro_batches: MicroBatches
+    team: Team = ALONE
+
+    @classmethod
+    def into_chunks(cls, size: int | None) -> Division:
+        """Return the division of one process into chunks of ``size`` pairs; None: the whole grid at once."""
+        return cls(MicroBatches(size))
 
 
 Predict = Callable[[Pairs, SoftTokens], Tensor]
@@ -62,7 +82,7 @@ Predict = Callable[[Pairs, SoftTokens], Tensor]
 
 @dataclass(frozen=True)
 class GridResult:
-    """What one step found; the gradient has been added to the tokens' ``grad``.
+    """What one step found; the gradient is in the tokens' ``grad``.
 
     ``alignment`` is None for objectives without one; ``errors_N`` are those of the trained ``pairs``.
     """
@@ -92,12 +112,17 @@ def _pairs(mask_BP: Tensor, config: ObjectiveConfig) -> Pairs:
 
 
 def predict_grid(
-    predict: Predict, tokens: SoftTokens, mask_BP: Tensor, config: ObjectiveConfig, size: int | None
+    predict: Predict, tokens: SoftTokens, mask_BP: Tensor, config: ObjectiveConfig, division: Division
 ) -> Tensor:
     """Return predictions of all candidates without gradient, (B, P, C, H, W), 0 where masked."""
     pairs = _pairs(mask_BP, config)
-    with torch.no_grad():
-        predictions_N = torch.cat([predict(chunk, tokens) for _, chunk in pairs.chunks(size)])
+    own = pairs.part(division.team.share(len(pairs)))
+
+    @torch.no_grad()
+    def attempt(size: int | None) -> Tensor:
+        return torch.cat([predict(chunk, tokens) for _, chunk in own.chunks(size)])
+
+    predictions_N = division.team.gather(division.micro_batches.run(attempt, len(own)), len(pairs))
     grid = predictions_N.new_zeros(*mask_BP.shape, *predictions_N.shape[1:])
     grid[pairs.images_N, pairs.prompts_N] = predictions_N
     return grid
@@ -110,9 +135,9 @@ def backward_grid(
     target_BCHW: Tensor,
     mask_BP: Tensor,
     config: ObjectiveConfig,
-    micro_batch_size: int | None = None,
+    division: Division | None = None,
 ) -> GridResult:
-    """Compute the loss of a grid and add its gradient to the live tokens.
+    """Compute the loss of a grid and leave its gradient, summed over the ranks, in the live tokens' ``grad``.
 
     Args:
         predict: the denoiser on pairs.
@@ -121,50 +146,94 @@ def backward_grid(
         target_BCHW: epsilon or velocity of each image.
         mask_BP: candidates, see ``objective.candidate_mask``.
         config: the objective.
-        micro_batch_size: pairs per denoiser call; None: all at once.
+        division: the pairs of one denoiser call, and of each rank; None: one process, all at once.
     """
+    division = division or Division.into_chunks(None)
     pairs = live_pairs(mask_BP, config)
     alignment: Alignment | None = None
     targets_N = target_BCHW[pairs.images_N]
     if config.name == "agsm":
-        alignment = align(predict_grid(predict, ema, mask_BP, config, micro_batch_size), target_BCHW, mask_BP, config)
+        alignment = align(predict_grid(predict, ema, mask_BP, config, division), target_BCHW, mask_BP, config)
         targets_N = alignment.targets_BPCHW[pairs.images_N, pairs.prompts_N]
 
     def loss_of(errors_N: Tensor) -> LossTerms:
         return _loss(errors_N, pairs, mask_BP, config)
 
-    if micro_batch_size is None or micro_batch_size >= len(pairs):
-        errors_N = squared_error(predict(pairs, live), targets_N)
-        loss_of(errors_N).total.backward()  # type: ignore[no-untyped-call]
-    else:
-        errors_N = _backward_chunks(predict, live, pairs, targets_N, loss_of, config, micro_batch_size)
-    errors_N = errors_N.detach()
+    share = _Share(predict, live, pairs, targets_N, loss_of, division)
+    errors_N = share.backward(is_linear=config.name != "softrepa")
+    division.team.sum_gradients(live.parameters())
     return GridResult(loss=loss_of(errors_N), errors_N=errors_N, pairs=pairs, alignment=alignment)
 
 
-def _backward_chunks(
-    predict: Predict,
-    live: SoftTokens,
-    pairs: Pairs,
-    targets_N: Tensor,
-    loss_of: Callable[[Tensor], LossTerms],
-    config: ObjectiveConfig,
-    size: int,
-) -> Tensor:
-    if config.name == "softrepa":  # not linear in the errors: all of them first
-        with torch.no_grad():
-            first = [squared_error(predict(chunk, live), targets_N[place]) for place, chunk in pairs.chunks(size)]
-        at_errors_N = torch.cat(first)
-    else:
-        at_errors_N = torch.zeros(len(pairs), dtype=targets_N.dtype, device=targets_N.device)
-    at_errors_N.requires_grad_(True)
-    (slopes_N,) = torch.autograd.grad(loss_of(at_errors_N).total, at_errors_N)
-    errors = []
-    for place, chunk in pairs.chunks(size):
-        errors_M = squared_error(predict(chunk, live), targets_N[place])
-        (slopes_N[place] * errors_M).sum().backward()  # type: ignore[no-untyped-call]
-        errors.append(errors_M.detach())
-    return torch.cat(errors)
+@dataclass(frozen=True)
+class _Share:
+    """The pairs of this rank in a grid's backward pass."""
+
+    predict: Predict
+    live: SoftTokens
+    pairs: Pairs
+    targets_N: Tensor
+    loss_of: Callable[[Tensor], LossTerms]
+    division: Division
+
+    @property
+    def place(self) -> slice:
+        return self.division.team.share(len(self.pairs))
+
+    def backward(self, *, is_linear: bool) -> Tensor:
+        """Leave this share's gradient in the tokens' ``grad`` and return all ranks' errors (N,).
+
+        Every rank exchanges errors exactly once, however its chunks are: ranks may differ in them.
+        """
+        team, run = self.division.team, self.division.micro_batches.run
+        num_own = self.place.stop - self.place.start
+        if team.size == 1:
+            return run(lambda size: self._alone(size, is_linear=is_linear), num_own)
+        if is_linear:
+            slopes_N = self._slopes_at(self._zeros())
+            return team.gather(run(lambda size: self._backward_chunks(slopes_N, size), num_own), len(self.pairs))
+        errors_N = team.gather(run(self._errors, num_own), len(self.pairs))
+        slopes_N = self._slopes_at(errors_N)
+        run(lambda size: self._backward_chunks(slopes_N, size), num_own)
+        return errors_N
+
+    def _alone(self, size: int | None, *, is_linear: bool) -> Tensor:
+        if size is not None and size < len(self.pairs):
+            at_errors_N = self._zeros() if is_linear else self._errors(size)
+            return self._backward_chunks(self._slopes_at(at_errors_N), size)
+        self._forget_gradient()
+        errors_N = squared_error(self.predict(self.pairs, self.live), self.targets_N)
+        self.loss_of(errors_N).total.backward()  # type: ignore[no-untyped-call]
+        return errors_N.detach()
+
+    @torch.no_grad()
+    def _errors(self, size: int | None) -> Tensor:
+        targets_M = self.targets_N[self.place]
+        chunks = self.pairs.part(self.place).chunks(size)
+        return torch.cat([squared_error(self.predict(chunk, self.live), targets_M[place]) for place, chunk in chunks])
+
+    def _backward_chunks(self, slopes_N: Tensor, size: int | None) -> Tensor:
+        self._forget_gradient()
+        slopes_M, targets_M = slopes_N[self.place], self.targets_N[self.place]
+        errors = []
+        for place, chunk in self.pairs.part(self.place).chunks(size):
+            errors_K = squared_error(self.predict(chunk, self.live), targets_M[place])
+            (slopes_M[place] * errors_K).sum().backward()  # type: ignore[no-untyped-call]
+            errors.append(errors_K.detach())
+        return torch.cat(errors)
+
+    def _slopes_at(self, errors_N: Tensor) -> Tensor:
+        """Return ``d loss / d err`` of each pair; an objective linear in the errors has the same at all errors."""
+        errors_N = errors_N.clone().requires_grad_(True)
+        (slopes_N,) = torch.autograd.grad(self.loss_of(errors_N).total, errors_N)
+        return slopes_N
+
+    def _zeros(self) -> Tensor:
+        return torch.zeros(len(self.pairs), dtype=self.targets_N.dtype, device=self.targets_N.device)
+
+    def _forget_gradient(self) -> None:
+        for parameter in self.live.parameters():
+            parameter.grad = None
 
 
 def _loss(errors_N: Tensor, pairs: Pairs, mask_BP: Tensor, config: ObjectiveConfig) -> LossTerms:

@@ -26,7 +26,8 @@ from softalign.artifacts import (
 )
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
-from softalign.fingerprints import model_fingerprint, source_fingerprint
+from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
+from softalign.ranks import rank_environments
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
@@ -78,7 +79,7 @@ def encode_key(recipe: Recipe, dataset: DatasetManifest) -> str:
 
 def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
     """Return the stage key of ``train``."""
-    config = digest_of([recipe.train.digest, backbone_key(recipe.backbone), recipe.name])
+    config = digest_of([resolved(recipe.train).digest, backbone_key(recipe.backbone), recipe.name])
     return stage_key("train", config, (encoded.digest,), __version__)
 
 
@@ -191,7 +192,14 @@ def _child(
         "record": record.model_dump(mode="json") if record else None,
     }
     folder = store.work_path(stage, "children")
-    answer = run_child(request, folder, stall_timeout_s=recipe.runtime.stall_timeout_s, on_line=on_line)
+    environments = rank_environments(recipe.runtime) if stage == "train" else [{}]
+    answer = run_child(
+        request,
+        folder,
+        stall_timeout_s=recipe.runtime.stall_timeout_s,
+        on_line=on_line,
+        environments=environments,
+    )
     return answer["record"]
 
 

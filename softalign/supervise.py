@@ -10,22 +10,22 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from softalign import errors
 from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
+from softalign.ranks import Ranks
 
 KEPT_LINES = 30
 """How many of a dead child's last lines its error shows."""
-TERMINATION_GRACE_S = 30.0
-"""How long a child may take to checkpoint after SIGTERM before it is killed."""
+CHECK_INTERVAL_S = 1.0
+"""How often silent ranks are looked at: one that died ends the others."""
 
 OnLine = Callable[[str], None]
 
@@ -44,14 +44,22 @@ def error_from_json(payload: dict[str, str]) -> SoftAlignError:
     return error
 
 
-def run_child(request: dict[str, Any], folder: Path, *, stall_timeout_s: float, on_line: OnLine) -> dict[str, Any]:
-    """Run one stage in a child process and return its answer.
+def run_child(
+    request: dict[str, Any],
+    folder: Path,
+    *,
+    stall_timeout_s: float,
+    on_line: OnLine,
+    environments: Sequence[dict[str, str]] = ({},),
+) -> dict[str, Any]:
+    """Run one stage in a child process, or in several that end together, and return its answer.
 
     Args:
         request: JSON for ``softalign.worker``.
         folder: where request and answer are exchanged; made if absent.
         stall_timeout_s: a child that writes no line for this long is killed (seconds).
         on_line: called with each line the child writes.
+        environments: one for each child, see ``ranks.rank_environments``.
 
     Raises:
         SoftAlignError: what the child raised.
@@ -64,14 +72,12 @@ def run_child(request: dict[str, Any], folder: Path, *, stall_timeout_s: float, 
     request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
     answer_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "softalign.worker", str(request_path), str(answer_path)]
-    child = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=_child_environment()
-    )
+    ranks = Ranks(command, environments, _child_environment())
     try:
-        last_lines = _relay(child, stall_timeout_s, on_line)
-        return _answer(child, answer_path, last_lines, str(request.get("stage")))
+        last_lines = _relay(ranks, stall_timeout_s, on_line)
+        return _answer(ranks, answer_path, last_lines, str(request.get("stage")))
     finally:
-        stop_child(child)
+        ranks.stop()
         request_path.unlink(missing_ok=True)
         answer_path.unlink(missing_ok=True)
 
@@ -84,30 +90,19 @@ def _child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
-def stop_child(child: subprocess.Popen[str]) -> None:
-    """Ask a child to checkpoint and leave; kill it after TERMINATION_GRACE_S."""
-    if child.poll() is not None:
-        return
-    child.send_signal(signal.SIGTERM)
-    try:
-        child.wait(TERMINATION_GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _relay(child: subprocess.Popen[str], stall_timeout_s: float, on_line: OnLine) -> deque[str]:
+def _relay(ranks: Ranks, stall_timeout_s: float, on_line: OnLine) -> deque[str]:
     lines: queue.Queue[str | None] = queue.Queue()
-    stream = child.stdout
-    if stream is None:
-        raise WorkerDiedError("The child process has no output pipe.")
-    threading.Thread(target=_pump, args=(stream, lines), daemon=True).start()
+    threading.Thread(target=_pump, args=(ranks.output, lines), daemon=True).start()
     last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+    last_sign = time.monotonic()
     while True:
+        ranks.check()
         try:
-            line = lines.get(timeout=stall_timeout_s)
+            line = lines.get(timeout=min(CHECK_INTERVAL_S, stall_timeout_s))
         except queue.Empty:
-            child.kill()
+            if time.monotonic() - last_sign < stall_timeout_s:
+                continue
+            ranks.kill()
             raise WorkerDiedError(
                 "The child process stalled and was killed; its checkpoints are kept.",
                 expected=f"a line at least every {stall_timeout_s:g} s",
@@ -115,8 +110,8 @@ def _relay(child: subprocess.Popen[str], stall_timeout_s: float, on_line: OnLine
                 fix="run again to resume; raise runtime.stall_timeout_s if one step takes that long",
             ) from None
         if line is None:
-            child.wait()
             return last_lines
+        last_sign = time.monotonic()
         last_lines.append(line)
         on_line(line)
 
@@ -127,18 +122,19 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _answer(child: subprocess.Popen[str], path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
+def _answer(ranks: Ranks, path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
+    code = ranks.exit_code()
     if path.is_file():
         answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if "error" in answer:
             raise error_from_json(answer["error"])
         return answer
-    if child.returncode == PreemptedError.exit_code:
+    if code == PreemptedError.exit_code:
         raise PreemptedError(f"{stage} was stopped after a checkpoint.", fix="run again to continue there")
-    code = child.returncode
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    which = f"Process {ranks.failed[0]}" if ranks.failed and len(ranks) > 1 else "The child process"
     raise WorkerDiedError(
-        f"The child process of {stage} died ({how}); its checkpoints are kept.",
+        f"{which} of {stage} died ({how}); its checkpoints are kept.",
         found="\n    ".join(last_lines) or "no output",
         fix="run again to resume",
     )

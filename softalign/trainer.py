@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,22 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.backbones import load_backbone
 from softalign.backbones.base import Backbone, backbone_dtype, component_digest, resolve_device, text_encoder_digest
 from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
-from softalign.checkpoints import Progress
+from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.checkpoints import Progress, load_best
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
+from softalign.errors import DataError, TrainingError
+from softalign.fingerprints import resolved
+from softalign.initial_adapter import starting_tokens
 from softalign.loader import EncodedBatch, EncodedReader, require_encoders
+from softalign.micro_batches import MicroBatches
 from softalign.model_card import model_card
+from softalign.pair_grid import Division
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
+from softalign.team import Team, join_team, leave_team, require_work_for_all
 from softalign.training_run import METRICS_NAME, Run, run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
+from softalign.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +51,7 @@ def train(
     store: Store,
     key: str,
     name: str,
+    watchdog: Watchdog | None = None,
 ) -> Adapter:
     """Train soft tokens, or go on where an earlier attempt stopped, and publish the adapter.
 
@@ -53,52 +63,57 @@ def train(
         store: where the adapter is published.
         key: the stage key.
         name: the adapter's name.
+        watchdog: ends this process when a step hangs; None: nothing does.
 
     Raises:
-        CompatibilityError: the encoded set was made with another VAE or text encoder.
+        CompatibilityError: the encoded set was made with another VAE or text encoder, or ``init_from`` does not fit.
+        ConfigError: there are more processes than images in a batch, or than GPUs.
         DataError: the encoded set is smaller than one batch.
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
         PreemptedError: SIGTERM came; a checkpoint was written.
     """
     folder = store.work_path("train", key)
     stop = StopRequest()
-    with exclusive(folder), stop.listening():
-        finished = store.find(Adapter, key)
-        if finished is not None:  # by another process, while this one waited for the folder
-            return finished
-        device = resolve_device(runtime)
-        frozen = load_frozen(backbone, encoded, device)
-        reader = EncodedReader(
-            encoded,
-            store,
-            split="train",
-            batch_size=config.batch_size,
-            seed=config.seed,
-            negatives=config.negatives,
-        )
-        if config.objective.name != "score_matching":
-            reader.require_negatives()
-        bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
-        state = initial_state(config, bos_D, frozen.backbone.token_width, device)
-        denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
-        run = Run(
-            stepper=Stepper(config, denoiser, state, device, runtime.micro_batch_size),
-            train_batches=reader,
-            val_batches=_val_batches(encoded, config, store),
-            folder=folder,
-            run_digest=digest_of([key, config.digest, encoded.digest, backbone.digest]),
-            runtime=runtime,
-        )
-        progress = run_steps(run, stop)
-        denoiser.close()
-        adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.fingerprint, state.live)
-        output = folder / "adapter"
-        adapter_config = write_adapter(
-            output, run, adapter_config, initial_tokens(config, bos_D, frozen.backbone.token_width), name
-        )
-        record = _record(encoded, adapter_config, frozen.backbone_digest, state.live, key, name)
-        published = store.publish(record, output)
-    shutil.rmtree(folder, ignore_errors=True)
+    with stop.listening():
+        team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
+        require_work_for_all(team, config.batch_size)
+        with exclusive(folder) if team.is_leader else nullcontext():
+            # another process may have finished it while this one waited for the folder
+            finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
+            if finished is not None:
+                leave_team(team)
+                return finished
+            frozen = load_frozen(backbone, encoded, device)
+            reader = _train_reader(encoded, config, store)
+            bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
+            start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
+            state = initial_state(config, start, device)
+            denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+            run = Run(
+                stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
+                train_batches=reader,
+                val_batches=_val_batches(encoded, config, store),
+                folder=folder,
+                run_digest=digest_of([key, resolved(config).digest, encoded.digest, backbone.digest]),
+                runtime=runtime,
+                watchdog=watchdog or Watchdog(None),
+                uploads=uploads_of(runtime, store, key) if team.is_leader else None,
+            )
+            progress = run_steps(run, stop)
+            denoiser.close()
+            published = None
+            if team.is_leader:
+                if config.select == "best":
+                    progress = load_best(run.checkpoints_path, state, progress)
+                adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.fingerprint, state.live)
+                adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
+                record = _record(encoded, adapter_config, frozen.backbone_digest, state.live, key, name)
+                published = store.publish(record, folder / "adapter")
+                _forget(run)
+        published = _of_leader(team, published)
+        leave_team(team)
+    if published is None:
+        raise TrainingError("Rank 0 published nothing.")
     return published
 
 
@@ -130,6 +145,40 @@ def load_frozen(config: BackboneConfig, encoded: EncodedManifest, device: torch.
     return FrozenModel(backbone, backbone_digest, fingerprint)
 
 
+def _train_reader(encoded: EncodedManifest, config: TrainConfig, store: Store) -> EncodedReader:
+    reader = EncodedReader(
+        encoded, store, split="train", batch_size=config.batch_size, seed=config.seed, negatives=config.negatives
+    )
+    if config.objective.name != "score_matching":
+        reader.require_negatives()
+    return reader
+
+
+def uploads_of(runtime: Runtime, store: Store, key: str) -> CheckpointUploads | None:
+    """Return where a run's checkpoints are copied to; None where nothing says so and the store is a local folder.
+
+    Raises:
+        DataError: ``runtime.checkpoint_uri`` names an exported adapter.
+    """
+    if runtime.checkpoint_uri is None:
+        return None if store.is_local else CheckpointUploads(f"{store.uri}/checkpoints/{key}")
+    CheckpointUploads(runtime.checkpoint_uri).refuse_adapter()
+    return CheckpointUploads(f"{runtime.checkpoint_uri.rstrip('/')}/{key}")
+
+
+def _forget(run: Run) -> None:
+    """Remove a finished run's checkpoints, here and where they were copied to."""
+    if run.uploads is not None:
+        run.uploads.remove()
+    shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _of_leader(team: Team, record: Adapter | None) -> Adapter | None:
+    """Return rank 0's record on every rank."""
+    data = team.from_leader(record.model_dump_json().encode() if record else b"")
+    return Adapter.model_validate_json(data) if data else None
+
+
 def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
     """Write the adapter folder anew: weights, configurations, card, metrics, and the step-0 adapter in ``initial/``.
 
@@ -150,6 +199,15 @@ def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) ->
     if config.validate_every_steps == 0:
         return []
     batch_size = min(config.batch_size, encoded.num_val_samples)
+    is_needed = config.select == "best" or config.early_stop_patience is not None
+    if batch_size < 2 and is_needed:
+        raise DataError(
+            "The held-out split is too small to judge by.",
+            expected="at least 2 images, for train.select=best and train.early_stop_patience",
+            found=f"{encoded.num_val_samples}",
+            where=encoded.uri,
+            fix="set a larger curation.val_share",
+        )
     if batch_size < 2:
         logger.warning("no validation: the held-out split has %d image(s)", encoded.num_val_samples)
         return []

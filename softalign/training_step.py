@@ -1,12 +1,13 @@
-"""One update of the soft tokens from one batch, and the judgement of the held-out split.
+"""One update of the soft tokens from one batch.
 
 Shape legend: B images, P prompts, N pairs, L text tokens, D width, C H W latents.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,19 +15,15 @@ from torch import Tensor
 
 from softalign.backbones.base import Denoiser
 from softalign.checkpoints import TrainingState
-from softalign.config import ObjectiveConfig, OptimizerConfig, TrainConfig
-from softalign.diagnostics import TrainRow, ValidationRow, finite_or_none, train_row
+from softalign.config import TrainConfig
+from softalign.diagnostics import TrainRow, train_row
 from softalign.forward_process import NoisyBatch, draw_noise
 from softalign.loader import EncodedBatch
-from softalign.objective import candidate_mask, squared_error
-from softalign.pair_grid import Pairs, Predict, backward_grid, num_banks, predict_grid
+from softalign.objective import candidate_mask
+from softalign.pair_grid import Division, Pairs, Predict, backward_grid, num_banks
+from softalign.schedules import learning_rate
 from softalign.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal, update_ema
 from softalign.text_states import TextStates
-
-VALIDATION_NOISE_SEED = 20260501
-"""Noise of the held-out split: the same in every run, so that runs can be compared."""
-ONE_BANK = ObjectiveConfig(name="score_matching")
-"""An objective that sees every caption through psi+, as inference does."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Stepper:
     denoiser: Denoiser
     state: TrainingState
     device: torch.device
-    micro_batch_size: int | None
+    division: Division
 
 
 def initial_tokens(config: TrainConfig, bos_D: Tensor, width: int) -> SoftTokens:
@@ -71,9 +68,9 @@ def initial_tokens(config: TrainConfig, bos_D: Tensor, width: int) -> SoftTokens
     )
 
 
-def initial_state(config: TrainConfig, bos_D: Tensor, width: int, device: torch.device) -> TrainingState:
-    """Return live tokens, an average that starts as their copy, and a fresh AdamW."""
-    live, ema = (initial_tokens(config, bos_D, width).to(device) for _ in range(2))
+def initial_state(config: TrainConfig, start: SoftTokens, device: torch.device) -> TrainingState:
+    """Return live tokens and an average that start as copies of ``start``, and a fresh AdamW."""
+    live, ema = (copy.deepcopy(start).to(device) for _ in range(2))
     ema.requires_grad_(False)
     settings = config.optimizer
     optimizer = torch.optim.AdamW(
@@ -83,16 +80,6 @@ def initial_state(config: TrainConfig, bos_D: Tensor, width: int, device: torch.
         weight_decay=settings.weight_decay,
     )
     return TrainingState(live, ema, optimizer)
-
-
-def learning_rate(settings: OptimizerConfig, step: int, num_steps: int) -> float:
-    """Return the learning rate of the update after ``step`` updates: linear warm-up, then constant or a cosine to 0."""
-    if step < settings.num_warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.num_warmup_steps
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    share = (step - settings.num_warmup_steps) / max(1, num_steps - settings.num_warmup_steps)
-    return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * share))
 
 
 def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen: int) -> TrainRow:
@@ -105,7 +92,7 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
         samples_seen: images before this batch.
     """
     config, state = stepper.config, stepper.state
-    noisy = _diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
+    noisy = diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
     mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
     lr = learning_rate(config.optimizer, step, config.num_steps)
     for group in state.optimizer.param_groups:
@@ -118,7 +105,7 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
         noisy.target_BCHW,
         mask_BP,
         config.objective,
-        stepper.micro_batch_size,
+        stepper.division,
     )
     grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), config.optimizer.max_grad_norm))
     is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
@@ -138,43 +125,6 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
     )
 
 
-def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, samples_seen: int) -> ValidationRow:
-    """Return how well the denoiser with the live psi+ ranks the held-out captions, at fixed noise.
-
-    Args:
-        stepper: model, state and settings.
-        batches: held-out batches, the same in every call.
-        step: updates so far.
-        samples_seen: training images so far.
-    """
-    errors, margins, correct, chances = [], [], [], []
-    seen = 0
-    for batch in batches:
-        noisy = _diffuse_batch(stepper, batch, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
-        seen += len(batch.keys)
-        mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
-        predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
-        grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.micro_batch_size)
-        errors_BP = squared_error(grid, noisy.target_BCHW[:, None])
-        own_B = errors_BP.diagonal()
-        is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
-        has_negative_B = mask_BP.sum(dim=1) > 1
-        margin_B = (errors_BP.masked_fill(is_own | ~mask_BP, torch.inf).min(dim=1).values - own_B)[has_negative_B]
-        errors += own_B.tolist()
-        margins += margin_B.tolist()
-        correct += (margin_B > 0).tolist()
-        chances += (1.0 / mask_BP.sum(dim=1))[has_negative_B].tolist()
-    return ValidationRow(
-        step=step,
-        samples_seen=samples_seen,
-        val_accuracy=_mean(correct),
-        val_chance=_mean(chances),
-        val_loss=finite_or_none(_mean(errors)),
-        val_margin=finite_or_none(_mean(margins)),
-        num_images=seen,
-    )
-
-
 def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Predict:
     """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states."""
 
@@ -190,7 +140,20 @@ def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Pre
     return predict
 
 
-def _diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: str) -> NoisyBatch:
+def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Tensor]:
+    """Return the live tokens' prediction of so many pairs of a batch, to be measured."""
+    noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="paper")
+    predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
+
+    def of(num_pairs: int) -> Tensor:
+        same_N = torch.zeros(num_pairs, dtype=torch.int64, device=stepper.device)
+        return predict(Pairs(same_N, same_N, same_N), stepper.state.live)
+
+    return of
+
+
+def diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: str) -> NoisyBatch:
+    """Return a batch with the noise that belongs to its place in the run, on the device."""
     latents_BCHW = batch.latents_BCHW.to(stepper.device)
     num_images, channels, height, width = latents_BCHW.shape
     draw = draw_noise(
@@ -200,7 +163,3 @@ def _diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_
         samples_seen=samples_seen,
     )
     return stepper.denoiser.process.diffuse(latents_BCHW, draw)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from softalign.config import Recipe
 from softalign.errors import SoftAlignError
 from softalign.storage import Store, write_atomically
 from softalign.supervise import error_to_json, watch_parent
+from softalign.watchdog import Watchdog
 
 
 def run_request(request: dict[str, Any]) -> Record:
@@ -23,7 +25,8 @@ def run_request(request: dict[str, Any]) -> Record:
         from softalign.trainer import train
 
         encoded = EncodedManifest.model_validate(request["record"])
-        return train(encoded, recipe.backbone, recipe.train, recipe.runtime, store, request["key"], recipe.name)
+        key, watchdog = request["key"], Watchdog(recipe.runtime.hang_timeout_s)
+        return train(encoded, recipe.backbone, recipe.train, recipe.runtime, store, key, recipe.name, watchdog)
     from softalign.geneval.arms import evaluate
 
     adapter = Adapter.model_validate(request["record"]) if request["record"] else None
@@ -32,10 +35,12 @@ def run_request(request: dict[str, Any]) -> Record:
 
 
 def main() -> int:
-    """Answer one request; the exit code is the error's."""
+    """Answer one request; the exit code is the error's. Of several ranks each writes the answer, all the same one."""
     request_path, answer_path = Path(sys.argv[1]), Path(sys.argv[2])
     request = json.loads(request_path.read_text(encoding="utf-8"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    rank = int(os.environ.get("RANK", "0"))
+    level, form = (logging.INFO, "%(message)s") if rank == 0 else (logging.WARNING, f"process {rank}: %(message)s")
+    logging.basicConfig(level=level, format=form, stream=sys.stderr)
     watch_parent(request["parent_pid"])
     answer: dict[str, Any]
     try:

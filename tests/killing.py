@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 import traceback
 
 
@@ -24,16 +25,37 @@ class Fuse:
         return wrapped
 
 
-def is_killed(work):
-    """Run ``work()`` in a forked child; return whether it died by SIGKILL (False: it finished)."""
+def exit_codes(work, num_ranks):
+    """Run ``work(rank)`` in forked children; once one has failed kill the others; return all exit codes."""
+    running = {rank: _fork(lambda rank=rank: work(rank)) for rank in range(num_ranks)}
+    codes = {}
+    while running:
+        for rank, pid in list(running.items()):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                codes[rank] = os.waitstatus_to_exitcode(status)
+                del running[rank]
+        if any(codes.values()):
+            for pid in running.values():
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    return [codes[rank] for rank in range(num_ranks)]
+
+
+def _fork(work):
     child = os.fork()
     if child == 0:
         try:
-            work()
-            os._exit(0)
+            os._exit(work() or 0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+    return child
+
+
+def is_killed(work):
+    """Run ``work()`` in a forked child; return whether it died by SIGKILL (False: it finished)."""
+    child = _fork(lambda: work() and 0)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     assert code in {0, -signal.SIGKILL}, f"the child failed with {code}; see its traceback on stderr"

@@ -21,7 +21,7 @@ from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig
 from softalign.forward_process import DDPMProcess
 from softalign.objective import Alignment, align, candidate_mask, squared_error
-from softalign.pair_grid import backward_grid, num_banks
+from softalign.pair_grid import Division, backward_grid, num_banks
 from softalign.shapes import weights_path
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
@@ -92,7 +92,8 @@ def variants(bench, width):
 
     def grid(config, micro_batch_size):
         live, ema = make_tokens(num_banks(config), width), make_tokens(num_banks(config), width)
-        return lambda: backward_grid(bench.predict, live, ema, bench.target, mask, config, micro_batch_size)
+        division = Division.into_chunks(micro_batch_size)
+        return lambda: backward_grid(bench.predict, live, ema, bench.target, mask, config, division)
 
     agsm = ObjectiveConfig()
     live, ema = make_tokens(2, width), make_tokens(2, width)

@@ -9,7 +9,7 @@ from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig, Runtime
 from softalign.forward_process import DDPMProcess
 from softalign.objective import candidate_mask
-from softalign.pair_grid import backward_grid, num_banks
+from softalign.pair_grid import Division, backward_grid, num_banks
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 
@@ -58,9 +58,8 @@ def gradients(unet, device, config, micro_batch_size=None):
             pairs.banks_N,
         )
 
-    result = backward_grid(
-        predict, live, ema, target, candidate_mask([range(B)] * B, B, device), config, micro_batch_size
-    )
+    mask, division = candidate_mask([range(B)] * B, B, device), Division.into_chunks(micro_batch_size)
+    result = backward_grid(predict, live, ema, target, mask, config, division)
     denoiser.close()
     return float(result.loss.total), live
 

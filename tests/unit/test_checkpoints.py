@@ -7,11 +7,13 @@ from softalign.checkpoints import (
     Progress,
     TrainingState,
     list_checkpoints,
+    load_best,
     read_checkpoint,
     restore_newest,
     save_checkpoint,
 )
 from softalign.errors import DataError, IntegrityError
+from softalign.selection import ValidationHistory
 from softalign.soft_tokens import SoftTokens
 
 RUN = "r" * 64
@@ -32,8 +34,10 @@ def advance(state, num_steps=1):
         state.optimizer.step()
 
 
-def progress_at(step, run=RUN):
-    return Progress(step=step, samples_seen=4 * step, num_skipped=0, num_threads=1, run_digest=run)
+def progress_at(step, run=RUN, best_step=None):
+    history = ValidationHistory(best_step=best_step)
+    counters = {"step": step, "samples_seen": 4 * step, "num_skipped": 0, "num_threads": 1}
+    return Progress(**counters, run_digest=run, validations=history)
 
 
 def same(left, right):
@@ -80,6 +84,42 @@ def test_the_newest_are_kept_and_leftovers_of_dead_writers_removed(tmp_path):
         save_checkpoint(tmp_path, state, progress_at(step), keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000006", "step-00000008"]
     assert not leftover.exists()
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path):
+    for step in (2, 4, 6, 8):
+        save_checkpoint(tmp_path, make_state(step), progress_at(step, best_step=min(step, 4)), keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000004", "step-00000008"]
+    state = make_state(9)
+    assert load_best(tmp_path, state, progress_at(8, best_step=4)) == progress_at(4, best_step=4)
+    assert same(state, make_state(4))
+
+
+def test_a_damaged_best_sends_a_run_that_exports_it_back_to_before_it(tmp_path, caplog):
+    for step in (2, 4, 6):
+        save_checkpoint(tmp_path, make_state(step), progress_at(step, best_step=min(step, 4)), keep=3)
+    (tmp_path / "step-00000004" / "state.safetensors").write_bytes(b"")
+    assert restore_newest(tmp_path, make_state(), RUN).step == 6
+    assert restore_newest(tmp_path, make_state(), RUN, is_best_needed=True).step == 2
+    assert "step-00000004" in caplog.text
+    with pytest.raises(IntegrityError):
+        load_best(tmp_path, make_state(), progress_at(6, best_step=4))
+
+
+def test_without_a_finite_validation_there_is_no_best(tmp_path):
+    with pytest.raises(DataError, match="No validation"):
+        load_best(tmp_path, make_state(), progress_at(6))
+
+
+def test_an_exported_adapter_is_no_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, make_state(), progress_at(5), keep=2)
+    export = tmp_path / "step-00000009"
+    export.mkdir()
+    (export / "adapter_config.json").write_text("{}")
+    (export / "soft_tokens.safetensors").write_bytes(b"")
+    with pytest.raises(DataError, match="exported adapter") as error:
+        restore_newest(tmp_path, make_state(), RUN)
+    assert "train.init_from" in error.value.fix
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "no state", "no meta", "meta is no JSON"])

@@ -14,6 +14,7 @@ from softalign.config import (
     EvalConfig,
     FilterConfig,
     ObjectiveConfig,
+    OptimizerConfig,
     ParquetSource,
     PromotionPolicy,
     Recipe,
@@ -39,6 +40,7 @@ STAGES = {
     "train": TrainConfig(),
     "softrepa": TrainConfig(objective=ObjectiveConfig(name="softrepa")),
     "calibrated": TrainConfig(objective=ObjectiveConfig(temperature_mode="calibrated")),
+    "restarts": TrainConfig(optimizer=OptimizerConfig(schedule="cosine_restarts")),
     "evaluate": EvalConfig(),
     "register": RegisterConfig(name="n"),
 }
@@ -75,6 +77,7 @@ def candidates(value):
         "cosine",
         "shapes",
         "negative",
+        "best",
     )
     return [*literals, f"{value}-other"]
 
@@ -118,7 +121,8 @@ def test_every_field_changes_the_digest(stage, path):
     other = mutated(config, path)
     if other is None:
         unset = _at(config.model_dump(mode="json"), path) is None
-        assert path[-1] in ONE_VALUE or (unset and "objective" in path), "no other valid value was found"
+        is_other_kinds = {"objective", "optimizer"} & set(path) and (unset or path[-1] == "schedule")
+        assert path[-1] in ONE_VALUE or is_other_kinds, "no other valid value was found"
     else:
         assert other.digest != config.digest
 

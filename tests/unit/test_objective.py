@@ -19,7 +19,7 @@ from softalign.objective import (
     reward_spread,
     squared_error,
 )
-from softalign.pair_grid import backward_grid, live_pairs, num_banks
+from softalign.pair_grid import Division, backward_grid, live_pairs, num_banks
 from softalign.soft_tokens import SoftTokens
 
 B, C, H, W, S, D = 4, 2, 3, 2, 2, 5
@@ -165,7 +165,7 @@ def run(config, candidates, micro_batch_size=None):
     denoiser = ToyDenoiser(num_images=len(candidates.rows), num_prompts=candidates.num_prompts)
     live, ema = make_tokens(config, 1), make_tokens(config, 2)
     result = backward_grid(
-        denoiser, live, ema, denoiser.target, candidates.mask, config, micro_batch_size=micro_batch_size
+        denoiser, live, ema, denoiser.target, candidates.mask, config, Division.into_chunks(micro_batch_size)
     )
     return denoiser, live, ema, result
 

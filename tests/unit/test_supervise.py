@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from softalign import supervise
+from softalign import ranks, supervise
 from softalign.errors import CompatibilityError, PreemptedError, WorkerDiedError
 
 
@@ -27,7 +27,7 @@ def child(monkeypatch, tmp_path):
         def popen(command, **options):
             return real([sys.executable, "-u", str(script), *command[-2:]], **options)
 
-        monkeypatch.setattr(supervise.subprocess, "Popen", popen)
+        monkeypatch.setattr(ranks.subprocess, "Popen", popen)
         lines = []
         try:
             answer = supervise.run_child(

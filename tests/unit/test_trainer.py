@@ -1,7 +1,9 @@
+import dataclasses
 import hashlib
 import importlib.util
 import json
 import logging
+import math
 import os
 import random
 import signal
@@ -17,8 +19,11 @@ from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
+from softalign.pair_grid import Pairs
 from softalign.training_run import run_steps
-from softalign.training_step import initial_tokens, learning_rate
+from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor
+from softalign.validation import VALIDATION_NOISE_SEED
+from tests.killing import is_killed
 
 CHILD = Path(__file__).with_name("tiny_training.py")
 _spec = importlib.util.spec_from_file_location("tiny_training", CHILD)
@@ -126,17 +131,24 @@ MUTATIONS = {
     "optimizer.max_grad_norm": {"optimizer": OptimizerConfig(max_grad_norm=1e-9)},
     "optimizer.num_warmup_steps": {"optimizer": OptimizerConfig(num_warmup_steps=5)},
     "optimizer.schedule": {"optimizer": OptimizerConfig(schedule="cosine")},
+    "optimizer.min_learning_rate": {"optimizer": OptimizerConfig(schedule="cosine", min_learning_rate=1e-4)},
+    "optimizer.restart_period_steps": {
+        "optimizer": OptimizerConfig(schedule="cosine_restarts", restart_period_steps=3)
+    },
     "num_steps": {"num_steps": 5},
     "batch_size": {"batch_size": 2},
     "noise_sharing": {"noise_sharing": "per_image"},
     "ema_decay": {"ema_decay": 0.5},
     "seed": {"seed": 1},
 }
-FIXED_OR_ELSEWHERE = {
+FIXED_OR_ELSEWHERE = {  # one value only; rows, not tokens (below); see test_selected_tokens.py, test_initial_adapter.py
     "soft_tokens.placement",
     "soft_tokens.position",
     "validate_every_steps",
-}  # one value only; rows, not tokens (below)
+    "early_stop_patience",
+    "select",
+    "init_from",
+}
 
 
 def fields_of(model, prefix=""):
@@ -193,6 +205,33 @@ def test_validation_ranks_captions_through_the_positive_bank(tmp_path):
     assert all(0 <= row["val_accuracy"] <= 1 and row["val_chance"] == pytest.approx(1 / 3) for row in found)
     assert found[0]["num_images"] == 3
     assert found[0]["val_loss"] != found[2]["val_loss"]
+
+
+def test_validation_weights_are_those_of_a_plain_loop(tmp_path):
+    held_out = tiny.SyntheticBatches(3).batch_at(30_000)
+    run, _ = train(tmp_path, num_steps=1, validate_every_steps=1, val_batches=[held_out, held_out])
+    stepper = dataclasses.replace(run.stepper, denoiser=tiny.make_denoiser(run.stepper.state.live))
+    weights, timesteps = [], []
+    for seen in (0, 3):
+        noisy = diffuse_batch(stepper, held_out, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
+        predict = pair_predictor(stepper, noisy, held_out.text)
+        for image in range(3):
+            errors = []
+            for prompt in range(3):
+                pair = Pairs(torch.tensor([image]), torch.tensor([prompt]), torch.tensor([0]))
+                with torch.no_grad():
+                    prediction = predict(pair, stepper.state.live)
+                errors.append(float((prediction[0] - noisy.target_BCHW[image]).double().square().mean()))
+            exponents = [math.exp(-error / 0.1) for error in errors]
+            weights.append(exponents[image] / sum(exponents))
+            timesteps.append(int(noisy.timesteps_B[image]))
+    row = rows(tmp_path)[-1]
+    assert row["val_match_weight"] == pytest.approx(sum(weights) / 6, rel=1e-4)
+    for low in range(0, 1000, 200):
+        bucket = [3 * weight for weight, t in zip(weights, timesteps, strict=True) if low <= t < low + 200]
+        found = row[f"val_weight_over_chance_{low}_{low + 200}"]
+        assert found == (pytest.approx(sum(bucket) / len(bucket), rel=1e-4) if bucket else None)
+    assert row["norm_positive_bank"] == pytest.approx(float(stepper.state.live.banks[0].detach().norm()), rel=1e-6)
 
 
 def test_a_run_gives_the_same_bytes_twice(tmp_path):
@@ -283,16 +322,6 @@ def test_checkpoints_of_another_configuration_are_not_continued(tmp_path):
         train(tmp_path, seed=5)
 
 
-def test_learning_rate_schedules():
-    warm = OptimizerConfig(learning_rate=1.0, num_warmup_steps=4, schedule="cosine")
-    values = [learning_rate(warm, step, 8) for step in range(8)]
-    assert values[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert values[4] == 1.0
-    assert values[6] == pytest.approx(0.5)
-    assert 0 < values[7] < values[6]
-    assert {learning_rate(OptimizerConfig(learning_rate=0.3), step, 8) for step in range(8)} == {0.3}
-
-
 def run_child(folder, **options):
     command = [
         sys.executable,
@@ -319,6 +348,25 @@ def test_killed_at_three_random_steps_the_run_ends_with_the_bytes_of_an_undistur
     assert folder_bytes(tmp_path / "killed" / "adapter") == expected, f"killed at steps {steps}"
 
 
+@pytest.mark.slow
+def test_200_steps_with_10_kills_end_in_the_bytes_of_200_without(tmp_path):
+    steps = sorted(random.Random(os.urandom(4)).sample(range(1, 200), 10))
+    for step in steps:
+        assert is_killed(lambda step=step: tiny.main(tmp_path / "killed", {"num_steps": 200, "kill_at": step}))
+    for name in ("killed", "undisturbed"):
+        assert not is_killed(lambda name=name: tiny.main(tmp_path / name, {"num_steps": 200}))
+    expected = folder_bytes(tmp_path / "undisturbed" / "adapter")
+    assert json.loads(expected["metrics.jsonl"].splitlines()[-1])["step"] == 200
+    assert folder_bytes(tmp_path / "killed" / "adapter") == expected, f"killed at steps {steps}"
+
+
+def test_no_step_draws_from_the_global_generator(tmp_path):
+    """Checkpoints hold no generator's state, because there is none to hold."""
+    unet, before = tiny.make_unet(), torch.get_rng_state()
+    train(tmp_path, num_steps=3, validate_every_steps=1, unet=unet)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_sigterm_leaves_a_checkpoint_and_exit_code_75(tmp_path):
     child = run_child(tmp_path, num_steps=100000, checkpoint_every_steps=100000)
     metrics = tmp_path / "metrics.jsonl"
@@ -329,4 +377,5 @@ def test_sigterm_leaves_a_checkpoint_and_exit_code_75(tmp_path):
     _, log = child.communicate(timeout=60)
     assert child.returncode == 75, log
     assert "after a checkpoint" in log
-    assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1
+    newest = max((tmp_path / "checkpoints").glob("step-*"))
+    assert json.loads((newest / "checkpoint.json").read_text())["progress"]["step"] > 0

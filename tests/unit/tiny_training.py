@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,14 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
 from softalign.base_fingerprint import fingerprint_of
 from softalign.candidates import choose_candidates
-from softalign.config import NegativesConfig, Runtime, TrainConfig
+from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig
 from softalign.errors import SoftAlignError
 from softalign.forward_process import DDPMProcess
 from softalign.loader import EncodedBatch
+from softalign.micro_batches import MicroBatches
+from softalign.pair_grid import Division
+from softalign.team import ALONE, join_team, leave_team
 from softalign.text_states import TextStates
 from softalign.trainer import write_adapter
 from softalign.training_run import Run, run_steps
@@ -46,6 +51,11 @@ def make_unet():
         norm_num_groups=4,
     )
     return unet.eval().requires_grad_(False)
+
+
+def make_denoiser(tokens, unet=None, blocks=("down", "mid")):
+    process = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
+    return UNetDenoiser(unet if unet is not None else make_unet(), blocks, tokens, process, 8 * SIZE)
 
 
 class SyntheticBatches:
@@ -80,24 +90,22 @@ class SyntheticBatches:
         )
 
 
-def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None):
+def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None):
     batches = batches or SyntheticBatches(config.batch_size, negatives=config.negatives)
     device = torch.device("cpu")
-    state = initial_state(config, BOS_D, D, device)
-    process = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
-    denoiser = UNetDenoiser(
-        unet if unet is not None else make_unet(), config.soft_tokens.blocks, state.live, process, 8 * SIZE
-    )
+    state = initial_state(config, initial_tokens(config, BOS_D, D), device)
+    denoiser = make_denoiser(state.live, unet, config.soft_tokens.blocks)
     held_out = SyntheticBatches(config.batch_size)
     if val_batches is None:
         val_batches = [held_out.batch_at(10_000 * config.batch_size)]
     return Run(
-        stepper=Stepper(config, denoiser, state, device, runtime.micro_batch_size),
+        stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
         train_batches=batches,
         val_batches=val_batches,
         folder=folder,
         run_digest=config.digest,
         runtime=runtime,
+        uploads=uploads,
     )
 
 
@@ -127,18 +135,31 @@ def write_output(run, folder, progress):
 
 def main(folder, options):
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    settings = {"num_steps": 24, "checkpoint_every_steps": 5, "kill_at": None, **options}
+    defaults = {"num_steps": 24, "checkpoint_every_steps": 5, "validate_every_steps": 10, "objective": "agsm"}
+    settings = {**defaults, "poisoned": (3,), "kill_at": None, "kill_rank": 0, "uri": None, **options}
     config = TrainConfig(
-        num_steps=settings["num_steps"], batch_size=3, validate_every_steps=10, ema_decay=0.9, noise_sharing="per_image"
+        num_steps=settings["num_steps"],
+        batch_size=3,
+        validate_every_steps=settings["validate_every_steps"],
+        ema_decay=0.9,
+        noise_sharing="per_image",
+        objective=ObjectiveConfig(name=settings["objective"]),
     )
     runtime = Runtime(num_workers=1, checkpoint_every_steps=settings["checkpoint_every_steps"])
-    batches = SyntheticBatches(config.batch_size, poisoned=(3,), kill_at=settings["kill_at"])
     stop = StopRequest()
     try:
-        with exclusive(folder), stop.listening():
-            run = make_run(folder, config, runtime, batches)
-            progress = run_steps(run, stop)
-            write_output(run, folder / "adapter", progress)
+        with stop.listening():
+            team, _ = join_team(torch.device("cpu"), 120)
+            with exclusive(folder) if team.is_leader else nullcontext():
+                kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
+                batches = SyntheticBatches(config.batch_size, settings["poisoned"], kill_at)
+                uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
+                run = make_run(folder, config, runtime, batches, team=team, uploads=uploads)
+                progress = run_steps(run, stop)
+                if team.is_leader:
+                    write_output(run, folder / "adapter", progress)
+                team.from_leader(b"")
+                leave_team(team)
     except SoftAlignError as error:
         logging.getLogger(__name__).error("%s", error)
         return error.exit_code

@@ -1,0 +1,57 @@
+"""Where a run's tokens start: drawn, or those of an adapter that was trained before (``train.init_from``)."""
+
+from __future__ import annotations
+
+import logging
+
+from softalign.adapter_io import load_adapter, read_adapter_config
+from softalign.config import BackboneConfig, TrainConfig
+from softalign.consumer import resolve_adapter
+from softalign.errors import CompatibilityError
+from softalign.soft_tokens import SoftTokens
+
+logger = logging.getLogger(__name__)
+
+
+def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTokens) -> SoftTokens:
+    """Return the step-0 tokens: ``drawn``, or the last (not the averaged) tokens of the adapter at ``init_from``.
+
+    Args:
+        config: says where an adapter lies, if the run starts from one.
+        backbone: the frozen model.
+        drawn: tokens of this run's shape.
+
+    Raises:
+        CompatibilityError: the adapter is of another family, or its tokens have another shape.
+        MissingInputError: there is no adapter.
+        IntegrityError: its weights are not those of its configuration.
+    """
+    if config.init_from is None:
+        return drawn
+    folder = resolve_adapter(config.init_from)
+    adapter = read_adapter_config(folder)
+    if adapter.family != backbone.family:
+        raise CompatibilityError(
+            "The adapter to start from belongs to another family.",
+            expected=backbone.family,
+            found=adapter.family,
+            where=config.init_from,
+            fix="start from an adapter of this family, or unset train.init_from",
+        )
+    loaded = load_adapter(folder)
+    expected, found = _shapes(drawn), _shapes(loaded)
+    if expected != found:
+        raise CompatibilityError(
+            "The adapter to start from has tokens of another shape.",
+            expected=expected,
+            found=found,
+            where=config.init_from,
+            fix="set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
+        )
+    if adapter.base_model != backbone.model:
+        logger.warning("the tokens start from an adapter of %s, and train on %s", adapter.base_model, backbone.model)
+    return loaded
+
+
+def _shapes(tokens: SoftTokens) -> str:
+    return f"banks {tuple(tokens.banks.shape)}, timestep_offsets {tuple(tokens.timestep_offsets.shape)}"

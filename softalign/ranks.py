@@ -1,0 +1,143 @@
+"""The processes of one stage: how many, with which part of torchrun's environment, and that they end together.
+
+Each rank runs the same command. The environment is torchrun's (RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE,
+MASTER_ADDR, MASTER_PORT), so a stage that was started by torchrun itself finds what it would be given here, and starts
+one process with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import IO
+
+from softalign.config import Runtime
+from softalign.errors import ConfigError, PreemptedError
+
+TERMINATION_GRACE_S = 30.0
+"""How long ranks may take to checkpoint after SIGTERM, or after the first of them left, before they are killed."""
+NODE_RANK_VARIABLES = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID")
+"""Where a machine's number is looked for, in this order."""
+
+
+def rank_environments(runtime: Runtime) -> list[dict[str, str]]:
+    """Return what each process of this machine has in its environment besides the inherited one.
+
+    Raises:
+        ConfigError: there are several machines, and none of NODE_RANK_VARIABLES says which one this is.
+    """
+    world_size = runtime.num_processes * runtime.num_nodes
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        if world_size > 1:
+            raise ConfigError(
+                "The number of processes is said twice.",
+                expected="runtime.num_processes and runtime.num_nodes of 1 inside torchrun",
+                found=f"{runtime.num_processes} x {runtime.num_nodes}, and WORLD_SIZE {os.environ['WORLD_SIZE']}",
+            )
+        return [{}]
+    if world_size == 1:
+        return [{}]
+    node_rank = _node_rank(runtime.num_nodes)
+    address, _, port = (runtime.rendezvous_endpoint or f"127.0.0.1:{_free_port()}").rpartition(":")
+    shared = {
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_WORLD_SIZE": str(runtime.num_processes),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+    }
+    first = node_rank * runtime.num_processes
+    return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(runtime.num_processes)]
+
+
+def _node_rank(num_nodes: int) -> int:
+    if num_nodes == 1:
+        return 0
+    found = next((os.environ[name] for name in NODE_RANK_VARIABLES if name in os.environ), "")
+    if not found.isdigit() or int(found) >= num_nodes:
+        raise ConfigError(
+            "It is not known which of the machines this is.",
+            expected=f"NODE_RANK from 0 to {num_nodes - 1}",
+            found=found or "nothing",
+            where="environment",
+            fix=f"set NODE_RANK on each machine ({', '.join(NODE_RANK_VARIABLES)} are read)",
+        )
+    return int(found)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Ranks:
+    """The running processes of this machine; their lines come out of one stream.
+
+    Args:
+        command: what each of them runs.
+        environments: one for each, over ``environment``.
+        environment: what they have in common.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environments: Sequence[dict[str, str]], environment: dict[str, str]
+    ) -> None:
+        reader, writer = os.pipe()
+        try:
+            self._children = [
+                subprocess.Popen(  # noqa: S603
+                    list(command), stdout=writer, stderr=subprocess.STDOUT, env={**environment, **own}
+                )
+                for own in environments
+            ]
+        finally:
+            os.close(writer)
+        self.output: IO[str] = os.fdopen(reader, encoding="utf-8", errors="replace")
+        self._first_left: float | None = None
+        self.failed: tuple[int, int] | None = None
+
+    def __len__(self) -> int:
+        """How many processes there are."""
+        return len(self._children)
+
+    def check(self) -> None:
+        """End all ranks once one has failed, or when some have left and the others do not follow."""
+        codes = [child.poll() for child in self._children]
+        left = [(rank, code) for rank, code in enumerate(codes) if code is not None]
+        bad = [(rank, code) for rank, code in left if code not in {0, PreemptedError.exit_code}]
+        if bad and self.failed is None:
+            self.failed = min(bad, key=lambda found: found[1])  # a killed one before those that failed for lack of it
+        if left and self._first_left is None:
+            self._first_left = time.monotonic()
+        waited_s = 0.0 if self._first_left is None else time.monotonic() - self._first_left
+        if len(left) < len(codes) and (bad or waited_s > TERMINATION_GRACE_S):
+            self.kill()
+
+    def exit_code(self) -> int:
+        """Wait for all; return the code of the first that failed, else that of a preempted one, else 0."""
+        codes = [child.wait() for child in self._children]
+        self.check()
+        return self.failed[1] if self.failed else max(codes)
+
+    def stop(self) -> None:
+        """Ask all to checkpoint and leave; kill them after TERMINATION_GRACE_S."""
+        for child in self._children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + TERMINATION_GRACE_S
+        for child in self._children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self.kill()
+        self.output.close()
+
+    def kill(self) -> None:
+        """Kill what is left, at once: checkpoints are whole at any moment."""
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()

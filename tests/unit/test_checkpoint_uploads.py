@@ -1,0 +1,197 @@
+"""Checkpoints are copied to a URI, survive kills in the middle of an upload, and are found by a fresh machine."""
+
+import json
+import logging
+import random
+import shutil
+
+import fsspec
+import pytest
+import torch
+from fsspec.implementations.local import LocalFileSystem
+
+from softalign.attempts import StopRequest
+from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.checkpoints import list_checkpoints
+from softalign.config import Runtime, TrainConfig
+from softalign.errors import DataError, PreemptedError
+from softalign.training_run import run_steps
+from tests.killing import Fuse, is_killed
+from tests.unit import tiny_training as tiny
+
+RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2, keep_checkpoints=2)
+CONFIG = TrainConfig(num_steps=12, batch_size=3, validate_every_steps=5, ema_decay=0.9, noise_sharing="per_image")
+
+
+class BucketFileSystem(LocalFileSystem):
+    """A folder that behaves as an object store: a file is there whole or not at all, prefixes need no making."""
+
+    protocol = "bucket"
+    fuse = None
+    is_down = False
+
+    def __init__(self, **options):
+        super().__init__(**{**options, "auto_mkdir": True})
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("bucket://"))
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        if type(self).is_down:
+            raise OSError("the network is gone")
+        super().pipe_file(f"{path}.partial", value, **options)
+        if type(self).fuse is not None:
+            type(self).fuse()
+        self.mv(f"{path}.partial", path)
+
+
+fsspec.register_implementation("bucket", BucketFileSystem, clobber=True)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    monkeypatch.setattr(BucketFileSystem, "fuse", None)
+    monkeypatch.setattr(BucketFileSystem, "is_down", False)
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+def train(folder, bucket, *, stop_at=None, config=CONFIG):
+    """Train in a folder with uploads; return whether it was stopped, and the run."""
+    folder.mkdir(exist_ok=True)
+    stop = StopRequest()
+    batches = tiny.SyntheticBatches(3)
+    original = batches.batch_at
+
+    def batch_at(samples_seen):
+        stop.is_set = stop_at is not None and samples_seen >= 3 * stop_at
+        return original(samples_seen)
+
+    batches.batch_at = batch_at
+    uploads = CheckpointUploads(f"bucket://{bucket}/run")
+    run = tiny.make_run(folder, config, RUNTIME, batches, uploads=uploads)
+    try:
+        run_steps(run, stop)
+        return run
+    except PreemptedError:
+        return run
+    finally:
+        uploads.close()
+        run.stepper.denoiser.close()
+
+
+def tokens(run):
+    tensors = run.stepper.state.to_tensors()
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
+
+
+def metrics(folder):
+    return (folder / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = tiny.make_run(folder, CONFIG, RUNTIME)
+    run_steps(run, StopRequest())
+    run.stepper.denoiser.close()
+    return tokens(run), metrics(folder)
+
+
+def test_the_newest_and_the_best_are_there_and_no_others(tmp_path, bucket):
+    run = train(tmp_path / "a", bucket)
+    local = [path.name for path in list_checkpoints(run.checkpoints_path)]
+    there = sorted(path.parent.name for path in (bucket / "run").glob("step-*/checkpoint.json"))
+    assert there == local
+    rows = b"".join(path.read_bytes() for path in sorted((bucket / "run" / "rows").iterdir()))
+    assert rows == metrics(tmp_path / "a")
+    run.uploads.remove()
+    assert not (bucket / "run").exists()
+
+
+def test_a_fresh_machine_goes_on_with_the_same_bytes(tmp_path, bucket, undisturbed, caplog):
+    train(tmp_path / "a", bucket, stop_at=6)
+    shutil.rmtree(tmp_path / "a")
+    with caplog.at_level(logging.INFO):
+        run = train(tmp_path / "b", bucket)
+    assert "resuming at step 7" in caplog.text
+    assert torch.equal(tokens(run), undisturbed[0])
+    assert metrics(tmp_path / "b") == undisturbed[1]
+
+
+def test_killed_in_the_middle_of_uploads_at_random_the_earlier_ones_stay_valid(tmp_path, bucket, undisturbed):
+    for number in range(4):
+        fuse = Fuse(random.randint(1, 9))
+
+        def work(fuse=fuse, number=number):
+            BucketFileSystem.fuse = fuse.wrap(lambda: None)
+            train(tmp_path / f"machine-{number}", bucket)
+
+        is_killed(work)
+    run = train(tmp_path / "last", bucket)
+    assert torch.equal(tokens(run), undisturbed[0])
+    assert metrics(tmp_path / "last") == undisturbed[1]
+
+
+def test_a_damaged_copy_is_passed_over_and_the_one_before_is_used(tmp_path, bucket, undisturbed, caplog):
+    train(tmp_path / "a", bucket, stop_at=6)
+    newest = max((bucket / "run").glob("step-*"))
+    data = (newest / "state.safetensors").read_bytes()
+    (newest / "state.safetensors").write_bytes(data[:-8])
+    with caplog.at_level(logging.INFO):
+        run = train(tmp_path / "b", bucket)
+    assert f"{newest.name} is damaged" in caplog.text
+    assert "resuming at step 6" in caplog.text
+    assert torch.equal(tokens(run), undisturbed[0])
+    assert metrics(tmp_path / "b") == undisturbed[1]
+
+
+def test_a_place_that_is_down_does_not_stop_training_and_gets_all_of_it_later(tmp_path, bucket, monkeypatch, caplog):
+    monkeypatch.setattr(BucketFileSystem, "is_down", True)
+    train(tmp_path / "a", bucket, stop_at=6)
+    assert "was not uploaded" in caplog.text
+    assert not list((bucket / "run").glob("step-*"))
+    monkeypatch.setattr(BucketFileSystem, "is_down", False)
+    train(tmp_path / "a", bucket)
+    rows = b"".join(path.read_bytes() for path in sorted((bucket / "run" / "rows").iterdir()))
+    assert rows == metrics(tmp_path / "a")
+
+
+def test_a_newer_local_checkpoint_wins(tmp_path, bucket, undisturbed, caplog):
+    train(tmp_path / "a", bucket, stop_at=3)
+    shutil.copytree(bucket / "run", tmp_path / "old")
+    train(tmp_path / "a", bucket, stop_at=8)
+    shutil.rmtree(bucket / "run")
+    shutil.copytree(tmp_path / "old", bucket / "run")
+    with caplog.at_level(logging.INFO):
+        run = train(tmp_path / "a", bucket)
+    assert "resuming at step 9" in caplog.text
+    assert torch.equal(tokens(run), undisturbed[0])
+    rows = b"".join(path.read_bytes() for path in sorted((bucket / "run" / "rows").iterdir()))
+    assert rows == metrics(tmp_path / "a") == undisturbed[1]
+
+
+def test_copies_of_another_run_are_refused(tmp_path, bucket):
+    train(tmp_path / "a", bucket, stop_at=3)
+    with pytest.raises(DataError, match="another run"):
+        train(tmp_path / "b", bucket, config=CONFIG.model_copy(update={"seed": 5}))
+
+
+def test_an_exported_adapter_is_refused_and_offered_as_a_start(tmp_path, bucket):
+    (bucket / "run").mkdir()
+    (bucket / "run" / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="exported adapter") as error:
+        train(tmp_path / "a", bucket)
+    assert "train.init_from" in error.value.fix
+
+
+def test_local_folders_serve_as_well(tmp_path):
+    uploads = CheckpointUploads(str(tmp_path / "copies" / "run"))
+    run = tiny.make_run(tmp_path / "a", CONFIG, RUNTIME, uploads=uploads)
+    (tmp_path / "a").mkdir()
+    run_steps(run, StopRequest())
+    run.stepper.denoiser.close()
+    uploads.close()
+    assert list((tmp_path / "copies" / "run").glob("step-*/checkpoint.json"))
+    assert json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 12

@@ -1,0 +1,127 @@
+"""Processes that belong together: their environment, and that one's death is everyone's."""
+
+import sys
+import time
+
+import pytest
+from pydantic import ValidationError
+
+from softalign import ranks
+from softalign.config import Runtime
+from softalign.errors import ConfigError, PreemptedError, WorkerDiedError
+from softalign.ranks import Ranks, rank_environments
+from softalign.supervise import run_child
+
+
+@pytest.fixture(autouse=True)
+def no_torchrun(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", *ranks.NODE_RANK_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_one_process_needs_no_environment():
+    assert rank_environments(Runtime()) == [{}]
+
+
+def test_two_processes_of_one_machine_meet_at_a_port_of_it():
+    first, second = rank_environments(Runtime(num_processes=2))
+    assert (first["RANK"], second["RANK"]) == ("0", "1")
+    assert (first["LOCAL_RANK"], second["LOCAL_RANK"]) == ("0", "1")
+    assert first["WORLD_SIZE"] == first["LOCAL_WORLD_SIZE"] == "2"
+    assert first["MASTER_ADDR"] == "127.0.0.1"
+    assert first["MASTER_PORT"] == second["MASTER_PORT"]
+
+
+def test_machines_number_their_processes_one_after_another(monkeypatch):
+    runtime = Runtime(num_processes=2, num_nodes=3, rendezvous_endpoint="head:29500")
+    monkeypatch.setenv("NODE_RANK", "2")
+    found = rank_environments(runtime)
+    assert [each["RANK"] for each in found] == ["4", "5"]
+    assert [each["LOCAL_RANK"] for each in found] == ["0", "1"]
+    assert {(each["WORLD_SIZE"], each["MASTER_ADDR"], each["MASTER_PORT"]) for each in found} == {
+        ("6", "head", "29500")
+    }
+    for wrong in ("3", "x", ""):
+        monkeypatch.setenv("NODE_RANK", wrong)
+        with pytest.raises(ConfigError, match="which of the machines"):
+            rank_environments(runtime)
+
+
+def test_inside_torchrun_its_environment_is_used_as_it_is(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert rank_environments(Runtime()) == [{}]
+    with pytest.raises(ConfigError, match="twice"):
+        rank_environments(Runtime(num_processes=2))
+
+
+@pytest.mark.parametrize("changes", [{"num_nodes": 2}, {"rendezvous_endpoint": "head:29500"}], ids=str)
+def test_an_endpoint_belongs_to_several_machines(changes):
+    with pytest.raises(ValidationError, match="rendezvous_endpoint"):
+        Runtime(**changes)
+
+
+@pytest.fixture
+def supervised(monkeypatch, tmp_path):
+    """Run a script in two supervised processes."""
+
+    def run(body, stall_timeout_s=20.0):
+        script = tmp_path / "rank.py"
+        script.write_text("import json, os, signal, sys, time\nrank = int(os.environ['RANK'])\n" + body)
+        real = ranks.subprocess.Popen
+
+        def popen(command, **options):
+            return real([sys.executable, "-u", str(script), *command[-2:]], **options)
+
+        monkeypatch.setattr(ranks.subprocess, "Popen", popen)
+        environments = rank_environments(Runtime(num_processes=2))
+        return run_child(
+            {"stage": "train"},
+            tmp_path / "children",
+            stall_timeout_s=stall_timeout_s,
+            on_line=lambda line: None,
+            environments=environments,
+        )
+
+    return run
+
+
+def test_both_lines_and_one_answer_arrive(supervised):
+    assert supervised("json.dump({'record': 1}, open(sys.argv[-1], 'w')) if rank == 0 else None") == {"record": 1}
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_rank_that_dies_ends_the_other_at_once(supervised, dead):
+    started = time.monotonic()
+    with pytest.raises(WorkerDiedError, match=rf"Process {dead} of train died \(signal SIGKILL\)"):
+        supervised(
+            f"if rank == {dead}: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
+        )
+    assert time.monotonic() - started < 20
+
+
+def test_ranks_that_leave_after_a_checkpoint_are_preempted(supervised):
+    with pytest.raises(PreemptedError):
+        supervised("time.sleep(0.5 * rank); sys.exit(75)")
+
+
+def test_a_rank_that_stays_when_the_other_has_left_is_killed(supervised, monkeypatch):
+    monkeypatch.setattr(ranks, "TERMINATION_GRACE_S", 1.0)
+    started = time.monotonic()
+    with pytest.raises(WorkerDiedError):
+        supervised("time.sleep(60 * rank); sys.exit(75)")
+    assert time.monotonic() - started < 20
+
+
+def test_silent_ranks_are_all_killed(supervised):
+    with pytest.raises(WorkerDiedError, match="stalled"):
+        supervised("time.sleep(60)", stall_timeout_s=1.5)
+
+
+def test_the_code_of_the_rank_that_failed_first_is_the_groups(tmp_path):
+    body = "import os, time; time.sleep(0.2); os._exit(3 if os.environ['RANK'] == '1' else 0)"
+    group = Ranks([sys.executable, "-c", body], rank_environments(Runtime(num_processes=2)), {})
+    assert group.exit_code() == 3
+    assert group.failed == (1, 3)
+    group.stop()
