@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from softalign.artifacts import Frozen
+from softalign.artifacts import FileEntry, Frozen
 from softalign.base_fingerprint import BaseFingerprint
 from softalign.config import Family, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
@@ -76,8 +76,22 @@ def placement_of(config: SoftTokensConfig) -> Placement:
     return MMDiTPlacement(num_layers=config.num_layers, position=config.position)
 
 
+class PeerFiles(Frozen):
+    """The files of another project that an adapter was converted from."""
+
+    project: Literal["softrepa", "agsm"]
+    tokens: FileEntry
+    table: FileEntry
+
+
 class AdapterConfig(Frozen):
-    """``adapter_config.json``: what the tensors are, where they belong and what they were made from."""
+    """``adapter_config.json``: what the tensors are, where they belong and what they were made from.
+
+    Attributes:
+        base_fingerprint: None where the tokens were converted without their base model: nothing can be checked.
+        converted_from: another project's files; these do not tell ``num_steps``, ``samples_seen`` (0) and
+            ``dataset_digest`` (empty).
+    """
 
     type: Literal["SOFT_TOKENS"] = "SOFT_TOKENS"
     schema_version: Literal[1] = 1
@@ -96,7 +110,8 @@ class AdapterConfig(Frozen):
     dataset_digest: str
     library_version: str
     weights_sha256: str
-    base_fingerprint: BaseFingerprint
+    base_fingerprint: BaseFingerprint | None
+    converted_from: PeerFiles | None = None
 
 
 def tensors_of(tokens: SoftTokens, prefix: str = "") -> dict[str, Tensor]:

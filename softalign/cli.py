@@ -219,6 +219,31 @@ def generate(
     _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
 
 
+@app.command()
+def convert(
+    peer: Annotated[Path, typer.Argument(metavar="PEER_DIR", help="folder with the files of SoftREPA or of AGSM")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="the adapter's folder; new or empty")],
+    backbone: Annotated[Literal["sd15", "sdxl", "sd3"], typer.Option("--backbone", help="family of the base model")],
+    base: Annotated[
+        Path | None, typer.Option("--base", help="local folder of the base model: checks shapes, records which it is")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert a checkpoint of SoftREPA or AGSM to an adapter."""
+    from softalign.peer_checkpoints import convert as convert_checkpoint
+    from softalign.peer_checkpoints import unverified
+
+    config = convert_checkpoint(peer, out, backbone, base)
+    notes = unverified(config)
+    payload = {
+        "path": str(out),
+        "adapter": config.model_dump(mode="json", exclude={"base_fingerprint"}),
+        "has_base_fingerprint": config.base_fingerprint is not None,
+        "unverified": list(notes),
+    }
+    _emit(payload, as_json, "\n".join([str(out), *(f"not verified: {note}" for note in notes)]))
+
+
 def _registry(tracking_uri: str | None, store: str) -> str:
     """Return the registry to ask: the one named, or the store's own database."""
     from softalign.registry import registry_of_store

@@ -21,7 +21,7 @@ from softalign.adapter_io import (
 )
 from softalign.artifacts import Adapter
 from softalign.backbones.unet import injection_sites, text_width
-from softalign.base_fingerprint import check_base
+from softalign.base_fingerprint import BaseFingerprint, check_base
 from softalign.config import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.injection import SoftTokenInjection, checked_scale
@@ -121,7 +121,7 @@ def load_soft_tokens(
     denoiser = _denoiser_of(pipe)
     plain = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
     if not force:
-        check_base(config.base_fingerprint, plain, base_model=config.base_model)
+        check_base(_fingerprint_in(config), plain, base_model=config.base_model)
     if text_width(plain) != config.width:
         raise CompatibilityError(
             "The adapter's tokens do not fit this denoiser's text states.",
@@ -134,6 +134,22 @@ def load_soft_tokens(
     injection = SoftTokenInjection(plain, injection_sites(plain, _blocks_of(config)), tokens, scale, guidance)
     _forget_compiled(denoiser)
     return AdapterHandle(denoiser, injection, config)
+
+
+def _fingerprint_in(config: AdapterConfig) -> BaseFingerprint:
+    """Return the fingerprint of an adapter's base.
+
+    Raises:
+        CompatibilityError: it has none, so nobody knows whether it belongs to a model.
+    """
+    if config.base_fingerprint is None:
+        raise CompatibilityError(
+            "The adapter was converted without its base model, so it cannot be told from another.",
+            expected="an adapter with its base model's fingerprint",
+            found=f"tokens said to be of {config.base_model}",
+            fix="convert it again with --base, or pass force=True to use it with this model unchecked",
+        )
+    return config.base_fingerprint
 
 
 def _blocks_of(config: AdapterConfig) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from softalign.adapter_io import AdapterConfig
 from softalign.config import Family, TrainConfig
 
@@ -12,7 +14,7 @@ PIPELINES: dict[Family, str] = {
     "sd3": "StableDiffusion3Pipeline",
     "sd35": "StableDiffusion3Pipeline",
 }
-_CARD = """---
+_HEADER = """---
 library_name: softalign
 base_model: {base_model}
 tags: [text-to-image, diffusion, soft-tokens]
@@ -20,7 +22,10 @@ tags: [text-to-image, diffusion, soft-tokens]
 
 # {name}
 
-Soft text tokens for `{base_model}`{revision}, trained for text alignment without a reward model
+"""
+_CARD = (
+    _HEADER
+    + """Soft text tokens for `{base_model}`{revision}, trained for text alignment without a reward model
 (objective `{objective}`). The base model is unchanged; {num_soft_tokens} tokens are inserted {place}.
 
 ```python
@@ -40,6 +45,32 @@ handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
 these, since inserting tokens changes images even without training. Adapters inherit the licence and the limits of their
 base model.
 """
+)
+_CONVERTED = (
+    _HEADER
+    + """Soft text tokens for `{base_model}`, converted from a checkpoint of {project} (not trained here).
+The base model is unchanged; {num_soft_tokens} tokens are inserted {place}.
+
+```python
+import torch
+from diffusers import {pipeline}
+from softalign import load_soft_tokens
+
+pipe = {pipeline}.from_pretrained({location}, torch_dtype=torch.float32)
+handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER"{force})
+```
+
+Not verified:
+{unverified}
+
+| | |
+| --- | --- |
+{rows}
+
+The tokens are their authors' work, under their licence, with the limits of the base model.
+"""
+)
+_PROJECTS = {"agsm": "AGSM (arXiv 2605.30038)", "softrepa": "SoftREPA (arXiv 2503.08250)"}
 
 
 def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
@@ -70,5 +101,35 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         num_soft_tokens=config.num_soft_tokens,
         place=config.placement.text,
         pipeline=PIPELINES[config.family],
+        rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
+    )
+
+
+def converted_card(config: AdapterConfig, name: str, unverified: Sequence[str]) -> str:
+    """Return the Markdown card of an adapter converted from another project's files.
+
+    Args:
+        config: its ``converted_from`` is set.
+        name: of the adapter.
+        unverified: sentences on what nobody could check.
+    """
+    assert config.converted_from is not None  # noqa: S101  what makes it a converted one
+    files = config.converted_from
+    facts = {
+        "tokens / banks / timestep bins": f"{config.num_soft_tokens} / {config.num_banks} / {config.timestep_bins}",
+        **{f"sha256 of `{entry.path}`": f"`{entry.sha256}`" for entry in (files.tokens, files.table)},
+        "weights sha256": f"`{config.weights_sha256}`",
+        "library": f"softalign {config.library_version}",
+    }
+    return _CONVERTED.format(
+        name=name,
+        base_model=config.base_model,
+        project=_PROJECTS[files.project],
+        location=repr(config.base_model),
+        force="" if config.base_fingerprint else ", force=True",
+        num_soft_tokens=config.num_soft_tokens,
+        place=config.placement.text,
+        pipeline=PIPELINES[config.family],
+        unverified="\n".join(f"- {fact}" for fact in unverified),
         rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
     )

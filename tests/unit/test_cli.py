@@ -17,7 +17,7 @@ def test_help_names_every_command():
     assert result.returncode == 0
     for command in (
         *("run", "plan", "curate", "encode", "train", "evaluate", "register"),
-        *("generate", "pull", "promote", "rollback", "history", "geneval", "shapes"),
+        *("generate", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {command} " in result.stdout
 

@@ -1,0 +1,347 @@
+"""Files as SoftREPA and AGSM save them, good, wrong and hostile."""
+
+import json
+import os
+import pathlib
+import types
+
+import pytest
+import torch
+from diffusers import SD3Transformer2DModel
+from torch import nn
+
+from softalign import load_soft_tokens
+from softalign.adapter_io import load_adapter, read_adapter_config
+from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError
+from softalign.peer_checkpoints import convert, unverified
+from softalign.storage import sha256_of_file
+from tests.tiny_unet import WIDTH, make_unet
+from tests.unit.test_cli import softalign
+
+S, N = 4, 5
+NAMES = {"softrepa": ("dc_tokens.pth", "dc_t_tokens.pth"), "agsm": ("soft_tokens.pth", "soft_t_tokens.pth")}
+JOINT_WIDTH = 12
+
+
+def draw(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def save_peer(folder, project="agsm", family="sd15", width=768, table_width=None, dtype=torch.float32, **damage):
+    """Write the two files as the project's training script does; return tokens and table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = (N,) if family == "sd3" else ()
+    banks = (2,) if project == "agsm" else ()
+    tokens = nn.Parameter(draw(*banks, *layers, S, width, dtype=dtype))
+    table = nn.Embedding(100, (N if layers else 1) * (table_width or width), dtype=dtype)
+    tokens_name, table_name = NAMES[project]
+    torch.save(damage.get("tokens", tokens), folder / tokens_name)
+    torch.save(damage.get("table", table), folder / table_name)
+    return tokens.detach().float(), table.weight.detach().float()
+
+
+@pytest.fixture
+def unet_folder(tmp_path):
+    make_unet(seed=3).save_pretrained(tmp_path / "base" / "unet")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def sd3_folder(tmp_path):
+    torch.manual_seed(4)
+    transformer = SD3Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        out_channels=4,
+        num_layers=N + 1,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        joint_attention_dim=JOINT_WIDTH,
+        caption_projection_dim=8,
+        pooled_projection_dim=6,
+        pos_embed_max_size=8,
+    )
+    transformer.save_pretrained(tmp_path / "base" / "transformer")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("family", "width"), [("sd15", 768), ("sdxl", 2048), ("sd3", 1536)])
+@pytest.mark.parametrize("project", ["softrepa", "agsm"])
+def test_values_are_the_files_own(tmp_path, project, family, width, dtype):
+    tokens, table = save_peer(tmp_path / "peer", project, family, width, dtype=dtype)
+    config = convert(tmp_path / "peer", tmp_path / "out", family)
+    loaded = load_adapter(tmp_path / "out")
+    expected = tokens if project == "agsm" else tokens[None]
+    assert torch.equal(loaded.banks, expected)
+    assert torch.equal(loaded.timestep_offsets, table)
+    assert config == read_adapter_config(tmp_path / "out")
+    assert (config.family, config.objective, config.width, config.num_soft_tokens) == (family, project, width, S)
+    assert config.num_banks == (2 if project == "agsm" else 1)
+    assert config.placement.layers == ((N,) if family == "sd3" else ())
+
+
+def test_tokens_and_table_of_sd3_are_those_of_the_papers(tmp_path):
+    """61,440 + 768,000 per bank's tokens and table (AGSM: two banks of 30,720)."""
+    tokens, table = save_peer(tmp_path / "peer", "agsm", "sd3", 1536)
+    assert (tokens.numel(), table.numel()) == (61_440, 768_000)
+    convert(tmp_path / "peer", tmp_path / "out", "sd3")
+
+
+def test_the_files_digests_and_what_is_not_known_are_recorded(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa")
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    files = config.converted_from
+    assert files.project == "softrepa"
+    for entry in (files.tokens, files.table):
+        assert entry.sha256 == sha256_of_file(tmp_path / "peer" / entry.path)
+    assert config.base_fingerprint is None
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert all(fact in card for fact in (files.tokens.sha256, files.table.sha256, "force=True", *unverified(config)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "peer"]
+
+
+def predict(pipe):
+    generator = torch.Generator().manual_seed(5)
+    latents = torch.randn(2, 4, 4, 4, generator=generator)
+    return pipe.unet(latents, torch.tensor(321), torch.randn(2, 6, WIDTH, generator=generator)).sample
+
+
+@pytest.mark.parametrize("project", ["softrepa", "agsm"])
+def test_a_converted_adapter_predicts_with_the_peers_tokens(tmp_path, unet_folder, project):
+    """Inserted behind BOS in down and mid blocks: token + table[t // 10], psi+ alone."""
+    tokens, table = save_peer(tmp_path / "peer", project, width=WIDTH)
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd15", unet_folder)
+    assert config.base_fingerprint is not None
+    pipe = types.SimpleNamespace(unet=make_unet(seed=3))
+    psi = (tokens[0] if project == "agsm" else tokens) + table[32]
+
+    def by_hand(_module, args, kwargs):
+        text = kwargs["encoder_hidden_states"]
+        joined = torch.cat([text[:, :1], psi.expand(2, -1, -1), text[:, 1:]], dim=1)
+        return args, {**kwargs, "encoder_hidden_states": joined}
+
+    blocks = (pipe.unet.down_blocks[0], pipe.unet.mid_block)
+    hooks = [block.register_forward_pre_hook(by_hand, with_kwargs=True) for block in blocks]
+    expected = predict(pipe)
+    for hook in hooks:
+        hook.remove()
+    base = predict(pipe)
+    with load_soft_tokens(pipe, tmp_path / "out"):
+        assert torch.equal(predict(pipe), expected)
+    assert not torch.allclose(expected, base, atol=1e-4)
+    with pytest.raises(CompatibilityError, match="another base model"):
+        load_soft_tokens(types.SimpleNamespace(unet=make_unet(seed=4)), tmp_path / "out")
+
+
+def test_without_a_base_model_it_loads_by_force_alone(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa")
+    convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    pipe = types.SimpleNamespace(unet=make_unet(width=768))
+    with pytest.raises(CompatibilityError, match=r"(?s)without its base model.*--base"):
+        load_soft_tokens(pipe, tmp_path / "out")
+    load_soft_tokens(pipe, tmp_path / "out", force=True).unload()
+    with pytest.raises(CompatibilityError, match="width 768"):
+        load_soft_tokens(types.SimpleNamespace(unet=make_unet()), tmp_path / "out", force=True)
+
+
+@pytest.mark.parametrize("project", ["softrepa", "agsm"])
+def test_older_sd3_tokens_go_through_the_context_embedder(tmp_path, sd3_folder, project):
+    tokens, table = save_peer(tmp_path / "peer", project, "sd3", JOINT_WIDTH, table_width=8)
+    convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
+    embedder = SD3Transformer2DModel.from_pretrained(sd3_folder / "transformer").context_embedder
+    loaded = load_adapter(tmp_path / "out")
+    expected = embedder(tokens if project == "agsm" else tokens[None]).detach()
+    assert torch.equal(loaded.banks, expected)
+    assert torch.equal(loaded.timestep_offsets, table)
+
+
+def test_newer_sd3_tokens_do_not(tmp_path, sd3_folder):
+    tokens, _ = save_peer(tmp_path / "peer", "agsm", "sd3", 8)
+    convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
+    assert torch.equal(load_adapter(tmp_path / "out").banks, tokens)
+
+
+def refuse(tmp_path, kind, message, *arguments):
+    with pytest.raises(kind, match=message):
+        convert(tmp_path / "peer", tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_older_sd3_tokens_without_a_base_are_refused(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa", "sd3", 4096, table_width=1536)
+    refuse(tmp_path, CompatibilityError, "--base", "sd3")
+
+
+@pytest.mark.parametrize(
+    ("saved", "family", "message"),
+    [
+        ({"width": 2048}, "sd15", "width 2048"),
+        ({"width": 768}, "sd3", "layers, tokens, width"),
+        ({"family": "sd3", "width": 1536}, "sd15", r"\(2, 5, 4, 1536\)"),
+        ({"project": "softrepa", "family": "sd3", "width": 768}, "sd15", r"\(5, 4, 768\)"),
+        ({"tokens": nn.Parameter(draw(3, S, 768))}, "sd15", r"\(3, 4, 768\)"),
+        ({"tokens": nn.Parameter(draw(2, 0, 768))}, "sd15", r"\(2, 0, 768\)"),
+        ({"table": nn.Embedding(50, 768)}, "sd15", r"\(50, 768\)"),
+        ({"table_width": 767}, "sd15", r"\(100, 767\)"),
+        ({"family": "sd3", "width": 1536, "table": nn.Embedding(100, 4 * 1536)}, "sd3", r"\(100, 7680\)"),
+    ],
+    ids=str,
+)
+def test_shapes_that_do_not_fit_are_refused(tmp_path, saved, family, message):
+    save_peer(tmp_path / "peer", **saved)
+    refuse(tmp_path, CompatibilityError, message, family)
+
+
+def test_more_layers_than_the_base_has_are_refused(tmp_path, sd3_folder):
+    many = {"tokens": nn.Parameter(draw(2, N + 2, S, 8)), "table": nn.Embedding(100, (N + 2) * 8)}
+    save_peer(tmp_path / "peer", "agsm", "sd3", 8, **many)
+    refuse(tmp_path, CompatibilityError, "7 layers", "sd3", sd3_folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"tokens": [torch.zeros(2, S, 768)]}, "holds no tensor"),
+        ({"tokens": {"soft_tokens": torch.zeros(2, S, 768)}}, "holds no tensor"),
+        ({"tokens": nn.Embedding(100, 768)}, "torch.nn.modules.sparse.Embedding"),
+        ({"tokens": torch.zeros(2, S, 768).to_sparse()}, "holds no tensor"),
+        ({"tokens": torch.zeros(2, S, 768, dtype=torch.float64)}, "torch.float64"),
+        ({"tokens": torch.zeros(2, S, 768, dtype=torch.int64)}, "torch.int64"),
+        ({"tokens": torch.full((2, S, 768), torch.nan)}, "not finite"),
+        ({"table": torch.zeros(100, 768)}, "not an embedding"),
+        ({"table": nn.Embedding(100, 768, max_norm=1.0)}, "rescales"),
+        ({"table": nn.Linear(768, 100)}, "Linear"),
+        ({"table": nn.Embedding(100, 768).half().state_dict()}, "not an embedding"),
+        ({"table": nn.Embedding.from_pretrained(torch.full((100, 768), torch.inf))}, "not finite"),
+    ],
+    ids=str,
+)
+def test_other_contents_are_refused(tmp_path, damage, message):
+    save_peer(tmp_path / "peer", **damage)
+    refuse(tmp_path, DataError, message, "sd15")
+
+
+class Hostile:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def embedding_with(**attributes):
+    embedding = nn.Embedding(100, 768)
+    embedding.__dict__.update(attributes)
+    return embedding
+
+
+@pytest.mark.parametrize("place", ["tokens", "table", "inside the table", "in its hooks"])
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, place):
+    ran = tmp_path / "ran"
+    hostile = Hostile(f"touch {ran}")
+    damage = {
+        "tokens": {"tokens": hostile},
+        "table": {"table": hostile},
+        "inside the table": {"table": embedding_with(extra=hostile)},
+        "in its hooks": {"table": embedding_with(_forward_hooks={0: hostile})},
+    }[place]
+    save_peer(tmp_path / "peer", **damage)
+    refuse(tmp_path, DataError, "system", "sd15")
+    assert not ran.exists()
+    torch.load(tmp_path / "peer" / NAMES["agsm"]["tokens" not in damage], weights_only=False)
+    assert ran.exists(), "the file was not hostile, so the test shows nothing"
+
+
+def test_classes_are_allowed_for_the_one_file_only(tmp_path):
+    save_peer(tmp_path / "peer")
+    convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    assert nn.Embedding not in torch.serialization.get_safe_globals()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02", b"PK\x03\x04 torn", b"not a checkpoint"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_damaged_files_are_refused(tmp_path, content, which):
+    save_peer(tmp_path / "peer")
+    (tmp_path / "peer" / NAMES["agsm"][which]).write_bytes(content)
+    refuse(tmp_path, DataError, "damaged", "sd15")
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    save_peer(tmp_path / "peer")
+    path = tmp_path / "peer" / "soft_t_tokens.pth"
+    path.write_bytes(path.read_bytes()[:-1000])
+    refuse(tmp_path, DataError, "damaged", "sd15")
+
+
+def test_folders_without_the_two_files_or_with_both_projects_are_refused(tmp_path):
+    refuse(tmp_path, MissingInputError, "no checkpoint", "sd15")
+    save_peer(tmp_path / "peer", "agsm")
+    (tmp_path / "peer" / "soft_t_tokens.pth").unlink()
+    refuse(tmp_path, MissingInputError, "soft_tokens.pth", "sd15")
+    save_peer(tmp_path / "peer", "agsm")
+    save_peer(tmp_path / "peer", "softrepa")
+    refuse(tmp_path, ConfigError, "both projects", "sd15")
+
+
+def test_a_base_of_another_kind_is_refused(tmp_path, unet_folder):
+    save_peer(tmp_path / "peer")
+    refuse(tmp_path, CompatibilityError, "width 8", "sd15", unet_folder)
+    save_peer(tmp_path / "peer", family="sd3", width=1536)
+    refuse(tmp_path, MissingInputError, "transformer/", "sd3", unet_folder)
+    (unet_folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    refuse(tmp_path, MissingInputError, "cannot be loaded", "sd15", unet_folder)
+
+
+def test_a_taken_output_folder_is_left_alone(tmp_path):
+    save_peer(tmp_path / "peer")
+    (tmp_path / "out").mkdir()
+    convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ConfigError, match="taken"):
+        convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_nothing_is_left_when_writing_fails(tmp_path, monkeypatch):
+    save_peer(tmp_path / "peer")
+
+    def full(*_arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(pathlib.Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        convert(tmp_path / "peer", tmp_path / "out", "sd15")
+    monkeypatch.undo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["peer"]
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path):
+    save_peer(tmp_path / "peer")
+    for name in ("a/x", "b/x"):
+        convert(tmp_path / "peer", tmp_path / name, "sd15")
+    for path in (tmp_path / "a/x").iterdir():
+        assert path.read_bytes() == (tmp_path / "b/x" / path.name).read_bytes()
+
+
+def test_the_command(tmp_path, unet_folder):
+    save_peer(tmp_path / "peer", "softrepa", width=WIDTH)
+    result = softalign("convert", "peer", "out", "--backbone", "sd15", "--base", "base", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert shown["has_base_fingerprint"]
+    assert shown["adapter"]["converted_from"]["project"] == "softrepa"
+    assert shown["adapter"]["weights_sha256"] == read_adapter_config(tmp_path / "out").weights_sha256
+    assert len(shown["unverified"]) == 1
+    again = softalign("convert", "peer", "out", "--backbone", "sd15", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (2, "")
+    wrong = softalign("convert", "peer", "other", "--backbone", "sdxl", cwd=tmp_path)
+    assert (wrong.returncode, (tmp_path / "other").exists()) == (1, False)
+    assert "width 2048" in wrong.stderr
+    assert softalign("convert", "peer", "other", "--backbone", "sd21", cwd=tmp_path).returncode == 2
+
+
+def test_errors_are_of_this_library(tmp_path):
+    with pytest.raises(SoftAlignError):
+        convert(tmp_path / "nowhere", tmp_path / "out", "sdxl")
