@@ -18,10 +18,12 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
 from softalign.presets import (
+    RESTART_PERIOD_STEPS,
     Defaults,
     Preset,
     TemperatureMode,
     agsm_defaults,
+    schedule_defaults,
     softrepa_defaults,
     unconditional_bank_default,
 )
@@ -179,10 +181,11 @@ class EncodeConfig(StageConfig):
 class ObjectiveConfig(Frozen):
     """The loss on the pair grid. Fields of another objective than the chosen one must stay unset.
 
-    ``preset`` says whose numbers unset fields get where the AGSM paper and its released code differ; a Recipe resolves
-    them, and those that depend on the family, when it is read. Not offered are two accidents of the released code: an
-    average (EMA) that starts from its own random draw (ours is a copy of the live tokens), and a learning rate that
-    advances with the validations. One timestep and one noise for all pairs (``noise_sharing: paper``) is both.
+    ``preset`` says whose numbers unset fields get where the AGSM paper and its released code differ. A Recipe resolves
+    them, and those that depend on the family, when it is read: fields of this class, ``evaluate.unconditional_bank``
+    and ``train.optimizer.schedule``. Not offered are two accidents of the released code: an average (EMA) that starts
+    from its own random draw (ours is a copy of the live tokens, always), and a learning rate that stands still between
+    validations. One timestep and one noise for all pairs (``noise_sharing: paper``) is both, and the default.
     """
 
     name: Literal["agsm", "softrepa", "score_matching"] = "agsm"
@@ -282,7 +285,7 @@ class OptimizerConfig(Frozen):
         defaults: dict[str, dict[str, Any]] = {
             "constant": {},
             "cosine": {"min_learning_rate": 0.0},
-            "cosine_restarts": {"min_learning_rate": 1e-5, "restart_period_steps": 1000},
+            "cosine_restarts": {"min_learning_rate": 1e-5, "restart_period_steps": RESTART_PERIOD_STEPS},
         }
         own = defaults[self.schedule]
         for field in ("min_learning_rate", "restart_period_steps"):
@@ -458,6 +461,17 @@ class Recipe(Frozen):
     def _resolve_objective(self) -> Self:
         objective = self.train.objective.for_family(self.backbone.family)
         object.__setattr__(self, "train", self.train.model_copy(update={"objective": objective}))
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_schedule(self) -> Self:
+        preset, optimizer = self.train.objective.preset, self.train.optimizer
+        if preset is not None and "schedule" not in optimizer.model_fields_set:
+            given = optimizer.model_dump(exclude_unset=True)
+            resolved = OptimizerConfig.model_validate(
+                {**schedule_defaults(preset, self.train.validate_every_steps), **given}
+            )
+            object.__setattr__(self, "train", self.train.model_copy(update={"optimizer": resolved}))
         return self
 
     @model_validator(mode="after")

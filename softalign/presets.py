@@ -15,6 +15,10 @@ Preset = Literal["paper", "code"]
 TemperatureMode = Literal["fixed", "calibrated"]
 Defaults = Mapping[str, str | float]
 """Fields of a configuration and what they are where they were left unset."""
+RESTART_VALIDATIONS = 10
+"""Validations between two restarts of the papers' learning rate."""
+RESTART_PERIOD_STEPS = 1000
+"""As many steps as ten validations of this library's default interval."""
 _MMDIT = ("sd3", "sd35")
 
 
@@ -56,3 +60,22 @@ def softrepa_defaults(family: Family | None) -> Defaults:
 def unconditional_bank_default(preset: Preset | None, family: Family) -> Literal["positive", "negative"]:
     """Return which bank the unconditional branch sees: psi+, but psi- in the released code's SDXL sampler."""
     return "negative" if family == "sdxl" and preset == "code" else "positive"
+
+
+def schedule_defaults(preset: Preset, validate_every_steps: int) -> Defaults:
+    """Return the learning-rate schedule of a preset: cosine warm restarts down to 1e-5.
+
+    The released schedule advances once per validation and restarts after ten, so its period is ten validation intervals
+    whatever they are; the paper speaks of restarts alone, so its period does not depend on how often is validated. Ours
+    advances with every step, in both.
+
+    Args:
+        preset: paper or code.
+        validate_every_steps: steps between validations; 0: never, then the code has the paper's period.
+    """
+    period = RESTART_VALIDATIONS * validate_every_steps if preset == "code" else 0
+    return {
+        "schedule": "cosine_restarts",
+        "min_learning_rate": 1e-5,
+        "restart_period_steps": period or RESTART_PERIOD_STEPS,
+    }

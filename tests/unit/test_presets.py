@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from softalign.config import ObjectiveConfig, Recipe, TrainConfig, load_recipe
+from softalign.config import ObjectiveConfig, OptimizerConfig, Recipe, TrainConfig, load_recipe
+from softalign.schedules import learning_rate
 
 FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
 
@@ -33,6 +34,7 @@ def test_the_shapes_recipe_keeps_its_numbers():
         "reward_reduction": "mean",
     }
     assert load_recipe("shapes").train.objective == ObjectiveConfig()
+    assert load_recipe("shapes").train.optimizer == OptimizerConfig(learning_rate=0.003)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -90,6 +92,28 @@ def test_the_unconditional_bank_of_a_recipe_wins_and_must_exist():
         evaluated(code, unconditional_bank="negative", guidance_scale=1.0)
 
 
+@pytest.mark.parametrize(("preset", "period"), [("paper", 1000), ("code", 70), (None, None)])
+def test_restarts_by_step_or_by_validation(preset, period):
+    def optimizer(**given):
+        data = recipe("sd15").model_dump(mode="json", by_alias=True)
+        train = {"objective": {"preset": preset}, "validate_every_steps": 7, "optimizer": given}
+        return Recipe.model_validate({**data, "train": train}).train.optimizer
+
+    found = optimizer(learning_rate=0.5)
+    assert (found.schedule, found.restart_period_steps) == ("cosine_restarts" if preset else "constant", period)
+    assert found.learning_rate == 0.5
+    assert optimizer(schedule="constant").restart_period_steps is None
+    assert optimizer(schedule="cosine_restarts", restart_period_steps=3).restart_period_steps == 3
+    rates = {learning_rate(found, step, 1000) for step in (0, 69, 70)}
+    assert len(rates) == {"paper": 3, "code": 2, None: 1}[preset]
+
+
+def test_the_code_without_validations_restarts_as_the_paper():
+    data = recipe("sd15").model_dump(mode="json", by_alias=True)
+    data["train"] = {"objective": {"preset": "code"}, "validate_every_steps": 0}
+    assert Recipe.model_validate(data).train.optimizer.restart_period_steps == 1000
+
+
 @pytest.mark.parametrize("preset", ["paper", "code"])
 def test_what_a_recipe_says_itself_wins(preset):
     said = {"gamma_negative": 0.5, "temperature": 0.2, "reward_reduction": "mean"}
@@ -116,7 +140,7 @@ def test_resolved_numbers_survive_json_and_are_in_the_digest(family, objective):
     assert again == first
     assert TrainConfig.model_validate_json(first.train.model_dump_json()).digest == first.train.digest
     explicit = first.train.objective.model_dump(exclude_none=True)
-    assert TrainConfig(objective=explicit, soft_tokens=first.train.soft_tokens).digest == first.train.digest
+    assert TrainConfig(**{**dict(first.train), "objective": explicit}).digest == first.train.digest
 
 
 def test_presets_and_families_are_different_requests():
