@@ -88,6 +88,8 @@ class AdapterConfig(Frozen):
     """``adapter_config.json``: what the tensors are, where they belong and what they were made from.
 
     Attributes:
+        has_t5: whether an MMDiT's texts were encoded with T5; None for U-Nets, and where it is not known.
+        max_sequence_length: of T5's part; None likewise.
         base_fingerprint: None where the tokens were converted without their base model: nothing can be checked.
         converted_from: another project's files; these do not tell ``num_steps``, ``samples_seen`` (0) and
             ``dataset_digest`` (empty).
@@ -98,6 +100,8 @@ class AdapterConfig(Frozen):
     base_model: str
     base_model_revision: str
     family: Family
+    has_t5: bool | None = None
+    max_sequence_length: int | None = None
     placement: Placement
     num_soft_tokens: int
     num_banks: Literal[1, 2]

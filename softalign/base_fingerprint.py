@@ -23,7 +23,7 @@ ABSOLUTE_TOLERANCE = 1e-6
 """float16's smallest step is 6e-8; weights this small are rounding."""
 MAX_DIFFERING = 1
 """How many samples may differ: a weight that a conversion flushed to zero is not another model."""
-CONFIG_FIELDS = (
+UNET_FIELDS = (
     "in_channels",
     "out_channels",
     "block_out_channels",
@@ -33,6 +33,20 @@ CONFIG_FIELDS = (
     "down_block_types",
     "mid_block_type",
     "up_block_types",
+)
+TRANSFORMER_FIELDS = (
+    "in_channels",
+    "out_channels",
+    "patch_size",
+    "num_layers",
+    "attention_head_dim",
+    "num_attention_heads",
+    "joint_attention_dim",
+    "caption_projection_dim",
+    "pooled_projection_dim",
+    "pos_embed_max_size",
+    "dual_attention_layers",
+    "qk_norm",
 )
 
 
@@ -126,5 +140,6 @@ def _weight_tensors(denoiser: nn.Module) -> dict[str, Tensor]:
 
 def _architecture(denoiser: nn.Module) -> str:
     config: Any = denoiser.config
-    fields = {name: config.get(name) for name in CONFIG_FIELDS}
+    names = TRANSFORMER_FIELDS if "joint_attention_dim" in config else UNET_FIELDS
+    fields = {name: config.get(name) for name in names}
     return json.dumps(fields, sort_keys=True)

@@ -31,6 +31,8 @@ from softalign.presets import (
 Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
 """U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
 UNET_FAMILIES: tuple[Family, ...] = ("sd15", "sd21", "sdxl")
+MAX_JOINT_BLOCKS: dict[Family, int] = {"sd3": 24, "sd35": 38}
+"""Joint blocks of the largest published model of each MMDiT family (SD3 medium, SD3.5 large)."""
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -116,12 +118,37 @@ class CurationConfig(StageConfig):
 
 
 class BackboneConfig(StageConfig):
-    """The frozen model: ``shapes`` (embedded), a local folder in diffusers layout, or a hub id with its revision."""
+    """The frozen model: ``shapes`` (embedded), a local folder in diffusers layout, or a hub id with its revision.
+
+    The T5 fields belong to the MMDiT families; for U-Nets they must stay unset.
+    """
 
     family: Family = "sd15"
     model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     revision: str | None = None
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] = 512
+    has_t5: bool | None = Field(None, description="MMDiT: whether the T5 text encoder is used (true)")
+    max_sequence_length: Annotated[int, Field(ge=1, le=512)] | None = Field(
+        None, description="MMDiT: positions of T5's part of the text (256, as diffusers); zeros without T5"
+    )
+
+    @model_validator(mode="after")
+    def _check_family(self) -> Self:
+        defaults: dict[str, Any] = {"has_t5": True, "max_sequence_length": 256}
+        if self.family in UNET_FAMILIES:
+            for field in defaults:
+                if getattr(self, field) is not None:
+                    raise ValueError(f"{field} has no effect with the family {self.family!r}; remove it")
+            return self
+        for field, value in defaults.items():
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, value)
+        if self.resolution_px % 16:
+            raise ValueError(
+                f"resolution_px is {self.resolution_px}, but the family {self.family!r} needs a multiple of 16 "
+                "(its patches are 2 x 2 latents of 8 x 8 pixels)"
+            )
+        return self
 
 
 class UNetTokensConfig(Frozen):
@@ -454,6 +481,13 @@ class Recipe(Frozen):
             raise ValueError(
                 f"train.soft_tokens.placement is {self.train.soft_tokens.placement!r}, but the family "
                 f"{self.backbone.family!r} needs {expected!r}"
+            )
+        num_blocks = MAX_JOINT_BLOCKS.get(self.backbone.family)
+        num_layers = self.train.soft_tokens.num_layers
+        if num_blocks is not None and num_layers is not None and num_layers > num_blocks:
+            raise ValueError(
+                f"train.soft_tokens.num_layers is {num_layers}, but models of the family {self.backbone.family!r} "
+                f"have at most {num_blocks} joint blocks"
             )
         return self
 

@@ -15,16 +15,19 @@ from softalign.adapter_io import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     AdapterConfig,
-    UNetPlacement,
+    MMDiTPlacement,
     load_adapter,
     read_adapter_config,
 )
 from softalign.artifacts import Adapter
-from softalign.backbones.unet import injection_sites, text_width
+from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
+from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
 from softalign.base_fingerprint import BaseFingerprint, check_base
 from softalign.config import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
-from softalign.injection import SoftTokenInjection, checked_scale
+from softalign.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
+from softalign.joint_injection import JointAttentionInjection
+from softalign.soft_tokens import SoftTokens
 from softalign.storage import cache_dir, is_local, local_path_of, read_bytes, write_atomically
 
 
@@ -101,37 +104,30 @@ def load_soft_tokens(
     Works beside LoRA, CPU offloading and ``torch.compile``: no forward is replaced.
 
     Args:
-        pipe: a Stable Diffusion pipeline, or anything with a ``unet``.
+        pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
         source: a folder, an ``s3://`` or other fsspec URI, ``models:/name@alias`` or ``models:/name/3``, or an Adapter.
         scale: strength, >= 0; 1 as trained.
-        force: accept another base model than the adapter's, as long as its text states have the same width.
+        force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
             released SDXL code samples.
 
     Raises:
-        CompatibilityError: another base model, tensors that do not fit, soft tokens attached already, or psi- is wanted
-            of an adapter or on a pipeline that has no such thing.
+        CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, or
+            psi- is wanted of an adapter or on a pipeline that has no such thing.
         IntegrityError: the weights are not those of the adapter's configuration.
         MissingInputError: there is no adapter at ``source``.
     """
     folder = resolve_adapter(source)
     config = read_adapter_config(folder)
     tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
-    denoiser = _denoiser_of(pipe)
+    denoiser = _denoiser_of(pipe, config)
     plain = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
+    _check_family(config, pipe, plain)
     if not force:
         check_base(_fingerprint_in(config), plain, base_model=config.base_model)
-    if text_width(plain) != config.width:
-        raise CompatibilityError(
-            "The adapter's tokens do not fit this denoiser's text states.",
-            expected=f"width {config.width}",
-            found=f"width {text_width(plain)}",
-            where=type(plain).__name__,
-            fix=f"use a pipeline of {config.base_model}",
-        )
     guidance = _guidance_of(pipe, config) if unconditional_bank == "negative" else None
-    injection = SoftTokenInjection(plain, injection_sites(plain, _blocks_of(config)), tokens, scale, guidance)
+    injection = _attach(config, plain, tokens, scale, guidance)
     _forget_compiled(denoiser)
     return AdapterHandle(denoiser, injection, config)
 
@@ -152,12 +148,50 @@ def _fingerprint_in(config: AdapterConfig) -> BaseFingerprint:
     return config.base_fingerprint
 
 
-def _blocks_of(config: AdapterConfig) -> tuple[str, ...]:
-    if not isinstance(config.placement, UNetPlacement):
+def _attach(
+    config: AdapterConfig,
+    denoiser: nn.Module,
+    tokens: SoftTokens,
+    scale: float,
+    has_unconditional_half: Callable[[], bool] | None,
+) -> SoftTokenInjection:
+    placement = config.placement
+    is_joint = isinstance(placement, MMDiTPlacement)
+    width = stream_width(denoiser) if is_joint else text_width(denoiser)
+    if width != config.width:
         raise CompatibilityError(
-            "The adapter belongs to another kind of denoiser.", expected="a U-Net's placement", found=config.family
+            "The adapter's tokens do not fit this denoiser's text states.",
+            expected=f"width {config.width}",
+            found=f"width {width}",
+            where=type(denoiser).__name__,
+            fix=f"use a pipeline of {config.base_model}",
         )
-    return config.placement.blocks
+    if isinstance(placement, MMDiTPlacement):
+        blocks = joint_blocks(denoiser, placement.num_layers)
+        return JointAttentionInjection(denoiser, blocks, tokens, scale, has_unconditional_half)
+    sites = injection_sites(denoiser, placement.blocks)
+    return CrossAttentionInjection(denoiser, sites, tokens, scale, has_unconditional_half)
+
+
+def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:
+    """Check what tells the families of one kind of denoiser apart; ``force`` does not help here."""
+    if isinstance(config.placement, MMDiTPlacement):
+        expected, found = f"qk_norm {QK_NORMS.get(config.family)}", f"qk_norm {denoiser.config.get('qk_norm')}"
+    else:
+        is_xl = denoiser.config.get("addition_embed_type") == "text_time"
+        scheduler = getattr(getattr(pipe, "scheduler", None), "config", None)
+        own = PREDICTION_TYPES[config.family]
+        prediction = own if scheduler is None else scheduler.get("prediction_type", own)
+        expected = f"prediction_type {own}, {'two text encoders' if config.family == 'sdxl' else 'one text encoder'}"
+        found = f"prediction_type {prediction}, {'two text encoders' if is_xl else 'one text encoder'}"
+    if found != expected:
+        raise CompatibilityError(
+            "The adapter belongs to another family of models.",
+            expected=f"{expected} ({config.family})",
+            found=found,
+            where=type(pipe).__name__,
+            fix=f"use a pipeline of {config.base_model}",
+        )
 
 
 def resolve_adapter(source: str | Path | Adapter) -> Path:
@@ -185,13 +219,15 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
     return folder
 
 
-def _denoiser_of(pipe: Any) -> nn.Module:
-    denoiser = getattr(pipe, "unet", None)
+def _denoiser_of(pipe: Any, config: AdapterConfig) -> nn.Module:
+    part = "transformer" if isinstance(config.placement, MMDiTPlacement) else "unet"
+    denoiser = getattr(pipe, part, None)
     if not isinstance(denoiser, nn.Module):
         raise CompatibilityError(
-            "Soft tokens cannot be attached to this pipeline.",
-            expected="a pipeline with a unet",
+            "The adapter's soft tokens cannot be attached to this pipeline.",
+            expected=f"a pipeline with a {part} ({config.family})",
             found=type(pipe).__name__,
+            fix=f"use a pipeline of {config.base_model}",
         )
     return denoiser
 

@@ -38,7 +38,8 @@ class FrozenEncoders:
         self.vae_digest = component_digest(backbone.pipeline.vae)
         self.text_encoder_digest = text_encoder_digest(backbone)
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
-        self.texts_spec: list[str | int] = [self.text_encoder_digest, *map(_tokenizer_digest, backbone.tokenizers)]
+        tokenizer_digests = map(_tokenizer_digest, backbone.tokenizers)
+        self.texts_spec: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
 
     @property
     def text_tensor_names(self) -> tuple[TensorName, ...]:

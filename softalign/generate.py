@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from softalign.backbones import load_backbone
+from softalign.backbones import family_of, load_backbone
 from softalign.backbones.base import backbone_dtype, resolve_device
 from softalign.config import BackboneConfig, Runtime
 from softalign.consumer import load_soft_tokens, resolve_adapter
@@ -20,7 +20,7 @@ NO_ADAPTER = "none"
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How many images and how: DDIM steps, guidance, strength of the soft tokens, seed of the noise."""
+    """How many images and how: steps, guidance, strength of the soft tokens, seed of the noise."""
 
     num_images: int
     num_inference_steps: int
@@ -76,12 +76,18 @@ def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | Non
     if adapter == NO_ADAPTER:
         if base is None:
             raise ConfigError("There is neither an adapter nor a base model.", fix="name a base model with --base")
-        family = "sd21" if base == "shapes" else "sd15"
-        return BackboneConfig(family=family, model=base), None
+        return BackboneConfig(family=family_of(base), model=base), None
     from softalign.adapter_io import read_adapter_config
 
     folder = resolve_adapter(adapter)
     config = read_adapter_config(folder)
     revision = (config.base_model_revision or None) if base is None else None
     model = base if base is not None else config.base_model
-    return BackboneConfig(family=config.family, model=model, revision=revision), folder
+    backbone = BackboneConfig(
+        family=config.family,
+        model=model,
+        revision=revision,
+        has_t5=config.has_t5,
+        max_sequence_length=config.max_sequence_length,
+    )
+    return backbone, folder

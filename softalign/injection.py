@@ -1,22 +1,25 @@
-"""Soft tokens enter a U-Net by forward pre-hooks on its cross-attention blocks; no forward of diffusers is copied.
+"""Soft tokens enter a denoiser by hooks on its blocks; no forward of diffusers is copied.
 
-The tokens follow the first (BOS) position of the text states, for the chosen blocks alone; other blocks see the plain
-text. Strength: scale 0 inserts nothing, so the output is diffusers' own bit for bit; scale 1 inserts plainly; any other
-scale s > 0 adds log(s) to the attention logits of the inserted keys, which multiplies their unnormalised attention
-weights by s: continuous from the base (s -> 0) through the plain insertion (s = 1).
+Strength, in every family: scale 0 inserts nothing, so the output is diffusers' own bit for bit; scale 1 inserts
+plainly; any other scale s > 0 adds log(s) to the attention logits of the inserted keys, which multiplies their
+unnormalised attention weights by s: continuous from the base (s -> 0) through the plain insertion (s = 1).
 
-Shape legend: B rows, L text tokens, S soft tokens, D width.
+Here: what all families share, and the U-Nets' cross attention; ``joint_injection`` has the MMDiTs' joint attention.
+
+Shape legend: B rows, L text tokens, N layers, S soft tokens, D width. ``*N``: an axis that tokens of a U-Net lack.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
@@ -25,12 +28,12 @@ INSERT_AT = 1
 """Tokens go behind the first (BOS) position."""
 
 
-class SoftTokenInjection:
+class SoftTokenInjection(ABC):
     """Soft tokens attached to a denoiser, until ``remove``.
 
     Args:
-        denoiser: the module whose forward takes ``(sample, timestep, ...)``.
-        sites: its blocks that are called with ``encoder_hidden_states`` and shall see the tokens.
+        denoiser: the diffusers module.
+        sites: its blocks that shall see the tokens, in the order of the tokens' layers where these have their own.
         tokens: the adapter; may be replaced for a while with ``using``.
         scale: strength, see the module's text.
         has_unconditional_half: if given, says at each call whether the first half of the rows is the unconditional
@@ -40,6 +43,9 @@ class SoftTokenInjection:
         CompatibilityError: soft tokens are attached to this denoiser already.
         ConfigError: there is no site, or the scale is negative.
     """
+
+    timestep_place: ClassVar[int]
+    """Place of ``timestep`` among the arguments of the denoiser's forward."""
 
     def __init__(
         self,
@@ -64,8 +70,14 @@ class SoftTokenInjection:
         self._has_unconditional_half = has_unconditional_half
         self._banks_B: Tensor | None = None
         self._timestep: Tensor | float | None = None
-        self._handles = [denoiser.register_forward_pre_hook(self._capture_timestep, with_kwargs=True)]
-        self._handles += [site.register_forward_pre_hook(self._insert, with_kwargs=True) for site in sites]
+        self._handles = [denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for layer, site in enumerate(sites):
+            self._handles += self._hooked(site, layer)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the denoiser's next call sees the tokens."""
+        return self.is_enabled and self.scale != 0.0
 
     def remove(self) -> None:
         """Take all hooks off; the modules are as they were before."""
@@ -83,30 +95,22 @@ class SoftTokenInjection:
         finally:
             self.tokens, self._banks_B = own, None
 
-    def _capture_timestep(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+    @abstractmethod
+    def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
+        """Put the hooks on one block and return their handles."""
 
-    def _insert(
-        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self.is_enabled or self.scale == 0.0:
-            return None
-        states = kwargs["encoder_hidden_states"]
-        text_BLD = states[0] if isinstance(states, tuple) else states  # a tuple: text and an IP-Adapter's image states
-        tokens_BSD = self._tokens_for(text_BLD)
-        joined = _inserted(text_BLD, tokens_BSD)
-        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], self.scale)
-        changed = (joined, *states[1:]) if isinstance(states, tuple) else joined
-        return args, {**kwargs, "encoder_hidden_states": changed, "encoder_attention_mask": bias}
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the timestep of a denoiser call."""
+        self._timestep = kwargs["timestep"] if "timestep" in kwargs else args[self.timestep_place]
 
-    def _tokens_for(self, text_BLD: Tensor) -> Tensor:
-        num_rows, device = text_BLD.shape[0], text_BLD.device
+    def _tokens_for(self, num_rows: int, device: torch.device) -> Tensor:
+        """Return each row's tokens at the noted timestep, (B, *N, S, D), in the adapter's dtype."""
         timesteps_B = torch.as_tensor(self._timestep, device=device).reshape(-1).expand(num_rows)
         banks_B = self._inference_banks(num_rows, device) if self._banks_B is None else self._banks_B
         if self.tokens.banks.device != device:  # offloading moves the denoiser between devices
             self.tokens.to(device)
-        tokens_BSD: Tensor = self.tokens(timesteps_B, banks_B)
-        return tokens_BSD.to(text_BLD.dtype)
+        drawn: Tensor = self.tokens(timesteps_B, banks_B)
+        return drawn
 
     def _inference_banks(self, num_rows: int, device: torch.device) -> Tensor:
         """Return each row's bank outside of ``using``."""
@@ -121,6 +125,32 @@ class SoftTokenInjection:
                 )
             banks_B[: num_rows // 2] = NEGATIVE_BANK
         return banks_B
+
+
+class CrossAttentionInjection(SoftTokenInjection):
+    """Soft tokens behind the first (BOS) position of the text that chosen blocks of a U-Net attend to.
+
+    All sites see the same tokens; other blocks see the plain text. The sites are called with
+    ``encoder_hidden_states``.
+    """
+
+    timestep_place = 1
+
+    def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
+        return [site.register_forward_pre_hook(self._insert, with_kwargs=True)]
+
+    def _insert(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if not self.is_active:
+            return None
+        states = kwargs["encoder_hidden_states"]
+        text_BLD = states[0] if isinstance(states, tuple) else states  # a tuple: text and an IP-Adapter's image states
+        tokens_BSD = self._tokens_for(text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
+        joined = _inserted(text_BLD, tokens_BSD)
+        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], self.scale)
+        changed = (joined, *states[1:]) if isinstance(states, tuple) else joined
+        return args, {**kwargs, "encoder_hidden_states": changed, "encoder_attention_mask": bias}
 
 
 def checked_scale(scale: float) -> float:

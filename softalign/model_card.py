@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softalign.adapter_io import AdapterConfig
-from softalign.config import Family, TrainConfig
+from softalign.backbones.base import PIPELINES
+from softalign.config import TrainConfig
 
-PIPELINES: dict[Family, str] = {
-    "sd15": "StableDiffusionPipeline",
-    "sd21": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "sd35": "StableDiffusion3Pipeline",
-}
 _HEADER = """---
 library_name: softalign
 base_model: {base_model}
@@ -33,7 +27,7 @@ import torch
 from diffusers import {pipeline}
 from softalign import load_soft_tokens
 {imports}
-pipe = {pipeline}.from_pretrained({location}, torch_dtype=torch.float32)
+pipe = {pipeline}.from_pretrained({location}{without_t5}, torch_dtype=torch.float32)
 handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
 ```
 
@@ -85,6 +79,7 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         "noise": training.noise_sharing,
         "average (EMA) decay": training.ema_decay,
         "seed": training.seed,
+        **({"T5 positions": config.max_sequence_length} if config.has_t5 else {}),
         "tokens / banks / timestep bins": f"{config.num_soft_tokens} / {config.num_banks} / {config.timestep_bins}",
         "dataset digest": f"`{config.dataset_digest}`",
         "weights sha256": f"`{config.weights_sha256}`",
@@ -100,6 +95,7 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         objective=config.objective,
         num_soft_tokens=config.num_soft_tokens,
         place=config.placement.text,
+        without_t5=", text_encoder_3=None, tokenizer_3=None" if config.has_t5 is False else "",
         pipeline=PIPELINES[config.family],
         rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
     )

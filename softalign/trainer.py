@@ -230,6 +230,8 @@ def _adapter_config(
         base_model=backbone.model,
         base_model_revision=backbone.revision or "",
         family=backbone.family,
+        has_t5=backbone.has_t5,
+        max_sequence_length=backbone.max_sequence_length,
         placement=placement_of(soft),
         num_soft_tokens=soft.num_soft_tokens,
         num_banks=2 if tokens.num_banks == 2 else 1,

@@ -5,17 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from softalign.artifacts import canonical_json, digest_of
-from softalign.config import BackboneConfig, Runtime, SoftTokensConfig
-from softalign.errors import ConfigError, MissingInputError
+from softalign.config import BackboneConfig, Family, Runtime, SoftTokensConfig
+from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.forward_process import ForwardProcess
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
+
+PIPELINES: dict[Family, str] = {
+    "sd15": "StableDiffusionPipeline",
+    "sd21": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+    "sd35": "StableDiffusion3Pipeline",
+}
+"""The diffusers pipeline of each family, as a model's ``model_index.json`` names it."""
 
 
 class Denoiser(Protocol):
@@ -56,6 +67,10 @@ class Backbone(Protocol):
     @property
     def has_pooled_text(self) -> bool:
         """Whether the denoiser reads pooled text states too."""
+
+    @property
+    def text_options(self) -> tuple[int, ...]:
+        """What shapes the text encodings besides encoders and tokenizers: for MMDiTs the length of T5's part."""
 
     @property
     def token_width(self) -> int:
@@ -120,25 +135,94 @@ def load_frozen_pipeline(
         options: further arguments of ``from_pretrained``.
 
     Raises:
-        MissingInputError: the model is neither a local folder nor reachable on the hub.
+        MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
+        CompatibilityError: it is a model of another pipeline.
     """
     _silence_libraries()
     model = resolve_model(config)
-    try:
+    with explained_access(model):
+        fitting = families_of_pipeline(model, config.revision)
+        if config.family not in fitting:
+            raise CompatibilityError(
+                "The base model does not belong to this family.",
+                expected=f"{PIPELINES[config.family]} ({config.family})",
+                found=PIPELINES[fitting[0]],
+                where=f"backbone.model {config.model}",
+                fix=f"set backbone.family to {' or '.join(fitting)}",
+            )
         pipeline = pipeline_class.from_pretrained(model, revision=config.revision, dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise MissingInputError(
-            "The base model cannot be loaded.",
-            expected="a folder in diffusers layout or a reachable hub id",
-            found=str(error).splitlines()[0],
-            where=model,
-            fix="check backbone.model; for gated models accept the licence on the hub and set HF_TOKEN",
-        ) from error
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
             module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def present_parts(pipeline: Any, *names: str) -> tuple[Any, ...]:
+    """Return those of a pipeline's parts that are there."""
+    return tuple(part for name in names if (part := getattr(pipeline, name, None)) is not None)
+
+
+def families_of_pipeline(model: str, revision: str | None = None) -> tuple[Family, ...]:
+    """Return the families whose pipeline a model's ``model_index.json`` names.
+
+    Raises:
+        CompatibilityError: no family has such a pipeline.
+        OSError: there is no such model; see ``explained_access``.
+    """
+    from diffusers import DiffusionPipeline
+
+    found = str(DiffusionPipeline.load_config(model, revision=revision).get("_class_name"))
+    fitting = tuple(family for family, name in PIPELINES.items() if name == found)
+    if not fitting:
+        raise CompatibilityError(
+            "No family has such a pipeline.",
+            expected=", ".join(dict.fromkeys(PIPELINES.values())),
+            found=found,
+            where=model,
+        )
+    return fitting
+
+
+@contextmanager
+def explained_access(model: str) -> Iterator[None]:
+    """Turn the libraries' errors about a model that cannot be read into ours.
+
+    Raises:
+        MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if _is_access_denied(error):
+            raise MissingInputError(
+                "The hub does not give the base model to this account: it is gated or private.",
+                expected="a token of an account that accepted the model's licence",
+                found=str(error).splitlines()[0],
+                where=model,
+                fix=f"accept the licence on the model's page, huggingface.co/{model}, and set HF_TOKEN to a read token "
+                "of that account; if there is no such page, correct backbone.model",
+            ) from error
+        raise MissingInputError(
+            "The base model cannot be loaded.",
+            expected="a folder in diffusers layout or a reachable hub id",
+            found=str(error).splitlines()[0],
+            where=model,
+            fix="check backbone.model and the connection",
+        ) from error
+
+
+def _is_access_denied(error: BaseException) -> bool:
+    """Return whether the hub refused the model; diffusers wraps its answer into other errors."""
+    from huggingface_hub.errors import GatedRepoError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if isinstance(cause, GatedRepoError) or status in {401, 403}:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _silence_libraries() -> None:

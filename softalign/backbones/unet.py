@@ -11,11 +11,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from softalign.backbones.base import load_frozen_pipeline
+from softalign.backbones.base import load_frozen_pipeline, present_parts
 from softalign.config import BackboneConfig, Family, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import DDPMProcess, ForwardProcess
-from softalign.injection import SoftTokenInjection
+from softalign.injection import CrossAttentionInjection
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 
@@ -89,7 +89,7 @@ class UNetDenoiser:
         self.module = unet
         self.process = process
         self._size_ids = [float(value) for value in (resolution_px, resolution_px, 0, 0, resolution_px, resolution_px)]
-        self._injection = SoftTokenInjection(unet, injection_sites(unet, blocks), tokens)
+        self._injection = CrossAttentionInjection(unet, injection_sites(unet, blocks), tokens)
 
     def predict(
         self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
@@ -153,17 +153,22 @@ class UNetBackbone:
     @property
     def text_encoders(self) -> tuple[nn.Module, ...]:
         """CLIP, for SDXL two of them."""
-        return _present(self.pipeline, "text_encoder", "text_encoder_2")
+        return present_parts(self.pipeline, "text_encoder", "text_encoder_2")
 
     @property
     def tokenizers(self) -> tuple[Any, ...]:
         """The text encoders' tokenizers."""
-        return _present(self.pipeline, "tokenizer", "tokenizer_2")
+        return present_parts(self.pipeline, "tokenizer", "tokenizer_2")
 
     @property
     def has_pooled_text(self) -> bool:
         """True for SDXL."""
         return self._config.family == "sdxl"
+
+    @property
+    def text_options(self) -> tuple[int, ...]:
+        """None: encoders and tokenizers say all."""
+        return ()
 
     @property
     def token_width(self) -> int:
@@ -199,10 +204,6 @@ class UNetBackbone:
         scheduler = self.pipeline.scheduler
         process = DDPMProcess(torch.as_tensor(scheduler.alphas_cumprod).cpu(), scheduler.config.prediction_type)
         return UNetDenoiser(self.denoiser, config.blocks, tokens, process, self._config.resolution_px)
-
-
-def _present(pipeline: Any, *names: str) -> tuple[Any, ...]:
-    return tuple(part for name in names if (part := getattr(pipeline, name, None)) is not None)
 
 
 def _check_prediction_type(config: BackboneConfig, found: str) -> None:

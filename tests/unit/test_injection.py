@@ -5,7 +5,7 @@ import torch
 
 from softalign.backbones.unet import injection_sites
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.injection import SoftTokenInjection, find_injection
+from softalign.injection import CrossAttentionInjection, find_injection
 from softalign.soft_tokens import SoftTokens
 from tests.tiny_unet import make_unet
 
@@ -36,7 +36,7 @@ def tokens():
 
 
 def attach(unet, tokens, blocks=("down", "mid"), scale=1.0):
-    return SoftTokenInjection(unet, injection_sites(unet, blocks), tokens, scale)
+    return CrossAttentionInjection(unet, injection_sites(unet, blocks), tokens, scale)
 
 
 def seen_text(unet, run):

@@ -1,0 +1,214 @@
+"""MMDiTs (Stable Diffusion 3 medium, 3.5 medium and large): where soft tokens enter, and the denoiser for training.
+
+Shape legend: N rows, C H W latents, L text tokens, D text width, P pooled width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from softalign.backbones.base import load_frozen_pipeline, present_parts
+from softalign.config import BackboneConfig, MMDiTTokensConfig, SoftTokensConfig
+from softalign.errors import CompatibilityError, ConfigError
+from softalign.forward_process import FlowProcess, ForwardProcess
+from softalign.joint_injection import JointAttentionInjection
+from softalign.soft_tokens import SoftTokens
+from softalign.text_states import TextStates
+
+QK_NORMS = {"sd3": None, "sd35": "rms_norm"}
+"""What the families differ in: SD3.5 normalises queries and keys."""
+
+
+def joint_blocks(transformer: nn.Module, num_layers: int) -> list[nn.Module]:
+    """Return the first joint blocks of an MMDiT.
+
+    Raises:
+        ConfigError: there are fewer blocks than layers of tokens.
+        CompatibilityError: this is no MMDiT of diffusers.
+    """
+    blocks: Any = getattr(transformer, "transformer_blocks", None)
+    if blocks is None or not all(hasattr(block, "context_pre_only") for block in blocks):
+        raise CompatibilityError(
+            "Soft tokens for an MMDiT cannot be attached to this denoiser.",
+            expected="SD3Transformer2DModel",
+            found=type(transformer).__name__,
+        )
+    if num_layers > len(blocks):
+        raise ConfigError(
+            "There are more layers of soft tokens than the denoiser has joint blocks.",
+            expected=f"at most {len(blocks)}",
+            found=str(num_layers),
+            where="train.soft_tokens.num_layers",
+        )
+    return list(blocks[:num_layers])
+
+
+def stream_width(transformer: nn.Module) -> int:
+    """Return the width of the text stream inside the joint blocks, which is that of the tokens."""
+    width: int = transformer.config.caption_projection_dim  # type: ignore[union-attr,assignment]
+    return width
+
+
+class MMDiTDenoiser:
+    """A frozen MMDiT that predicts with any soft tokens, each row with its own bank.
+
+    Args:
+        transformer: diffusers' SD3 transformer, frozen; its hooks are gone after ``close``.
+        tokens: the tokens used outside of ``predict``; they say how many blocks have some.
+        process: the noise schedule.
+    """
+
+    def __init__(self, transformer: nn.Module, tokens: SoftTokens, process: ForwardProcess) -> None:
+        self.module = transformer
+        self.process = process
+        self._injection = JointAttentionInjection(
+            transformer, joint_blocks(transformer, tokens.num_layers or 0), tokens
+        )
+
+    def predict(
+        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
+    ) -> Tensor:
+        """Return the transformer's prediction (N, C, H, W) with these tokens and each row's bank."""
+        assert text.pooled_NP is not None  # noqa: S101  every MMDiT reads pooled states
+        dtype = next(self.module.parameters()).dtype
+        with self._injection.using(tokens, banks_N):
+            prediction: Tensor = self.module(
+                hidden_states=noisy_latents_NCHW.to(dtype),
+                encoder_hidden_states=text.prompt_embeds_NLD.to(dtype),
+                pooled_projections=text.pooled_NP.to(dtype),
+                timestep=timesteps_N,
+                return_dict=False,
+            )[0]
+        return prediction
+
+    def close(self) -> None:
+        """Take the hooks off the transformer."""
+        self._injection.remove()
+
+
+class MMDiTBackbone:
+    """A Stable Diffusion 3 or 3.5 pipeline, frozen.
+
+    Args:
+        pipeline: of diffusers.
+        config: family, resolution, and how texts are encoded.
+
+    Raises:
+        CompatibilityError: the model is not of the family, or T5 was asked for and is not there.
+    """
+
+    def __init__(self, pipeline: Any, config: BackboneConfig) -> None:
+        self.pipeline, self._config = pipeline, config
+        _check_family(config, pipeline)
+
+    @classmethod
+    def load(cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+        """Load the pipeline, without T5 where it is not wanted; see ``load_frozen_pipeline``."""
+        from diffusers import StableDiffusion3Pipeline
+
+        options: dict[str, Any] = {} if config.has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+        pipeline = load_frozen_pipeline(StableDiffusion3Pipeline, config, device=device, dtype=dtype, **options)
+        return cls(pipeline, config)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The transformer."""
+        transformer: nn.Module = self.pipeline.transformer
+        return transformer
+
+    @property
+    def text_encoders(self) -> tuple[nn.Module, ...]:
+        """Two CLIPs, and T5 if it is used."""
+        return present_parts(self.pipeline, "text_encoder", "text_encoder_2", "text_encoder_3")
+
+    @property
+    def tokenizers(self) -> tuple[Any, ...]:
+        """The text encoders' tokenizers."""
+        return present_parts(self.pipeline, "tokenizer", "tokenizer_2", "tokenizer_3")
+
+    @property
+    def has_pooled_text(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def text_options(self) -> tuple[int, ...]:
+        """The length of T5's part."""
+        return (self._max_sequence_length,)
+
+    @property
+    def token_width(self) -> int:
+        """Width of the text stream inside the joint blocks."""
+        return stream_width(self.denoiser)
+
+    def encode_prompts(self, prompts: list[str]) -> TextStates:
+        """Return the encodings of prompts."""
+        encoded = self._encoded(prompts, has_guidance=False)
+        return TextStates(encoded[0], encoded[2])
+
+    def encode_for_guidance(self, prompts: list[str]) -> tuple[TextStates, TextStates]:
+        """Return the encodings of prompts and of the unconditional branch."""
+        encoded = self._encoded(prompts, has_guidance=True)
+        return TextStates(encoded[0], encoded[2]), TextStates(encoded[1], encoded[3])
+
+    def use_papers_sampler(self) -> None:
+        """Keep the pipeline's own scheduler, flow matching with Euler steps: the papers use it."""
+
+    def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> MMDiTDenoiser:
+        """Return the transformer with soft tokens attached to its first joint blocks.
+
+        Raises:
+            ConfigError: it has fewer blocks than the tokens have layers.
+        """
+        assert isinstance(config, MMDiTTokensConfig)  # noqa: S101  Recipe checks it
+        return MMDiTDenoiser(self.denoiser, tokens, FlowProcess(self.pipeline.scheduler.config.shift))
+
+    @property
+    def _max_sequence_length(self) -> int:
+        assert self._config.max_sequence_length is not None  # noqa: S101  BackboneConfig fills it in
+        return self._config.max_sequence_length
+
+    def _encoded(self, prompts: list[str], *, has_guidance: bool) -> Any:
+        return self.pipeline.encode_prompt(
+            prompts,
+            prompts,
+            prompts,
+            device=self.pipeline.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=has_guidance,
+            max_sequence_length=self._max_sequence_length,
+        )
+
+
+def _check_family(config: BackboneConfig, pipeline: Any) -> None:
+    where = f"backbone.model {config.model}"
+    found = pipeline.transformer.config.qk_norm
+    if found != QK_NORMS[config.family]:
+        fitting = " or ".join(family for family, norm in QK_NORMS.items() if norm == found)
+        raise CompatibilityError(
+            "The base model does not belong to this family.",
+            expected=f"qk_norm {QK_NORMS[config.family]} ({config.family})",
+            found=f"qk_norm {found}",
+            where=where,
+            fix=f"set backbone.family to {fitting or 'another family'}",
+        )
+    if getattr(pipeline.scheduler.config, "shift", None) is None or pipeline.scheduler.config.get(
+        "use_dynamic_shifting"
+    ):
+        raise CompatibilityError(
+            "The base model's scheduler is not the one of its family.",
+            expected="FlowMatchEulerDiscreteScheduler with a fixed shift",
+            found=type(pipeline.scheduler).__name__,
+            where=where,
+        )
+    if config.has_t5 and pipeline.text_encoder_3 is None:
+        raise CompatibilityError(
+            "The base model comes without T5.",
+            expected="text_encoder_3",
+            found="none",
+            where=where,
+            fix="set backbone.has_t5 to false",
+        )
