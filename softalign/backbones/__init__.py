@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from softalign.backbones.base import Backbone, explained_access, families_of_pipeline, resolve_model
+from softalign.backbones.base import Backbone, explained_access, families_of_pipeline
 from softalign.config import UNET_FAMILIES, BackboneConfig, Family
 from softalign.errors import CompatibilityError
 
@@ -29,7 +29,7 @@ def family_of(model: str) -> Family:
     """Return the family that a model's own configuration files name.
 
     Args:
-        model: ``shapes``, a local folder or a hub id.
+        model: ``shapes`` (its U-Net), a local folder or a hub id.
 
     Raises:
         MissingInputError: there is no such model, or it is gated.
@@ -40,14 +40,15 @@ def family_of(model: str) -> Family:
     from softalign.backbones.mmdit import QK_NORMS
     from softalign.backbones.unet import PREDICTION_TYPES
 
-    place = resolve_model(BackboneConfig(model=model))
-    with explained_access(place):
-        families = families_of_pipeline(place)
+    if model == "shapes":
+        return "sd21"
+    with explained_access(model):
+        families = families_of_pipeline(model)
         if "sd3" in families:
-            found = SD3Transformer2DModel.load_config(place, subfolder="transformer").get("qk_norm")
+            found = SD3Transformer2DModel.load_config(model, subfolder="transformer").get("qk_norm")
             marks = {family: mark for family, mark in QK_NORMS.items() if family in families}
         else:
-            found = DDIMScheduler.load_config(place, subfolder="scheduler").get("prediction_type", "epsilon")
+            found = DDIMScheduler.load_config(model, subfolder="scheduler").get("prediction_type", "epsilon")
             marks = {family: mark for family, mark in PREDICTION_TYPES.items() if family in families}
     fitting = [family for family, mark in marks.items() if mark == found]
     if not fitting:

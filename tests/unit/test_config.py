@@ -13,6 +13,7 @@ from softalign.config import (
     EncodeConfig,
     EvalConfig,
     FilterConfig,
+    MMDiTTokensConfig,
     ObjectiveConfig,
     OptimizerConfig,
     ParquetSource,
@@ -37,7 +38,9 @@ STAGES = {
     "curation": CurationConfig(name="n", sources=SOURCES),
     "backbone": BackboneConfig(),
     "encode": EncodeConfig(),
+    "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "train": TrainConfig(),
+    "train an MMDiT's": TrainConfig(soft_tokens=MMDiTTokensConfig()),
     "softrepa": TrainConfig(objective=ObjectiveConfig(name="softrepa")),
     "calibrated": TrainConfig(objective=ObjectiveConfig(temperature_mode="calibrated")),
     "restarts": TrainConfig(optimizer=OptimizerConfig(schedule="cosine_restarts")),
@@ -69,6 +72,7 @@ def candidates(value):
         "parquet",
         "coco",
         "sd21",
+        "sd35",
         "normal",
         "bradley_terry",
         "shared",
@@ -113,6 +117,8 @@ CASES = [
 ]
 ONE_VALUE = {"type", "position", "placement"}
 """Fields that name a kind, with a single legal value where they stand."""
+OF_MMDITS = {"has_t5", "max_sequence_length"}
+"""Refused in a U-Net's configuration, mutated in an MMDiT's."""
 
 
 @pytest.mark.parametrize(("stage", "path"), CASES, ids=str)
@@ -122,7 +128,9 @@ def test_every_field_changes_the_digest(stage, path):
     if other is None:
         unset = _at(config.model_dump(mode="json"), path) is None
         is_other_kinds = {"objective", "optimizer"} & set(path) and (unset or path[-1] == "schedule")
-        assert path[-1] in ONE_VALUE or is_other_kinds, "no other valid value was found"
+        has_no_effect = unset and path[-1] in OF_MMDITS
+        has_one_value = path[-1] in ONE_VALUE or (stage, path) == ("train an MMDiT's", ("soft_tokens", "init"))
+        assert has_one_value or is_other_kinds or has_no_effect, "no other valid value was found"
     else:
         assert other.digest != config.digest
 
@@ -318,3 +326,39 @@ def test_an_objectives_defaults_are_filled_in_and_no_other(name):
 def test_unknown_fields_are_refused_everywhere(model):
     with pytest.raises(ValidationError, match="Extra inputs"):
         model.model_validate({"unknown": 1})
+
+
+@pytest.mark.parametrize("field", ["has_t5=false", "has_t5=true", "max_sequence_length=77"])
+def test_fields_of_an_mmdit_are_refused_for_a_u_net(field):
+    with pytest.raises(ConfigError, match="no effect with the family 'sd21'"):
+        load_recipe("shapes", [f"backbone.{field}"])
+
+
+MMDIT = ("backbone.family=sd3", "train.soft_tokens={placement: mmdit}", "backbone.resolution_px=512")
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("backbone.resolution_px=520", "multiple of 16"),
+        ("train.soft_tokens.num_layers=25", "at most 24 joint blocks"),
+        ("train.soft_tokens.blocks=[mid]", "blocks"),
+        ("train.soft_tokens.placement=unet", "needs 'mmdit'"),
+        ("backbone.family=sdxl", "needs 'unet'"),
+        ("backbone.max_sequence_length=513", "max_sequence_length"),
+    ],
+)
+def test_wrong_combinations_are_refused_when_the_recipe_is_read(override, problem):
+    assert load_recipe("shapes", MMDIT).train.soft_tokens.num_layers == 5
+    with pytest.raises(ConfigError, match=problem):
+        load_recipe("shapes", [*MMDIT, override])
+
+
+def test_sd35_has_more_joint_blocks():
+    assert load_recipe("shapes", [*MMDIT, "backbone.family=sd35", "train.soft_tokens.num_layers=38"])
+
+
+def test_an_mmdits_texts_are_encoded_as_diffusers_does_unless_told():
+    config = BackboneConfig(family="sd35", model="m")
+    assert (config.has_t5, config.max_sequence_length) == (True, 256)
+    assert config.digest != BackboneConfig(family="sd35", model="m", has_t5=False).digest

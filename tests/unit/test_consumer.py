@@ -122,10 +122,10 @@ def test_averaged_tokens_on_request(pipe, folder):
 
 def test_a_saved_and_loaded_adapter_predicts_what_the_module_in_memory_does(pipe, tmp_path):
     from softalign.backbones.unet import injection_sites
-    from softalign.injection import SoftTokenInjection
+    from softalign.injection import CrossAttentionInjection
 
     live, _ = write(tmp_path, pipe.unet)
-    injection = SoftTokenInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
+    injection = CrossAttentionInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
     expected = predict(pipe).detach()
     injection.remove()
     with load_soft_tokens(pipe, tmp_path):
