@@ -13,7 +13,6 @@ Shape legend: B rows, L text tokens, N layers, S soft tokens, D width, Q queries
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 
 from softalign.errors import CompatibilityError
 from softalign.injection import SoftTokenInjection
-from softalign.soft_tokens import SoftTokens
+from softalign.soft_tokens import POSITIVE_BANK
 
 TEXT_PLACE = 1
 """Place of ``encoder_hidden_states`` among a joint block's arguments (gradient checkpointing passes them by place)."""
@@ -41,10 +40,9 @@ class JointAttentionInjection(SoftTokenInjection):
 
     timestep_place = 3
 
-    def __init__(self, denoiser: nn.Module, sites: Sequence[nn.Module], tokens: SoftTokens, scale: float = 1.0) -> None:
-        super().__init__(denoiser, sites, tokens, scale)
-        self._drawn_BNSD: Tensor | None = None
-        self._bias: _InsertedKeyBias | None = None
+    _drawn_BNSD: Tensor | None = None
+    _bias: _InsertedKeyBias | None = None
+    _is_skipping = False
 
     def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
         attention: Any = site.attn
@@ -58,6 +56,13 @@ class JointAttentionInjection(SoftTokenInjection):
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super()._begin(module, args, kwargs)
         self._drawn_BNSD = None
+        self._is_skipping = kwargs.get("skip_layers") is not None
+
+    def _inference_banks(self, num_rows: int, device: torch.device) -> Tensor:
+        """Return each row's bank; the pipeline's extra call for skip-layer guidance has conditional rows alone."""
+        if self._is_skipping:
+            return torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
+        return super()._inference_banks(num_rows, device)
 
     def _append(
         self, layer: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -199,9 +199,9 @@ class GuidedPipe:
 def rows_with_bank(pipe, bank, live):
     """Return the prediction of ``predict`` with all rows of one bank, by the training path."""
     from softalign.backbones.unet import injection_sites
-    from softalign.injection import SoftTokenInjection
+    from softalign.injection import CrossAttentionInjection
 
-    injection = SoftTokenInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
+    injection = CrossAttentionInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
     with torch.no_grad(), injection.using(live, torch.full((2,), bank)):
         prediction = predict(pipe)
     injection.remove()
