@@ -76,9 +76,9 @@ def edited_captions(caption: str, also_true: Sequence[str] = ()) -> tuple[Edited
 
     Args:
         caption: any text; what the grammar does not know stays.
-        also_true: other captions of the same image: what they name is not used as a replacement.
+        also_true: captions of the same image (its own may be among them): what they name is not used as a replacement.
     """
-    parsed = _Parsed(caption, tuple(also_true))
+    parsed = _Parsed(caption, tuple(other for other in also_true if other != caption))
     finders = (_counts, _colors, _positions, _objects)
     edits = [
         EditedCaption(_applied(caption, splices), kind)

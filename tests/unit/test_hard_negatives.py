@@ -185,6 +185,12 @@ def test_edits_are_new_distinct_deterministic_and_differ_in_their_facts(caption,
 
 
 @given(CAPTIONS)
+def test_a_caption_among_the_others_of_its_image_changes_nothing(caption):
+    assert edited_captions(caption, [caption]) == edited_captions(caption)
+    assert texts("a sheep", "count", ["a sheep"]) == texts("a sheep", "count") != []
+
+
+@given(CAPTIONS)
 def test_other_captions_only_take_edits_away(caption):
     assert set(edited_captions(caption, ["a red bus", "two zebras"])) <= set(edited_captions(caption))
 
