@@ -25,7 +25,7 @@ from softalign.errors import PreemptedError, TrainingError
 from softalign.loader import EncodedBatch
 from softalign.micro_batches import choose_size
 from softalign.progress import ProgressLines
-from softalign.selection import ValidationHistory
+from softalign.selection import CHANCE_VALIDATIONS, ValidationHistory
 from softalign.team import Team
 from softalign.training_step import Stepper, live_predictor, train_step
 from softalign.validation import validate
@@ -242,7 +242,7 @@ def _validate_if_due(run: Run, progress: Progress, metrics: TextIO) -> Progress:
         row.val_chance,
         "not finite" if row.val_loss is None else f"{row.val_loss:.4g}",
     )
-    if history.is_alarming:
+    if history.num_at_chance == CHANCE_VALIDATIONS:
         logger.warning(
             "the weights of the own captions have been at chance (%.3g against %.3g) for %d validations: the rewards "
             "carry no signal at this temperature; set train.objective.temperature_mode=calibrated",

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
-from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource
+from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource, TrainConfig
 from softalign.curation.pipeline import curate
 from softalign.curation.rendering import render_source
 from softalign.encoding import encode
@@ -22,6 +22,7 @@ from softalign.errors import ConfigError, IntegrityError, StorageUnavailableErro
 from softalign.files import create_file
 from softalign.loader import EncodedReader
 from softalign.storage import Store, read_bytes
+from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
 
 WEED = Path(sys.executable).parent / "weed"
@@ -224,3 +225,39 @@ def test_curate_encode_and_read_there(store, tmp_path):
     batches = [reader.batch_at(8) for reader in readers]
     assert batches[0].keys == batches[1].keys
     assert batches[0].latents_BCHW.equal(batches[1].latents_BCHW)
+
+
+def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeypatch, caplog):
+    rendered = render_source(ShapesSource(num_scenes=24, seed=3), tmp_path / "scenes")
+    source = CocoSource(annotations_uri=rendered.annotations_uri, images_uri=rendered.images_uri)
+    curation = CurationConfig(name="test", sources=(source,), val_share=0.3)
+    backbone = BackboneConfig(model=save_tiny_pipeline(tmp_path / "model"), resolution_px=32)
+    config = TrainConfig(num_steps=6, validate_every_steps=3, select="best")
+    runtime = Runtime(num_workers=1, checkpoint_every_steps=2)
+
+    def train_in(place):
+        encoded = place.find(EncodedManifest, "e") or encode(
+            curate(curation, place, "d"), backbone, runtime, place, "e"
+        )
+        return train(encoded, backbone, config, runtime, place, "t", "test")
+
+    batch_at = EncodedReader.batch_at
+
+    def dies(self, samples_seen):
+        if samples_seen == 4 * config.batch_size:
+            time.sleep(3.0)  # the upload before is through
+            raise KeyboardInterrupt
+        return batch_at(self, samples_seen)
+
+    monkeypatch.setattr(EncodedReader, "batch_at", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_in(store)
+    monkeypatch.setattr(EncodedReader, "batch_at", batch_at)
+    shutil.rmtree(tmp_path / "cache")
+    with caplog.at_level("INFO"):
+        there = train_in(store)
+    assert "resuming at step 4" in caplog.text
+    assert there.weights_sha256 == train_in(Store(str(tmp_path / "local"))).weights_sha256
+    filesystem, path = fsspec.core.url_to_fs(f"{store.uri}/checkpoints/t")
+    filesystem.invalidate_cache()
+    assert [name for name in filesystem.find(path) if name != path] == []  # this server's empty folders go later
