@@ -283,8 +283,10 @@ def test_ten_batches_that_are_not_finite_end_the_run_with_their_keys(tmp_path):
     assert "sample-57" in error.value.where
 
 
-def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path):
-    undisturbed, _ = train(tmp_path / "undisturbed", num_steps=6, validate_every_steps=3)
+@pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(temperature_mode="calibrated")], ids=str)
+def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, objective):
+    settings = {"num_steps": 6, "validate_every_steps": 3, "objective": objective}
+    undisturbed, _ = train(tmp_path / "undisturbed", **settings)
     stop = StopRequest()
     batches = tiny.SyntheticBatches(3)
     original = batches.batch_at
@@ -295,14 +297,26 @@ def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path
 
     batches.batch_at = batch_at
     with pytest.raises(PreemptedError, match="step 3") as error:
-        train(tmp_path / "run", batches=batches, stop=stop, num_steps=6, validate_every_steps=3)
+        train(tmp_path / "run", batches=batches, stop=stop, **settings)
     assert error.value.exit_code == 75
     again = tiny.SyntheticBatches(3)
-    resumed, _ = train(tmp_path / "run", batches=again, num_steps=6, validate_every_steps=3)
+    resumed, _ = train(tmp_path / "run", batches=again, **settings)
     assert again.asked == [9, 12, 15]
     assert digest_of_tokens(resumed) == digest_of_tokens(undisturbed)
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "undisturbed")]
     assert metrics[0] == metrics[1]
+
+
+def test_the_temperature_of_each_step_is_logged(tmp_path):
+    def temperatures(name, **objective):
+        train(tmp_path / name, num_steps=3, objective=ObjectiveConfig(**objective))
+        return [(row["temperature"], row["reward_spread"]) for row in rows(tmp_path / name)]
+
+    assert [tau for tau, _ in temperatures("code", preset="code")] == pytest.approx([0.1] * 3)
+    assert [tau for tau, _ in temperatures("paper", preset="paper")] == [1.0] * 3
+    calibrated = temperatures("calibrated", temperature_mode="calibrated", temperature_factor=0.5)
+    assert all(tau == pytest.approx(0.5 * spread) for tau, spread in calibrated)
+    assert len({tau for tau, _ in calibrated}) == 3
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(tmp_path):
