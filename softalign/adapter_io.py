@@ -20,7 +20,7 @@ from torch import Tensor
 
 from softalign.artifacts import FileEntry, Frozen
 from softalign.base_fingerprint import BaseFingerprint
-from softalign.config import Family, SoftTokensConfig
+from softalign.config import Family, LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
@@ -39,7 +39,7 @@ class UNetPlacement(Frozen):
     position: Literal["after_bos"]
 
     @property
-    def layers(self) -> tuple[int, ...]:
+    def layer_axis(self) -> tuple[int, ...]:
         """The tensors' axis of layers: none, all blocks see the same tokens."""
         return ()
 
@@ -50,20 +50,21 @@ class UNetPlacement(Frozen):
 
 
 class MMDiTPlacement(Frozen):
-    """How many of an MMDiT's first joint blocks have tokens of their own, and at which position of the text."""
+    """How many of an MMDiT's first or last joint blocks have tokens of their own, and at which position of the text."""
 
     num_layers: int
+    layers: LayersEnd = "first"
     position: Literal["append"]
 
     @property
-    def layers(self) -> tuple[int, ...]:
+    def layer_axis(self) -> tuple[int, ...]:
         """The tensors' axis of layers."""
         return (self.num_layers,)
 
     @property
     def text(self) -> str:
         """Where the tokens enter, in words."""
-        return f"at the end of the text of each of the first {self.num_layers} joint blocks"
+        return f"at the end of the text of each of the {self.layers} {self.num_layers} joint blocks"
 
 
 Placement = UNetPlacement | MMDiTPlacement
@@ -73,7 +74,7 @@ def placement_of(config: SoftTokensConfig) -> Placement:
     """Return where a training run's tokens enter."""
     if config.placement == "unet":
         return UNetPlacement(blocks=config.blocks, position=config.position)
-    return MMDiTPlacement(num_layers=config.num_layers, position=config.position)
+    return MMDiTPlacement(num_layers=config.num_layers, layers=config.layers, position=config.position)
 
 
 class PeerFiles(Frozen):
@@ -227,7 +228,7 @@ def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str)
 
 
 def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
-    layers = config.placement.layers
+    layers = config.placement.layer_axis
     tokens, table = (*layers, config.num_soft_tokens, config.width), (config.timestep_bins, prod(layers) * config.width)
     shapes = {**dict.fromkeys(BANK_NAMES[: config.num_banks], tokens), TABLE_NAME: table}
     return {**shapes, **({EMA_PREFIX + name: shape for name, shape in shapes.items()} if config.has_ema else {})}

@@ -23,6 +23,7 @@ from softalign.presets import (
     Preset,
     TemperatureMode,
     agsm_defaults,
+    layers_default,
     schedule_defaults,
     softrepa_defaults,
     unconditional_bank_default,
@@ -35,6 +36,8 @@ MAX_JOINT_BLOCKS: dict[Family, int] = {"sd3": 24, "sd35": 38}
 """Joint blocks of the largest published model of each MMDiT family (SD3 medium, SD3.5 large)."""
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
+LayersEnd = Literal["first", "last"]
+"""Which of an MMDiT's joint blocks have soft tokens: its first ones or its last ones."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -176,11 +179,15 @@ class UNetTokensConfig(Frozen):
 
 
 class MMDiTTokensConfig(Frozen):
-    """Soft tokens of an MMDiT: each of the first joint blocks has its own (arXiv 2605.30038, 2503.08250: five)."""
+    """Soft tokens of an MMDiT: each of the first or last joint blocks has its own (arXiv 2605.30038, 2503.08250: five).
+
+    The paper says "upper" five; the released code, and what was published with it, has them in the first five.
+    """
 
     placement: Literal["mmdit"] = "mmdit"
     num_soft_tokens: Count = 4
     num_layers: Count = 5
+    layers: LayersEnd = Field("first", description="which end of the joint blocks; train.objective.preset fills it")
     position: Literal["append"] = "append"
     num_timestep_bins: Annotated[int, Field(ge=1, le=1000)] = 100
     init: Literal["normal"] = "normal"
@@ -209,10 +216,11 @@ class ObjectiveConfig(Frozen):
     """The loss on the pair grid. Fields of another objective than the chosen one must stay unset.
 
     ``preset`` says whose numbers unset fields get where the AGSM paper and its released code differ. A Recipe resolves
-    them, and those that depend on the family, when it is read: fields of this class, ``evaluate.unconditional_bank``
-    and ``train.optimizer.schedule``. Not offered are two accidents of the released code: an average (EMA) that starts
-    from its own random draw (ours is a copy of the live tokens, always), and a learning rate that stands still between
-    validations. One timestep and one noise for all pairs (``noise_sharing: paper``) is both, and the default.
+    them, and those that depend on the family, when it is read: fields of this class, ``train.soft_tokens.layers``,
+    ``train.optimizer.schedule`` and ``evaluate.unconditional_bank``. Not offered are two accidents of the released
+    code: an average (EMA) that starts from its own random draw (ours is a copy of the live tokens, always), and a
+    learning rate that stands still between validations. One timestep and one noise for all pairs
+    (``noise_sharing: paper``) is both, and the default.
     """
 
     name: Literal["agsm", "softrepa", "score_matching"] = "agsm"
@@ -495,6 +503,14 @@ class Recipe(Frozen):
     def _resolve_objective(self) -> Self:
         objective = self.train.objective.for_family(self.backbone.family)
         object.__setattr__(self, "train", self.train.model_copy(update={"objective": objective}))
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_layers(self) -> Self:
+        preset, soft = self.train.objective.preset, self.train.soft_tokens
+        if preset is not None and isinstance(soft, MMDiTTokensConfig) and "layers" not in soft.model_fields_set:
+            resolved = soft.model_copy(update={"layers": layers_default(preset)})
+            object.__setattr__(self, "train", self.train.model_copy(update={"soft_tokens": resolved}))
         return self
 
     @model_validator(mode="after")

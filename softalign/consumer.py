@@ -167,7 +167,7 @@ def _attach(
             fix=f"use a pipeline of {config.base_model}",
         )
     if isinstance(placement, MMDiTPlacement):
-        blocks = joint_blocks(denoiser, placement.num_layers)
+        blocks = joint_blocks(denoiser, placement.num_layers, placement.layers)
         return JointAttentionInjection(denoiser, blocks, tokens, scale, has_unconditional_half)
     sites = injection_sites(denoiser, placement.blocks)
     return CrossAttentionInjection(denoiser, sites, tokens, scale, has_unconditional_half)

@@ -227,8 +227,12 @@ def _read_base(folder: Path, family: PeerFamily) -> _Base:
 
     Raises:
         MissingInputError: no such folder, or no denoiser of the family in it.
+        CompatibilityError: an MMDiT of another family.
     """
     from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+
+    from softalign.backbones.mmdit import QK_NORMS
+    from softalign.backbones.unet import text_width
 
     kind: Any = SD3Transformer2DModel if family == "sd3" else UNet2DConditionModel
     subfolder = _FAMILIES[family].subfolder
@@ -245,9 +249,14 @@ def _read_base(folder: Path, family: PeerFamily) -> _Base:
             "The base model cannot be loaded.", found=str(error).splitlines()[0], where=str(folder / subfolder)
         ) from error
     if family != "sd3":
-        from softalign.backbones.unet import text_width
-
         return _Base(str(folder), text_width(denoiser), fingerprint_of(denoiser))
+    if denoiser.config.qk_norm != QK_NORMS[family]:
+        raise CompatibilityError(
+            "The base model is of another family.",
+            expected=f"qk_norm {QK_NORMS[family]} ({family})",
+            found=f"qk_norm {denoiser.config.qk_norm}",
+            where=str(folder),
+        )
     return _Base(
         str(folder),
         int(denoiser.config.caption_projection_dim),
@@ -324,7 +333,7 @@ def _placement_of(soft: SoftTokens) -> Placement:
     """Return where both projects' published code puts the tokens."""
     if soft.num_layers is None:
         return UNetPlacement(blocks=("down", "mid"), position="after_bos")
-    return MMDiTPlacement(num_layers=soft.num_layers, position="append")
+    return MMDiTPlacement(num_layers=soft.num_layers, layers="first", position="append")
 
 
 def _adapter_config(soft: SoftTokens, files: PeerFiles, family: PeerFamily, base: _Base) -> AdapterConfig:

@@ -62,6 +62,11 @@ def unconditional_bank_default(preset: Preset | None, family: Family) -> Literal
     return "negative" if family == "sdxl" and preset == "code" else "positive"
 
 
+def layers_default(preset: Preset) -> Literal["first", "last"]:
+    """Return which joint blocks of SD3 have tokens: the paper's "upper" ones, read as the last, or the code's first."""
+    return "last" if preset == "paper" else "first"
+
+
 def schedule_defaults(preset: Preset, validate_every_steps: int) -> Defaults:
     """Return the learning-rate schedule of a preset: cosine warm restarts down to 1e-5.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from softalign.backbones.base import load_frozen_pipeline, present_parts
-from softalign.config import BackboneConfig, MMDiTTokensConfig, SoftTokensConfig
+from softalign.config import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
 from softalign.joint_injection import JointAttentionInjection
@@ -22,8 +22,8 @@ QK_NORMS = {"sd3": None, "sd35": "rms_norm"}
 """What the families differ in: SD3.5 normalises queries and keys."""
 
 
-def joint_blocks(transformer: nn.Module, num_layers: int) -> list[nn.Module]:
-    """Return the first joint blocks of an MMDiT.
+def joint_blocks(transformer: nn.Module, num_layers: int, layers: LayersEnd = "first") -> list[nn.Module]:
+    """Return the first or the last joint blocks of an MMDiT, in their order.
 
     Raises:
         ConfigError: there are fewer blocks than layers of tokens.
@@ -43,7 +43,7 @@ def joint_blocks(transformer: nn.Module, num_layers: int) -> list[nn.Module]:
             found=str(num_layers),
             where="train.soft_tokens.num_layers",
         )
-    return list(blocks[:num_layers])
+    return list(blocks[:num_layers] if layers == "first" else blocks[len(blocks) - num_layers :])
 
 
 def stream_width(transformer: nn.Module) -> int:
@@ -59,13 +59,16 @@ class MMDiTDenoiser:
         transformer: diffusers' SD3 transformer, frozen; its hooks are gone after ``close``.
         tokens: the tokens used outside of ``predict``; they say how many blocks have some.
         process: the noise schedule.
+        layers: whether these are the first or the last blocks.
     """
 
-    def __init__(self, transformer: nn.Module, tokens: SoftTokens, process: ForwardProcess) -> None:
+    def __init__(
+        self, transformer: nn.Module, tokens: SoftTokens, process: ForwardProcess, layers: LayersEnd = "first"
+    ) -> None:
         self.module = transformer
         self.process = process
         self._injection = JointAttentionInjection(
-            transformer, joint_blocks(transformer, tokens.num_layers or 0), tokens
+            transformer, joint_blocks(transformer, tokens.num_layers or 0, layers), tokens
         )
 
     def predict(
@@ -158,13 +161,14 @@ class MMDiTBackbone:
         """Keep the pipeline's own scheduler, flow matching with Euler steps: the papers use it."""
 
     def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> MMDiTDenoiser:
-        """Return the transformer with soft tokens attached to its first joint blocks.
+        """Return the transformer with soft tokens attached to its first or last joint blocks.
 
         Raises:
             ConfigError: it has fewer blocks than the tokens have layers.
         """
         assert isinstance(config, MMDiTTokensConfig)  # noqa: S101  Recipe checks it
-        return MMDiTDenoiser(self.denoiser, tokens, FlowProcess(self.pipeline.scheduler.config.shift))
+        process = FlowProcess(self.pipeline.scheduler.config.shift)
+        return MMDiTDenoiser(self.denoiser, tokens, process, config.layers)
 
     @property
     def _max_sequence_length(self) -> int:

@@ -81,6 +81,7 @@ def candidates(value):
         "cosine",
         "shapes",
         "negative",
+        "last",
         "best",
     )
     return [*literals, f"{value}-other"]

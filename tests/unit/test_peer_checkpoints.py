@@ -78,7 +78,7 @@ def test_values_are_the_files_own(tmp_path, project, family, width, dtype):
     assert config == read_adapter_config(tmp_path / "out")
     assert (config.family, config.objective, config.width, config.num_soft_tokens) == (family, project, width, S)
     assert config.num_banks == (2 if project == "agsm" else 1)
-    assert config.placement.layers == ((N,) if family == "sd3" else ())
+    assert config.placement.layer_axis == ((N,) if family == "sd3" else ())
 
 
 def test_tokens_and_table_of_sd3_are_those_of_the_papers(tmp_path):
@@ -160,6 +160,34 @@ def test_newer_sd3_tokens_do_not(tmp_path, sd3_folder):
     tokens, _ = save_peer(tmp_path / "peer", "agsm", "sd3", 8)
     convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
     assert torch.equal(load_adapter(tmp_path / "out").banks, tokens)
+
+
+@pytest.mark.parametrize("layers", ["first", "last"])
+def test_a_converted_sd3_adapter_loads_and_has_its_tokens_in_the_first_blocks(tmp_path, sd3_folder, layers):
+    tokens, table = save_peer(tmp_path / "peer", "agsm", "sd3", 8)
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
+    assert config.placement.layers == "first"
+    if layers == "last":  # as the paper may be read; an adapter says which
+        moved = config.model_copy(update={"placement": config.placement.model_copy(update={"layers": "last"})})
+        (tmp_path / "out" / "adapter_config.json").write_text(moved.model_dump_json())
+    transformer = SD3Transformer2DModel.from_pretrained(sd3_folder / "transformer")
+    seen = []
+    hook = lambda _module, _args, kwargs, _output: seen.append(kwargs["encoder_hidden_states"])  # noqa: E731
+    with load_soft_tokens(types.SimpleNamespace(transformer=transformer), tmp_path / "out"):
+        for block in transformer.transformer_blocks:
+            block.register_forward_hook(hook, with_kwargs=True)
+        transformer(draw(1, 4, 4, 4), draw(1, 3, JOINT_WIDTH), draw(1, 6), torch.tensor([505.0]))
+    first = 0 if layers == "first" else 1
+    assert [text.shape[1] for text in seen] == [3 + S if first <= place < first + N else 3 for place in range(N + 1)]
+    for layer in range(N):
+        assert torch.equal(seen[first + layer][0, 3:], tokens[0, layer] + table[50].view(N, 8)[layer])
+
+
+def test_tokens_of_sd3_are_not_for_sd35(tmp_path, sd3_folder):
+    save_peer(tmp_path / "peer", "agsm", "sd3", 8)
+    path = sd3_folder / "transformer" / "config.json"
+    path.write_text(path.read_text().replace('"qk_norm": null', '"qk_norm": "rms_norm"'))
+    refuse(tmp_path, CompatibilityError, "qk_norm rms_norm", "sd3", sd3_folder)
 
 
 def refuse(tmp_path, kind, message, *arguments):

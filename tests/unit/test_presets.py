@@ -92,6 +92,19 @@ def test_the_unconditional_bank_of_a_recipe_wins_and_must_exist():
         evaluated(code, unconditional_bank="negative", guidance_scale=1.0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_papers_upper_blocks_are_the_last_and_the_codes_the_first(family):
+    found = [recipe(family, preset=preset).train.soft_tokens for preset in ("paper", "code", None)]
+    ends = [getattr(soft, "layers", None) for soft in found]
+    assert ends == (["last", "first", "first"] if family.startswith("sd3") else [None, None, None])
+    if family.startswith("sd3"):
+        assert all(soft.num_layers == 5 for soft in found)
+        data = recipe(family).model_dump(mode="json", by_alias=True)
+        own = {"placement": "mmdit", "layers": "first"}
+        data["train"] = {"objective": {"preset": "paper"}, "soft_tokens": own}
+        assert Recipe.model_validate(data).train.soft_tokens.layers == "first"
+
+
 @pytest.mark.parametrize(("preset", "period"), [("paper", 1000), ("code", 70), (None, None)])
 def test_restarts_by_step_or_by_validation(preset, period):
     def optimizer(**given):

@@ -84,6 +84,18 @@ def test_each_block_sees_its_own_tokens_behind_its_text_and_passes_none_on(trans
         assert leaving is None if layer == NUM_BLOCKS - 1 else leaving.shape[1] == L
 
 
+@pytest.mark.parametrize(("layers", "places"), [("first", (0, 1)), ("last", (NUM_BLOCKS - 2, NUM_BLOCKS - 1))])
+def test_the_denoiser_has_its_tokens_in_the_first_or_the_last_blocks(transformer, inputs, layers, places):
+    tokens = make_tokens(2)
+    denoiser = MMDiTDenoiser(transformer, tokens, FlowProcess(3.0), layers)
+    seen = seen_text(transformer, lambda: transformer(**inputs))
+    denoiser.close()
+    expected = tokens(inputs["timestep"], torch.zeros(3, dtype=torch.long))
+    assert [place for place, (entering, _) in enumerate(seen) if entering.shape[1] == L + S] == list(places)
+    for layer, place in enumerate(places):
+        assert torch.equal(seen[place][0][:, L:], expected[:, layer])
+
+
 def test_appending_and_prepending_are_one_function(transformer, inputs):
     tokens = make_tokens()
     injection = attach(transformer, tokens)
@@ -321,6 +333,8 @@ def test_more_layers_than_blocks_are_refused(transformer):
         joint_blocks(transformer, NUM_BLOCKS + 1)
     assert error.value.expected == f"at most {NUM_BLOCKS}"
     assert joint_blocks(transformer, 2) == list(transformer.transformer_blocks[:2])
+    assert joint_blocks(transformer, 2, "last") == list(transformer.transformer_blocks[-2:])
+    assert joint_blocks(transformer, NUM_BLOCKS, "last") == joint_blocks(transformer, NUM_BLOCKS)
 
 
 def test_another_kind_of_denoiser_is_refused():
