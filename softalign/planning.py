@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from softalign.artifacts import (
     Adapter,
@@ -16,8 +15,8 @@ from softalign.artifacts import (
     ModelVersion,
     Record,
 )
-from softalign.config import BackboneConfig, CocoSource, Recipe, ShapesSource, Source
-from softalign.fingerprints import model_folder
+from softalign.config import CocoSource, Recipe, ShapesSource, Source
+from softalign.model_sizes import model_sizes
 from softalign.stages import (
     ARMS,
     compare_key,
@@ -30,10 +29,8 @@ from softalign.stages import (
 from softalign.storage import RecordT, Store, open_filesystem, read_bytes
 
 FLOAT_BYTES = 4
-HUB_WIDTHS = {"sd15": 768, "sd21": 1024, "sdxl": 2048, "sd3": 4096, "sd35": 4096}
-"""Widths of the text states that the published models read."""
-HUB_TEXT_LENGTH = 77
-"""Tokens of CLIP's text sequence."""
+ENCODED_BYTES = 2
+"""Encodings are stored in float16."""
 SHAPES_PNG_BYTES = 700
 """Mean size of a rendered scene's PNG (measured: 200 scenes)."""
 GENERATED_BYTES_PER_PIXEL = 2
@@ -134,39 +131,17 @@ def _encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None
             return None
         num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
     num_texts = num_captions * (1 + recipe.encode.hard_negatives_per_caption)
-    latent, text = _encoded_sizes(recipe.backbone)
-    return FLOAT_BYTES * (num_samples * latent + num_texts * text)
-
-
-def _encoded_sizes(backbone: BackboneConfig) -> tuple[int, int]:
-    """Return the numbers of values of one latent and of one text encoding."""
-    folder = model_folder(backbone)
-    if folder is None:
-        return 4 * (backbone.resolution_px // 8) ** 2, HUB_TEXT_LENGTH * HUB_WIDTHS[backbone.family]
-    vae = _read_json(folder / "vae" / "config.json")
-    text = _read_json(folder / "text_encoder" / "config.json")
-    side = backbone.resolution_px // 2 ** (len(vae["block_out_channels"]) - 1)
-    return vae["latent_channels"] * side * side, text["max_position_embeddings"] * text["hidden_size"]
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    sizes = model_sizes(recipe.backbone)
+    return ENCODED_BYTES * (num_samples * sizes.latent + num_texts * sizes.text)
 
 
 def _train_bytes(recipe: Recipe) -> int | None:
     tokens = recipe.train.soft_tokens
-    text_width = _text_width(recipe.backbone)
+    width = (tokens.num_layers or 1) * model_sizes(recipe.backbone).token_width
     banks = 2 if recipe.train.objective.banks == "dual" else 1
-    values = (banks * tokens.num_soft_tokens + tokens.num_timestep_bins) * text_width
+    values = (banks * tokens.num_soft_tokens + tokens.num_timestep_bins) * width
     metrics_bytes_per_step = 300
     return 3 * values * FLOAT_BYTES + recipe.train.num_steps * metrics_bytes_per_step
-
-
-def _text_width(backbone: BackboneConfig) -> int:
-    folder = model_folder(backbone)
-    if folder is None:
-        return HUB_WIDTHS[backbone.family]
-    return int(_read_json(folder / "text_encoder" / "config.json")["hidden_size"])
 
 
 def _evaluate_bytes(recipe: Recipe) -> int | None:

@@ -74,11 +74,11 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     dataset = publish_dataset(recipe, store)
     rows = plan(recipe, store)
     assert [row.state for row in rows][:3] == ["done", "run", "wait"]
-    latent_and_text = 4 * (10 * 4 * 4 * 16 + 20 * 16 * 128)
+    latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * 16 * 128)
     assert rows[1].predicted_bytes == latent_and_text
     assert rows[1].uri == store.prefix("encode", stages.encode_key(recipe, dataset))
     hard = load_recipe("shapes", ["encode.hard_negatives_per_caption=2"])
-    assert plan(hard, store)[1].predicted_bytes == 4 * (10 * 4 * 4 * 16 + 3 * 20 * 16 * 128)
+    assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * 16 * 128)
     assert stages.encode_key(hard, dataset) != stages.encode_key(recipe, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     assert "differ from the 1 published" in plan(other, store)[0].reason

@@ -1,0 +1,79 @@
+"""How large one latent, one text encoding and the soft tokens of a backbone are, without loading it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softalign.config import UNET_FAMILIES, BackboneConfig, Family
+from softalign.fingerprints import model_folder
+
+CLIP_LENGTH = 77
+"""Positions of CLIP's text sequence."""
+VAE_FACTOR = 8
+"""Pixels per latent of every published model's VAE."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """Numbers of values: of a latent, of a text's states and pooled states, and the width of a soft token."""
+
+    latent: int
+    text: int
+    token_width: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    latent_channels: int
+    text_width: int
+    pooled_width: int
+    token_width: int
+
+
+PUBLISHED: dict[Family, _Published] = {
+    "sd15": _Published(4, 768, 0, 768),
+    "sd21": _Published(4, 1024, 0, 1024),
+    "sdxl": _Published(4, 2048, 1280, 2048),
+    "sd3": _Published(16, 4096, 2048, 1536),
+    "sd35": _Published(16, 4096, 2048, 2432),
+}
+"""The published models' configurations; of SD3.5 the large one's (the medium's tokens are 1536 wide)."""
+
+
+def model_sizes(backbone: BackboneConfig) -> ModelSizes:
+    """Return a backbone's sizes: from its local folder, or what is published of its family."""
+    folder = model_folder(backbone)
+    if folder is None:
+        published = PUBLISHED[backbone.family]
+        length = CLIP_LENGTH + (backbone.max_sequence_length or 0)
+        return ModelSizes(
+            latent=published.latent_channels * (backbone.resolution_px // VAE_FACTOR) ** 2,
+            text=length * published.text_width + published.pooled_width,
+            token_width=published.token_width,
+        )
+    vae = _read_json(folder / "vae")
+    side = backbone.resolution_px // 2 ** (len(vae["block_out_channels"]) - 1)
+    length = _read_json(folder / "text_encoder")["max_position_embeddings"] + (backbone.max_sequence_length or 0)
+    text_width, pooled_width, token_width = _widths(folder, backbone.family)
+    return ModelSizes(
+        latent=vae["latent_channels"] * side * side, text=length * text_width + pooled_width, token_width=token_width
+    )
+
+
+def _widths(folder: Path, family: Family) -> tuple[int, int, int]:
+    """Return the widths of text states, pooled states and soft tokens that a folder's denoiser reads."""
+    if family in UNET_FAMILIES:
+        width = int(_read_json(folder / "unet")["cross_attention_dim"])
+        pooled = int(_read_json(folder / "text_encoder_2")["projection_dim"]) if family == "sdxl" else 0
+        return width, pooled, width
+    transformer = _read_json(folder / "transformer")
+    names = ("joint_attention_dim", "pooled_projection_dim", "caption_projection_dim")
+    text, pooled, token = (int(transformer[name]) for name in names)
+    return text, pooled, token
+
+
+def _read_json(component: Path) -> Any:
+    return json.loads((component / "config.json").read_text(encoding="utf-8"))
