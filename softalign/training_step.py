@@ -98,15 +98,16 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     state.optimizer.zero_grad(set_to_none=True)
-    result = backward_grid(
-        pair_predictor(stepper, noisy, batch.text.to(stepper.device)),
-        state.live,
-        state.ema,
-        noisy.target_BCHW,
-        mask_BP,
-        config.objective,
-        stepper.division,
-    )
+    with stepper.denoiser.row_cache.one_batch():
+        result = backward_grid(
+            pair_predictor(stepper, noisy, batch.text.to(stepper.device)),
+            state.live,
+            state.ema,
+            noisy.target_BCHW,
+            mask_BP,
+            config.objective,
+            stepper.division,
+        )
     grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), config.optimizer.max_grad_norm))
     is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
     if is_finite:
@@ -126,16 +127,21 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
 
 
 def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Predict:
-    """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states."""
+    """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states.
+
+    Inside ``denoiser.row_cache.one_batch()`` it computes what pairs share once.
+    """
+    denoiser, text_length = stepper.denoiser, text.prompt_embeds_NLD.shape[1]
 
     def predict(pairs: Pairs, tokens: SoftTokens) -> Tensor:
-        return stepper.denoiser.predict(
-            noisy.noisy_latents_BCHW[pairs.images_N],
-            noisy.timesteps_B[pairs.images_N],
-            text.rows(pairs.prompts_N),
-            tokens,
-            pairs.banks_N,
-        )
+        with denoiser.row_cache.rows(pairs.images_N, pairs.prompts_N, text_length):
+            return denoiser.predict(
+                noisy.noisy_latents_BCHW[pairs.images_N],
+                noisy.timesteps_B[pairs.images_N],
+                text.rows(pairs.prompts_N),
+                tokens,
+                pairs.banks_N,
+            )
 
     return predict
 

@@ -85,7 +85,8 @@ def judge(stepper: Stepper, batch: EncodedBatch, *, samples_seen: int) -> Judgem
     noisy = diffuse_batch(stepper, batch, seed=VALIDATION_NOISE_SEED, samples_seen=samples_seen, sharing="per_image")
     mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
     predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
-    grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.division)
+    with stepper.denoiser.row_cache.one_batch():
+        grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.division)
     errors_BP = squared_error(grid, noisy.target_BCHW[:, None]).double()
     is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
     best_other_B = errors_BP.masked_fill(is_own | ~mask_BP, torch.inf).min(dim=1).values

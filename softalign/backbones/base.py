@@ -16,6 +16,7 @@ from softalign.artifacts import canonical_json, digest_of
 from softalign.config import BackboneConfig, Family, Runtime, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.forward_process import ForwardProcess
+from softalign.row_cache import RowCache
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 
@@ -33,6 +34,7 @@ class Denoiser(Protocol):
     """A frozen denoiser that predicts with any soft tokens, each row with its own bank."""
 
     process: ForwardProcess
+    row_cache: RowCache
 
     @property
     def module(self) -> nn.Module:

@@ -15,6 +15,7 @@ from softalign.config import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftT
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
 from softalign.joint_injection import JointAttentionInjection
+from softalign.row_cache import RowCache
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 
@@ -67,6 +68,7 @@ class MMDiTDenoiser:
     ) -> None:
         self.module = transformer
         self.process = process
+        self.row_cache = RowCache()  # tokens enter the first block: too little comes before it to be worth keeping
         self._injection = JointAttentionInjection(
             transformer, joint_blocks(transformer, tokens.num_layers or 0, layers), tokens
         )

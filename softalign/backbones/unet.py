@@ -15,7 +15,8 @@ from softalign.backbones.base import load_frozen_pipeline, present_parts
 from softalign.config import BackboneConfig, Family, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import DDPMProcess, ForwardProcess
-from softalign.injection import CrossAttentionInjection
+from softalign.injection import INSERT_AT, CrossAttentionInjection
+from softalign.row_cache import RowCache, SharedParts
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 
@@ -49,6 +50,31 @@ def injection_sites(unet: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
     return [block for found in sites.values() for block in found]
 
 
+def shared_parts(unet: Any, sites: Sequence[nn.Module]) -> SharedParts:
+    """Return what rows of one image, or of one image and prompt, share ahead of the first soft token, and the text's.
+
+    Up to the first site these are whole blocks; in it, what comes before its first cross attention. Pooled text enters
+    the time embedding, and cross attention on plain text its block: from there on, rows share by image and prompt.
+    """
+    per_image: list[nn.Module] = []
+    per_pair: list[nn.Module] = []
+    is_image_alone = unet.config.addition_embed_type is None
+    for block in (*unet.down_blocks, *filter(None, [unet.mid_block]), *unet.up_blocks):
+        is_site = any(block is site for site in sites)
+        is_image_alone = is_image_alone and (is_site or not _has_cross_attention(block))
+        (per_image if is_image_alone else per_pair).extend(_ahead_of_cross_attention(block) if is_site else [block])
+        if is_site:
+            break
+    attentions = [attention for module in unet.modules() if (attention := getattr(module, "attn2", None)) is not None]
+    of_text = [attention for attention in attentions if attention.is_cross_attention and attention.norm_cross is None]
+    projections = tuple(projection for attention in of_text for projection in (attention.to_k, attention.to_v))
+    return SharedParts(tuple(per_image), tuple(per_pair), projections, INSERT_AT)
+
+
+def _ahead_of_cross_attention(block: Any) -> list[nn.Module]:
+    return [block.resnets[0], block.attentions[0].transformer_blocks[0].attn1]
+
+
 def text_width(unet: nn.Module) -> int:
     """Return the width of the text states that cross attention reads.
 
@@ -70,6 +96,8 @@ def _has_cross_attention(block: Any) -> bool:
 class UNetDenoiser:
     """A frozen U-Net that predicts with any soft tokens, each row with its own bank.
 
+    Its convolutions are laid out channels-last from now on: same values, faster on CUDA and CPU.
+
     Args:
         unet: diffusers' U-Net, frozen; its hooks are gone after ``close``.
         blocks: the parts that see the tokens.
@@ -86,10 +114,12 @@ class UNetDenoiser:
         process: ForwardProcess,
         resolution_px: int,
     ) -> None:
-        self.module = unet
+        self.module = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.process = process
         self._size_ids = [float(value) for value in (resolution_px, resolution_px, 0, 0, resolution_px, resolution_px)]
-        self._injection = CrossAttentionInjection(unet, injection_sites(unet, blocks), tokens)
+        sites = injection_sites(unet, blocks)
+        self._injection = CrossAttentionInjection(unet, sites, tokens)
+        self.row_cache = RowCache(shared_parts(unet, sites))
 
     def predict(
         self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor

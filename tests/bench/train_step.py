@@ -1,139 +1,251 @@
-"""Time of one training step by objective and micro-batch, against a plain loop over pairs, side by side in one run.
+"""A training step on 4 images x 4 captions beside the published algorithm's plain loop and the bare denoiser.
 
-    python tests/bench/train_step.py [--pairs 7] [--threads 1]
+    python -m tests.bench.train_step [--rounds 3] [--shapes sd15,sdxl,sd3] [--objectives]
 
-Each round times every variant once, in a new order; ratios are medians over rounds of (variant / plain loop in the same
-round), so that load which changes slowly cancels. The denoiser is the embedded model's.
+One process, one thread, the same weights, batch and tokens for all. Each round times every variant once, in random
+order; a ratio is the median over rounds of two variants' times in the same round. Times are the process's CPU seconds:
+on one thread what the wall clock shows on an idle machine, and other processes' turns are not counted. Peak memory is
+what the operating system saw, each variant in a process of its own: the growth during one step.
 """
 
+from __future__ import annotations
+
 import argparse
+import copy
+import json
+import os
 import random
+import resource
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
+import psutil
 import torch
-from diffusers import UNet2DConditionModel
 
-from softalign.backbones.unet import UNetDenoiser
-from softalign.config import ObjectiveConfig
-from softalign.forward_process import DDPMProcess
-from softalign.objective import Alignment, align, candidate_mask, squared_error
-from softalign.pair_grid import Division, backward_grid, num_banks
-from softalign.shapes import weights_path
-from softalign.soft_tokens import SoftTokens
+from softalign.checkpoints import TrainingState
+from softalign.config import ObjectiveConfig, TrainConfig
+from softalign.forward_process import draw_noise
+from softalign.loader import EncodedBatch
+from softalign.pair_grid import Division
+from softalign.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
 from softalign.text_states import TextStates
+from softalign.training_step import Stepper, train_step
+from tests.bench.denoisers import LATENTS_PX, SHAPES, Shape, build_frozen
+from tests.bench.plain_loop import Grid, PlainLoop, bare_step
 
-B, L, S, NUM_BINS = 4, 16, 4, 100
+B = 4
+MICRO_BATCH_SIZE = 4
+PLAIN, OURS, BARE = "plain loop", "ours", "bare denoiser"
+OBJECTIVES = {
+    "ours, softrepa": ObjectiveConfig(name="softrepa"),
+    "ours, score_matching": ObjectiveConfig(name="score_matching"),
+    "ours, whole grid": ObjectiveConfig(gamma_negative=1.0),
+}
+LOSS_TOLERANCE = 1e-5
+TARGETS = {
+    "sd15": {PLAIN: 0.80, BARE: 1.05},
+    "sdxl": {PLAIN: 0.80, BARE: 1.05},
+    "sd3": {PLAIN: 0.90, BARE: 1.05},
+}
+MAX_UPDATE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class Bench:
-    """One batch on the embedded denoiser."""
+class Variant:
+    """One way to do a step: ``reset`` brings back the tokens it starts from, ``step`` returns its loss."""
 
-    denoiser: UNetDenoiser
-    latents: torch.Tensor
-    texts: torch.Tensor
-    target: torch.Tensor
-    timesteps: torch.Tensor
+    reset: Callable[[], None]
+    step: Callable[[], float]
 
-    def predict(self, pairs, tokens):
-        return self.denoiser.predict(
-            self.latents[pairs.images_N],
-            self.timesteps[pairs.images_N],
-            TextStates(self.texts[pairs.prompts_N]),
-            tokens,
-            pairs.banks_N,
+
+def make_config(shape: Shape, objective: ObjectiveConfig) -> TrainConfig:
+    """Return a run's configuration for a shape."""
+    return TrainConfig(soft_tokens=shape.tokens, objective=objective, batch_size=B)
+
+
+def make_batch(shape: Shape) -> EncodedBatch:
+    """Return random latents and texts."""
+    generator = torch.Generator().manual_seed(2)
+    names = tuple("abcd"[:B])
+    pooled = torch.randn(B, shape.pooled_width, generator=generator) if shape.pooled_width else None
+    text = TextStates(torch.randn(B, shape.text_length, shape.text_width, generator=generator), pooled)
+    latents = torch.randn(B, shape.channels, LATENTS_PX, LATENTS_PX, generator=generator)
+    candidates = tuple(tuple(range(B)) for _ in range(B))
+    return EncodedBatch(keys=names, prompts=names, candidates=candidates, latents_BCHW=latents, text=text)
+
+
+def make_state(shape: Shape, num_banks: int) -> TrainingState:
+    """Return tokens of deviation 1, an average that differs from them, and AdamW."""
+
+    def tokens(seed: int) -> SoftTokens:
+        return soft_tokens_from_normal(
+            shape.token_width,
+            num_layers=shape.tokens.num_layers,
+            num_banks=num_banks,
+            num_soft_tokens=shape.tokens.num_soft_tokens,
+            num_bins=shape.tokens.num_timestep_bins,
+            std=1.0,
+            generator=torch.Generator().manual_seed(seed),
         )
 
-
-def make_tokens(banks, width):
-    generator = torch.Generator().manual_seed(0)
-    table = 0.02 * torch.randn(NUM_BINS, width, generator=generator)
-    return SoftTokens(torch.randn(banks, S, width, generator=generator), table)
+    live, ema = tokens(3), tokens(4).requires_grad_(False)
+    return TrainingState(live, ema, torch.optim.AdamW(live.parameters(), lr=1e-3, weight_decay=1e-4))
 
 
-def make_bench():
-    unet = UNet2DConditionModel.from_pretrained(Path(weights_path()) / "unet", torch_dtype=torch.float32)
-    unet.eval().requires_grad_(False)
-    width, channels, size = unet.config.cross_attention_dim, unet.config.in_channels, unet.config.sample_size
-    generator = torch.Generator().manual_seed(0)
-    latents, target = (torch.randn(B, channels, size, size, generator=generator) for _ in range(2))
-    texts = torch.randn(B, L, width, generator=generator)
-    tokens = make_tokens(2, width)
-    denoiser = UNetDenoiser(unet, ("down", "mid"), tokens, DDPMProcess(torch.linspace(1, 0, 1000), "v_prediction"), 32)
-    return Bench(denoiser, latents, texts, target, torch.full((B,), 500)), width
+def make_ours(shape: Shape, objective: ObjectiveConfig, micro_batch_size: int | None) -> Variant:
+    """Return our step, the one that ``softalign train`` runs."""
+    config = make_config(shape, objective)
+    state = make_state(shape, 2 if objective.name == "agsm" else 1)
+    denoiser = shape.attach(build_frozen(shape), state.live)
+    stepper = Stepper(config, denoiser, state, torch.device("cpu"), Division.into_chunks(micro_batch_size))
+    batch = make_batch(shape)
+    return Variant(_restorer(state), lambda: train_step(stepper, batch, step=0, samples_seen=0).loss)
 
 
-def plain_agsm_step(bench, live, ema, mask, config):
-    """Compute AGSM as its formulas are written: one pair after the other, all graphs kept until one backward."""
-
-    def one(i, j, tokens):
-        bank = torch.tensor([0 if i == j else 1])
-        return bench.denoiser.predict(
-            bench.latents[[i]], bench.timesteps[[i]], TextStates(bench.texts[[j]]), tokens, bank
-        )[0]
-
-    with torch.no_grad():
-        grid = torch.stack([torch.stack([one(i, j, ema) for j in range(B)]) for i in range(B)])
-    aligned: Alignment = align(grid, bench.target, mask, config)
-    own, others = [], []
-    for i in range(B):
-        for j in range(B):
-            error = squared_error(one(i, j, live), aligned.targets_BPCHW[i, j])
-            (own if i == j else others).append(error)
-    (torch.stack(own).mean() + torch.stack(others).mean()).backward()
+def make_plain(shape: Shape) -> Variant:
+    """Return the published algorithm's step on the same weights, batch, noise and tokens."""
+    config = make_config(shape, ObjectiveConfig())
+    state = make_state(shape, 2)
+    loop = PlainLoop(build_frozen(shape), state.live, state.ema, state.optimizer)
+    grid = make_grid(shape)
+    return Variant(_restorer(state), lambda: loop.step(grid, config.ema_decay))
 
 
-def variants(bench, width):
-    mask = candidate_mask([range(B)] * B, B)
+def make_bare(shape: Shape) -> Variant:
+    """Return the bare denoiser's forward, backward and forward."""
+    module, grid = build_frozen(shape), make_grid(shape)
+    return Variant(lambda: None, lambda: bare_step(module, grid))
 
-    def grid(config, micro_batch_size):
-        live, ema = make_tokens(num_banks(config), width), make_tokens(num_banks(config), width)
-        division = Division.into_chunks(micro_batch_size)
-        return lambda: backward_grid(bench.predict, live, ema, bench.target, mask, config, division)
 
-    agsm = ObjectiveConfig()
-    live, ema = make_tokens(2, width), make_tokens(2, width)
-    return {
-        "plain loop, agsm": lambda: plain_agsm_step(bench, live, ema, mask, agsm),
-        "agsm, whole grid": grid(agsm, None),
-        "agsm, micro-batch 8": grid(agsm, 8),
-        "agsm, micro-batch 4": grid(agsm, 4),
-        "agsm, micro-batch 1": grid(agsm, 1),
-        "agsm, no negatives": grid(ObjectiveConfig(gamma_negative=0.0), None),
-        "softrepa, whole grid": grid(ObjectiveConfig(name="softrepa"), None),
-        "softrepa, micro-batch 4": grid(ObjectiveConfig(name="softrepa"), 4),
-        "score_matching": grid(ObjectiveConfig(name="score_matching"), None),
+def make_grid(shape: Shape) -> Grid:
+    """Return the pairs of the batch with the noise that a run's first step draws."""
+    config, batch = make_config(shape, ObjectiveConfig()), make_batch(shape)
+    draw = draw_noise(tuple(batch.latents_BCHW.shape), sharing="paper", seed=config.seed, samples_seen=0)
+    process = shape.attach(build_frozen(shape), make_state(shape, 2).live).process
+    return Grid.of(process.diffuse(batch.latents_BCHW, draw), batch.text)
+
+
+def make_variant(shape: Shape, name: str) -> Variant:
+    """Return a variant by its name in the report."""
+    if name == PLAIN:
+        return make_plain(shape)
+    if name == BARE:
+        return make_bare(shape)
+    size = None if name == "ours, whole grid" else MICRO_BATCH_SIZE
+    return make_ours(shape, OBJECTIVES.get(name, ObjectiveConfig()), size)
+
+
+def _restorer(state: TrainingState) -> Callable[[], None]:
+    tensors, fresh = state.to_tensors(), copy.deepcopy(state.optimizer.state_dict())
+
+    def restore() -> None:
+        state.live.load_state_dict({name[5:]: tensors[name] for name in tensors if name.startswith("live.")})
+        state.ema.load_state_dict({name[4:]: tensors[name] for name in tensors if name.startswith("ema.")})
+        state.optimizer.load_state_dict(copy.deepcopy(fresh))
+
+    return restore
+
+
+def measure(variants: dict[str, Variant], rounds: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Return CPU seconds by variant and round, and each variant's loss."""
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    losses: dict[str, float] = {}
+    for _ in range(rounds):
+        for name in random.sample(list(variants), len(variants)):
+            variants[name].reset()
+            started = time.process_time()
+            losses[name] = variants[name].step()
+            times[name].append(time.process_time() - started)
+    return times, losses
+
+
+def update_seconds(shape: Shape) -> float:
+    """Return the CPU seconds of one AdamW update and one EMA update."""
+    state = make_state(shape, 2)
+    for parameter in state.live.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    seconds = []
+    for _ in range(20):
+        started = time.process_time()
+        state.optimizer.step()
+        update_ema(state.ema, state.live, 0.9999)
+        seconds.append(time.process_time() - started)
+    return statistics.median(seconds)
+
+
+def peak_growth_bytes(shape_name: str, variant: str) -> int:
+    """Return by how much a fresh process's resident memory grows at most during one step."""
+    command = [sys.executable, "-m", "tests.bench.train_step", "--memory-of", shape_name, variant]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    return int(json.loads(result.stdout))
+
+
+def _print_own_peak(shape_name: str, variant: str) -> None:
+    made = make_variant(SHAPES[shape_name], variant)
+    before = psutil.Process().memory_info().rss
+    made.step()
+    _say(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before))
+
+
+def report(shape_name: str, rounds: int, names: list[str]) -> bool:
+    """Measure a shape, print its table and return whether all targets are met."""
+    shape = SHAPES[shape_name]
+    variants = {name: make_variant(shape, name) for name in names}
+    for variant in (variants[OURS],):  # the libraries' first-call work
+        variant.step()
+    times, losses = measure(variants, rounds)
+    peaks = {name: peak_growth_bytes(shape_name, name) for name in names}
+    _say(f"\n{shape_name}: {B} x {B} pairs, latents {LATENTS_PX} px, 1 thread, medians of {rounds} rounds")
+    _say(f"{'':24s} {'CPU s':>8s} {'/ plain':>8s} {'/ bare':>8s} {'peak MB':>8s}  loss")
+    ratios = {name: {to: _ratio(times[name], times[to]) for to in (PLAIN, BARE)} for name in names}
+    for name in names:
+        to = ratios[name]
+        _say(
+            f"{name:24s} {statistics.median(times[name]):8.2f} {to[PLAIN]:8.3f} {to[BARE]:8.3f} "
+            f"{peaks[name] / 1e6:8.0f}  {losses[name]:.7f}"
+        )
+    difference = abs(losses[OURS] - losses[PLAIN]) / abs(losses[PLAIN])
+    share = update_seconds(shape) / statistics.median(times[OURS])
+    checks = {
+        **{f"time / {to} <= {most}": ratios[OURS][to] <= most for to, most in TARGETS[shape_name].items()},
+        f"loss differs by {difference:.1e} <= {LOSS_TOLERANCE}": difference <= LOSS_TOLERANCE,
+        "peak memory not above the plain loop's": peaks[OURS] <= peaks[PLAIN],
+        f"EMA and optimiser {share:.2%} of a step < {MAX_UPDATE_SHARE:.0%}": share < MAX_UPDATE_SHARE,
     }
+    for text, is_met in checks.items():
+        _say(f"  {'ok  ' if is_met else 'MISS'} {text}")
+    return all(checks.values())
 
 
-def main():
+def _ratio(mine: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(mine, other, strict=True))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Print the tables; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=7, help="rounds")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--objectives", action="store_true", help="the other objectives and the whole grid too")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    bench, width = make_bench()
-    steps = variants(bench, width)
-    for step in steps.values():
-        step()
-    times = {name: [] for name in steps}
-    order = list(steps)
-    for _ in range(arguments.pairs):
-        random.shuffle(order)
-        for name in order:
-            started = time.perf_counter()
-            steps[name]()
-            times[name].append(time.perf_counter() - started)
-    reference = times["plain loop, agsm"]
-    sys.stdout.write(f"4 x 4 pairs, {arguments.threads} thread(s), medians of {arguments.pairs} rounds\n")
-    for name, own in times.items():
-        ratio = statistics.median(mine / plain for mine, plain in zip(own, reference, strict=True))
-        sys.stdout.write(f"{name:26s} {statistics.median(own):7.3f} s  {ratio:5.2f} of the plain loop\n")
+    torch.set_num_threads(1)
+    if arguments.memory_of:
+        _print_own_peak(*arguments.memory_of)
+        return 0
+    names = [PLAIN, BARE, OURS, *(OBJECTIVES if arguments.objectives else ())]
+    met = [report(shape, arguments.rounds, names) for shape in arguments.shapes.split(",")]
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
