@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from softalign.backbones.base import load_frozen_pipeline, present_parts
+from softalign.backbones.base import explained_access, load_frozen_pipeline, present_parts, resolve_model
 from softalign.config import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
@@ -102,7 +102,7 @@ class MMDiTBackbone:
         config: family, resolution, and how texts are encoded.
 
     Raises:
-        CompatibilityError: the model is not of the family, or T5 was asked for and is not there.
+        CompatibilityError: the model is not of the family.
     """
 
     def __init__(self, pipeline: Any, config: BackboneConfig) -> None:
@@ -111,9 +111,15 @@ class MMDiTBackbone:
 
     @classmethod
     def load(cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
-        """Load the pipeline, without T5 where it is not wanted; see ``load_frozen_pipeline``."""
+        """Load the pipeline, without T5 where it is not wanted; see ``load_frozen_pipeline``.
+
+        Raises:
+            CompatibilityError: also where T5 is wanted and was not saved with the model.
+        """
         from diffusers import StableDiffusion3Pipeline
 
+        if config.has_t5:
+            _check_t5(config)
         options: dict[str, Any] = {} if config.has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
         pipeline = load_frozen_pipeline(StableDiffusion3Pipeline, config, device=device, dtype=dtype, **options)
         return cls(pipeline, config)
@@ -210,11 +216,20 @@ def _check_family(config: BackboneConfig, pipeline: Any) -> None:
             found=type(pipeline.scheduler).__name__,
             where=where,
         )
-    if config.has_t5 and pipeline.text_encoder_3 is None:
+
+
+def _check_t5(config: BackboneConfig) -> None:
+    """Check that a model from which T5 is wanted was saved with it."""
+    from diffusers import DiffusionPipeline
+
+    model = resolve_model(config)
+    with explained_access(model):
+        index = DiffusionPipeline.load_config(model, revision=config.revision)
+    if index.get("text_encoder_3", ()) == [None, None]:
         raise CompatibilityError(
             "The base model comes without T5.",
             expected="text_encoder_3",
             found="none",
-            where=where,
+            where=f"backbone.model {config.model}",
             fix="set backbone.has_t5 to false",
         )

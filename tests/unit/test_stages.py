@@ -89,3 +89,24 @@ def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
 
     with pytest.raises(MissingInputError, match="curate"):
         run_until("encode", load_recipe("shapes"), Store(str(tmp_path)), lambda _: None, is_through=False)
+
+
+@pytest.mark.parametrize(
+    ("family", "values_per_latent", "values_per_text", "token_values"),
+    [
+        ("sd15", 4 * 64 * 64, 77 * 768, (2 * 4 + 100) * 768),
+        ("sdxl", 4 * 64 * 64, 77 * 2048 + 1280, (2 * 4 + 100) * 2048),
+        ("sd3", 16 * 64 * 64, (77 + 256) * 4096 + 2048, (2 * 4 + 100) * 5 * 1536),
+    ],
+)
+def test_a_plan_knows_the_sizes_of_published_models(tmp_path, family, values_per_latent, values_per_text, token_values):
+    from softalign.planning import plan
+
+    overrides = [f"backbone={{family: {family}, model: some/model}}", "train.num_steps=1"]
+    if family == "sd3":
+        overrides.append("train.soft_tokens={placement: mmdit}")
+    recipe, store = load_recipe("shapes", overrides), Store(str(tmp_path))
+    publish_dataset(recipe, store)
+    rows = plan(recipe, store)
+    assert rows[1].predicted_bytes == 2 * (10 * values_per_latent + 20 * values_per_text)
+    assert rows[2].predicted_bytes == 3 * 4 * token_values + 300
