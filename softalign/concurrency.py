@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Iterator[ResultT]:
+def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Generator[ResultT]:
     """Yield results in the items' order, computed in threads at most ``2 * num_threads`` items ahead.
 
     Raises:

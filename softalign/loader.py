@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class EncodedBatch:
     candidates: tuple[tuple[int, ...], ...]
     latents_BCHW: Tensor
     text: TextStates
+
+    def pinned(self) -> EncodedBatch:
+        """Return the batch in page-locked memory, from which a CUDA device copies while the host goes on."""
+        return replace(self, latents_BCHW=self.latents_BCHW.pin_memory(), text=self.text.pinned())
 
 
 @dataclass(frozen=True, slots=True)

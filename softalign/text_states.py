@@ -35,9 +35,12 @@ class TextStates:
         return type(self)(self.prompt_embeds_NLD[index_N], pooled_NP)
 
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Self:
-        """Return the states on a device, in another dtype if one is given."""
-        pooled_NP = None if self.pooled_NP is None else self.pooled_NP.to(device, dtype)
-        return type(self)(self.prompt_embeds_NLD.to(device, dtype), pooled_NP)
+        """Return the states on a device, in another dtype if one is given; pinned ones come while the host goes on."""
+        return type(self)(*(states.to(device, dtype, non_blocking=states.is_pinned()) for states in self.tensors()))
+
+    def pinned(self) -> Self:
+        """Return the states in page-locked memory."""
+        return type(self)(*(states.pin_memory() for states in self.tensors()))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return what there is: the states, then the pooled ones."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TextIO
@@ -19,6 +19,7 @@ import torch
 from softalign.attempts import StopRequest
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.checkpoints import Progress, pack_checkpoint, restore_newest, save_checkpoint, unpack_checkpoint
+from softalign.concurrency import map_ahead
 from softalign.config import Runtime
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line
 from softalign.errors import PreemptedError, TrainingError
@@ -98,13 +99,15 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
         run.watchdog.watching(),
         _metrics_file(run) as metrics,
         ProgressLines(config.num_steps, progress.step) as report,
+        ExitStack() as stack,
     ):
         progress = settle_size(run, progress, is_resumed=restored is not None)
         if restored is None:
             progress = _validate_if_due(run, progress, metrics)
             _checkpoint_if_due(run, progress, metrics, is_stopping=False)
+        batches = stack.enter_context(closing(_batches_ahead(run, progress)))
         while not _is_over(run, progress):
-            progress, row = _one_step(run, progress, metrics)
+            progress, row = _one_step(run, next(batches), progress, metrics)
             report.update(row)
             run.watchdog.note_progress()
             progress = _with_agreed_size(run, progress)
@@ -194,8 +197,20 @@ def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO, *, is_stop
         )
 
 
-def _one_step(run: Run, progress: Progress, metrics: TextIO) -> tuple[Progress, TrainRow]:
-    batch = run.train_batches.batch_at(progress.samples_seen)
+def _batches_ahead(run: Run, progress: Progress) -> Generator[EncodedBatch]:
+    """Return the remaining steps' batches, read by a thread while earlier steps compute; for CUDA, pinned."""
+    config, is_cuda = run.stepper.config, run.stepper.device.type == "cuda"
+
+    def read(samples_seen: int) -> EncodedBatch:
+        batch = run.train_batches.batch_at(samples_seen)
+        return batch.pinned() if is_cuda else batch
+
+    num_left = config.num_steps - progress.step
+    places = range(progress.samples_seen, progress.samples_seen + num_left * config.batch_size, config.batch_size)
+    return map_ahead(read, places, num_threads=1)
+
+
+def _one_step(run: Run, batch: EncodedBatch, progress: Progress, metrics: TextIO) -> tuple[Progress, TrainRow]:
     row = train_step(run.stepper, batch, step=progress.step, samples_seen=progress.samples_seen)
     metrics.write(to_line(row))
     advanced = progress.model_copy(

@@ -160,7 +160,7 @@ def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Ten
 
 def diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: str) -> NoisyBatch:
     """Return a batch with the noise that belongs to its place in the run, on the device."""
-    latents_BCHW = batch.latents_BCHW.to(stepper.device)
+    latents_BCHW = batch.latents_BCHW.to(stepper.device, non_blocking=batch.latents_BCHW.is_pinned())
     num_images, channels, height, width = latents_BCHW.shape
     draw = draw_noise(
         (num_images, channels, height, width),

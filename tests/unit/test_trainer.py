@@ -9,19 +9,21 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from softalign import training_run
 from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.pair_grid import Pairs
 from softalign.training_run import run_steps
-from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor
+from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor, train_step
 from softalign.validation import VALIDATION_NOISE_SEED
 from tests.killing import is_killed
 
@@ -283,21 +285,36 @@ def test_ten_batches_that_are_not_finite_end_the_run_with_their_keys(tmp_path):
     assert "sample-57" in error.value.where
 
 
+def test_batches_are_read_ahead_in_order_by_another_thread_and_no_further_than_the_run_goes(tmp_path):
+    readers = []
+
+    class Watched(tiny.SyntheticBatches):
+        def batch_at(self, samples_seen):
+            readers.append(threading.current_thread())
+            return super().batch_at(samples_seen)
+
+    batches = Watched(3)
+    train(tmp_path, batches=batches, num_steps=4)
+    measured, *ahead = readers  # the first batch is also what the micro-batch size is measured on
+    assert measured is threading.main_thread()
+    assert batches.asked[1:] == [0, 3, 6, 9]
+    assert len(set(ahead)) == 1
+    assert not ahead[0].is_alive()
+
+
 @pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(temperature_mode="calibrated")], ids=str)
-def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, objective):
+def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, monkeypatch, objective):
     settings = {"num_steps": 6, "validate_every_steps": 3, "objective": objective}
     undisturbed, _ = train(tmp_path / "undisturbed", **settings)
     stop = StopRequest()
-    batches = tiny.SyntheticBatches(3)
-    original = batches.batch_at
 
-    def batch_at(samples_seen):
-        stop.is_set = samples_seen >= 6
-        return original(samples_seen)
+    def step_that_is_interrupted(*args, step, **kwargs):
+        stop.is_set = step == 2
+        return train_step(*args, step=step, **kwargs)
 
-    batches.batch_at = batch_at
-    with pytest.raises(PreemptedError, match="step 3") as error:
-        train(tmp_path / "run", batches=batches, stop=stop, **settings)
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="step 3") as error:
+        patch.setattr(training_run, "train_step", step_that_is_interrupted)
+        train(tmp_path / "run", stop=stop, **settings)
     assert error.value.exit_code == 75
     again = tiny.SyntheticBatches(3)
     resumed, _ = train(tmp_path / "run", batches=again, **settings)
