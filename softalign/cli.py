@@ -209,12 +209,18 @@ def generate(
     num_images: Annotated[int, typer.Option("--num-images", min=1, help="images per prompt")] = 1,
     num_inference_steps: Annotated[int, typer.Option("--num-inference-steps", min=1)] = 30,
     guidance_scale: Annotated[float, typer.Option("--guidance-scale", min=1.0)] = 7.0,
+    force: Annotated[bool, typer.Option("--force", help="accept a base model that the adapter does not know")] = False,
+    unconditional_bank: Annotated[
+        Literal["positive", "negative"], typer.Option("--unconditional-bank", help="tokens of guidance's other branch")
+    ] = "positive",
     as_json: JsonOption = False,
 ) -> None:
     """Generate images from prompts with an adapter."""
     from softalign.generate import GenerationSettings, generate_to_folder
 
-    settings = GenerationSettings(num_images, num_inference_steps, guidance_scale, scale, seed)
+    settings = GenerationSettings(
+        num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank
+    )
     paths = generate_to_folder(adapter, prompts, out, base, settings)
     _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
 

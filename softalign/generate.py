@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from softalign.backbones import family_of, load_backbone
 from softalign.backbones.base import backbone_dtype, resolve_device
-from softalign.config import BackboneConfig, Runtime
+from softalign.config import BackboneConfig, Runtime, UnconditionalBank
 from softalign.consumer import load_soft_tokens, resolve_adapter
 from softalign.errors import ConfigError
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
@@ -20,13 +20,18 @@ NO_ADAPTER = "none"
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How many images and how: steps, guidance, strength of the soft tokens, seed of the noise."""
+    """How many images and how: steps, guidance, strength of the soft tokens, seed of the noise.
+
+    ``is_forced`` and ``unconditional_bank`` are the arguments of ``load_soft_tokens``.
+    """
 
     num_images: int
     num_inference_steps: int
     guidance_scale: float
     scale: float
     seed: int
+    is_forced: bool = False
+    unconditional_bank: UnconditionalBank = "positive"
 
 
 def generate_to_folder(
@@ -53,7 +58,13 @@ def generate_to_folder(
     backbone.use_papers_sampler()
     pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
     if folder is not None:
-        load_soft_tokens(pipeline, folder, scale=settings.scale)
+        load_soft_tokens(
+            pipeline,
+            folder,
+            scale=settings.scale,
+            force=settings.is_forced,
+            unconditional_bank=settings.unconditional_bank,
+        )
     sampling = SamplingSettings(
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from softalign.adapter_io import load_adapter, read_adapter_config
+from softalign.adapter_io import load_adapter, placement_of, read_adapter_config
 from softalign.config import BackboneConfig, TrainConfig
 from softalign.consumer import resolve_adapter
 from softalign.errors import CompatibilityError
@@ -22,7 +22,7 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
         drawn: tokens of this run's shape.
 
     Raises:
-        CompatibilityError: the adapter is of another family, or its tokens have another shape.
+        CompatibilityError: the adapter is of another family, or its tokens have another shape or place.
         MissingInputError: there is no adapter.
         IntegrityError: its weights are not those of its configuration.
     """
@@ -47,6 +47,15 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
             found=found,
             where=config.init_from,
             fix="set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
+        )
+    placement = placement_of(config.soft_tokens)
+    if adapter.placement != placement:
+        raise CompatibilityError(
+            "The adapter to start from has its tokens in another place.",
+            expected=placement.text,
+            found=adapter.placement.text,
+            where=config.init_from,
+            fix="place train.soft_tokens as that adapter has them, or unset train.init_from",
         )
     if adapter.base_model != backbone.model:
         logger.warning("the tokens start from an adapter of %s, and train on %s", adapter.base_model, backbone.model)

@@ -1,6 +1,8 @@
 """Stable Diffusion 3, 3.5 and XL through the stages: encode, train, load, generate, on tiny folders."""
 
 import json
+import shutil
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -262,6 +264,21 @@ def test_generate_uses_the_adapters_family(trained, models, name, tmp_path):
     if "without" not in name:
         plain = generate_to_folder("none", ["a red circle"], tmp_path / "base", models[name], settings)
         assert plain[0].read_bytes() != paths[0].read_bytes()
+    other = replace(settings, unconditional_bank="negative")
+    negative = generate_to_folder(folder, ["a red circle"], tmp_path / "negative", None, other)
+    assert negative[0].read_bytes() != paths[0].read_bytes()
+
+
+def test_generate_takes_an_adapter_of_unknown_base_only_by_force(trained, models, tmp_path):
+    folder = tmp_path / "adapter"
+    shutil.copytree(resolve_adapter(trained["sdxl"][1]), folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_fingerprint": None}))
+    settings = GenerationSettings(num_images=1, num_inference_steps=1, guidance_scale=2.0, scale=1.0, seed=0)
+    with pytest.raises(CompatibilityError):
+        generate_to_folder(str(folder), ["a circle"], tmp_path / "out", None, settings)
+    forced = replace(settings, is_forced=True)
+    assert generate_to_folder(str(folder), ["a circle"], tmp_path / "out", None, forced)[0].is_file()
 
 
 def test_the_family_is_read_from_the_model(models, tmp_path):

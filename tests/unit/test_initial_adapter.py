@@ -60,6 +60,13 @@ def test_tokens_of_another_shape_are_refused(exported, changes):
         start(init_from=str(exported[0]), **changes)
 
 
+def test_tokens_of_another_place_are_refused(exported):
+    with pytest.raises(CompatibilityError, match="another place") as error:
+        start(init_from=str(exported[0]), soft_tokens=UNetTokensConfig(blocks=("mid",)))
+    assert "mid blocks" in error.value.expected
+    assert "down and mid" in error.value.found
+
+
 def test_an_adapter_of_another_family_is_refused(exported):
     config = TrainConfig(init_from=str(exported[0]))
     drawn = initial_tokens(config, tiny.BOS_D, tiny.D)
