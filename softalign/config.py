@@ -349,6 +349,9 @@ class TrainConfig(StageConfig):
     validate_every_steps: Annotated[int, Field(ge=0)] = Field(
         100, description="steps between validation rows in metrics.jsonl; 0: never"
     )
+    sample_every_steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps between pictures of held-out captions, drawn with fixed noise; 0: never"
+    )
     early_stop_patience: Count | None = Field(
         None, description="end after so many validations without a better one; unset: at num_steps alone"
     )

@@ -68,6 +68,15 @@ class EncodedSample:
     hard_negatives: dict[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutCaptions:
+    """Some captions with their encodings, and the empty caption's (one row)."""
+
+    captions: tuple[str, ...]
+    text: TextStates
+    empty: TextStates
+
+
 class EncodedReader:
     """Reads one side of an encoded dataset.
 
@@ -130,6 +139,12 @@ class EncodedReader:
     def empty_prompt_embeds_LD(self) -> Tensor:
         """The empty caption's states, float32."""
         return self._texts.row(caption_digest(""))[0]
+
+    def first_captions(self, number: int) -> HeldOutCaptions:
+        """Return the first caption of the samples with the smallest image digests: a choice by hash."""
+        samples = sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
+        chosen = {digest: caption for sample in samples for digest, caption in list(sample.captions.items())[:1]}
+        return HeldOutCaptions(tuple(chosen.values()), self._text_of(list(chosen)), self._text_of([caption_digest("")]))
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
         """Return the batch that follows after so many samples: the same at every call, in every process.

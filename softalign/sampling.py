@@ -128,9 +128,9 @@ def generate_batch(
     rows = [texts.index(request.prompt) for request in requests]
     if settings.guidance_scale > 1.0:
         own, unconditional = backbone.encode_for_guidance(texts)
-        states = {**_as_arguments(own.rows(rows)), **_as_arguments(unconditional.rows(rows), "negative_")}
+        states = {**as_arguments(own.rows(rows)), **as_arguments(unconditional.rows(rows), "negative_")}
     else:
-        states = _as_arguments(backbone.encode_prompts(texts).rows(rows))
+        states = as_arguments(backbone.encode_prompts(texts).rows(rows))
     images = pipeline(
         **states,
         latents=noise_BCHW.to(denoiser.device, denoiser.dtype),
@@ -143,7 +143,7 @@ def generate_batch(
     yield from np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def _as_arguments(text: TextStates, prefix: str = "") -> dict[str, Tensor]:
+def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Tensor]:
     """Return text states as the pipelines' arguments."""
     states = {f"{prefix}prompt_embeds": text.prompt_embeds_NLD}
     return states if text.pooled_NP is None else {**states, f"{prefix}pooled_prompt_embeds": text.pooled_NP}

@@ -30,6 +30,7 @@ from softalign.loader import EncodedBatch, EncodedReader, require_encoders
 from softalign.micro_batches import MicroBatches
 from softalign.model_card import model_card
 from softalign.pair_grid import Division
+from softalign.sample_sheets import FOLDER_NAME, NUM_IMAGES, SampleSheets
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
@@ -98,6 +99,7 @@ def train(
                 runtime=runtime,
                 watchdog=watchdog or Watchdog(None),
                 uploads=uploads_of(runtime, store, key) if team.is_leader else None,
+                sheets=_sheets(frozen.backbone, encoded, backbone, config, store, folder) if team.is_leader else None,
             )
             progress = run_steps(run, stop)
             denoiser.close()
@@ -180,7 +182,9 @@ def _of_leader(team: Team, record: Adapter | None) -> Adapter | None:
 
 
 def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
-    """Write the adapter folder anew: weights, configurations, card, metrics, and the step-0 adapter in ``initial/``.
+    """Write the adapter folder anew: weights, configurations, card, metrics, sample images if the run drew some.
+
+    The step-0 adapter goes to ``initial/``.
 
     Returns the configuration with the weights' sha256.
     """
@@ -192,7 +196,26 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     write_atomically(folder / "README.md", model_card(final, run.stepper.config, name).encode())
     write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
+    if run.sheets is not None:
+        shutil.copytree(run.folder / FOLDER_NAME, folder / FOLDER_NAME)
     return final
+
+
+def _sheets(
+    frozen: Backbone,
+    encoded: EncodedManifest,
+    backbone: BackboneConfig,
+    config: TrainConfig,
+    store: Store,
+    folder: Path,
+) -> SampleSheets | None:
+    if config.sample_every_steps == 0:
+        return None
+    if encoded.num_val_samples == 0:
+        logger.warning("no sample images: the held-out split is empty")
+        return None
+    captions = EncodedReader(encoded, store, split="val", batch_size=1, seed=0).first_captions(NUM_IMAGES)
+    return SampleSheets(frozen, captions, folder, backbone.resolution_px, config.seed)
 
 
 def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) -> list[EncodedBatch]:

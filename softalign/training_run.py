@@ -26,6 +26,7 @@ from softalign.errors import PreemptedError, TrainingError
 from softalign.loader import EncodedBatch
 from softalign.micro_batches import choose_size
 from softalign.progress import ProgressLines
+from softalign.sample_sheets import SampleSheets
 from softalign.selection import CHANCE_VALIDATIONS, ValidationHistory
 from softalign.team import Team
 from softalign.training_step import Stepper, live_predictor, train_step
@@ -63,6 +64,7 @@ class Run:
     runtime: Runtime
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
     uploads: CheckpointUploads | None = None
+    sheets: SampleSheets | None = None
 
     @property
     def checkpoints_path(self) -> Path:
@@ -104,17 +106,25 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
         progress = settle_size(run, progress, is_resumed=restored is not None)
         if restored is None:
             progress = _validate_if_due(run, progress, metrics)
+            _sample_if_due(run, progress)
             _checkpoint_if_due(run, progress, metrics, is_stopping=False)
         batches = stack.enter_context(closing(_batches_ahead(run, progress)))
         while not _is_over(run, progress):
             progress, row = _one_step(run, next(batches), progress, metrics)
             report.update(row)
+            _sample_if_due(run, progress)
             run.watchdog.note_progress()
             progress = _with_agreed_size(run, progress)
             _checkpoint_if_due(run, progress, metrics, is_stopping=_is_stop_asked(run, stop))
     if progress.step < config.num_steps:
         logger.info("stopped early: %d validations without a better one", progress.validations.num_since_best)
     return progress
+
+
+def _sample_if_due(run: Run, progress: Progress) -> None:
+    every = run.stepper.config.sample_every_steps
+    if run.sheets is not None and (progress.step % every == 0 or _is_over(run, progress)):
+        run.sheets.draw(progress.step)
 
 
 def restore(run: Run) -> Progress | None:

@@ -147,6 +147,7 @@ FIXED_OR_ELSEWHERE = {  # one value only; rows, not tokens (below); see test_sel
     "soft_tokens.placement",
     "soft_tokens.position",
     "validate_every_steps",
+    "sample_every_steps",
     "early_stop_patience",
     "select",
     "init_from",

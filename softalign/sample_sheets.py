@@ -1,0 +1,108 @@
+"""Images drawn while training: the same held-out captions and noise every time, side by side in one picture.
+
+``samples/step-00000100.png`` holds one image per caption, drawn with the live psi+ on both branches of guidance;
+``samples/prompts.json`` names the captions. Nothing of the training changes by drawing them.
+
+Shape legend: B captions, C H W of latents and images.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from softalign.backbones.base import Backbone
+from softalign.loader import HeldOutCaptions
+from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
+from softalign.storage import write_atomically
+from softalign.text_states import TextStates
+
+logger = logging.getLogger(__name__)
+
+FOLDER_NAME = "samples"
+NUM_IMAGES = 4
+NUM_INFERENCE_STEPS = 20
+GUIDANCE_SCALE = 4.0
+"""One setting for all families, between the papers' 4 and 7: the sheets of a run are compared with each other."""
+
+
+class SampleSheets:
+    """Draws the sheets of one run.
+
+    Args:
+        backbone: with the live tokens attached to its denoiser, which is on its device already.
+        captions: what is drawn.
+        folder: the run's; sheets lie in ``samples`` below.
+        resolution_px: side of the images.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self, backbone: Backbone, captions: HeldOutCaptions, folder: Path, resolution_px: int, seed: int
+    ) -> None:
+        self._backbone, self._captions, self._folder = backbone, captions, folder / FOLDER_NAME
+        self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
+        denoiser = cast(Any, backbone.denoiser)
+        for encoder in backbone.text_encoders:  # not called: pipelines take the dtype of their text states from them
+            encoder.to(denoiser.dtype)
+        backbone.use_papers_sampler()
+        prompts = {"captions": list(captions.captions), "seed": seed}
+        write_atomically(self._folder / "prompts.json", json.dumps(prompts, indent=1).encode() + b"\n")
+
+    def draw(self, step: int) -> None:
+        """Write the sheet of a step; where memory is too short for it, training goes on without."""
+        try:
+            sheet_HW3 = np.concatenate(list(self._images()), axis=1)
+        except torch.OutOfMemoryError as error:
+            logger.warning("no sample images at step %d: %s", step, error)
+            return
+        write_atomically(self._folder / f"step-{step:08d}.png", png_bytes(sheet_HW3))
+
+    @torch.no_grad()
+    def _images(self) -> NDArray[np.uint8]:
+        """Return the images (B, H, W, 3)."""
+        pipeline, denoiser = self._backbone.pipeline, cast(Any, self._backbone.denoiser)
+        vae = pipeline.vae
+        home = vae.device
+        vae.to(denoiser.device)  # also tells the pipeline where it runs
+        try:
+            latents_BCHW = pipeline(
+                **self._states(denoiser),
+                latents=self._noise(denoiser),
+                num_inference_steps=NUM_INFERENCE_STEPS,
+                guidance_scale=GUIDANCE_SCALE,
+                height=self._settings.resolution_px,
+                width=self._settings.resolution_px,
+                output_type="latent",
+            ).images
+            shift = getattr(vae.config, "shift_factor", None) or 0.0
+            unscaled_BCHW = latents_BCHW.to(vae.dtype) / vae.config.scaling_factor + shift
+            images_BCHW = vae.decode(unscaled_BCHW, return_dict=False)[0]
+        finally:
+            vae.to(home)
+        pixels: NDArray[np.uint8] = (
+            ((images_BCHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        )
+        return pixels
+
+    def _states(self, denoiser: Any) -> dict[str, torch.Tensor]:
+        own = self._captions.text.to(denoiser.device, denoiser.dtype)
+        empty = self._captions.empty.to(denoiser.device, denoiser.dtype)
+        if self._backbone.pipeline.config.get("force_zeros_for_empty_prompt"):  # SDXL's unconditional branch
+            empty = TextStates(*(torch.zeros_like(tensor) for tensor in empty.tensors()))
+        return {**as_arguments(own), **as_arguments(empty.rows([0] * len(own)), "negative_")}
+
+    def _noise(self, denoiser: Any) -> torch.Tensor:
+        side = self._settings.resolution_px // self._backbone.pipeline.vae_scale_factor
+        shape_CHW = (denoiser.config.in_channels, side, side)
+        requests = [
+            ImageRequest(caption, index, 0, self._folder) for index, caption in enumerate(self._captions.captions)
+        ]
+        noise_BCHW = torch.stack([initial_noise(self._settings, request, shape_CHW) for request in requests])
+        return noise_BCHW.to(denoiser.device, denoiser.dtype)
