@@ -57,22 +57,13 @@ def bucket(tmp_path, monkeypatch):
     return tmp_path / "bucket"
 
 
-def train(folder, bucket, *, stop_at=None, config=CONFIG):
-    """Train in a folder with uploads; return whether it was stopped, and the run."""
+def train(folder, bucket, *, stop_after=None, config=CONFIG):
+    """Train in a folder with uploads, to the end or for so many steps, and return the run."""
     folder.mkdir(exist_ok=True)
-    stop = StopRequest()
-    batches = tiny.SyntheticBatches(3)
-    original = batches.batch_at
-
-    def batch_at(samples_seen):
-        stop.is_set = stop_at is not None and samples_seen >= 3 * stop_at
-        return original(samples_seen)
-
-    batches.batch_at = batch_at
     uploads = CheckpointUploads(f"bucket://{bucket}/run")
-    run = tiny.make_run(folder, config, RUNTIME, batches, uploads=uploads)
+    run = tiny.make_run(folder, config, RUNTIME, uploads=uploads)
     try:
-        run_steps(run, stop)
+        run_steps(run, tiny.StopAfterSteps(stop_after) if stop_after else StopRequest())
         return run
     except PreemptedError:
         return run
@@ -111,7 +102,7 @@ def test_the_newest_and_the_best_are_there_and_no_others(tmp_path, bucket):
 
 
 def test_a_fresh_machine_goes_on_with_the_same_bytes(tmp_path, bucket, undisturbed, caplog):
-    train(tmp_path / "a", bucket, stop_at=6)
+    train(tmp_path / "a", bucket, stop_after=7)
     shutil.rmtree(tmp_path / "a")
     with caplog.at_level(logging.INFO):
         run = train(tmp_path / "b", bucket)
@@ -135,7 +126,7 @@ def test_killed_in_the_middle_of_uploads_at_random_the_earlier_ones_stay_valid(t
 
 
 def test_a_damaged_copy_is_passed_over_and_the_one_before_is_used(tmp_path, bucket, undisturbed, caplog):
-    train(tmp_path / "a", bucket, stop_at=6)
+    train(tmp_path / "a", bucket, stop_after=7)
     newest = max((bucket / "run").glob("step-*"))
     data = (newest / "state.safetensors").read_bytes()
     (newest / "state.safetensors").write_bytes(data[:-8])
@@ -149,7 +140,7 @@ def test_a_damaged_copy_is_passed_over_and_the_one_before_is_used(tmp_path, buck
 
 def test_a_place_that_is_down_does_not_stop_training_and_gets_all_of_it_later(tmp_path, bucket, monkeypatch, caplog):
     monkeypatch.setattr(BucketFileSystem, "is_down", True)
-    train(tmp_path / "a", bucket, stop_at=6)
+    train(tmp_path / "a", bucket, stop_after=7)
     assert "was not uploaded" in caplog.text
     assert not list((bucket / "run").glob("step-*"))
     monkeypatch.setattr(BucketFileSystem, "is_down", False)
@@ -159,9 +150,9 @@ def test_a_place_that_is_down_does_not_stop_training_and_gets_all_of_it_later(tm
 
 
 def test_a_newer_local_checkpoint_wins(tmp_path, bucket, undisturbed, caplog):
-    train(tmp_path / "a", bucket, stop_at=3)
+    train(tmp_path / "a", bucket, stop_after=4)
     shutil.copytree(bucket / "run", tmp_path / "old")
-    train(tmp_path / "a", bucket, stop_at=8)
+    train(tmp_path / "a", bucket, stop_after=5)
     shutil.rmtree(bucket / "run")
     shutil.copytree(tmp_path / "old", bucket / "run")
     with caplog.at_level(logging.INFO):
@@ -173,7 +164,7 @@ def test_a_newer_local_checkpoint_wins(tmp_path, bucket, undisturbed, caplog):
 
 
 def test_copies_of_another_run_are_refused(tmp_path, bucket):
-    train(tmp_path / "a", bucket, stop_at=3)
+    train(tmp_path / "a", bucket, stop_after=4)
     with pytest.raises(DataError, match="another run"):
         train(tmp_path / "b", bucket, config=CONFIG.model_copy(update={"seed": 5}))
 

@@ -72,18 +72,10 @@ def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path, scripted):
     assert len(rows(tmp_path, "train")) == 6
 
 
-def test_a_resumed_run_remembers_its_validations(tmp_path, scripted, monkeypatch):
+def test_a_resumed_run_remembers_its_validations(tmp_path, scripted):
     scripted({0: 0.1, 2: 0.5})
-    stop = StopRequest()
-    original = tiny.SyntheticBatches.batch_at
-
-    def batch_at(self, samples_seen):
-        stop.is_set = samples_seen == 12
-        return original(self, samples_seen)
-
-    monkeypatch.setattr(tiny.SyntheticBatches, "batch_at", batch_at)
     with pytest.raises(PreemptedError, match="step 5"):
-        train(tmp_path, stop, early_stop_patience=2)
+        train(tmp_path, tiny.StopAfterSteps(5), early_stop_patience=2)
     _, progress = train(tmp_path, early_stop_patience=2)
     assert progress.step == 6
     assert progress.validations.best_step == 2

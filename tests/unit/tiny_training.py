@@ -90,6 +90,18 @@ class SyntheticBatches:
         )
 
 
+class StopAfterSteps(StopRequest):
+    """Asks to stop once that many steps are done: the loop looks once after each, however far ahead batches are read."""
+
+    def __init__(self, num_steps):
+        self.num_left = num_steps
+
+    @property
+    def is_set(self):
+        self.num_left -= 1
+        return self.num_left <= 0
+
+
 def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None):
     batches = batches or SyntheticBatches(config.batch_size, negatives=config.negatives)
     device = torch.device("cpu")
