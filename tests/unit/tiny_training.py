@@ -91,7 +91,7 @@ class SyntheticBatches:
 
 
 class StopAfterSteps(StopRequest):
-    """Asks to stop once that many steps are done: the loop looks once after each, however far ahead batches are read."""
+    """Asks to stop once so many steps are done: the loop looks after each, however far ahead batches are read."""
 
     def __init__(self, num_steps):
         self.num_left = num_steps
