@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from softalign.errors import TrainingError
 
@@ -48,20 +50,28 @@ def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]
     Raises:
         TrainingError: another process still holds it after ``timeout_s`` seconds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout_s
-    with (folder / ".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TrainingError(
-                        "Another process is working on this very run.",
-                        expected=f"it to stop within {timeout_s:g} s",
-                        where=str(folder),
-                        fix="wait for it, or stop it, and run again",
-                    ) from None
-                time.sleep(0.2)
+    while (lock := _lock(folder)) is None:
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                "Another process is working on this very run.",
+                expected=f"it to stop within {timeout_s:g} s",
+                where=str(folder),
+                fix="wait for it, or stop it, and run again",
+            )
+        time.sleep(0.2)
+    with lock:
         yield
+
+
+def _lock(folder: Path) -> TextIO | None:
+    """Return a folder's lock file, locked; None while another process holds it or has just removed the folder."""
+    path = folder / ".lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(BlockingIOError, FileNotFoundError), ExitStack() as opened:
+        lock = opened.enter_context(path.open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):  # else it was removed with its folder
+            opened.pop_all()
+            return lock
+    return None

@@ -6,6 +6,7 @@ key means the same answer. ``plan`` says beforehand what would run and why.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from softalign.artifacts import (
     digest_of,
     stage_key,
 )
+from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
@@ -58,6 +60,19 @@ def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable
     return StageResult(
         label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
     )
+
+
+def _run_alone(
+    label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]
+) -> StageResult[RecordT]:
+    """Run a stage in this process, one attempt at a time; who waited for another's finds what that one published."""
+    if store.find(kind, key) is not None:
+        return _run(label, kind, key, store, work)
+    folder = store.work_path(kind.stage, key)
+    with exclusive(folder):
+        result = _run(label, kind, key, store, work)
+        shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 def backbone_key(backbone: BackboneConfig) -> str:
@@ -107,7 +122,7 @@ def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     from softalign.curation.pipeline import curate
 
     key = curate_key(recipe)
-    return _run("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
+    return _run_alone("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
 
 
 def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
@@ -120,7 +135,7 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
         number = recipe.encode.hard_negatives_per_caption
         return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
 
-    return _run("encode", EncodedManifest, key, store, work)
+    return _run_alone("encode", EncodedManifest, key, store, work)
 
 
 def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
@@ -159,7 +174,7 @@ def run_compare(
 
         return compare(*reports, adapter, recipe.evaluate, store, key)
 
-    return _run("compare", ComparisonReport, key, store, work)
+    return _run_alone("compare", ComparisonReport, key, store, work)
 
 
 def run_register(
@@ -177,7 +192,7 @@ def run_register(
 
         return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)
 
-    return _run("register", ModelVersion, key, store, work)
+    return _run_alone("register", ModelVersion, key, store, work)
 
 
 def _child(

@@ -112,14 +112,15 @@ class Store:
         """Publish a finished local folder under the record's stage key and return the record with its place.
 
         Publishing the same content again changes nothing; of several writers the first wins. The local folder is
-        consumed.
+        consumed; its hidden files are not published.
 
         Raises:
             IntegrityError: other content is already published there, or an upload arrived changed.
             ConfigError: the store cannot be written to.
             StorageUnavailableError: the store did not answer.
         """
-        for leftover in (folder / "files.json", folder / record.filename):
+        hidden = [path for path in folder.rglob(".*") if path.is_file()]  # never finished
+        for leftover in (folder / "files.json", folder / record.filename, *hidden):
             leftover.unlink(missing_ok=True)
         entries = list_files(folder)
         files_json = [entry.model_dump() for entry in entries]

@@ -78,7 +78,8 @@ def compare(
         adapter_vs_untrained=differences(arms[2].results, arms[1].results, config),
         num_images_per_arm=candidate.num_images,
     )
-    work = store.work_path("compare", key)
+    work = store.work_path("compare", key) / "output"
+    work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(arms), encoding="utf-8")
     page = render_page(comparison, arms, adapter, store.fetch(adapter), config)
     (work / REPORT_FILENAME).write_text(page, encoding="utf-8")

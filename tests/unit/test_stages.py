@@ -1,12 +1,15 @@
 """What is there is reused, what changed runs, and plan says which."""
 
+import time
+
 import pytest
 
 from softalign import stages
 from softalign.artifacts import DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import MissingInputError
-from softalign.storage import Store
+from softalign.storage import Store, list_files
+from tests.killing import exit_codes
 
 
 def publish_dataset(recipe, store):
@@ -28,6 +31,23 @@ def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monke
     assert result.is_reused
     assert result.record.digest == published.digest
     assert "already there" in result.message
+
+
+def test_two_writers_of_one_request_give_one_output(tmp_path):
+    source = "curation.sources=[{type: shapes, num_scenes: 300, seed: 1}]"
+    recipe = load_recipe("shapes", [source, "curation.samples_per_shard=20"])
+    expected = stages.run_curate(recipe, Store(str(tmp_path / "alone"))).record
+    store = Store(str(tmp_path / "shared"))
+
+    def work(rank):
+        time.sleep(0.2 * rank)
+        assert stages.run_curate(recipe, store).record.digest == expected.digest
+
+    assert exit_codes(work, 3) == [0, 0, 0]
+    published = store.find(DatasetManifest, expected.stage_key)
+    assert published.files_digest == expected.files_digest
+    assert not [entry.path for entry in list_files(tmp_path / "shared") if entry.path.rpartition("/")[2][0] == "."]
+    assert not store.work_path("curate", "x").parent.joinpath(expected.stage_key).exists()
 
 
 def test_a_changed_configuration_is_another_key():

@@ -70,6 +70,12 @@ def test_a_place_is_not_content(manifest, make_folder, tmp_path):
     assert len({record.uri for record in records}) == 3
 
 
+def test_an_unfinished_file_is_not_published(store, manifest, make_folder):
+    published = store.publish(manifest, make_folder(**{"a": "1", ".b.partial": "2", "sub__.c": "3"}))
+    assert [entry.path for entry in store.files(published)] == ["a"]
+    assert not [name for name in everything(store) if name.rpartition("/")[2].startswith(".")]
+
+
 def test_publishing_consumes_the_folder_and_repeats_without_effect(store, manifest, make_folder):
     first = make_folder(a="1")
     published = store.publish(manifest, first)
