@@ -12,16 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from prefect import Flow
 
+from softalign.attempts import STOPPED, leave
 from softalign.config import load_recipe
-from softalign.errors import PreemptedError, SoftAlignError
+from softalign.errors import SoftAlignError
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE
-
-STOPPED = "stopped; what is published and checkpointed is kept: run again to continue\n"
 
 
 class Summary(Protocol):
@@ -48,7 +46,7 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint, 130 interrupted.
     """
     options = _parser(flow).parse_args(arguments)
-    signal.signal(signal.SIGTERM, _leave)  # Prefect marks the run as crashed, then hands the signal on to this
+    signal.signal(signal.SIGTERM, leave)  # Prefect marks the run as crashed, then hands the signal on to this
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_without_traceback)
     try:
@@ -63,11 +61,6 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
     text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
     sys.stdout.write(text + "\n")
     return 0
-
-
-def _leave(_signal: int, _frame: FrameType | None) -> None:
-    sys.stderr.write(STOPPED)
-    sys.exit(PreemptedError.exit_code)
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softalign import __version__
+from softalign.attempts import leaving_in_order
 from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
@@ -107,7 +108,8 @@ def run(
     if plain:
         from softalign.chain import run_chain
 
-        summary = run_chain(loaded, opened, ConsoleLines(sys.stderr))
+        with leaving_in_order():
+            summary = run_chain(loaded, opened, ConsoleLines(sys.stderr))
         _emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
     if find_spec("prefect") is None or find_spec("flows") is None:
@@ -151,7 +153,8 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         from softalign.chain import run_until
 
         loaded, opened = _open(recipe, overrides, store)
-        results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
+        with leaving_in_order():
+            results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record
         payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}

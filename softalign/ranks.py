@@ -123,18 +123,21 @@ class Ranks:
         self.check()
         return self.failed[1] if self.failed else max(codes)
 
-    def stop(self) -> None:
-        """Ask all to checkpoint and leave; kill them after TERMINATION_GRACE_S."""
+    def stop(self) -> bool:
+        """Ask all to checkpoint and leave; return whether they did, or were killed after TERMINATION_GRACE_S."""
         for child in self._children:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + TERMINATION_GRACE_S
+        has_left = True
         for child in self._children:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
+                has_left = False
                 self.kill()
         self.output.close()
+        return has_left
 
     def kill(self) -> None:
         """Kill what is left, at once: checkpoints are whole at any moment."""

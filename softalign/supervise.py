@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from softalign import errors
 from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
-from softalign.ranks import Ranks
+from softalign.ranks import TERMINATION_GRACE_S, Ranks
 
 KEPT_LINES = 30
 """How many of a dead child's last lines its error shows."""
@@ -77,9 +77,11 @@ def run_child(
         last_lines = _relay(ranks, stall_timeout_s, on_line)
         return _answer(ranks, answer_path, last_lines, str(request.get("stage")))
     finally:
-        ranks.stop()
+        has_left = ranks.stop()
         request_path.unlink(missing_ok=True)
         answer_path.unlink(missing_ok=True)
+        if not has_left:
+            on_line(f"no checkpoint within {TERMINATION_GRACE_S:g} s: killed; earlier checkpoints are kept")
 
 
 def _child_environment() -> dict[str, str]:

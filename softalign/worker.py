@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def main() -> int:
     level, form = (logging.INFO, "%(message)s") if rank == 0 else (logging.WARNING, f"process {rank}: %(message)s")
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
     watch_parent(request["parent_pid"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes here too; the parent stops us in order
     answer: dict[str, Any]
     try:
         answer, code = {"record": run_request(request).model_dump(mode="json")}, 0

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import TINY
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -72,6 +74,36 @@ def test_a_stopped_run_leaves_with_75_a_checkpoint_and_no_process(finished_run, 
         for _ in range(30):
             os.killpg(process.pid, 0)
             time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("command", "stop", "code"),
+    [
+        (["train", "shapes", "--through"], signal.SIGTERM, 75),
+        (["run", "shapes", "--plain"], signal.SIGTERM, 75),
+        (["run", "shapes", "--plain"], signal.SIGINT, 130),
+    ],
+)
+def test_a_stopped_command_leaves_a_checkpoint_one_line_and_no_process(tmp_path, command, stop, code):
+    more = [part for override in (*TINY, "train.num_steps=100000") for part in ("--set", override)]
+    process = start(*command, "--store", str(tmp_path / "store"), *more, start_new_session=True)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "step 1/100000" in line:
+            break
+    if stop == signal.SIGINT:
+        os.killpg(process.pid, stop)  # as a terminal does: the child gets it too
+    else:
+        process.send_signal(stop)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, "".join(lines) + err
+    assert err.count("run again to continue") == 1
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.glob("store/.work/train/*/checkpoints/*"))
+    with pytest.raises(ProcessLookupError):  # the child ended first
+        os.killpg(process.pid, 0)
 
 
 def test_a_bad_recipe_is_refused_before_any_server_starts(tmp_path):

@@ -17,7 +17,7 @@ from softalign.errors import CompatibilityError, PreemptedError, WorkerDiedError
 def child(monkeypatch, tmp_path):
     """Replace the worker module by a script: returns a runner that takes the script's body."""
 
-    def run(body, stall_timeout_s=20.0):
+    def run(body, stall_timeout_s=20.0, on_line=lambda _: None):
         script = tmp_path / "child.py"
         script.write_text(
             "import json, os, sys, time, signal\nrequest, answer = sys.argv[-2:]\n" + textwrap.dedent(body)
@@ -29,9 +29,14 @@ def child(monkeypatch, tmp_path):
 
         monkeypatch.setattr(ranks.subprocess, "Popen", popen)
         lines = []
+
+        def keep(line):
+            lines.append(line)
+            on_line(line)
+
         try:
             answer = supervise.run_child(
-                {"stage": "train"}, tmp_path / "children", stall_timeout_s=stall_timeout_s, on_line=lines.append
+                {"stage": "train"}, tmp_path / "children", stall_timeout_s=stall_timeout_s, on_line=keep
             )
         finally:
             run.lines = lines
@@ -58,6 +63,20 @@ def test_an_error_of_ours_keeps_its_class_and_fields(child):
 def test_a_killed_child_is_an_error_with_its_last_words(child):
     with pytest.raises(WorkerDiedError, match=r"SIGKILL(?s:.)*step 41"):
         child("print('step 41', flush=True); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_child_that_does_not_stop_in_time_is_killed_and_that_is_said(child, monkeypatch):
+    monkeypatch.setattr(ranks, "TERMINATION_GRACE_S", 0.5)
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        child(
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)",
+            on_line=interrupt,
+        )
+    assert "killed" in child.lines[-1]
 
 
 def test_preemption_is_told_from_failure(child):
