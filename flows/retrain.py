@@ -12,6 +12,7 @@ from flows.command import run_command
 from flows.evaluate import evaluate_arms
 from softalign.chain import ChainSummary, summarize
 from softalign.config import load_recipe
+from softalign.preflight import check_chain
 from softalign.stages import StageResult
 from softalign.storage import DEFAULT_STORE, Store
 from tasks import curation, encoding, registration, training
@@ -27,6 +28,7 @@ def retrain(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STO
         store: folder or ``s3://`` URI where everything is published.
     """
     loaded, opened = load_recipe(recipe, overrides), Store(store)
+    check_chain(loaded, opened)
     dataset = curation.curate(loaded, opened.uri)
     encoded = encoding.encode(loaded, dataset.record, opened.uri)
     trained = training.train(loaded, encoded.record, opened.uri)

@@ -15,6 +15,7 @@ from softalign.artifacts import (
     ModelVersion,
 )
 from softalign.config import Recipe
+from softalign.preflight import check_chain, check_evaluation
 from softalign.stages import (
     Arm,
     StageResult,
@@ -112,8 +113,13 @@ def run_until(
     """Run one stage, and with ``is_through`` the ones before it, and return what was run or reused, in order.
 
     Raises:
+        ConfigError: evaluation or registration is asked for, and would be refused.
         MissingInputError: an earlier stage has not run and ``is_through`` is False.
     """
+    if last == "evaluate":
+        check_evaluation(recipe)
+    if last == "register":
+        check_chain(recipe, store)
     results: list[StageResult[Any]] = []
 
     def keep(result: StageResult[RecordT]) -> RecordT:

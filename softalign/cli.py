@@ -104,7 +104,10 @@ def run(
 ) -> None:
     """Run the whole chain: curate, encode, train, evaluate three arms, compare, register."""
     _require_pipeline("run")
-    loaded, opened = _open(recipe, overrides, store)  # a bad recipe is refused before any server starts
+    from softalign.preflight import check_chain
+
+    loaded, opened = _open(recipe, overrides, store)
+    check_chain(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.chain import run_chain
 

@@ -17,6 +17,7 @@ from softalign.artifacts import (
 )
 from softalign.config import CocoSource, Recipe, ShapesSource, Source
 from softalign.model_sizes import model_sizes
+from softalign.preflight import check_chain
 from softalign.stages import (
     ARMS,
     compare_key,
@@ -56,8 +57,10 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     """Return what would run, in order.
 
     Raises:
+        ConfigError: the chain would stop at evaluation or registration.
         MissingInputError: a source's captions table is not there.
     """
+    check_chain(recipe, store)
     rows: list[PlannedStage] = []
 
     def add(label: str, kind: type[RecordT], key: str | None, waits_for: str, size: int | None) -> RecordT | None:

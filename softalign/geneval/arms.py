@@ -20,7 +20,7 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.errors import ConfigError, MissingInputError
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
-from softalign.geneval.detectors import Detection, Detector, write_detections
+from softalign.geneval.detectors import Detection, Detector, detector_for, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.prompts import GenevalPrompt, official_prompts
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
@@ -95,26 +95,6 @@ def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
 
         return tuple(build_suite())
     return official_prompts()
-
-
-def detector_for(config: EvalConfig) -> Detector:
-    """Return the detector of the configured suite.
-
-    Raises:
-        ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
-    """
-    if config.suite == "shapes":
-        from softalign.shapes.detector import ShapesDetector
-
-        return ShapesDetector()
-    raise ConfigError(
-        "The official GenEval suite has no built-in detector.",
-        expected="evaluate.suite shapes, the one suite that is detected without weights",
-        found=f"evaluate.suite {config.suite}",
-        where="evaluate.suite",
-        fix="generate the images, record detections with Mask2Former and CLIP elsewhere, then "
-        "`softalign geneval score DIR --detections FILE`",
-    )
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
