@@ -54,12 +54,15 @@ TrackingOption = Annotated[
 
 
 def main() -> None:
-    """Run the command line: an error of ours is its message and its exit code, without a traceback."""
+    """Run the command line: an error of ours, or of the operating system, is a message, without a traceback."""
     try:
         app()
     except SoftAlignError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(SoftAlignError.exit_code)
 
 
 def _version(is_asked: bool) -> None:
@@ -181,6 +184,8 @@ def geneval_prompts(
     text = "".join(to_json_line(prompt) + "\n" for prompt in official_prompts())
     if out is None:
         typer.echo(text, nl=False)
+    elif out.is_dir() or not out.parent.is_dir():
+        raise ConfigError("The prompts cannot be written there.", expected="a file in a folder", where=str(out))
     else:
         out.write_text(text, encoding="utf-8")
 
@@ -193,8 +198,16 @@ def geneval_score(
     as_json: JsonOption = False,
 ) -> None:
     """Score images by GenEval's rules from recorded detections."""
+    from softalign.geneval.detectors import LINE_FORMAT
     from softalign.geneval.scoring import score_directory
 
+    if detections.name == "auto":
+        raise ConfigError(
+            "No detector for photographs comes with softalign.",
+            expected="a file of recorded detections",
+            found="--detections auto",
+            fix=f"record detections with a detector of your own, one image a line: {LINE_FORMAT}",
+        )
     result = score_directory(folder, detections, out)
     payload = result.to_json()
     lines = [
@@ -327,6 +340,7 @@ def shapes_pretrain(
     family: Annotated[Literal["sd21", "sd3"], typer.Option("--family", help="sd21: U-Net; sd3: MMDiT")] = "sd21",
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="images the denoiser sees")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
+    as_json: JsonOption = False,
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
     from softalign.shapes.pretrain import pretrain
@@ -337,4 +351,6 @@ def shapes_pretrain(
         section = "denoiser" if family == "sd21" else "transformer"
         shorter = getattr(config, section).model_copy(update={"num_samples": samples})
         config = config.model_copy(update={section: shorter})
-    typer.echo(str(pretrain(config, out, family).weights_path))
+    result = pretrain(config, out, family)
+    payload = {"weights_path": str(result.weights_path), "samples_seen": result.samples_seen}
+    _emit(payload, as_json, str(result.weights_path))

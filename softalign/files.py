@@ -59,6 +59,19 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SOFTALIGN_CACHE") or Path.home() / ".cache" / "softalign")
 
 
+def require_folder_place(path: Path) -> None:
+    """Refuse a local path that neither is a folder nor can become one, before any work is done for it.
+
+    Raises:
+        ConfigError: it, or what lies above it, is a file.
+    """
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ConfigError(
+            "This place is taken by a file.", expected="a folder, or none yet", found=str(nearest), where=str(path)
+        )
+
+
 def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """Return the filesystem of a URI and the path within it.
 

@@ -13,7 +13,7 @@ from softalign.config import BackboneConfig, Runtime, UnconditionalBank
 from softalign.consumer import load_soft_tokens, resolve_adapter
 from softalign.errors import ConfigError
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
-from softalign.storage import write_atomically
+from softalign.storage import require_folder_place, write_atomically
 
 NO_ADAPTER = "none"
 
@@ -49,9 +49,10 @@ def generate_to_folder(
         settings: how to sample.
 
     Raises:
-        ConfigError: ``none`` without a base model.
+        ConfigError: ``none`` without a base model, or ``out`` lies below a file.
         CompatibilityError: the base model is not the adapter's.
     """
+    require_folder_place(out)
     config, folder = _resolve(adapter, base)
     device = resolve_device(Runtime())
     backbone = load_backbone(config, device=device, dtype=backbone_dtype(device))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.config import UNET_FAMILIES, BackboneConfig, Family
+from softalign.errors import DataError, MissingInputError
 from softalign.fingerprints import model_folder
 
 CLIP_LENGTH = 77
@@ -44,7 +45,12 @@ PUBLISHED: dict[Family, _Published] = {
 
 
 def model_sizes(backbone: BackboneConfig) -> ModelSizes:
-    """Return a backbone's sizes: from its local folder, or what is published of its family."""
+    """Return a backbone's sizes: from its local folder, or what is published of its family.
+
+    Raises:
+        MissingInputError: the folder lacks a component's configuration.
+        DataError: a configuration cannot be used.
+    """
     folder = model_folder(backbone)
     if folder is None:
         published = PUBLISHED[backbone.family]
@@ -54,6 +60,26 @@ def model_sizes(backbone: BackboneConfig) -> ModelSizes:
             text=length * published.text_width + published.pooled_width,
             token_width=published.token_width,
         )
+    try:
+        return _folder_sizes(folder, backbone)
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            "The base model's folder is incomplete.",
+            expected=f"a model of the family {backbone.family} in diffusers layout",
+            found=f"no {Path(error.filename).relative_to(folder)}",
+            where=str(folder),
+            fix="correct backbone.model or backbone.family",
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(
+            "A configuration in the base model's folder cannot be used.",
+            found=f"{type(error).__name__}: {error}",
+            where=str(folder),
+            fix="restore the model's config.json files",
+        ) from error
+
+
+def _folder_sizes(folder: Path, backbone: BackboneConfig) -> ModelSizes:
     vae = _read_json(folder / "vae")
     side = backbone.resolution_px // 2 ** (len(vae["block_out_channels"]) - 1)
     length = _read_json(folder / "text_encoder")["max_position_embeddings"] + (backbone.max_sequence_length or 0)

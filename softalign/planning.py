@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Literal
 
 from softalign.artifacts import (
@@ -27,7 +26,7 @@ from softalign.stages import (
     register_key,
     train_key,
 )
-from softalign.storage import RecordT, Store, open_filesystem, read_bytes
+from softalign.storage import RecordT, Store, open_filesystem
 
 FLOAT_BYTES = 4
 ENCODED_BYTES = 2
@@ -58,7 +57,8 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 
     Raises:
         ConfigError: the chain would stop at evaluation or registration.
-        MissingInputError: a source's captions table is not there.
+        MissingInputError: a source's captions table is not there, or a component of a local base model.
+        DataError: one of them cannot be read.
     """
     check_chain(recipe, store)
     rows: list[PlannedStage] = []
@@ -108,8 +108,10 @@ def _source_counts(source: Source) -> tuple[int, int] | None:
     if isinstance(source, ShapesSource):
         return source.num_scenes, source.num_scenes * source.captions_per_scene
     if isinstance(source, CocoSource):
-        table = json.loads(read_bytes(source.annotations_uri))
-        return len(table.get("images", [])), len(table.get("annotations", []))
+        from softalign.curation.sources import read_coco
+
+        captions = read_coco(source)
+        return len(captions), sum(len(texts) for texts in captions.values())
     return None
 
 

@@ -38,7 +38,7 @@ def list_samples(source: Source, name: str, work_path: Path) -> Iterator[ListedS
     """
     if isinstance(source, ShapesSource):
         source = render_source(source, work_path)
-    captions = _read_coco(source) if isinstance(source, CocoSource) else _read_parquet(source)
+    captions = read_coco(source) if isinstance(source, CocoSource) else _read_parquet(source)
     for file_name, texts in captions.items():
         yield ListedSample(name, file_name, source.images_uri, tuple(texts))
 
@@ -52,11 +52,17 @@ def image_uri(listed: ListedSample) -> str | None:
     return f"{listed.images_uri.rstrip('/')}/{listed.file_name}"
 
 
-def _read_coco(source: CocoSource) -> dict[str, list[object]]:
+def read_coco(source: CocoSource) -> dict[str, list[object]]:
+    """Return what a COCO file lists for each image: its captions, unchecked.
+
+    Raises:
+        MissingInputError: the file is not there.
+        DataError: it is not in COCO's format.
+    """
     where = source.annotations_uri
     try:
         table = json.loads(read_bytes(where))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("The captions file is not valid JSON.", found=str(error), where=where) from error
     images = _coco_list(table, "images", where)
     annotations = _coco_list(table, "annotations", where)

@@ -17,6 +17,9 @@ from softalign.errors import ConfigError, DataError, MissingInputError
 COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 """COCO's labels where GenEval's names differ (same indices)."""
 
+LINE_FORMAT = '{"filename": ..., "detections": [{"class": ..., "score": 0..1, "box": [x0, y0, x1, y1]}, ...]}'
+"""One image's line of a detections file; ``color`` beside ``class`` where a prompt asks for one."""
+
 
 class Detection(Frozen):
     """One detected object: box in pixels (x0, y0, x1, y1), score 0..1, colour where the detector names one."""
@@ -119,10 +122,10 @@ def _parse_line(line: str, where: str) -> tuple[str, tuple[Detection, ...]]:
         if not isinstance(filename, str):
             raise TypeError("filename is not a string")
         detections = tuple(_parse_detection(entry) for entry in row["detections"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             "A line of the detections file is malformed.",
-            expected='{"filename": ..., "detections": [{"class": ..., "score": 0..1, "box": [x0, y0, x1, y1]}, ...]}',
+            expected=LINE_FORMAT,
             found=_brief(error),
             where=where,
         ) from error

@@ -60,7 +60,11 @@ def _read_folder(root: Path, name: str) -> PromptFolder:
     metadata_path = root / name / "metadata.jsonl"
     if not metadata_path.is_file():
         raise DataError("A prompt's metadata is missing.", expected="metadata.jsonl", where=str(root / name))
-    prompt = from_json_line(metadata_path.read_text(encoding="utf-8"), where=str(metadata_path))
+    try:
+        line = metadata_path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DataError("A prompt's metadata is not UTF-8 text.", found=str(error), where=str(metadata_path)) from error
+    prompt = from_json_line(line, where=str(metadata_path))
     images = sorted(path.name for path in (root / name / "samples").glob("*.png") if path.stem.isdigit())
     if not images:
         raise DataError(

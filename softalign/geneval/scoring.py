@@ -15,6 +15,7 @@ from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, TAGS, GenevalPrompt, Tag, to_metadata
+from softalign.storage import require_folder_place
 
 RESULTS_FILENAME = "results.jsonl"
 
@@ -169,14 +170,16 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
 
     Raises:
+        ConfigError: ``out`` lies below a file.
         MissingInputError: the folder or the detections file is not there.
         DataError: images without entry, entries without image, malformed lines, unknown classes, missing colours.
     """
-    folders = read_folders(root)
-    results = score_folders(folders, read_detections(detections_path, known_classes(folders)))
     target = root if out is None else out
     if target.is_dir() or not target.suffix:
         target = target / RESULTS_FILENAME
+    require_folder_place(target.parent)
+    folders = read_folders(root)
+    results = score_folders(folders, read_detections(detections_path, known_classes(folders)))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
     return summarize(results)

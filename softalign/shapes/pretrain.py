@@ -25,6 +25,7 @@ from softalign.shapes.tokenizer import build_tokenizer
 from softalign.shapes.train_autoencoder import train_autoencoder
 from softalign.shapes.train_text_encoder import train_text_encoder
 from softalign.shapes.training_state import ResumableTraining
+from softalign.storage import require_folder_place
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,10 @@ def pretrain(
         max_steps: denoiser updates of this call at most; what an interrupted run would have done.
 
     Raises:
-        ConfigError: if the folder holds checkpoints of another recipe.
+        ConfigError: if the folder holds checkpoints of another recipe, or its place is taken by a file.
         TrainingError: if a loss is not finite.
     """
+    require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
     model = EMBEDDED_MODELS[family]
     tokenizer = build_tokenizer()

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from softalign import cli
+
 
 def softalign(*arguments, cwd=None):
     command = [sys.executable, "-m", "softalign", *arguments]
@@ -50,6 +52,43 @@ def test_bad_input_gets_one_message_and_its_exit_code(tmp_path, arguments, code,
     assert said in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["geneval", "prompts", "--out", "nodir/x"], 2, "nodir/x"),
+        (["geneval", "prompts", "--out", "images"], 2, "images"),
+        (["geneval", "score", "images", "--detections", "d.jsonl", "--out", "afile"], 2, "afile"),
+        (["geneval", "score", "images", "--detections", "d.jsonl", "--out", "afile/sub"], 2, "afile"),
+        (["geneval", "score", "images", "--detections", "d.jsonl"], 1, "00000/metadata.jsonl"),
+        (["geneval", "score", "images", "--detections", "auto"], 2, "record detections"),
+        (["generate", "none", "a cat", "--base", "nosuch", "--out", "afile"], 2, "afile"),
+        (["shapes", "pretrain", "--out", "afile"], 2, "afile"),
+    ],
+)
+def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, arguments, code, said):
+    (tmp_path / "afile").write_text("x")
+    (tmp_path / "images" / "00000" / "samples").mkdir(parents=True)
+    (tmp_path / "images" / "00000" / "samples" / "0000.png").write_bytes(b"")
+    (tmp_path / "images" / "00000" / "metadata.jsonl").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert (stop.value.code, said in capsys.readouterr().err) == (code, True)
+    assert (tmp_path / "afile").read_text() == "x"
+
+
+def test_an_error_of_the_operating_system_is_one_message(monkeypatch, capsys):
+    def fail():
+        raise OSError(28, "No space left on device", "/full/disk")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: '/full/disk'\n"
 
 
 def test_plan_prints_json(tmp_path):

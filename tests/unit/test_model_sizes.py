@@ -1,12 +1,16 @@
 """Sizes are predicted as the models have them: from a folder's own configuration, or as published."""
 
+import shutil
+
 import pytest
 import torch
 
 from softalign.backbones import load_backbone
 from softalign.config import BackboneConfig
+from softalign.errors import DataError, MissingInputError
 from softalign.frozen_encoders import FrozenEncoders
 from softalign.model_sizes import model_sizes
+from softalign.shapes import weights_path
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
@@ -42,3 +46,16 @@ def test_a_folders_sizes_are_those_of_its_encodings(tmp_path, family, save, opti
     assert sizes.text == sum(tensor[0].numel() for tensor in encoders.text_states_of(["a circle"]).tensors())
     assert sizes.latent == encoders.latents_of([torch.zeros(3, 32, 32)])[0].numel()
     assert sizes.token_width == backbone.token_width
+
+
+@pytest.mark.parametrize(
+    ("text", "error"), [(None, MissingInputError), ("{", DataError), ("[]", DataError), ("{}", DataError)]
+)
+def test_a_folder_that_is_no_model_is_named(tmp_path, text, error):
+    folder = shutil.copytree(weights_path(), tmp_path / "model")
+    path = folder / "vae" / "config.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(error, match="model"):
+        model_sizes(BackboneConfig(family="sd21", model=str(folder), resolution_px=32))

@@ -7,7 +7,7 @@ import pytest
 from softalign import stages
 from softalign.artifacts import DatasetManifest
 from softalign.config import load_recipe
-from softalign.errors import MissingInputError
+from softalign.errors import DataError, MissingInputError
 from softalign.storage import Store, list_files
 from tests.killing import exit_codes
 
@@ -102,6 +102,19 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     assert stages.encode_key(hard, dataset) != stages.encode_key(recipe, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     assert "differ from the 1 published" in plan(other, store)[0].reason
+
+
+@pytest.mark.parametrize("table", ['{"images": ', "[1, 2]", '{"images": 5}', "[" * 100_000, '{"images": [1]}'])
+def test_a_captions_file_that_cannot_be_used_is_named_by_plan_and_curate(tmp_path, table):
+    from softalign.planning import plan
+
+    path = tmp_path / "captions.json"
+    path.write_text(table)
+    source = f"curation.sources=[{{type: coco, annotations_uri: {path}, images_uri: {tmp_path}}}]"
+    recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path / "store"))
+    for call in (plan, stages.run_curate):
+        with pytest.raises(DataError, match=r"captions\.json"):
+            call(recipe, store)
 
 
 def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
