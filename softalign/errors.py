@@ -57,6 +57,10 @@ class WorkerDiedError(SoftAlignError):
     is_retriable = True
 
 
+class UnexpectedError(SoftAlignError):
+    """A bug, here or in what this builds on: a child process met an error nobody expected; carries its traceback."""
+
+
 class StorageUnavailableError(SoftAlignError):
     """A store or registry did not answer; retrying later may help."""
 

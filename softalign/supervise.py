@@ -23,7 +23,7 @@ from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
 from softalign.ranks import TERMINATION_GRACE_S, Ranks
 
 KEPT_LINES = 30
-"""How many of a dead child's last lines its error shows."""
+"""How many of a dead child's last lines, or of a bug's traceback, an error shows."""
 CHECK_INTERVAL_S = 1.0
 """How often silent ranks are looked at: one that died ends the others."""
 

@@ -7,14 +7,15 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, EncodedManifest, Record
 from softalign.config import Recipe
-from softalign.errors import SoftAlignError
+from softalign.errors import SoftAlignError, UnexpectedError
 from softalign.storage import Store, write_atomically
-from softalign.supervise import error_to_json, watch_parent
+from softalign.supervise import KEPT_LINES, error_to_json, watch_parent
 from softalign.watchdog import Watchdog
 
 
@@ -49,8 +50,22 @@ def main() -> int:
         answer, code = {"record": run_request(request).model_dump(mode="json")}, 0
     except SoftAlignError as error:
         answer, code = {"error": error_to_json(error)}, error.exit_code
+    except Exception as error:
+        if _may_pass(error):
+            raise  # the child dies, and the parent's error is worth a retry
+        bug = UnexpectedError(
+            f"{request['stage']} met an unexpected error; its checkpoints are kept.",
+            found="\n    ".join("".join(traceback.format_exception(error)).splitlines()[-KEPT_LINES:]),
+            fix="this looks like a bug: report it with these lines",
+        )
+        answer, code = {"error": error_to_json(bug)}, bug.exit_code
     write_atomically(answer_path, json.dumps(answer).encode())
     return code
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether an error may come from outside: the system's, or what other ranks raise when one is lost."""
+    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and os.environ.get("WORLD_SIZE", "1") != "1")
 
 
 if __name__ == "__main__":
