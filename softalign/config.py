@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
@@ -577,16 +578,19 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(
-            f"    {_location(item['loc'])}: {item['msg']}"
-            + ("" if item["type"] == "missing" else f" (found {item['input']!r})"[:200])
-            for item in error.errors()
-        )
+        problems = "\n".join(f"    {_problem(item)}" for item in error.errors())
         raise ConfigError(
             f"The recipe has {error.error_count()} problem(s):\n{problems}",
             where=where,
             fix="correct these fields; `softalign plan RECIPE` checks a recipe without running it",
         ) from error
+
+
+def _problem(item: ErrorDetails) -> str:
+    """Return one of pydantic's errors as a line: where, what, and what was found if that is a value."""
+    where = _location(item["loc"])
+    found = "" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (found {item['input']!r})"[:200]
+    return f"{where}{': ' if where else ''}{item['msg'].removeprefix('Value error, ')}{found}"
 
 
 def _location(parts: Sequence[str | int]) -> str:

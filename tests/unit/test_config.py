@@ -242,6 +242,17 @@ def test_how_many_negatives_of_which_kind(negatives, num, num_hard):
     assert (chosen.num_of(4), chosen.num_hard_of(4)) == (num, num_hard)
 
 
+def test_a_problem_of_a_whole_section_is_one_plain_sentence():
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("shapes", ["train.soft_tokens={placement: mmdit}", "train.optimizer.num_warmup_steps=300"])
+    section = "    train: optimizer.num_warmup_steps is not below num_steps: the schedule would never begin"
+    assert str(caught.value).splitlines()[1] == section
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("shapes", ["train.soft_tokens={placement: mmdit}"])
+    whole = "    train.soft_tokens.placement is 'mmdit', but the family 'sd21' needs 'unet'"
+    assert str(caught.value).splitlines()[1] == whole
+
+
 def test_all_problems_are_listed_at_once():
     with pytest.raises(ConfigError) as caught:
         load_recipe("shapes", ["train.num_steps=0", "evaluate.suite=none", "typo=1", "register.policy.max_tag_drop=-1"])
