@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -285,10 +286,11 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a registered adapter: verified by sha256, cached, offline afterwards."""
-    from softalign.registry import pull as pull_adapter
+    from softalign.registry import pull_version
 
-    path = pull_adapter(reference, to, _registry(tracking_uri, store))
-    _emit({"path": str(path), "reference": reference}, as_json, str(path))
+    found = pull_version(reference, to, _registry(tracking_uri, store))
+    payload = {**asdict(found), "path": str(found.path), "reference": reference}
+    _emit(payload, as_json, str(found.path))
 
 
 @app.command()

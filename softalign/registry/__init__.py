@@ -10,17 +10,19 @@ from __future__ import annotations
 from softalign.registry.connection import public_uri, reachable_uri, registry_of_store, tracking_uri
 from softalign.registry.events import PromotionEvent, history, promote, rollback
 from softalign.registry.publishing import register
-from softalign.registry.pulling import pull
+from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.versions import Reference, parse_reference
 
 __all__ = [
     "PromotionEvent",
+    "PulledVersion",
     "Reference",
     "history",
     "parse_reference",
     "promote",
     "public_uri",
     "pull",
+    "pull_version",
     "reachable_uri",
     "register",
     "registry_of_store",

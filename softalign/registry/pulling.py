@@ -1,14 +1,15 @@
 """Fetching a registered version: every file verified by sha256, kept in the cache, usable without the registry after.
 
 Cache: ``{cache}/models/{registry}/{name}/{version}-{files}/`` holds verified copies and ``refs/`` beside them what each
-reference last meant. When the registry does not answer, the last verified copy is used, and a warning says so.
+reference last meant. When the registry does not answer, the last verified copy is used, and the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.artifacts import FileEntry, digest_of
@@ -24,9 +25,32 @@ from softalign.registry.connection import (
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
 from softalign.storage import cache_dir, is_local, local_path_of, verify_file, write_atomically
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PulledVersion:
+    """A registered version on this machine.
+
+    Attributes:
+        alias: by which it was asked for; empty where it was by number.
+        is_offline: the registry did not answer, so this is the copy that was last verified.
+    """
+
+    path: Path
+    name: str
+    version: int
+    alias: str
+    is_offline: bool
+
 
 def pull(reference: str, to: Path | str | None = None, tracking_uri: str | None = None) -> Path:
-    """Return a local folder with a registered version's files, all verified.
+    """Return a local folder with a registered version's files, all verified: ``pull_version`` without the rest."""
+    return pull_version(reference, to, tracking_uri).path
+
+
+def pull_version(reference: str, to: Path | str | None = None, tracking_uri: str | None = None) -> PulledVersion:
+    """Return a registered version, its files verified in a local folder.
 
     Args:
         reference: ``models:/NAME@ALIAS``, ``models:/NAME/3``, ``NAME@ALIAS`` or ``NAME/3``.
@@ -44,11 +68,12 @@ def pull(reference: str, to: Path | str | None = None, tracking_uri: str | None 
     uri = consumer_uri(tracking_uri)
     cache = cache_dir() / "models" / digest_of(without_credentials(uri))[:16] / wanted.name
     try:
-        found = _download(wanted, uri, cache)
+        found, is_offline = _download(wanted, uri, cache), False
     except (StorageUnavailableError, MissingInputError) as error:
-        found = _last_verified(wanted, cache, error)
+        found, is_offline = _last_verified(wanted, cache, error), True
     folder = _folder(cache, found)
-    return folder if to is None else _copy_out(folder, Path(to), found)
+    path = folder if to is None else _copy_out(folder, Path(to), found)
+    return PulledVersion(path, found.name, found.version, wanted.alias, is_offline)
 
 
 def _download(wanted: Reference, uri: str, cache: Path) -> RegisteredFiles:
@@ -132,11 +157,13 @@ def _last_verified(wanted: Reference, cache: Path, error: SoftAlignError) -> Reg
     found = RegisteredFiles.model_validate_json(path.read_bytes())
     if not _is_intact(_folder(cache, found), found.files):
         raise error
-    warnings.warn(
-        f"The registry could not be asked ({error.what}); using the copy of {found.name}/{found.version} that was "
-        f"verified when {wanted} was last pulled. It may not be the newest.",
-        RuntimeWarning,
-        stacklevel=3,
+    logger.warning(
+        "The registry could not be asked (%s); using the copy of %s/%d that was verified when %s was last pulled. "
+        "It may not be the newest.",
+        error.what,
+        found.name,
+        found.version,
+        wanted,
     )
     return found
 

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from softalign.errors import IntegrityError, RegistryError
-from softalign.registry import history, pull, rollback
+from softalign.registry import history, pull, pull_version, rollback
 from softalign.storage import Store
 from tests.registry_samples import NAME, register_sample
 
@@ -93,5 +93,5 @@ def test_register_pull_roll_back_and_go_offline(server, environment, tmp_path, m
 
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
     stop(process)
-    with pytest.warns(RuntimeWarning, match=f"{NAME}/1"):
-        assert pull(f"{NAME}@champion", tracking_uri=uri).name.startswith("1-")
+    found = pull_version(f"{NAME}@champion", tracking_uri=uri)
+    assert (found.version, found.is_offline) == (1, True)

@@ -1,11 +1,11 @@
 import shutil
-import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, RegistryError, StorageUnavailableError
-from softalign.registry import parse_reference, pull, registry_of_store
+from softalign.registry import parse_reference, pull, pull_version, registry_of_store
 from softalign.registry.connection import registry_client
 from softalign.storage import list_files
 from tests.registry_samples import NAME
@@ -100,11 +100,15 @@ def test_a_damaged_cached_copy_is_fetched_again(uri):
     assert not (folder / "extra.bin").exists()
 
 
-def test_offline_the_last_verified_copy_is_used_with_a_warning(uri, store, tmp_path):
-    online = pull(f"{NAME}@champion", tracking_uri=uri)
+def test_offline_the_last_verified_copy_is_used_and_the_log_says_so(uri, store, tmp_path, caplog):
+    online = pull_version(f"{NAME}@champion", tracking_uri=uri)
+    assert (online.name, online.version, online.alias, online.is_offline) == (NAME, 2, "champion", False)
+    assert not caplog.records
     Path(store.uri, "mlflow.db").rename(tmp_path / "away.db")
-    with pytest.warns(RuntimeWarning, match=f"{NAME}/2"):
-        assert pull(f"{NAME}@champion", tracking_uri=uri) == online
+    assert pull_version(f"{NAME}@champion", tracking_uri=uri) == replace(online, is_offline=True)
+    (record,) = caplog.records
+    assert (record.levelname, f"{NAME}/2" in record.message) == ("WARNING", True)
+    online = online.path
     with pytest.raises(MissingInputError):  # never pulled by this reference
         pull(f"{NAME}/1", tracking_uri=uri)
     (online / "soft_tokens.safetensors").write_bytes(b"damaged")
@@ -124,10 +128,9 @@ def test_an_alias_that_moved_brings_the_new_version(uri, store):
 
     before = pull(f"{NAME}@champion", tracking_uri=uri)
     rollback(NAME, tracking_uri=uri)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        after = pull(f"{NAME}@champion", tracking_uri=uri)
-    assert before.name.startswith("2-") and after.name.startswith("1-")
+    after = pull_version(f"{NAME}@champion", tracking_uri=uri)
+    assert before.name.startswith("2-") and after.path.name.startswith("1-")
+    assert not after.is_offline
 
 
 def test_a_moved_store_still_serves_its_versions(uri, store, tmp_path):
