@@ -13,14 +13,14 @@ from softalign.storage import Store
 
 def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
     """Return the recipe's curated dataset."""
-    return require(DatasetManifest, curate_key(recipe), store, recipe.name)
+    return require(DatasetManifest, curate_key(recipe), store)
 
 
 def published_adapter(recipe: Recipe, store: Store) -> Adapter:
     """Return the recipe's trained adapter."""
     dataset = published_dataset(recipe, store)
-    encoded = require(EncodedManifest, encode_key(recipe, dataset), store, recipe.name)
-    return require(Adapter, train_key(recipe, encoded), store, recipe.name)
+    encoded = require(EncodedManifest, encode_key(recipe, dataset), store)
+    return require(Adapter, train_key(recipe, encoded), store)
 
 
 def published_reports(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[EvalReport, EvalReport, EvalReport]:
@@ -28,7 +28,7 @@ def published_reports(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[E
 
     def report_of(arm: Arm) -> EvalReport:
         key = evaluate_key(recipe, arm, None if arm == "base" else adapter)
-        return require(EvalReport, key, store, recipe.name)
+        return require(EvalReport, key, store)
 
     return report_of("base"), report_of("untrained"), report_of("adapter")
 
@@ -37,4 +37,4 @@ def published_comparison(
     recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], store: Store
 ) -> ComparisonReport:
     """Return the comparison of the three arms."""
-    return require(ComparisonReport, compare_key(recipe, reports), store, recipe.name)
+    return require(ComparisonReport, compare_key(recipe, reports), store)

@@ -128,7 +128,7 @@ def run_until(
         return result.record
 
     def existing(kind: type[RecordT], key: str) -> RecordT:
-        return require(kind, key, store, recipe.name)
+        return require(kind, key, store)
 
     def runs(stage: StageName) -> bool:
         return is_through or stage == last

@@ -218,7 +218,7 @@ def _child(
     return answer["record"]
 
 
-def require(kind: type[RecordT], key: str, store: Store, recipe_name: str) -> RecordT:
+def require(kind: type[RecordT], key: str, store: Store) -> RecordT:
     """Return the published record of a stage that must exist already.
 
     Raises:
@@ -226,11 +226,12 @@ def require(kind: type[RecordT], key: str, store: Store, recipe_name: str) -> Re
     """
     record = store.find(kind, key)
     if record is None:
+        command = "evaluate" if kind.stage == "compare" else kind.stage
         raise MissingInputError(
             f"The {kind.stage} stage of this recipe has not run in this store.",
             expected=f"{store.prefix(kind.stage, key)}/{kind.filename}",
             found="nothing",
             where=store.uri,
-            fix=f"run `softalign {kind.stage} {recipe_name}` first, or repeat with --through",
+            fix=f"run `softalign {command} RECIPE` first, with the same --set and --store, or repeat with --through",
         )
     return record

@@ -40,7 +40,7 @@ def test_help_names_every_command():
         (["evaluate", "shapes", "--through", "--set", "evaluate.suite=geneval"], 2, "no built-in detector"),
         (["run", "shapes", "--plain", "--store", "memory://x"], 2, "runtime.tracking_uri"),
         (["plan", "shapes", "--store", "memory://x"], 2, "runtime.tracking_uri"),
-        (["encode", "shapes", "--store", "empty"], 1, "softalign curate shapes"),
+        (["encode", "shapes", "--store", "empty"], 1, "softalign curate RECIPE"),
         (["history", "softalign-shapes", "--store", "empty"], 1, "no model registry"),
         (["pull", "softalign-shapes@champion", "--to", "x", "--store", "empty"], 1, "no model registry"),
         (["geneval", "score", "nowhere", "--detections", "none.jsonl"], 1, "no such folder"),

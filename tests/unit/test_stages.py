@@ -5,7 +5,7 @@ import time
 import pytest
 
 from softalign import stages
-from softalign.artifacts import DatasetManifest
+from softalign.artifacts import ComparisonReport, DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import DataError, MissingInputError
 from softalign.storage import Store, list_files
@@ -78,8 +78,9 @@ def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(
 
 def test_a_missing_stage_says_what_to_run(tmp_path):
     recipe = load_recipe("shapes")
-    with pytest.raises(MissingInputError, match="softalign curate shapes"):
-        stages.require(DatasetManifest, stages.curate_key(recipe), Store(str(tmp_path)), recipe.name)
+    for kind, command in ((DatasetManifest, "curate"), (ComparisonReport, "evaluate")):
+        with pytest.raises(MissingInputError, match=f"`softalign {command} RECIPE` first, with the same"):
+            stages.require(kind, stages.curate_key(recipe), Store(str(tmp_path)))
 
 
 def test_plan_of_an_empty_store_and_after_curation(tmp_path):
