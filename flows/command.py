@@ -78,7 +78,7 @@ def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.Argumen
     )
     parser.add_argument(
         "--store",
-        default=os.environ.get(STORE_VARIABLE, DEFAULT_STORE),
+        default=os.environ.get(STORE_VARIABLE) or DEFAULT_STORE,
         help="folder or s3:// URI where everything is published",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")

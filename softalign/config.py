@@ -29,6 +29,7 @@ from softalign.presets import (
     softrepa_defaults,
     unconditional_bank_default,
 )
+from softalign.strict_yaml import read_yaml
 
 Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
 """U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
@@ -39,6 +40,8 @@ UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 LayersEnd = Literal["first", "last"]
 """Which of an MMDiT's joint blocks have soft tokens: its first ones or its last ones."""
+MAX_NAME_CHARS = 100
+"""Names go into records, which stay below 4 kB."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -114,7 +117,7 @@ class FilterConfig(Frozen):
 class CurationConfig(StageConfig):
     """Sources -> filters -> shards."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     filters: FilterConfig = FilterConfig()
     val_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
@@ -427,7 +430,7 @@ class PromotionPolicy(Frozen):
 class RegisterConfig(StageConfig):
     """Where and under which name the adapter is registered, and the promotion gate."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
     experiment: str = "softalign"
     policy: PromotionPolicy = PromotionPolicy()
 
@@ -477,7 +480,7 @@ class Runtime(Frozen):
 class Recipe(Frozen):
     """A whole chain, from sources to a registered adapter."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
     curation: CurationConfig
     backbone: BackboneConfig = BackboneConfig()
     encode: EncodeConfig = EncodeConfig()
@@ -568,7 +571,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     text, where = _recipe_text(name_or_path)
     try:
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError("The recipe is not valid YAML.", found=str(error), where=where) from error
     if not isinstance(data, dict):
@@ -630,6 +633,6 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigError("An override reaches into a value.", expected="a section", found=section, where=override)
     try:
-        target[field] = yaml.safe_load(value)
+        target[field] = read_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError("An override's value is not valid YAML.", found=str(error), where=override) from error

@@ -206,7 +206,12 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
 
         return pull(uri)
     if is_local(uri):
-        return local_path_of(uri)
+        folder = local_path_of(uri)
+        if "@" in uri and not folder.exists():
+            raise MissingInputError(
+                "There is no such adapter folder.", found=uri, fix=f"a registered version is models:/{uri}"
+            )
+        return folder
     folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.errors import IntegrityError, MissingInputError
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.files import (
     cache_dir,
     create_file,
@@ -65,9 +65,14 @@ class Store:
 
     Args:
         uri: a local folder (made when first written to) or any fsspec URI.
+
+    Raises:
+        ConfigError: it is empty.
     """
 
     def __init__(self, uri: str) -> None:
+        if not uri.strip():
+            raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
 
     @property
@@ -84,7 +89,10 @@ class Store:
         root = Path(self.uri) / ".work" if self.is_local else cache_dir() / "work" / digest_of(self.uri)[:16]
         path = root / stage / key
         with reaching(self.uri):
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # what /proc and the like say
+                raise ConfigError("The store cannot be made there.", found=str(error), where=self.uri) from error
         return path
 
     def find(self, record_type: type[RecordT], key: str) -> RecordT | None:

@@ -14,7 +14,7 @@ from softalign.errors import DataError
 from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
-from softalign.geneval.prompts import CLASSES, TAGS, GenevalPrompt, Tag, to_metadata
+from softalign.geneval.prompts import CLASSES, COLORS, TAGS, GenevalPrompt, Tag, to_metadata
 from softalign.storage import require_folder_place
 
 RESULTS_FILENAME = "results.jsonl"
@@ -172,14 +172,17 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
     Raises:
         ConfigError: ``out`` lies below a file.
         MissingInputError: the folder or the detections file is not there.
-        DataError: images without entry, entries without image, malformed lines, unknown classes, missing colours.
+        DataError: images without entry, entries without image, malformed lines, unknown classes or colours,
+            missing colours.
     """
     target = root if out is None else out
     if target.is_dir() or not target.suffix:
         target = target / RESULTS_FILENAME
     require_folder_place(target.parent)
     folders = read_folders(root)
-    results = score_folders(folders, read_detections(detections_path, known_classes(folders)))
+    detections = read_detections(detections_path, known_classes(folders))
+    _check_colors(folders, detections, detections_path)
+    results = score_folders(folders, detections)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
     return summarize(results)
@@ -191,6 +194,22 @@ def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
 
     named = {clause.class_name for f in folders for clause in (*f.prompt.include, *f.prompt.exclude)}
     return frozenset({*CLASSES, *SHAPES, *named})
+
+
+def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequence[Detection]], path: Path) -> None:
+    """Refuse a colour that no prompt could ask for: it would count as wrong without a word."""
+    named = {clause.color for f in folders for clause in (*f.prompt.include, *f.prompt.exclude) if clause.color}
+    known = {*COLORS, *named}
+    for filename, found in detections.items():
+        for detection in found:
+            if detection.color is not None and detection.color not in known:
+                raise DataError(
+                    f"A detection has the unknown colour {detection.color!r}.",
+                    expected=f"one of {', '.join(COLORS)}, or one that a prompt of the folder names",
+                    found=detection.color,
+                    where=f"{path}: {filename}",
+                    fix="translate the classifier's colours to GenEval's ten names",
+                )
 
 
 def _incomplete(what: str, filenames: Sequence[str], expected: str) -> DataError:

@@ -40,6 +40,8 @@ def test_help_names_every_command():
         (["evaluate", "shapes", "--through", "--set", "evaluate.suite=geneval"], 2, "no built-in detector"),
         (["run", "shapes", "--plain", "--store", "memory://x"], 2, "runtime.tracking_uri"),
         (["plan", "shapes", "--store", "memory://x"], 2, "runtime.tracking_uri"),
+        (["plan", "shapes", "--store", ""], 2, "The store has no name"),
+        (["curate", "shapes", "--store", "/proc/nope"], 2, "The store cannot be made"),
         (["encode", "shapes", "--store", "empty"], 1, "softalign curate RECIPE"),
         (["history", "softalign-shapes", "--store", "empty"], 1, "no model registry"),
         (["pull", "softalign-shapes@champion", "--to", "x", "--store", "empty"], 1, "no model registry"),

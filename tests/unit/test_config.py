@@ -242,6 +242,20 @@ def test_how_many_negatives_of_which_kind(negatives, num, num_hard):
     assert (chosen.num_of(4), chosen.num_hard_of(4)) == (num, num_hard)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: twice\ntrain:\n  num_steps: 1\n  batch_size: 2\n  num_steps: 3\n")
+    with pytest.raises(ConfigError, match=r"(?s)'num_steps'.*twice.*line 5"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("field", ["name", "curation.name", "register.name"])
+def test_names_are_short_enough_for_a_record(field):
+    load_recipe("shapes", [f"{field}={'n' * 100}"])
+    with pytest.raises(ConfigError, match=f"{field}: .*at most 100 characters"):
+        load_recipe("shapes", [f"{field}={'n' * 101}"])
+
+
 def test_a_problem_of_a_whole_section_is_one_plain_sentence():
     with pytest.raises(ConfigError) as caught:
         load_recipe("shapes", ["train.soft_tokens={placement: mmdit}", "train.optimizer.num_warmup_steps=300"])

@@ -251,6 +251,11 @@ def test_perturbed_attention_pipelines_order_their_rows_otherwise(tmp_path):
         load_soft_tokens(pipe, tmp_path, unconditional_bank="negative")
 
 
+def test_a_reference_without_its_scheme_is_recognised():
+    with pytest.raises(MissingInputError, match="models:/softalign-shapes@champion"):
+        resolve_adapter("softalign-shapes@champion")
+
+
 @pytest.mark.parametrize("source", ["no/such/folder", "memory://nothing/here"])
 def test_no_adapter_there(pipe, source):
     with pytest.raises(MissingInputError, match=r"no adapter folder|adapter_config.json"):

@@ -103,6 +103,15 @@ def test_a_colour_that_nobody_recorded_names_the_image(folder):
     assert caught.value.where == "00002/samples/0000.png"
 
 
+def test_a_colour_outside_of_the_suite_names_the_image(folder):
+    found = {image_filename(*place): [DOG] for place in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]}
+    found["00001/samples/0001.png"] = [DOG.model_copy(update={"color": "Red"})]
+    write_detections(folder / "detections.jsonl", found)
+    with pytest.raises(DataError, match="unknown colour 'Red'") as caught:
+        score(folder)
+    assert caught.value.where.endswith("00001/samples/0001.png")
+
+
 def test_a_folder_in_another_layout_is_refused(tmp_path):
     for root in (tmp_path, tmp_path / "none"):
         with pytest.raises(MissingInputError, match="layout"):
