@@ -132,7 +132,7 @@ def test_each_stage_is_a_flow_of_its_own(first, run_flow):
 
 @pytest.mark.parametrize(("flow", "earlier"), [(train, "curate"), (evaluate, "curate"), (register, "curate")])
 def test_a_stage_without_its_inputs_names_the_stage_to_run(tmp_path, flow, earlier):
-    with pytest.raises(MissingInputError, match=f"softalign {earlier} shapes"):
+    with pytest.raises(MissingInputError, match=f"softalign {earlier} RECIPE"):
         flow("shapes", [], str(tmp_path))
 
 
