@@ -150,5 +150,6 @@ def _evaluate_bytes(recipe: Recipe) -> int | None:
 
         num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES
     else:
-        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.backbone.resolution_px**2
+        side_px = recipe.evaluate.resolution_px or recipe.backbone.resolution_px
+        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * side_px**2
     return num_prompts * recipe.evaluate.images_per_prompt * image_bytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from softalign.backbones.base import Backbone, explained_access, families_of_pipeline
-from softalign.config import UNET_FAMILIES, BackboneConfig, Family
+from softalign.config import BackboneConfig
 from softalign.errors import CompatibilityError
+from softalign.families import UNET_FAMILIES, Family
 
 
 def load_backbone(config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Backbone:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from softalign.artifacts import canonical_json, digest_of
-from softalign.config import BackboneConfig, Family, Runtime, SoftTokensConfig
+from softalign.config import BackboneConfig, Runtime, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.families import Family
 from softalign.forward_process import ForwardProcess
 from softalign.row_cache import RowCache
 from softalign.soft_tokens import SoftTokens

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from softalign.backbones.base import load_frozen_pipeline, present_parts
-from softalign.config import BackboneConfig, Family, SoftTokensConfig, UNetTokensConfig
+from softalign.config import BackboneConfig, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
+from softalign.families import Family
 from softalign.forward_process import DDPMProcess, ForwardProcess
 from softalign.injection import INSERT_AT, CrossAttentionInjection
 from softalign.row_cache import RowCache, SharedParts
