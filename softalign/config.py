@@ -137,6 +137,9 @@ class BackboneConfig(StageConfig):
     family: Family = "sd15"
     model: str = Field(default_factory=_model_default, description="unset: the family's published model")
     revision: str | None = None
+    vae: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="another VAE of the same latents, by hub id or folder, such as SDXL's fp16-fix"
+    )
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] = 512
     has_t5: bool | None = Field(None, description="MMDiT: whether the T5 text encoder is used (true)")
     max_sequence_length: Annotated[int, Field(ge=1, le=512)] | None = Field(

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from softalign.backbones.base import Backbone
+from softalign.frozen_vae import decode_latents
 from softalign.loader import HeldOutCaptions
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically
@@ -81,15 +82,9 @@ class SampleSheets:
                 width=self._settings.resolution_px,
                 output_type="latent",
             ).images
-            shift = getattr(vae.config, "shift_factor", None) or 0.0
-            unscaled_BCHW = latents_BCHW.to(vae.dtype) / vae.config.scaling_factor + shift
-            images_BCHW = vae.decode(unscaled_BCHW, return_dict=False)[0]
+            return decode_latents(self._backbone, latents_BCHW)
         finally:
             vae.to(home)
-        pixels: NDArray[np.uint8] = (
-            ((images_BCHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        )
-        return pixels
 
     def _states(self, denoiser: Any) -> dict[str, torch.Tensor]:
         own = self._captions.text.to(denoiser.device, denoiser.dtype)

@@ -76,6 +76,10 @@ class Backbone(Protocol):
         """What shapes the text encodings besides encoders and tokenizers: for MMDiTs the length of T5's part."""
 
     @property
+    def latents_shift(self) -> float:
+        """What the pipeline adds to unscaled latents before the VAE decodes them."""
+
+    @property
     def token_width(self) -> int:
         """Width of the soft tokens."""
 
@@ -134,7 +138,7 @@ def load_frozen_pipeline(
         pipeline_class: of diffusers.
         config: which model.
         device: where it goes.
-        dtype: of all its modules.
+        dtype: of all its modules but the VAE, which is float32 always.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -153,12 +157,25 @@ def load_frozen_pipeline(
                 where=f"backbone.model {config.model}",
                 fix=f"set backbone.family to {' or '.join(fitting)}",
             )
+        options = {"vae": _load_vae(config), **options}
         pipeline = pipeline_class.from_pretrained(model, revision=config.revision, dtype=dtype, **options)
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
             module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _load_vae(config: BackboneConfig) -> nn.Module:
+    """Return the model's own VAE, or the one that takes its place."""
+    from diffusers import AutoencoderKL
+
+    own = {"subfolder": "vae", "revision": config.revision}
+    with explained_access(config.vae or config.model, "backbone.vae" if config.vae else "backbone.model"):
+        vae: nn.Module = AutoencoderKL.from_pretrained(
+            config.vae or resolve_model(config), dtype=torch.float32, **({} if config.vae else own)
+        )
+    return vae
 
 
 def present_parts(pipeline: Any, *names: str) -> tuple[Any, ...]:
@@ -188,8 +205,12 @@ def families_of_pipeline(model: str, revision: str | None = None) -> tuple[Famil
 
 
 @contextmanager
-def explained_access(model: str) -> Iterator[None]:
+def explained_access(model: str, field: str = "backbone.model") -> Iterator[None]:
     """Turn the libraries' errors about a model that cannot be read into ours.
+
+    Args:
+        model: the folder or hub id.
+        field: what names it in a recipe.
 
     Raises:
         MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
@@ -204,14 +225,14 @@ def explained_access(model: str) -> Iterator[None]:
                 found=str(error).splitlines()[0],
                 where=model,
                 fix=f"accept the licence on the model's page, huggingface.co/{model}, and set HF_TOKEN to a read token "
-                "of that account; if there is no such page, correct backbone.model",
+                f"of that account; if there is no such page, correct {field}",
             ) from error
         raise MissingInputError(
             "The base model cannot be loaded.",
             expected="a folder in diffusers layout or a reachable hub id",
             found=str(error).splitlines()[0],
             where=model,
-            fix="check backbone.model and the connection",
+            fix=f"check {field} and the connection",
         ) from error
 
 

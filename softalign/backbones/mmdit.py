@@ -151,6 +151,12 @@ class MMDiTBackbone:
         return (self._max_sequence_length,)
 
     @property
+    def latents_shift(self) -> float:
+        """The VAE's ``shift_factor``."""
+        shift: float = self.pipeline.vae.config.shift_factor
+        return shift
+
+    @property
     def token_width(self) -> int:
         """Width of the text stream inside the joint blocks."""
         return stream_width(self.denoiser)

@@ -202,6 +202,11 @@ class UNetBackbone:
         return ()
 
     @property
+    def latents_shift(self) -> float:
+        """None: these pipelines know no shift, whatever a VAE's configuration says."""
+        return 0.0
+
+    @property
     def token_width(self) -> int:
         """Width of the text states that cross attention reads."""
         return text_width(self.denoiser)
