@@ -40,8 +40,9 @@ def decode_latents(backbone: Backbone, latents_BCHW: Tensor) -> NDArray[np.uint8
     """Return the images (B, R, R, 3) of latents, as the pipeline would give them."""
     pipeline, vae = backbone.pipeline, backbone.pipeline.vae
     decoded = []
-    for chunk_BCHW in latents_BCHW.split(rows_per_call(latents_BCHW.shape[-1] * pipeline.vae_scale_factor)):
+    for chunk_BCHW in torch.split(latents_BCHW, rows_per_call(latents_BCHW.shape[-1] * pipeline.vae_scale_factor)):
         unscaled_BCHW = chunk_BCHW.to(vae.device, vae.dtype) / vae.config.scaling_factor + backbone.latents_shift
         images_B3RR = vae.decode(unscaled_BCHW, return_dict=False)[0]
         decoded.append(pipeline.image_processor.postprocess(images_B3RR, output_type="np"))
-    return np.rint(np.clip(np.concatenate(decoded), 0.0, 1.0) * 255.0).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(np.clip(np.concatenate(decoded), 0.0, 1.0) * 255.0).astype(np.uint8)
+    return pixels
