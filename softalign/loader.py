@@ -244,7 +244,8 @@ def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder
                 expected=f"{name} {expected}",
                 found=f"{name} {made_by}",
                 where=manifest.uri,
-                fix="encode the dataset for this backbone: `softalign encode RECIPE`",
+                fix="encode the dataset for this backbone: `softalign encode RECIPE`; if that is already done, the model "
+                "at the hub was changed since: name the commit in backbone.revision, which is another request",
             )
 
 
