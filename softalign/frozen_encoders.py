@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class FrozenEncoders:
     """What a backbone encodes images and captions with, and what identifies it.
 
     Args:
-        backbone: from ``load_backbone``, in float32.
+        backbone: from ``load_backbone``, in float32, on the CPU.
         resolution_px: side of the images given to the VAE.
     """
 
@@ -44,6 +44,12 @@ class FrozenEncoders:
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
         tokenizer_digests = map(_tokenizer_digest, backbone.tokenizers)
         self.texts_spec: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+
+    def to(self, device: torch.device) -> Self:
+        """Move the encoders, and not the denoiser, which encoding does not call."""
+        for module in (self._backbone.pipeline.vae, *self._backbone.text_encoders):
+            module.to(device)
+        return self
 
     @property
     def text_tensor_names(self) -> tuple[TensorName, ...]:

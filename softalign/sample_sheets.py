@@ -37,7 +37,7 @@ class SampleSheets:
     """Draws the sheets of one run.
 
     Args:
-        backbone: with the live tokens attached to its denoiser, which is on its device already.
+        backbone: with the live tokens attached to its denoiser, which is on its device already; without text encoders.
         captions: what is drawn.
         folder: the run's; sheets lie in ``samples`` below.
         resolution_px: side of the images.
@@ -49,9 +49,6 @@ class SampleSheets:
     ) -> None:
         self._backbone, self._captions, self._folder = backbone, captions, folder / FOLDER_NAME
         self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
-        denoiser = cast(Any, backbone.denoiser)
-        for encoder in backbone.text_encoders:  # not called: pipelines take the dtype of their text states from them
-            encoder.to(denoiser.dtype)
         backbone.use_papers_sampler()
         prompts = {"captions": list(captions.captions), "seed": seed}
         write_atomically(self._folder / "prompts.json", json.dumps(prompts, indent=1).encode() + b"\n")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,19 @@ FUNCTION_FIELDS = (
 
 Named one by one: libraries add fields with every version, and keep there how a model was last called.
 """
+
+
+Part = Literal["denoiser", "vae", "text"]
+"""What can be loaded of a pipeline, besides its scheduler."""
+ALL_PARTS: tuple[Part, ...] = ("denoiser", "vae", "text")
+_COMPONENTS: dict[Part, tuple[str, ...]] = {
+    "denoiser": ("unet", "transformer"),
+    "vae": ("vae",),
+    "text": (
+        *("text_encoder", "text_encoder_2", "text_encoder_3"),
+        *("tokenizer", "tokenizer_2", "tokenizer_3"),
+    ),
+}
 
 
 class Denoiser(Protocol):
@@ -145,7 +159,13 @@ def resolve_model(config: BackboneConfig) -> str:
 
 
 def load_frozen_pipeline(
-    pipeline_class: Any, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, **options: Any
+    pipeline_class: Any,
+    config: BackboneConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: tuple[Part, ...] = ALL_PARTS,
+    **options: Any,
 ) -> Any:
     """Return a diffusers pipeline with all its modules frozen and in eval mode.
 
@@ -154,6 +174,7 @@ def load_frozen_pipeline(
         config: which model.
         device: where it goes.
         dtype: of all its modules but the VAE, which is float32 always.
+        parts: what is loaded; the pipeline goes without the rest.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -172,13 +193,22 @@ def load_frozen_pipeline(
                 where=f"backbone.model {config.model}",
                 fix=f"set backbone.family to {' or '.join(fitting)}",
             )
-        options = {"vae": _load_vae(config), **options}
+        if "vae" in parts:
+            options["vae"] = _load_vae(config)
+        options.update(_left_out(pipeline_class, parts))
         pipeline = pipeline_class.from_pretrained(model, revision=config.revision, dtype=dtype, **options)
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
             module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _left_out(pipeline_class: Any, parts: tuple[Part, ...]) -> dict[str, None]:
+    """Return the arguments that keep a pipeline's other parts from being loaded."""
+    known = inspect.signature(pipeline_class.__init__).parameters
+    names = (name for part in ALL_PARTS if part not in parts for name in _COMPONENTS[part])
+    return {name: None for name in names if name in known}
 
 
 def _load_vae(config: BackboneConfig) -> nn.Module:
@@ -274,6 +304,11 @@ def _silence_libraries() -> None:
     transformers_logging.disable_progress_bar()
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
+
+
+def text_length(backbone: Backbone) -> int:
+    """Return how many positions a backbone's text states have: CLIP's, and for MMDiTs T5's after them."""
+    return int(backbone.tokenizers[0].model_max_length) + sum(backbone.text_options)
 
 
 def text_encoder_digest(backbone: Backbone) -> str:
