@@ -324,7 +324,7 @@ class OptimizerConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: Positive | None = Field(1.0, description="the gradient is scaled down to it; null: never")
     num_warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine", "cosine_restarts"] = "constant"
     min_learning_rate: Annotated[float, Field(ge=0.0)] | None = Field(
