@@ -416,7 +416,8 @@ class EvalConfig(StageConfig):
     suite: Literal["shapes", "geneval"] = "geneval"
     images_per_prompt: Count = 4
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
-        None, description="side of the images; unset: the family's (512, 768 or 1024), of the embedded model its own"
+        None,
+        description="side of the images; unset: the family's (512, 768 or 1024), in the embedded world the backbone's",
     )
     num_inference_steps: Count = Field(30, description="a Recipe fills in 28 for sd3 and sd35")
     guidance_scale: Annotated[float, Field(ge=1.0)] = Field(7.0, description="a Recipe fills in 4 for sd3 and sd35")
@@ -428,6 +429,13 @@ class EvalConfig(StageConfig):
     seed: int = 0
     num_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+    def side_px(self, backbone: BackboneConfig) -> int:
+        """Return the side of a backbone's images: as said, else the family's; in the embedded world the backbone's."""
+        if self.resolution_px is not None:
+            return self.resolution_px
+        is_embedded_world = "shapes" in (self.suite, backbone.model)
+        return sample_px(backbone.family, backbone.resolution_px, is_embedded_world=is_embedded_world)
 
     @model_validator(mode="after")
     def _check_unconditional_bank(self) -> Self:
@@ -573,7 +581,7 @@ class Recipe(Frozen):
             name: value for name, value in numbers.items() if name not in evaluate.model_fields_set
         }
         if evaluate.resolution_px is None:
-            update["resolution_px"] = sample_px(family, self.backbone.model, self.backbone.resolution_px)
+            update["resolution_px"] = evaluate.side_px(self.backbone)
         elif family not in UNET_FAMILIES and evaluate.resolution_px % 16:
             raise ValueError(
                 f"evaluate.resolution_px is {evaluate.resolution_px}, but the family {family!r} needs a multiple of 16"

@@ -86,6 +86,6 @@ def num_joint_blocks(family: Family, model: str) -> int:
     return known.num_joint_blocks if known is not None else MAX_JOINT_BLOCKS[family]
 
 
-def sample_px(family: Family, model: str, trained_px: int) -> int:
-    """Return the side of a model's images where nothing says otherwise; the embedded one's is its training's."""
-    return trained_px if model == "shapes" else FAMILY_DEFAULTS[family].sample_px
+def sample_px(family: Family, trained_px: int, *, is_embedded_world: bool) -> int:
+    """Return the side of a model's images where nothing says otherwise; in the embedded world that of its training."""
+    return trained_px if is_embedded_world else FAMILY_DEFAULTS[family].sample_px

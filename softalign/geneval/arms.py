@@ -19,7 +19,6 @@ from softalign.artifacts import Adapter, EvalReport, TagScore
 from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.errors import ConfigError, MissingInputError
-from softalign.families import sample_px
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
 from softalign.geneval.detectors import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
@@ -154,7 +153,7 @@ def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
     return SamplingSettings(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
-        resolution_px=config.resolution_px or sample_px(backbone.family, backbone.model, backbone.resolution_px),
+        resolution_px=config.side_px(backbone),
         seed=config.seed,
     )
 

@@ -64,8 +64,13 @@ def test_resolved_numbers_are_in_the_digest():
     assert BackboneConfig().digest == BackboneConfig(model=FAMILY_DEFAULTS["sd15"].model).digest
 
 
-def test_the_embedded_model_is_evaluated_at_its_own_size():
+def test_the_embedded_world_is_evaluated_at_its_own_size():
     assert {load_recipe(name).evaluate.resolution_px for name in ("shapes", "shapes-sd3")} == {32}
+    trained_again = {"family": "sd21", "model": "own/shapes", "resolution_px": 32}
+    assert recipe(trained_again, evaluate={"suite": "shapes"}).evaluate.resolution_px == 32
+    assert EvalConfig(suite="shapes").side_px(BackboneConfig(**trained_again)) == 32
+    assert EvalConfig().side_px(BackboneConfig(**trained_again)) == 768
+    assert EvalConfig(suite="shapes", resolution_px=64).side_px(BackboneConfig(**trained_again)) == 64
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from softalign.storage import Store
 CONFIG = EvalConfig(
     suite="shapes",
     images_per_prompt=1,
-    resolution_px=32,
     num_inference_steps=1,
     guidance_scale=2.0,
     num_bootstrap=100,
