@@ -244,8 +244,9 @@ def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder
                 expected=f"{name} {expected}",
                 found=f"{name} {made_by}",
                 where=manifest.uri,
-                fix="encode the dataset for this backbone: `softalign encode RECIPE`; if that is already done, the "
-                "model at the hub has changed since: name the commit in backbone.revision, which is another request",
+                fix="encode the dataset for this backbone: `softalign encode RECIPE`; if it says that this is done, "
+                "the model at the hub has changed since (name its commit in backbone.revision), or a library that "
+                "reads it (remove the encoded set)",
             )
 
 
