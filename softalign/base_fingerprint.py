@@ -110,7 +110,7 @@ def check_base(expected: BaseFingerprint, denoiser: nn.Module, *, base_model: st
             expected=f"the weights of {base_model}",
             found=f"{len(differing)} of {len(expected.weights)} sampled weights differ, such as {differing[0]}",
             where=type(denoiser).__name__,
-            fix=fix,
+            fix=f"{fix}; where a LoRA was fused into it, call unfuse_lora() first",
         )
 
 

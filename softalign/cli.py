@@ -227,8 +227,12 @@ def generate(
     scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     num_images: Annotated[int, typer.Option("--num-images", min=1, help="images per prompt")] = 1,
-    num_inference_steps: Annotated[int, typer.Option("--num-inference-steps", min=1)] = 30,
-    guidance_scale: Annotated[float, typer.Option("--guidance-scale", min=1.0)] = 7.0,
+    num_inference_steps: Annotated[
+        int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="accept a base model that the adapter does not know")] = False,
     unconditional_bank: Annotated[
         Literal["positive", "negative"], typer.Option("--unconditional-bank", help="tokens of guidance's other branch")

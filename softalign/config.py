@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from softalign.artifacts import Frozen, digest_of
 from softalign.errors import ConfigError
+from softalign.families import (
+    FAMILY_DEFAULTS,
+    UNET_FAMILIES,
+    Family,
+    misfit,
+    num_joint_blocks,
+    sample_px,
+)
 from softalign.presets import (
     RESTART_PERIOD_STEPS,
     Defaults,
@@ -31,11 +39,6 @@ from softalign.presets import (
 )
 from softalign.strict_yaml import read_yaml
 
-Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
-"""U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
-UNET_FAMILIES: tuple[Family, ...] = ("sd15", "sd21", "sdxl")
-MAX_JOINT_BLOCKS: dict[Family, int] = {"sd3": 24, "sd35": 38}
-"""Joint blocks of the largest published model of each MMDiT family (SD3 medium, SD3.5 large)."""
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 LayersEnd = Literal["first", "last"]
@@ -124,6 +127,11 @@ class CurationConfig(StageConfig):
     samples_per_shard: Count = 512
 
 
+def _model_default(fields: dict[str, Any]) -> str:
+    """Return the published model of a backbone's family; the family's own error is enough where it is none."""
+    return FAMILY_DEFAULTS[fields.get("family", "sd15")].model
+
+
 class BackboneConfig(StageConfig):
     """The frozen model: ``shapes`` (embedded), a local folder in diffusers layout, or a hub id with its revision.
 
@@ -131,13 +139,22 @@ class BackboneConfig(StageConfig):
     """
 
     family: Family = "sd15"
-    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    model: str = Field(default_factory=_model_default, description="unset: the family's published model")
     revision: str | None = None
+    vae: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="another VAE of the same latents, by hub id or folder, such as SDXL's fp16-fix"
+    )
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] = 512
     has_t5: bool | None = Field(None, description="MMDiT: whether the T5 text encoder is used (true)")
     max_sequence_length: Annotated[int, Field(ge=1, le=512)] | None = Field(
         None, description="MMDiT: positions of T5's part of the text (256, as diffusers); zeros without T5"
     )
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if problem := misfit(self.family, self.model):
+            raise ValueError(f"{problem}; correct backbone.family or backbone.model")
+        return self
 
     @model_validator(mode="after")
     def _check_family(self) -> Self:
@@ -166,7 +183,9 @@ class UNetTokensConfig(Frozen):
     blocks: Annotated[tuple[Literal["down", "mid", "up"], ...], Field(min_length=1)] = ("down", "mid")
     position: Literal["after_bos"] = "after_bos"
     num_timestep_bins: Annotated[int, Field(ge=1, le=1000)] = 100
-    init: Literal["bos", "normal"] = "bos"
+    init: Literal["bos", "normal"] = Field(
+        "bos", description="the empty prompt's BOS state, or N(0, init_std), which a Recipe fills in for sdxl"
+    )
     init_std: Positive = 0.02
 
     @field_validator("blocks")
@@ -309,7 +328,7 @@ class OptimizerConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    max_grad_norm: Positive = 1.0
+    max_grad_norm: Positive | None = Field(1.0, description="the gradient is scaled down to it; null: never")
     num_warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "cosine", "cosine_restarts"] = "constant"
     min_learning_rate: Annotated[float, Field(ge=0.0)] | None = Field(
@@ -400,8 +419,12 @@ class EvalConfig(StageConfig):
 
     suite: Literal["shapes", "geneval"] = "geneval"
     images_per_prompt: Count = 4
-    num_inference_steps: Count = 30
-    guidance_scale: Annotated[float, Field(ge=1.0)] = 7.0
+    resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
+        None,
+        description="side of the images; unset: the family's (512, 768 or 1024), in the embedded world the backbone's",
+    )
+    num_inference_steps: Count = Field(30, description="a Recipe fills in 28 for sd3 and sd35")
+    guidance_scale: Annotated[float, Field(ge=1.0)] = Field(7.0, description="a Recipe fills in 4 for sd3 and sd35")
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = False
     unconditional_bank: UnconditionalBank = Field(
@@ -410,6 +433,13 @@ class EvalConfig(StageConfig):
     seed: int = 0
     num_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+    def side_px(self, backbone: BackboneConfig) -> int:
+        """Return the side of a backbone's images: as said, else the family's; in the embedded world the backbone's."""
+        if self.resolution_px is not None:
+            return self.resolution_px
+        is_embedded_world = "shapes" in (self.suite, backbone.model)
+        return sample_px(backbone.family, backbone.resolution_px, is_embedded_world=is_embedded_world)
 
     @model_validator(mode="after")
     def _check_unconditional_bank(self) -> Self:
@@ -477,6 +507,17 @@ class Runtime(Frozen):
         return self
 
 
+def _placement_of(family: Family) -> str:
+    return "unet" if family in UNET_FAMILIES else "mmdit"
+
+
+def _given(section: Any, field: str) -> Any:
+    """Return what a mapping or model was given for a field; None if nothing."""
+    if isinstance(section, BaseModel):
+        return getattr(section, field) if field in section.model_fields_set else None
+    return section.get(field) if isinstance(section, dict) else None
+
+
 class Recipe(Frozen):
     """A whole chain, from sources to a registered adapter."""
 
@@ -489,20 +530,35 @@ class Recipe(Frozen):
     register_: RegisterConfig = Field(alias="register")
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_placement(cls, data: Any) -> Any:
+        """Say which kind of tokens is meant where the recipe leaves it to the family."""
+        family = _given(_given(data, "backbone"), "family") or "sd15"
+        train = _given(data, "train") or {}
+        tokens = _given(train, "soft_tokens")
+        is_open = tokens is None or (isinstance(tokens, dict) and "placement" not in tokens)
+        if not isinstance(data, dict) or not isinstance(family, str) or family not in FAMILY_DEFAULTS or not is_open:
+            return data
+        filled = {**(tokens or {}), "placement": _placement_of(family)}
+        if isinstance(train, TrainConfig):
+            train = train.model_dump(exclude_unset=True)
+        return {**data, "train": {**train, "soft_tokens": filled}} if isinstance(train, dict) else data
+
     @model_validator(mode="after")
     def _check_placement(self) -> Self:
-        expected = "unet" if self.backbone.family in UNET_FAMILIES else "mmdit"
+        expected = _placement_of(self.backbone.family)
         if self.train.soft_tokens.placement != expected:
             raise ValueError(
                 f"train.soft_tokens.placement is {self.train.soft_tokens.placement!r}, but the family "
                 f"{self.backbone.family!r} needs {expected!r}"
             )
-        num_blocks = MAX_JOINT_BLOCKS.get(self.backbone.family)
+        num_blocks = num_joint_blocks(self.backbone.family, self.backbone.model)
         num_layers = self.train.soft_tokens.num_layers
-        if num_blocks is not None and num_layers is not None and num_layers > num_blocks:
+        if num_layers is not None and num_layers > num_blocks:
             raise ValueError(
-                f"train.soft_tokens.num_layers is {num_layers}, but models of the family {self.backbone.family!r} "
-                f"have at most {num_blocks} joint blocks"
+                f"train.soft_tokens.num_layers is {num_layers}, but {self.backbone.model} (family "
+                f"{self.backbone.family!r}) has at most {num_blocks} joint blocks"
             )
         return self
 
@@ -510,6 +566,31 @@ class Recipe(Frozen):
     def _resolve_objective(self) -> Self:
         objective = self.train.objective.for_family(self.backbone.family)
         object.__setattr__(self, "train", self.train.model_copy(update={"objective": objective}))
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_init(self) -> Self:
+        soft, init = self.train.soft_tokens, FAMILY_DEFAULTS[self.backbone.family].init
+        if isinstance(soft, UNetTokensConfig) and "init" not in soft.model_fields_set:
+            resolved = soft.model_copy(update={"init": init})
+            object.__setattr__(self, "train", self.train.model_copy(update={"soft_tokens": resolved}))
+        return self
+
+    @model_validator(mode="after")
+    def _resolve_sampling(self) -> Self:
+        family, evaluate = self.backbone.family, self.evaluate
+        defaults = FAMILY_DEFAULTS[family]
+        numbers = {"num_inference_steps": defaults.num_inference_steps, "guidance_scale": defaults.guidance_scale}
+        update: dict[str, Any] = {
+            name: value for name, value in numbers.items() if name not in evaluate.model_fields_set
+        }
+        if evaluate.resolution_px is None:
+            update["resolution_px"] = evaluate.side_px(self.backbone)
+        elif family not in UNET_FAMILIES and evaluate.resolution_px % 16:
+            raise ValueError(
+                f"evaluate.resolution_px is {evaluate.resolution_px}, but the family {family!r} needs a multiple of 16"
+            )
+        object.__setattr__(self, "evaluate", evaluate.model_copy(update=update))
         return self
 
     @model_validator(mode="after")

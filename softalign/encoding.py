@@ -68,9 +68,9 @@ def encode(
         IntegrityError: a file of the dataset is not what was published.
         DataError: an encoding is not finite.
     """
-    work_path = store.work_path("encode", key)
-    frozen = load_backbone(backbone, device=resolve_device(runtime), dtype=torch.float32)
-    encoders = FrozenEncoders(frozen, backbone.resolution_px)
+    device, work_path = resolve_device(runtime), store.work_path("encode", key)
+    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    encoders = FrozenEncoders(frozen, backbone.resolution_px).to(device)
     shards = tuple(
         DatasetShard(dataset, shard_name(index), store, hard_negatives_per_caption)
         for index in range(dataset.num_shards)

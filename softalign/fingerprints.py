@@ -43,10 +43,19 @@ def model_folder(backbone: BackboneConfig) -> Path | None:
 
 
 def model_fingerprint(backbone: BackboneConfig) -> str:
-    """Return a digest of a local model folder's content; of a hub model, its id and revision are all there is."""
+    """Return a digest of a local model folder's content; of a hub model, its id and revision are all there is.
+
+    The same of a VAE that takes the place of the model's own.
+    """
     folder = model_folder(backbone)
-    if folder is None:
-        return digest_of([backbone.model, backbone.revision])
+    model = digest_of([backbone.model, backbone.revision]) if folder is None else _folder_fingerprint(folder)
+    if backbone.vae is None:
+        return model
+    vae = Path(backbone.vae)
+    return digest_of([model, _folder_fingerprint(vae) if vae.is_dir() else backbone.vae])
+
+
+def _folder_fingerprint(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return digest_of([[path.relative_to(folder).as_posix(), _file_fingerprint(path)] for path in files])
 

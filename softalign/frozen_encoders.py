@@ -1,6 +1,6 @@
 """The frozen VAE and text encoders of a backbone, called in batches of one size.
 
-Shape legend: N rows, B = BATCH_SIZE, C H W latent, L text tokens, D text width, R resolution in pixels.
+Shape legend: N rows, C H W latent, L text tokens, D text width, R resolution in pixels.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,15 @@ from torch import Tensor
 from softalign.artifacts import digest_of
 from softalign.backbones.base import Backbone, component_digest, text_encoder_digest
 from softalign.encoded_pool import TensorName
+from softalign.frozen_vae import encode_images, rows_per_call
 from softalign.preprocessing import PREPROCESSING
 from softalign.text_states import TextStates
 
 BATCH_SIZE = 16
-"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company."""
+"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company.
+
+Of images so many up to 512 px, fewer above: as many at each resolution.
+"""
 RowT = TypeVar("RowT")
 
 
@@ -28,18 +32,24 @@ class FrozenEncoders:
     """What a backbone encodes images and captions with, and what identifies it.
 
     Args:
-        backbone: from ``load_backbone``, in float32.
+        backbone: from ``load_backbone``, in float32, on the CPU.
         resolution_px: side of the images given to the VAE.
     """
 
     def __init__(self, backbone: Backbone, resolution_px: int) -> None:
-        self._backbone = backbone
+        self._backbone, self._resolution_px = backbone, resolution_px
         self.backbone_digest = component_digest(backbone.denoiser)
         self.vae_digest = component_digest(backbone.pipeline.vae)
         self.text_encoder_digest = text_encoder_digest(backbone)
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
         tokenizer_digests = map(_tokenizer_digest, backbone.tokenizers)
         self.texts_spec: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+
+    def to(self, device: torch.device) -> Self:
+        """Move the encoders, and not the denoiser, which encoding does not call."""
+        for module in (self._backbone.pipeline.vae, *self._backbone.text_encoders):
+            module.to(device)
+        return self
 
     @property
     def text_tensor_names(self) -> tuple[TensorName, ...]:
@@ -48,38 +58,33 @@ class FrozenEncoders:
 
     @torch.no_grad()
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
-        """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1].
-
-        They are the posterior's mean, shifted and scaled to unit deviation as the VAE's configuration says.
-        """
-        vae = self._backbone.pipeline.vae
-        shift = getattr(vae.config, "shift_factor", None) or 0.0
-
-        def encode(batch: list[Tensor]) -> tuple[Tensor, ...]:
-            images_BCRR = torch.stack(batch).to(vae.device, vae.dtype)
-            mean_BCHW = vae.encode(images_BCRR).latent_dist.mode()
-            latents_BCHW: Tensor = (mean_BCHW - shift) * vae.config.scaling_factor
-            return (latents_BCHW,)
-
-        return _in_full_batches(images, encode)[0]
+        """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1]; see ``encode_images``."""
+        batch_size = min(BATCH_SIZE, rows_per_call(self._resolution_px))
+        return _in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
+            0
+        ]
 
     @torch.no_grad()
     def text_states_of(self, captions: Iterable[str]) -> TextStates:
         """Return the text encodings of captions, cut at the text encoders' length, as generation has them."""
-        return TextStates(*_in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors()))
+        return TextStates(
+            *_in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors(), BATCH_SIZE)
+        )
 
 
-def _in_full_batches(rows: Iterable[RowT], encode: Callable[[list[RowT]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def _in_full_batches(
+    rows: Iterable[RowT], encode: Callable[[list[RowT]], tuple[Tensor, ...]], batch_size: int
+) -> tuple[Tensor, ...]:
     encoded = []
-    for batch in _batches(rows):
-        filled = batch + [batch[-1]] * (BATCH_SIZE - len(batch))
+    for batch in _batches(rows, batch_size):
+        filled = batch + [batch[-1]] * (batch_size - len(batch))
         encoded.append(tuple(tensor[: len(batch)].to("cpu", torch.float32) for tensor in encode(filled)))
     return tuple(torch.cat(column) for column in zip(*encoded, strict=True))
 
 
-def _batches(rows: Iterable[RowT]) -> Iterator[list[RowT]]:
+def _batches(rows: Iterable[RowT], batch_size: int) -> Iterator[list[RowT]]:
     iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH_SIZE)):
+    while batch := list(islice(iterator, batch_size)):
         yield batch
 
 

@@ -11,7 +11,8 @@ from softalign.backbones import family_of, load_backbone
 from softalign.backbones.base import backbone_dtype, resolve_device
 from softalign.config import BackboneConfig, Runtime, UnconditionalBank
 from softalign.consumer import load_soft_tokens, resolve_adapter
-from softalign.errors import ConfigError
+from softalign.errors import CompatibilityError, ConfigError
+from softalign.families import FAMILY_DEFAULTS, misfit
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
 from softalign.storage import require_folder_place, write_atomically
 
@@ -20,14 +21,14 @@ NO_ADAPTER = "none"
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How many images and how: steps, guidance, strength of the soft tokens, seed of the noise.
+    """How many images and how: steps and guidance (None: the family's), strength of the soft tokens, seed of the noise.
 
     ``is_forced`` and ``unconditional_bank`` are the arguments of ``load_soft_tokens``.
     """
 
     num_images: int
-    num_inference_steps: int
-    guidance_scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | None
     scale: float
     seed: int
     is_forced: bool = False
@@ -54,6 +55,7 @@ def generate_to_folder(
     """
     require_folder_place(out)
     config, folder = _resolve(adapter, base)
+    defaults = FAMILY_DEFAULTS[config.family]
     device = resolve_device(Runtime())
     backbone = load_backbone(config, device=device, dtype=backbone_dtype(device))
     backbone.use_papers_sampler()
@@ -67,8 +69,8 @@ def generate_to_folder(
             unconditional_bank=settings.unconditional_bank,
         )
     sampling = SamplingSettings(
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
+        num_inference_steps=settings.num_inference_steps or defaults.num_inference_steps,
+        guidance_scale=settings.guidance_scale or defaults.guidance_scale,
         resolution_px=denoiser.config.sample_size * pipeline.vae_scale_factor,
         seed=settings.seed,
     )
@@ -95,6 +97,14 @@ def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | Non
     config = read_adapter_config(folder)
     revision = (config.base_model_revision or None) if base is None else None
     model = base if base is not None else config.base_model
+    if problem := misfit(config.family, model):
+        raise CompatibilityError(
+            "The base model does not belong to the adapter's family.",
+            expected=config.family,
+            found=problem,
+            where=model,
+            fix=f"name a base model of the family {config.family} with --base",
+        )
     backbone = BackboneConfig(
         family=config.family,
         model=model,

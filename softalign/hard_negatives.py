@@ -42,6 +42,7 @@ _BEFORE_A_PLURAL = NUMBERS | frozenset(
     "the his her their its some several many of with and by on near behind these those".split()
 )
 _SINGULAR_VERBS = frozenset("is has was does sits stands lies rests looks it its it's itself".split())
+_NEGATIONS = frozenset("no not without never none neither nor nobody nothing cannot".split())
 _PEOPLE = frozenset(
     """person persons people man men woman women boy boys girl girls guy guys lady ladies male males female females
     child children kid kids baby player players""".split()
@@ -72,7 +73,7 @@ def edited_captions(caption: str, also_true: Sequence[str] = ()) -> tuple[Edited
     Counts: "two dogs" becomes three, four or five, nearest first; "a dog" becomes two and more, where no verb or other
     caption stands against it; never fewer than two, since two dogs are also a dog. Colours: each to another that is not
     named, and two colours of two objects swapped. Positions: to the opposite alone, since "above" and "left of" can
-    both hold. Objects: to another of its kind that is not named.
+    both hold. Objects: to another of its kind that is not named. Behind a negation nothing is edited.
 
     Args:
         caption: any text; what the grammar does not know stays.
@@ -84,6 +85,7 @@ def edited_captions(caption: str, also_true: Sequence[str] = ()) -> tuple[Edited
         EditedCaption(_applied(caption, splices), kind)
         for kind, find in zip(KINDS, finders, strict=True)
         for splices in find(parsed)
+        if all(splice.end <= parsed.negated_from for splice in splices)
     ]
     return tuple({edit.text: edit for edit in edits if edit.text not in {caption, *also_true}}.values())
 
@@ -110,6 +112,12 @@ class _Parsed:
         self.nouns = nouns_of(self.tokens)
         self._others = tuple(tokens_of(other) for other in also_true)
         self.is_shouted = caption.isupper()
+
+    @cached_property
+    def negated_from(self) -> int:
+        """Where the first negation stands: "no cats on a bed" may be as true as "no dogs on a bed"."""
+        negations = (token.start for token in self.tokens if _is_negation(token.word))
+        return next(negations, len(self.caption))
 
     @cached_property
     def named_words(self) -> frozenset[str]:
@@ -154,6 +162,10 @@ class _Parsed:
     def ends_a_phrase(self, noun: Noun) -> bool:
         following = joined_after(self.tokens, noun.last)
         return not following or ends_a_phrase(following[0].word)
+
+
+def _is_negation(word: str) -> bool:
+    return word in _NEGATIONS or word.endswith(("n't", "n’t"))
 
 
 def _counts(parsed: _Parsed) -> Iterator[tuple[_Splice, ...]]:

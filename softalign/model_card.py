@@ -27,7 +27,7 @@ import torch
 from diffusers import {pipeline}
 from softalign import load_soft_tokens
 {imports}
-pipe = {pipeline}.from_pretrained({location}{without_t5}, torch_dtype=torch.float32)
+pipe = {pipeline}.from_pretrained({location}{without_t5}, dtype=torch.float32)
 handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0)
 ```
 
@@ -50,7 +50,7 @@ import torch
 from diffusers import {pipeline}
 from softalign import load_soft_tokens
 
-pipe = {pipeline}.from_pretrained({location}, torch_dtype=torch.float32)
+pipe = {pipeline}.from_pretrained({location}, dtype=torch.float32)
 handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER"{force})
 ```
 

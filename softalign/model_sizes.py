@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.config import UNET_FAMILIES, BackboneConfig, Family
+from softalign.config import BackboneConfig
 from softalign.errors import DataError, MissingInputError
+from softalign.families import UNET_FAMILIES, Family, num_joint_blocks
 from softalign.fingerprints import model_folder
 
 CLIP_LENGTH = 77
@@ -31,17 +32,18 @@ class _Published:
     latent_channels: int
     text_width: int
     pooled_width: int
-    token_width: int
 
 
 PUBLISHED: dict[Family, _Published] = {
-    "sd15": _Published(4, 768, 0, 768),
-    "sd21": _Published(4, 1024, 0, 1024),
-    "sdxl": _Published(4, 2048, 1280, 2048),
-    "sd3": _Published(16, 4096, 2048, 1536),
-    "sd35": _Published(16, 4096, 2048, 2432),
+    "sd15": _Published(4, 768, 0),
+    "sd21": _Published(4, 1024, 0),
+    "sdxl": _Published(4, 2048, 1280),
+    "sd3": _Published(16, 4096, 2048),
+    "sd35": _Published(16, 4096, 2048),
 }
-"""The published models' configurations; of SD3.5 the large one's (the medium's tokens are 1536 wide)."""
+"""The published models' configurations."""
+HEAD_WIDTH = 64
+"""Of the published MMDiTs, which have as many heads as joint blocks; U-Nets' tokens are as wide as their text."""
 
 
 def model_sizes(backbone: BackboneConfig) -> ModelSizes:
@@ -58,7 +60,7 @@ def model_sizes(backbone: BackboneConfig) -> ModelSizes:
         return ModelSizes(
             latent=published.latent_channels * (backbone.resolution_px // VAE_FACTOR) ** 2,
             text=length * published.text_width + published.pooled_width,
-            token_width=published.token_width,
+            token_width=HEAD_WIDTH * num_joint_blocks(backbone.family, backbone.model) or published.text_width,
         )
     try:
         return _folder_sizes(folder, backbone)

@@ -155,5 +155,5 @@ def _evaluate_bytes(recipe: Recipe) -> int | None:
 
         num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES
     else:
-        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.backbone.resolution_px**2
+        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.evaluate.side_px(recipe.backbone) ** 2
     return num_prompts * recipe.evaluate.images_per_prompt * image_bytes

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from softalign.config import Family
+    from softalign.families import Family
 
 Preset = Literal["paper", "code"]
 TemperatureMode = Literal["fixed", "calibrated"]

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from softalign.backbones.base import Backbone
+from softalign.frozen_vae import decode_latents
 from softalign.loader import HeldOutCaptions
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically
@@ -36,7 +37,7 @@ class SampleSheets:
     """Draws the sheets of one run.
 
     Args:
-        backbone: with the live tokens attached to its denoiser, which is on its device already.
+        backbone: with the live tokens attached to its denoiser, which is on its device already; without text encoders.
         captions: what is drawn.
         folder: the run's; sheets lie in ``samples`` below.
         resolution_px: side of the images.
@@ -48,9 +49,6 @@ class SampleSheets:
     ) -> None:
         self._backbone, self._captions, self._folder = backbone, captions, folder / FOLDER_NAME
         self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
-        denoiser = cast(Any, backbone.denoiser)
-        for encoder in backbone.text_encoders:  # not called: pipelines take the dtype of their text states from them
-            encoder.to(denoiser.dtype)
         backbone.use_papers_sampler()
         prompts = {"captions": list(captions.captions), "seed": seed}
         write_atomically(self._folder / "prompts.json", json.dumps(prompts, indent=1).encode() + b"\n")
@@ -81,15 +79,9 @@ class SampleSheets:
                 width=self._settings.resolution_px,
                 output_type="latent",
             ).images
-            shift = getattr(vae.config, "shift_factor", None) or 0.0
-            unscaled_BCHW = latents_BCHW.to(vae.dtype) / vae.config.scaling_factor + shift
-            images_BCHW = vae.decode(unscaled_BCHW, return_dict=False)[0]
+            return decode_latents(self._backbone, latents_BCHW)
         finally:
             vae.to(home)
-        pixels: NDArray[np.uint8] = (
-            ((images_BCHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        )
-        return pixels
 
     def _states(self, denoiser: Any) -> dict[str, torch.Tensor]:
         own = self._captions.text.to(denoiser.device, denoiser.dtype)

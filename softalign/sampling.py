@@ -27,6 +27,7 @@ from torch import Tensor
 from softalign.attempts import StopRequest
 from softalign.backbones.base import Backbone
 from softalign.errors import PreemptedError
+from softalign.frozen_vae import decode_latents
 from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def generate_batch(
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the images (H, W, 3) of one batch.
 
-    Prompts are encoded once each; everything after is the pipeline's own call.
+    Prompts are encoded once each; everything after is the pipeline's own call, but for the VAE's decoding in float32.
     """
     pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
     side = settings.resolution_px // pipeline.vae_scale_factor
@@ -131,16 +132,16 @@ def generate_batch(
         states = {**as_arguments(own.rows(rows)), **as_arguments(unconditional.rows(rows), "negative_")}
     else:
         states = as_arguments(backbone.encode_prompts(texts).rows(rows))
-    images = pipeline(
+    latents_BCHW = pipeline(
         **states,
         latents=noise_BCHW.to(denoiser.device, denoiser.dtype),
         num_inference_steps=settings.num_inference_steps,
         guidance_scale=settings.guidance_scale,
         height=settings.resolution_px,
         width=settings.resolution_px,
-        output_type="np",
+        output_type="latent",
     ).images
-    yield from np.rint(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
+    yield from decode_latents(backbone, latents_BCHW)
 
 
 def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,16 +16,15 @@ from softalign import __version__
 from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
-from softalign.backbones import load_backbone
-from softalign.backbones.base import Backbone, backbone_dtype, component_digest, resolve_device, text_encoder_digest
-from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
+from softalign.backbones.base import Backbone, resolve_device
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.checkpoints import Progress, load_best
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.errors import DataError, TrainingError
 from softalign.fingerprints import resolved
+from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens
-from softalign.loader import EncodedBatch, EncodedReader, require_encoders
+from softalign.loader import EncodedBatch, EncodedReader
 from softalign.micro_batches import MicroBatches
 from softalign.model_card import model_card
 from softalign.pair_grid import Division
@@ -67,7 +65,8 @@ def train(
         watchdog: ends this process when a step hangs; None: nothing does.
 
     Raises:
-        CompatibilityError: the encoded set was made with another VAE or text encoder, or ``init_from`` does not fit.
+        CompatibilityError: the encoded set was made with another VAE or text encoder, at another resolution or text
+            length, or ``init_from`` does not fit.
         ConfigError: there are more processes than images in a batch, or than GPUs.
         DataError: the encoded set is smaller than one batch.
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
@@ -84,7 +83,7 @@ def train(
             if finished is not None:
                 leave_team(team)
                 return finished
-            frozen = load_frozen(backbone, encoded, device)
+            frozen = load_frozen(backbone, encoded, device, team, has_vae=config.sample_every_steps > 0)
             reader = _train_reader(encoded, config, store)
             bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
             start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
@@ -104,12 +103,12 @@ def train(
             progress = run_steps(run, stop)
             denoiser.close()
             published = None
-            if team.is_leader:
+            if frozen.identity is not None:  # rank 0
                 if config.select == "best":
                     progress = load_best(run.checkpoints_path, state, progress)
-                adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.fingerprint, state.live)
+                adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.identity, state.live)
                 adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
-                record = _record(encoded, adapter_config, frozen.backbone_digest, state.live, key, name)
+                record = _record(encoded, adapter_config, frozen.identity, state.live, key, name)
                 published = store.publish(record, folder / "adapter")
                 _forget(run)
         published = _of_leader(team, published)
@@ -117,34 +116,6 @@ def train(
     if published is None:
         raise TrainingError("Rank 0 published nothing.")
     return published
-
-
-@dataclass(frozen=True)
-class FrozenModel:
-    """The backbone, its denoiser on its device, and what identifies it."""
-
-    backbone: Backbone
-    backbone_digest: str
-    fingerprint: BaseFingerprint
-
-
-def load_frozen(config: BackboneConfig, encoded: EncodedManifest, device: torch.device) -> FrozenModel:
-    """Return a backbone's denoiser, after checking that its VAE and text encoder made the encoded set.
-
-    Digests and fingerprint are those of float32 weights, whatever the device computes in.
-
-    Raises:
-        CompatibilityError: another VAE or text encoder made the set.
-    """
-    backbone = load_backbone(config, device=torch.device("cpu"), dtype=torch.float32)
-    require_encoders(
-        encoded,
-        vae_digest=component_digest(backbone.pipeline.vae),
-        text_encoder_digest=text_encoder_digest(backbone),
-    )
-    backbone_digest, fingerprint = component_digest(backbone.denoiser), fingerprint_of(backbone.denoiser)
-    backbone.denoiser.to(device=device, dtype=backbone_dtype(device))
-    return FrozenModel(backbone, backbone_digest, fingerprint)
 
 
 def _train_reader(encoded: EncodedManifest, config: TrainConfig, store: Store) -> EncodedReader:
@@ -245,7 +216,7 @@ def _adapter_config(
     backbone: BackboneConfig,
     config: TrainConfig,
     progress: Progress,
-    fingerprint: BaseFingerprint,
+    identity: ModelIdentity,
     tokens: SoftTokens,
 ) -> AdapterConfig:
     soft = config.soft_tokens
@@ -267,12 +238,12 @@ def _adapter_config(
         dataset_digest=_dataset_digest(encoded),
         library_version=__version__,
         weights_sha256="",
-        base_fingerprint=fingerprint,
+        base_fingerprint=identity.fingerprint,
     )
 
 
 def _record(
-    encoded: EncodedManifest, config: AdapterConfig, backbone_digest: str, tokens: SoftTokens, key: str, name: str
+    encoded: EncodedManifest, config: AdapterConfig, identity: ModelIdentity, tokens: SoftTokens, key: str, name: str
 ) -> Adapter:
     return Adapter(
         stage_key=key,
@@ -280,7 +251,7 @@ def _record(
         name=name,
         base_model=config.base_model,
         base_model_revision=config.base_model_revision,
-        backbone_digest=backbone_digest,
+        backbone_digest=identity.backbone_digest,
         family=config.family,
         objective=config.objective,
         num_parameters=sum(parameter.numel() for parameter in tokens.parameters()),

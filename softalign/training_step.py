@@ -108,7 +108,8 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
             config.objective,
             stepper.division,
         )
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), config.optimizer.max_grad_norm))
+    max_norm = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), max_norm))
     is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
     if is_finite:
         state.optimizer.step()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from softalign.backbones.base import Backbone, explained_access, families_of_pipeline
-from softalign.config import UNET_FAMILIES, BackboneConfig, Family
+from softalign.backbones.base import ALL_PARTS, Backbone, Part, explained_access, families_of_pipeline
+from softalign.config import BackboneConfig
 from softalign.errors import CompatibilityError
+from softalign.families import UNET_FAMILIES, Family
 
 
-def load_backbone(config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Backbone:
-    """Return a family's frozen backbone, in eval mode, on a device.
+def load_backbone(
+    config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, parts: tuple[Part, ...] = ALL_PARTS
+) -> Backbone:
+    """Return a family's frozen backbone, or some parts of it, in eval mode, on a device.
 
     Raises:
         MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
@@ -19,10 +22,10 @@ def load_backbone(config: BackboneConfig, *, device: torch.device, dtype: torch.
     if config.family in UNET_FAMILIES:
         from softalign.backbones.unet import UNetBackbone
 
-        return UNetBackbone.load(config, device=device, dtype=dtype)
+        return UNetBackbone.load(config, device=device, dtype=dtype, parts=parts)
     from softalign.backbones.mmdit import MMDiTBackbone
 
-    return MMDiTBackbone.load(config, device=device, dtype=dtype)
+    return MMDiTBackbone.load(config, device=device, dtype=dtype, parts=parts)
 
 
 def family_of(model: str) -> Family:

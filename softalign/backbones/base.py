@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from softalign.artifacts import canonical_json, digest_of
-from softalign.config import BackboneConfig, Family, Runtime, SoftTokensConfig
+from softalign.config import BackboneConfig, Runtime, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.families import Family
 from softalign.forward_process import ForwardProcess
 from softalign.row_cache import RowCache
 from softalign.soft_tokens import SoftTokens
@@ -28,6 +30,34 @@ PIPELINES: dict[Family, str] = {
     "sd35": "StableDiffusion3Pipeline",
 }
 """The diffusers pipeline of each family, as a model's ``model_index.json`` names it."""
+FUNCTION_FIELDS = (
+    *("hidden_act", "num_attention_heads", "layer_norm_eps", "eos_token_id"),  # CLIP, which pools at the end token
+    *("num_heads", "d_kv", "feed_forward_proj", "layer_norm_epsilon", "relative_attention_max_distance"),  # T5
+    *("scaling_factor", "shift_factor", "latents_mean", "latents_std"),  # VAE
+    *("act_fn", "norm_num_groups", "norm_eps", "attention_head_dim", "cross_attention_norm", "attention_type"),
+    *("down_block_types", "mid_block_type", "up_block_types", "downsample_padding", "mid_block_scale_factor"),
+    *("only_cross_attention", "mid_block_only_cross_attention", "dual_cross_attention", "center_input_sample"),
+    *("resnet_time_scale_shift", "resnet_out_scale_factor", "resnet_skip_time_act", "flip_sin_to_cos", "freq_shift"),
+    *("time_embedding_type", "time_embedding_act_fn", "timestep_post_act", "addition_embed_type"),
+    *("addition_time_embed_dim", "class_embed_type", "encoder_hid_dim_type", "qk_norm", "dual_attention_layers"),
+)
+"""What configurations say of a component's function that the names and shapes of its weights do not.
+
+Named one by one: libraries add fields with every version, and keep there how a model was last called.
+"""
+
+
+Part = Literal["denoiser", "vae", "text"]
+"""What can be loaded of a pipeline, besides its scheduler."""
+ALL_PARTS: tuple[Part, ...] = ("denoiser", "vae", "text")
+_COMPONENTS: dict[Part, tuple[str, ...]] = {
+    "denoiser": ("unet", "transformer"),
+    "vae": ("vae",),
+    "text": (
+        *("text_encoder", "text_encoder_2", "text_encoder_3"),
+        *("tokenizer", "tokenizer_2", "tokenizer_3"),
+    ),
+}
 
 
 class Denoiser(Protocol):
@@ -73,6 +103,10 @@ class Backbone(Protocol):
     @property
     def text_options(self) -> tuple[int, ...]:
         """What shapes the text encodings besides encoders and tokenizers: for MMDiTs the length of T5's part."""
+
+    @property
+    def latents_shift(self) -> float:
+        """What the pipeline adds to unscaled latents before the VAE decodes them."""
 
     @property
     def token_width(self) -> int:
@@ -125,7 +159,13 @@ def resolve_model(config: BackboneConfig) -> str:
 
 
 def load_frozen_pipeline(
-    pipeline_class: Any, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, **options: Any
+    pipeline_class: Any,
+    config: BackboneConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    parts: tuple[Part, ...] = ALL_PARTS,
+    **options: Any,
 ) -> Any:
     """Return a diffusers pipeline with all its modules frozen and in eval mode.
 
@@ -133,7 +173,8 @@ def load_frozen_pipeline(
         pipeline_class: of diffusers.
         config: which model.
         device: where it goes.
-        dtype: of all its modules.
+        dtype: of all its modules but the VAE, which is float32 always.
+        parts: what is loaded; the pipeline goes without the rest.
         options: further arguments of ``from_pretrained``.
 
     Raises:
@@ -152,12 +193,34 @@ def load_frozen_pipeline(
                 where=f"backbone.model {config.model}",
                 fix=f"set backbone.family to {' or '.join(fitting)}",
             )
+        if "vae" in parts:
+            options["vae"] = _load_vae(config)
+        options.update(_left_out(pipeline_class, parts))
         pipeline = pipeline_class.from_pretrained(model, revision=config.revision, dtype=dtype, **options)
     for module in pipeline.components.values():
         if isinstance(module, nn.Module):
             module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _left_out(pipeline_class: Any, parts: tuple[Part, ...]) -> dict[str, None]:
+    """Return the arguments that keep a pipeline's other parts from being loaded."""
+    known = inspect.signature(pipeline_class.__init__).parameters
+    names = (name for part in ALL_PARTS if part not in parts for name in _COMPONENTS[part])
+    return {name: None for name in names if name in known}
+
+
+def _load_vae(config: BackboneConfig) -> nn.Module:
+    """Return the model's own VAE, or the one that takes its place."""
+    from diffusers import AutoencoderKL
+
+    own = {"subfolder": "vae", "revision": config.revision}
+    with explained_access(config.vae or config.model, "backbone.vae" if config.vae else "backbone.model"):
+        vae: nn.Module = AutoencoderKL.from_pretrained(
+            config.vae or resolve_model(config), dtype=torch.float32, **({} if config.vae else own)
+        )
+    return vae
 
 
 def present_parts(pipeline: Any, *names: str) -> tuple[Any, ...]:
@@ -187,8 +250,12 @@ def families_of_pipeline(model: str, revision: str | None = None) -> tuple[Famil
 
 
 @contextmanager
-def explained_access(model: str) -> Iterator[None]:
+def explained_access(model: str, field: str = "backbone.model") -> Iterator[None]:
     """Turn the libraries' errors about a model that cannot be read into ours.
+
+    Args:
+        model: the folder or hub id.
+        field: what names it in a recipe.
 
     Raises:
         MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
@@ -203,14 +270,14 @@ def explained_access(model: str) -> Iterator[None]:
                 found=str(error).splitlines()[0],
                 where=model,
                 fix=f"accept the licence on the model's page, huggingface.co/{model}, and set HF_TOKEN to a read token "
-                "of that account; if there is no such page, correct backbone.model",
+                f"of that account; if there is no such page, correct {field}",
             ) from error
         raise MissingInputError(
             "The base model cannot be loaded.",
             expected="a folder in diffusers layout or a reachable hub id",
             found=str(error).splitlines()[0],
             where=model,
-            fix="check backbone.model and the connection",
+            fix=f"check {field} and the connection",
         ) from error
 
 
@@ -239,6 +306,11 @@ def _silence_libraries() -> None:
     diffusers_logging.disable_progress_bar()
 
 
+def text_length(backbone: Backbone) -> int:
+    """Return how many positions a backbone's text states have: CLIP's, and for MMDiTs T5's after them."""
+    return int(backbone.tokenizers[0].model_max_length) + sum(backbone.text_options)
+
+
 def text_encoder_digest(backbone: Backbone) -> str:
     """Return one digest of all text encoders of a backbone."""
     digests = [component_digest(encoder) for encoder in backbone.text_encoders]
@@ -246,18 +318,16 @@ def text_encoder_digest(backbone: Backbone) -> str:
 
 
 def component_digest(module: nn.Module) -> str:
-    """Return the sha256 of a diffusers or transformers component: its configuration and every weight's bytes.
+    """Return the sha256 of a diffusers or transformers component: what it computes and every weight's bytes.
 
     Taken in float32, so that a stored half-precision model has one digest on every device.
     """
     digest = hashlib.sha256()
     config: Any = module.config
     fields = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    public = {name: value for name, value in fields.items() if not name.startswith("_")}
-    for volatile in ("torch_dtype", "dtype", "transformers_version", "name_or_path"):
-        public.pop(volatile, None)
-    digest.update(canonical_json(json.loads(json.dumps(public, default=str))))
+    said = {name: value for name in FUNCTION_FIELDS if (value := fields.get(name)) is not None}
+    digest.update(canonical_json(json.loads(json.dumps(said, default=str))))
     for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -10,7 +10,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from softalign.backbones.base import explained_access, load_frozen_pipeline, present_parts, resolve_model
+from softalign.backbones.base import (
+    ALL_PARTS,
+    Part,
+    explained_access,
+    load_frozen_pipeline,
+    present_parts,
+    resolve_model,
+)
 from softalign.config import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
@@ -110,7 +117,9 @@ class MMDiTBackbone:
         _check_family(config, pipeline)
 
     @classmethod
-    def load(cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, parts: tuple[Part, ...] = ALL_PARTS
+    ) -> Self:
         """Load the pipeline, without T5 where it is not wanted; see ``load_frozen_pipeline``.
 
         Raises:
@@ -121,7 +130,9 @@ class MMDiTBackbone:
         if config.has_t5:
             _check_t5(config)
         options: dict[str, Any] = {} if config.has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
-        pipeline = load_frozen_pipeline(StableDiffusion3Pipeline, config, device=device, dtype=dtype, **options)
+        pipeline = load_frozen_pipeline(
+            StableDiffusion3Pipeline, config, device=device, dtype=dtype, parts=parts, **options
+        )
         return cls(pipeline, config)
 
     @property
@@ -149,6 +160,12 @@ class MMDiTBackbone:
     def text_options(self) -> tuple[int, ...]:
         """The length of T5's part."""
         return (self._max_sequence_length,)
+
+    @property
+    def latents_shift(self) -> float:
+        """The VAE's ``shift_factor``."""
+        shift: float = self.pipeline.vae.config.shift_factor
+        return shift
 
     @property
     def token_width(self) -> int:
@@ -188,7 +205,7 @@ class MMDiTBackbone:
             prompts,
             prompts,
             prompts,
-            device=self.pipeline.device,
+            device=self.text_encoders[0].device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=has_guidance,
             max_sequence_length=self._max_sequence_length,
@@ -197,7 +214,8 @@ class MMDiTBackbone:
 
 def _check_family(config: BackboneConfig, pipeline: Any) -> None:
     where = f"backbone.model {config.model}"
-    found = pipeline.transformer.config.qk_norm
+    transformer = pipeline.transformer
+    found = QK_NORMS[config.family] if transformer is None else transformer.config.qk_norm
     if found != QK_NORMS[config.family]:
         fitting = " or ".join(family for family, norm in QK_NORMS.items() if norm == found)
         raise CompatibilityError(

@@ -11,9 +11,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from softalign.backbones.base import load_frozen_pipeline, present_parts
-from softalign.config import BackboneConfig, Family, SoftTokensConfig, UNetTokensConfig
+from softalign.backbones.base import ALL_PARTS, Part, load_frozen_pipeline, present_parts
+from softalign.config import BackboneConfig, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
+from softalign.families import Family
 from softalign.forward_process import DDPMProcess, ForwardProcess
 from softalign.injection import INSERT_AT, CrossAttentionInjection
 from softalign.row_cache import RowCache, SharedParts
@@ -164,7 +165,9 @@ class UNetBackbone:
         _check_prediction_type(config, pipeline.scheduler.config.prediction_type)
 
     @classmethod
-    def load(cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype) -> Self:
+    def load(
+        cls, config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, parts: tuple[Part, ...] = ALL_PARTS
+    ) -> Self:
         """Load the pipeline without safety checker and watermarker; see ``load_frozen_pipeline``."""
         from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
@@ -172,7 +175,7 @@ class UNetBackbone:
         options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
         if config.family == "sdxl":
             kind, options = StableDiffusionXLPipeline, {"add_watermarker": False}
-        return cls(load_frozen_pipeline(kind, config, device=device, dtype=dtype, **options), config)
+        return cls(load_frozen_pipeline(kind, config, device=device, dtype=dtype, parts=parts, **options), config)
 
     @property
     def denoiser(self) -> nn.Module:
@@ -201,6 +204,11 @@ class UNetBackbone:
         return ()
 
     @property
+    def latents_shift(self) -> float:
+        """None: these pipelines know no shift, whatever a VAE's configuration says."""
+        return 0.0
+
+    @property
     def token_width(self) -> int:
         """Width of the text states that cross attention reads."""
         return text_width(self.denoiser)
@@ -208,14 +216,14 @@ class UNetBackbone:
     def encode_prompts(self, prompts: list[str]) -> TextStates:
         """Return the encodings of prompts."""
         encoded = self.pipeline.encode_prompt(
-            prompts, device=self.pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            prompts, device=self.text_encoders[0].device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         return TextStates(encoded[0], encoded[2] if self.has_pooled_text else None)
 
     def encode_for_guidance(self, prompts: list[str]) -> tuple[TextStates, TextStates]:
         """Return the encodings of prompts and of the unconditional branch."""
         encoded = self.pipeline.encode_prompt(
-            prompts, device=self.pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+            prompts, device=self.text_encoders[0].device, num_images_per_prompt=1, do_classifier_free_guidance=True
         )
         if self.has_pooled_text:
             return TextStates(encoded[0], encoded[2]), TextStates(encoded[1], encoded[3])

@@ -133,7 +133,7 @@ def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
     return SamplingSettings(
         num_inference_steps=config.num_inference_steps,
         guidance_scale=config.guidance_scale,
-        resolution_px=backbone.resolution_px,
+        resolution_px=config.side_px(backbone),
         seed=config.seed,
     )
 

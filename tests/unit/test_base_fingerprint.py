@@ -39,6 +39,7 @@ def test_other_weights_are_refused(fingerprint):
         check_base(fingerprint, make_unet(seed=1), base_model="some/model")
     assert "some/model" in error.value.fix
     assert "force=True" in error.value.fix
+    assert "unfuse_lora()" in error.value.fix
 
 
 def test_a_fine_tuned_model_is_refused(fingerprint):

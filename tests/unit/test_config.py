@@ -36,7 +36,7 @@ SOURCES = (
 )
 STAGES = {
     "curation": CurationConfig(name="n", sources=SOURCES),
-    "backbone": BackboneConfig(),
+    "backbone": BackboneConfig(model="own/copy"),
     "encode": EncodeConfig(),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "train": TrainConfig(),
@@ -67,7 +67,7 @@ def candidates(value):
     if isinstance(value, list):
         return [value[:1], ["up"]]
     if value is None:
-        return ["main", 1.0, "paper"]
+        return ["main", 1.0, "paper", 64]
     literals = (
         "parquet",
         "coco",
@@ -360,7 +360,12 @@ def test_fields_of_an_mmdit_are_refused_for_a_u_net(field):
         load_recipe("shapes", [f"backbone.{field}"])
 
 
-MMDIT = ("backbone.family=sd3", "train.soft_tokens={placement: mmdit}", "backbone.resolution_px=512")
+MMDIT = (
+    "backbone.family=sd3",
+    "backbone.model=an/mmdit",
+    "train.soft_tokens={placement: mmdit}",
+    "backbone.resolution_px=512",
+)
 
 
 @pytest.mark.parametrize(

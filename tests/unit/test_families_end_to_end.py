@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from PIL import Image
 
-from softalign import load_soft_tokens
+from softalign import generate, load_soft_tokens
 from softalign.adapter_io import AdapterConfig, read_adapter_config
 from softalign.backbones import family_of, load_backbone
 from softalign.base_fingerprint import fingerprint_of
@@ -267,6 +267,28 @@ def test_generate_uses_the_adapters_family(trained, models, name, tmp_path):
     other = replace(settings, unconditional_bank="negative")
     negative = generate_to_folder(folder, ["a red circle"], tmp_path / "negative", None, other)
     assert negative[0].read_bytes() != paths[0].read_bytes()
+
+
+def test_generate_samples_as_the_papers_unless_told(trained, name, tmp_path, monkeypatch):
+    used = []
+
+    def record(_backbone, requests, sampling):
+        used.append(sampling)
+        return [np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8) for _ in requests]
+
+    monkeypatch.setattr(generate, "generate_batch", record)
+    folder = str(resolve_adapter(trained[name][1]))
+    for steps, guidance in ((None, None), (3, 1.0)):
+        generate_to_folder(folder, ["a"], tmp_path, None, GenerationSettings(1, steps, guidance, 1.0, 0))
+    found = [(settings.num_inference_steps, settings.guidance_scale) for settings in used]
+    assert found == [(30, 7.0) if name == "sdxl" else (28, 4.0), (3, 1.0)]
+
+
+def test_generate_refuses_a_base_of_another_family_before_it_is_read(trained, tmp_path):
+    folder = str(resolve_adapter(trained["sdxl"][1]))
+    settings = GenerationSettings(num_images=1, num_inference_steps=1, guidance_scale=2.0, scale=1.0, seed=0)
+    with pytest.raises(CompatibilityError, match="of sd35"):
+        generate_to_folder(folder, ["a"], tmp_path, "stabilityai/stable-diffusion-3.5-large", settings)
 
 
 def test_generate_takes_an_adapter_of_unknown_base_only_by_force(trained, models, tmp_path):

@@ -54,6 +54,14 @@ def test_edits_by_kind(caption, kind, edits):
     assert texts(caption, kind) == edits
 
 
+@pytest.mark.parametrize("negation", ["no", "without", "not", "There aren't", "never", "isn’t"])
+def test_what_stands_behind_a_negation_is_left_alone(negation):
+    assert edited_captions(f"{negation} red dogs on a bed left of two chairs") == ()
+    edits = {edit.text for edit in edited_captions(f"two cats {negation} dogs on a bed")}
+    assert f"three cats {negation} dogs on a bed" in edits
+    assert all(text.endswith(f"{negation} dogs on a bed") for text in edits)
+
+
 @pytest.mark.parametrize(
     "caption",
     [

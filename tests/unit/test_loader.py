@@ -306,8 +306,10 @@ def test_a_damaged_shard_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("vae", "text", "named"), [("x", "t", "VAE"), ("v", "x", "text encoder")])
 def test_encodings_of_another_model_are_refused(manifest, vae, text, named):
-    with pytest.raises(CompatibilityError, match=f"another {named}"):
+    with pytest.raises(CompatibilityError, match=f"another {named}") as error:
         require_encoders(manifest, vae_digest=vae, text_encoder_digest=text)
+    assert "softalign encode" in error.value.fix
+    assert "backbone.revision" in error.value.fix
     require_encoders(manifest, vae_digest="v", text_encoder_digest="t")
 
 

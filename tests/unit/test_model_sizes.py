@@ -22,11 +22,19 @@ from tests.tiny_sdxl import save_tiny_sdxl
         ("sd15", {}, 4 * 64 * 64, 77 * 768, 768),
         ("sdxl", {"resolution_px": 1024}, 4 * 128 * 128, 77 * 2048 + 1280, 2048),
         ("sd3", {}, 16 * 64 * 64, (77 + 256) * 4096 + 2048, 1536),
+        ("sd35", {}, 16 * 64 * 64, (77 + 256) * 4096 + 2048, 2432),
+        (
+            "sd35",
+            {"model": "stabilityai/stable-diffusion-3.5-medium"},
+            16 * 64 * 64,
+            (77 + 256) * 4096 + 2048,
+            1536,
+        ),
         ("sd3", {"has_t5": False, "max_sequence_length": 77}, 16 * 64 * 64, 154 * 4096 + 2048, 1536),
     ],
 )
 def test_published_models(family, options, latent, text, token_width):
-    sizes = model_sizes(BackboneConfig(family=family, model="owner/name", **options))
+    sizes = model_sizes(BackboneConfig(family=family, **{"model": "owner/name", **options}))
     assert (sizes.latent, sizes.text, sizes.token_width) == (latent, text, token_width)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from softalign.config import ObjectiveConfig, OptimizerConfig, Recipe, TrainConfig, load_recipe
+from softalign.config import BackboneConfig, ObjectiveConfig, OptimizerConfig, Recipe, TrainConfig, load_recipe
 from softalign.schedules import learning_rate
 
 FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
@@ -11,10 +11,9 @@ FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
 
 def recipe(family, **objective):
     data = load_recipe("shapes").model_dump(mode="json", by_alias=True)
-    data["backbone"]["family"] = family
+    data["backbone"] = {"family": family}
     del data["evaluate"]["unconditional_bank"]
-    placement = "mmdit" if family.startswith("sd3") else "unet"
-    data["train"] = {"objective": objective, "soft_tokens": {"placement": placement}}
+    data["train"] = {"objective": objective}
     return Recipe.model_validate(data)
 
 
@@ -140,7 +139,7 @@ def test_null_is_unset_and_a_training_configuration_may_be_an_object():
     shapes = load_recipe("shapes")
     data = {name: getattr(shapes, name) for name in Recipe.model_fields} | {"register": shapes.register_}
     data = {**data, "train": TrainConfig(objective=ObjectiveConfig(preset="code"))}
-    data["backbone"] = shapes.backbone.model_copy(update={"family": "sdxl"})
+    data["backbone"] = BackboneConfig(family="sdxl")
     del data["register_"]
     assert Recipe(**data).train.objective.gamma_negative == 0.1
 
@@ -160,7 +159,7 @@ def test_presets_and_families_are_different_requests():
     digests = {
         recipe(family, preset=preset).train.digest for family in ("sd15", "sdxl") for preset in ("paper", "code")
     }
-    assert len(digests) == 3  # the paper has the same numbers for both
+    assert len(digests) == 4
     assert TrainConfig().objective.gamma_negative == 1.0
 
 

@@ -173,6 +173,16 @@ def reference(tmp_path_factory):
     return run.stepper.config.digest, digest_of_tokens(run)
 
 
+def test_without_a_largest_norm_no_gradient_is_scaled(tmp_path):
+    settings = {"none": None, "beyond": 1e9, "small": 1e-9}
+    runs = {
+        name: train(tmp_path / name, optimizer=OptimizerConfig(max_grad_norm=norm))[0]
+        for name, norm in settings.items()
+    }
+    tokens = {name: digest_of_tokens(run) for name, run in runs.items()}
+    assert tokens["none"] == tokens["beyond"] != tokens["small"]
+
+
 @pytest.mark.parametrize("field", MUTATIONS)
 def test_every_field_changes_the_digest_and_the_trained_tokens(tmp_path, reference, field):
     run, _ = train(tmp_path, **MUTATIONS[field])

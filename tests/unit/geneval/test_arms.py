@@ -16,7 +16,13 @@ from softalign.geneval import arms
 from softalign.geneval.scoring import read_results, score_directory
 from softalign.storage import Store
 
-CONFIG = EvalConfig(suite="shapes", images_per_prompt=1, num_inference_steps=1, guidance_scale=2.0, num_bootstrap=100)
+CONFIG = EvalConfig(
+    suite="shapes",
+    images_per_prompt=1,
+    num_inference_steps=1,
+    guidance_scale=2.0,
+    num_bootstrap=100,
+)
 RUNTIME = Runtime(device="cpu", generation_batch_size=5)
 
 
@@ -145,6 +151,7 @@ def test_a_second_call_returns_what_is_published(small, backbone, tmp_path, monk
         {"images_per_prompt": 2},
         {"num_inference_steps": 2},
         {"guidance_scale": 1.0},
+        {"resolution_px": 40},
         {"seed": 1},
     ],
 )

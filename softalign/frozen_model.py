@@ -1,0 +1,89 @@
+"""The frozen model of a training run: checked against the encoded set once, and of it each rank holds what it calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from softalign.artifacts import EncodedManifest
+from softalign.backbones import load_backbone
+from softalign.backbones.base import Backbone, backbone_dtype, component_digest, text_encoder_digest, text_length
+from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
+from softalign.config import BackboneConfig
+from softalign.errors import CompatibilityError, SoftAlignError
+from softalign.loader import require_encoders, require_shapes
+from softalign.team import Team
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What identifies a denoiser: its digest and fingerprint, of float32 weights whatever the device computes in."""
+
+    backbone_digest: str
+    fingerprint: BaseFingerprint
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """The backbone with its denoiser on its device; ``identity`` is known to rank 0 alone, which writes the adapter."""
+
+    backbone: Backbone
+    identity: ModelIdentity | None
+
+
+def load_frozen(
+    config: BackboneConfig, encoded: EncodedManifest, device: torch.device, team: Team, *, has_vae: bool
+) -> FrozenModel:
+    """Return a backbone's denoiser, after rank 0 has found that the backbone's encoders made the encoded set.
+
+    No rank keeps text encoders, and the others than rank 0 never read them.
+
+    Args:
+        config: of the backbone.
+        encoded: the set to be trained on.
+        device: of the denoiser.
+        team: the ranks, which all call this.
+        has_vae: whether rank 0 keeps the VAE, on the CPU.
+
+    Raises:
+        CompatibilityError: another VAE or text encoder made the set, or this one at another resolution or text length.
+    """
+    if not team.is_leader:
+        backbone = load_backbone(config, device=device, dtype=backbone_dtype(device), parts=("denoiser",))
+        if refusal := team.from_leader(b"").decode():
+            raise CompatibilityError(refusal)
+        return FrozenModel(backbone, None)
+    _check_for_all(config, encoded, team)
+    backbone = load_backbone(
+        config, device=_CPU, dtype=torch.float32, parts=("denoiser", "vae") if has_vae else ("denoiser",)
+    )
+    identity = ModelIdentity(component_digest(backbone.denoiser), fingerprint_of(backbone.denoiser))
+    backbone.denoiser.to(device=device, dtype=backbone_dtype(device))
+    return FrozenModel(backbone, identity)
+
+
+def _check_for_all(config: BackboneConfig, encoded: EncodedManifest, team: Team) -> None:
+    """Check the encoders and tell the other ranks, so that all of them end with the same refusal."""
+    try:
+        _check_encoders(config, encoded)
+    except SoftAlignError as refusal:
+        team.from_leader(str(refusal).encode())
+        raise
+    team.from_leader(b"")
+
+
+def _check_encoders(config: BackboneConfig, encoded: EncodedManifest) -> None:
+    encoders = load_backbone(config, device=_CPU, dtype=torch.float32, parts=("vae", "text"))
+    require_encoders(
+        encoded,
+        vae_digest=component_digest(encoders.pipeline.vae),
+        text_encoder_digest=text_encoder_digest(encoders),
+    )
+    require_shapes(
+        encoded,
+        latents_side=config.resolution_px // encoders.pipeline.vae_scale_factor,
+        text_length=text_length(encoders),
+    )
