@@ -63,7 +63,8 @@ def train(folder, bucket, *, stop_after=None, config=CONFIG):
     uploads = CheckpointUploads(f"bucket://{bucket}/run")
     run = tiny.make_run(folder, config, RUNTIME, uploads=uploads)
     try:
-        run_steps(run, tiny.StopAfterSteps(stop_after) if stop_after else StopRequest())
+        with tiny.stopped_after(stop_after) as stop:
+            run_steps(run, stop)
         return run
     except PreemptedError:
         return run

@@ -74,8 +74,8 @@ def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path, scripted):
 
 def test_a_resumed_run_remembers_its_validations(tmp_path, scripted):
     scripted({0: 0.1, 2: 0.5})
-    with pytest.raises(PreemptedError, match="step 5"):
-        train(tmp_path, tiny.StopAfterSteps(5), early_stop_patience=2)
+    with pytest.raises(PreemptedError, match="step 5"), tiny.stopped_after(5) as stop:
+        train(tmp_path, stop, early_stop_patience=2)
     _, progress = train(tmp_path, early_stop_patience=2)
     assert progress.step == 6
     assert progress.validations.best_step == 2

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from softalign import training_run
 from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.pair_grid import Pairs
 from softalign.training_run import run_steps
-from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor, train_step
+from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor
 from softalign.validation import VALIDATION_NOISE_SEED
 from tests.killing import is_killed
 
@@ -304,17 +303,10 @@ def test_batches_are_read_ahead_in_order_by_another_thread_and_no_further_than_t
 
 
 @pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(temperature_mode="calibrated")], ids=str)
-def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, monkeypatch, objective):
+def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, objective):
     settings = {"num_steps": 6, "validate_every_steps": 3, "objective": objective}
     undisturbed, _ = train(tmp_path / "undisturbed", **settings)
-    stop = StopRequest()
-
-    def step_that_is_interrupted(*args, step, **kwargs):
-        stop.is_set = step == 2
-        return train_step(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="step 3") as error:
-        patch.setattr(training_run, "train_step", step_that_is_interrupted)
+    with tiny.stopped_after(3) as stop, pytest.raises(PreemptedError, match="step 3") as error:
         train(tmp_path / "run", stop=stop, **settings)
     assert error.value.exit_code == 75
     again = tiny.SyntheticBatches(3)

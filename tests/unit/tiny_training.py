@@ -5,13 +5,14 @@ import logging
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from softalign import training_run
 from softalign.adapter_io import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
@@ -64,16 +65,14 @@ class SyntheticBatches:
     The captions are much alike, but no near-duplicates by default; each has two edits.
     """
 
-    def __init__(self, batch_size, poisoned=(), kill_at=None, negatives=DEFAULT_NEGATIVES):
+    def __init__(self, batch_size, poisoned=(), negatives=DEFAULT_NEGATIVES):
         self.negatives = negatives
-        self.batch_size, self.poisoned, self.kill_at = batch_size, set(poisoned), kill_at
+        self.batch_size, self.poisoned = batch_size, set(poisoned)
         self.asked = []
 
     def batch_at(self, samples_seen):
         self.asked.append(samples_seen)
         index = samples_seen // self.batch_size
-        if self.kill_at == index:
-            os.kill(os.getpid(), signal.SIGKILL)
         generator = torch.Generator().manual_seed(samples_seen)
         latents = torch.randn(self.batch_size, C, SIZE, SIZE, generator=generator)
         if index in self.poisoned:
@@ -90,16 +89,35 @@ class SyntheticBatches:
         )
 
 
-class StopAfterSteps(StopRequest):
-    """Asks to stop once so many steps are done: the loop looks after each, however far ahead batches are read."""
+@contextmanager
+def steps_counted(before=lambda step: None, after=lambda step: None):
+    """Call ``before`` with the steps done so far and ``after`` with one more, around each step of the block."""
+    own = training_run.train_step
 
-    def __init__(self, num_steps):
-        self.num_left = num_steps
+    def counted(*args, step, **kwargs):
+        before(step)
+        row = own(*args, step=step, **kwargs)
+        after(row.step)
+        return row
 
-    @property
-    def is_set(self):
-        self.num_left -= 1
-        return self.num_left <= 0
+    training_run.train_step = counted
+    try:
+        yield
+    finally:
+        training_run.train_step = own
+
+
+@contextmanager
+def stopped_after(num_steps):
+    """Give a request that asks to stop when so many steps of the block are done (None: never)."""
+    stop, done = StopRequest(), []
+
+    def count(step):
+        done.append(step)
+        stop.is_set = len(done) == num_steps
+
+    with steps_counted(after=count):
+        yield stop
 
 
 def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None):
@@ -164,10 +182,11 @@ def main(folder, options):
             team, _ = join_team(torch.device("cpu"), 120)
             with exclusive(folder) if team.is_leader else nullcontext():
                 kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
-                batches = SyntheticBatches(config.batch_size, settings["poisoned"], kill_at)
+                batches = SyntheticBatches(config.batch_size, settings["poisoned"])
                 uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
                 run = make_run(folder, config, runtime, batches, team=team, uploads=uploads)
-                progress = run_steps(run, stop)
+                with steps_counted(before=lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)):
+                    progress = run_steps(run, stop)
                 if team.is_leader:
                     write_output(run, folder / "adapter", progress)
                 team.from_leader(b"")
