@@ -46,6 +46,8 @@ class Progress(Frozen):
         num_threads: CPU threads of the run; sums depend on it, so a resumed run keeps it.
         micro_batch_size: pairs per denoiser call, kept for the same reason; None: the whole grid, or not yet known.
         validations: which step was best so far, and for how long.
+        is_looked_at: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
+            next attempt.
         run_digest: digest of the configurations and inputs; a checkpoint of another run is refused.
     """
 
@@ -56,6 +58,7 @@ class Progress(Frozen):
     run_digest: str
     micro_batch_size: int | None = None
     validations: ValidationHistory = ValidationHistory()
+    is_looked_at: bool = True
 
 
 class _Meta(Frozen):

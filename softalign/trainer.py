@@ -34,7 +34,8 @@ from softalign.sample_sheets import FOLDER_NAME, NUM_IMAGES, SampleSheets
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
-from softalign.training_run import METRICS_NAME, Run, run_steps
+from softalign.training_parts import METRICS_NAME, Run
+from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
 from softalign.watchdog import Watchdog
 

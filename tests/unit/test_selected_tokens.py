@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from softalign import training_run
+from softalign import token_looks
 from softalign.attempts import StopRequest
 from softalign.checkpoints import load_best
 from softalign.config import Runtime, TrainConfig
@@ -29,7 +29,7 @@ def scripted(monkeypatch):
             changes = {"val_accuracy": accuracies.get(step, 0.0), "val_loss": 1.0, "val_margin": 0.0}
             return row.model_copy(update=changes | ({} if weights is None else {"val_match_weight": weights[step]}))
 
-        monkeypatch.setattr(training_run, "validate", scripted_validate)
+        monkeypatch.setattr(token_looks, "validate", scripted_validate)
 
     return script
 

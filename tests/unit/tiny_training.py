@@ -1,10 +1,12 @@
 """A training run small enough for a test, here or in a child process: ``tiny_training.py FOLDER [NAME=VALUE]...``."""
 
+import dataclasses
 import json
 import logging
 import os
 import signal
 import sys
+import threading
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -28,8 +30,10 @@ from softalign.pair_grid import Division
 from softalign.team import ALONE, join_team, leave_team
 from softalign.text_states import TextStates
 from softalign.trainer import write_adapter
-from softalign.training_run import Run, run_steps
+from softalign.training_parts import Run
+from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
+from softalign.watchdog import Watchdog
 
 COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
 DEFAULT_NEGATIVES = NegativesConfig()
@@ -60,19 +64,21 @@ def make_denoiser(tokens, unet=None, blocks=("down", "mid")):
 
 
 class SyntheticBatches:
-    """Random latents and texts, a function of samples_seen; some batches can be poisoned or slow to arrive.
+    """Random latents and texts, a function of samples_seen; some batches can be poisoned, one may never arrive.
 
     The captions are much alike, but no near-duplicates by default; each has two edits.
     """
 
-    def __init__(self, batch_size, poisoned=(), negatives=DEFAULT_NEGATIVES):
+    def __init__(self, batch_size, poisoned=(), negatives=DEFAULT_NEGATIVES, block_at=None):
         self.negatives = negatives
-        self.batch_size, self.poisoned = batch_size, set(poisoned)
+        self.batch_size, self.poisoned, self.block_at = batch_size, set(poisoned), block_at
         self.asked = []
 
     def batch_at(self, samples_seen):
         self.asked.append(samples_seen)
         index = samples_seen // self.batch_size
+        if index == self.block_at:
+            threading.Event().wait()
         generator = torch.Generator().manual_seed(samples_seen)
         latents = torch.randn(self.batch_size, C, SIZE, SIZE, generator=generator)
         if index in self.poisoned:
@@ -167,6 +173,7 @@ def main(folder, options):
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     defaults = {"num_steps": 24, "checkpoint_every_steps": 5, "validate_every_steps": 10, "objective": "agsm"}
     settings = {**defaults, "poisoned": (3,), "kill_at": None, "kill_rank": 0, "uri": None, **options}
+    settings = {"block_at": None, "block_rank": 0, "hang_timeout_s": None, **settings}
     config = TrainConfig(
         num_steps=settings["num_steps"],
         batch_size=3,
@@ -182,9 +189,11 @@ def main(folder, options):
             team, _ = join_team(torch.device("cpu"), 120)
             with exclusive(folder) if team.is_leader else nullcontext():
                 kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
-                batches = SyntheticBatches(config.batch_size, settings["poisoned"])
+                block_at = settings["block_at"] if settings["block_rank"] == team.rank else None
+                batches = SyntheticBatches(config.batch_size, settings["poisoned"], block_at=block_at)
                 uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
                 run = make_run(folder, config, runtime, batches, team=team, uploads=uploads)
+                run = dataclasses.replace(run, watchdog=Watchdog(settings["hang_timeout_s"]))
                 with steps_counted(before=lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)):
                     progress = run_steps(run, stop)
                 if team.is_leader:
