@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from softalign.backbones.base import Backbone
+from softalign.checkpoint_uploads import SAMPLES_NAME
 from softalign.loader import HeldOutCaptions
 from softalign.micro_batches import is_out_of_memory
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
@@ -27,7 +28,6 @@ from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 
-FOLDER_NAME = "samples"
 NUM_IMAGES = 4
 NUM_INFERENCE_STEPS = 20
 GUIDANCE_SCALE = 4.0
@@ -48,7 +48,7 @@ class SampleSheets:
     def __init__(
         self, backbone: Backbone, captions: HeldOutCaptions, folder: Path, resolution_px: int, seed: int
     ) -> None:
-        self._backbone, self._captions, self._folder = backbone, captions, folder / FOLDER_NAME
+        self._backbone, self._captions, self._folder = backbone, captions, folder / SAMPLES_NAME
         self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
         denoiser = cast(Any, backbone.denoiser)
         for encoder in backbone.text_encoders:  # not called: pipelines take the dtype of their text states from them

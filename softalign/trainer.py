@@ -20,17 +20,17 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.backbones import load_backbone
 from softalign.backbones.base import Backbone, backbone_dtype, component_digest, resolve_device, text_encoder_digest
 from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
-from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads
 from softalign.checkpoints import Progress, load_best
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
-from softalign.errors import DataError, TrainingError
+from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.fingerprints import resolved
 from softalign.initial_adapter import starting_tokens
 from softalign.loader import EncodedBatch, EncodedReader, require_encoders
 from softalign.micro_batches import MicroBatches
 from softalign.model_card import model_card
 from softalign.pair_grid import Division
-from softalign.sample_sheets import FOLDER_NAME, NUM_IMAGES, SampleSheets
+from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
@@ -172,7 +172,10 @@ def uploads_of(runtime: Runtime, store: Store, key: str) -> CheckpointUploads | 
 def _forget(run: Run) -> None:
     """Remove a finished run's checkpoints, here and where they were copied to."""
     if run.uploads is not None:
-        run.uploads.remove()
+        try:
+            run.uploads.remove()
+        except SoftAlignError as error:
+            logger.warning("the finished run's checkpoints are still at %s: %s", run.uploads.uri, error)
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -198,7 +201,7 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
     if run.sheets is not None:
-        shutil.copytree(run.folder / FOLDER_NAME, folder / FOLDER_NAME)
+        shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME)
     return final
 
 

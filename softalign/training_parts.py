@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from softalign.attempts import StopRequest
-from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads, RunFiles
 from softalign.checkpoints import Progress
 from softalign.config import Runtime
 from softalign.loader import EncodedBatch
@@ -53,6 +53,11 @@ class Run:
     def metrics_path(self) -> Path:
         """Where the rows of finished steps lie."""
         return self.folder / METRICS_NAME
+
+    @property
+    def files(self) -> RunFiles:
+        """Where all of it lies that another machine needs."""
+        return RunFiles(self.checkpoints_path, self.metrics_path, self.folder / SAMPLES_NAME)
 
     @property
     def team(self) -> Team:

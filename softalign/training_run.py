@@ -104,7 +104,7 @@ def restore(run: Run) -> Progress | None:
         return unpack_checkpoint(received, run.stepper.state) if received else None
     run.checkpoints_path.mkdir(parents=True, exist_ok=True)
     if run.uploads is not None:
-        run.uploads.download(run.checkpoints_path, run.metrics_path)
+        run.uploads.download(run.files)
     is_best_needed = run.stepper.config.select == "best"
     restored = restore_newest(run.checkpoints_path, run.stepper.state, run.run_digest, is_best_needed=is_best_needed)
     step = restored.step if restored else -1
@@ -143,14 +143,16 @@ def _with_agreed_size(run: Run, progress: Progress) -> Progress:
     return progress.model_copy(update={"micro_batch_size": micro_batches.size})
 
 
-def _save(run: Run, progress: Progress, metrics: TextIO) -> None:
+def _save(run: Run, progress: Progress, metrics: TextIO, *, is_leaving: bool = False) -> None:
     """Write this step's checkpoint, unless it is there: no tensor changes between an update and the next."""
-    if not run.team.is_leader or checkpoint_path(run.checkpoints_path, progress.step).exists():
+    if not run.team.is_leader:
         return
-    os.fsync(metrics.fileno())
-    save_checkpoint(run.checkpoints_path, run.stepper.state, progress, keep=run.runtime.keep_checkpoints)
+    if not checkpoint_path(run.checkpoints_path, progress.step).exists():
+        os.fsync(metrics.fileno())
+        save_checkpoint(run.checkpoints_path, run.stepper.state, progress, keep=run.runtime.keep_checkpoints)
     if run.uploads is not None:
-        run.uploads.submit(run.checkpoints_path, run.metrics_path)
+        upload = run.uploads.finish if is_leaving else run.uploads.submit
+        upload(progress.step, run.files)
 
 
 def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
@@ -161,9 +163,7 @@ def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
 
 
 def _leave(run: Run, progress: Progress, metrics: TextIO) -> NoReturn:
-    _save(run, progress, metrics)
-    if run.uploads is not None:
-        run.uploads.close()
+    _save(run, progress, metrics, is_leaving=True)
     run.team.from_leader(b"")  # nobody leaves before the checkpoint is written
     raise PreemptedError(
         f"Training was stopped at step {progress.step} after a checkpoint.",
