@@ -69,7 +69,7 @@ def train(
 
     Raises:
         CompatibilityError: the encoded set was made with another VAE or text encoder, or ``init_from`` does not fit.
-        ConfigError: there are more processes than images in a batch, or than GPUs.
+        ConfigError: there are more processes than images in a batch, or than GPUs, or they disagree on what to train.
         DataError: the encoded set is smaller than one batch.
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
         PreemptedError: SIGTERM came; a checkpoint was written.
@@ -79,6 +79,8 @@ def train(
     with stop.listening():
         team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
         require_work_for_all(team, config.batch_size)
+        run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
+        team.require_same(run_digest, device)
         with exclusive(folder) if team.is_leader else nullcontext():
             # another process may have finished it while this one waited for the folder
             finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
@@ -96,7 +98,7 @@ def train(
                 train_batches=reader,
                 val_batches=_val_batches(encoded, config, store),
                 folder=folder,
-                run_digest=digest_of([key, resolved(config).digest, encoded.digest, backbone.digest]),
+                run_digest=run_digest,
                 runtime=runtime,
                 watchdog=watchdog or Watchdog(None),
                 uploads=uploads_of(runtime, store, key) if team.is_leader else None,
