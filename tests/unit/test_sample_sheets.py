@@ -131,11 +131,16 @@ def test_a_stop_during_a_sheet_leaves_it_to_the_next_attempt(setting, sampled, m
     assert again.weights_sha256 == sampled.weights_sha256
 
 
-def test_memory_too_short_for_a_sheet_is_said_and_training_goes_on(setting, sampled, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")],
+    ids=["torch", "cublas"],
+)
+def test_memory_too_short_for_a_sheet_is_said_and_training_goes_on(setting, sampled, monkeypatch, caplog, error):
     def no_memory(_sheets, _on_pass):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(SampleSheets, "_images", no_memory)
-    adapter = trained(setting, "short", sample_every_steps=2)
+    adapter = trained(setting, f"short {type(error).__name__}", sample_every_steps=2)
     assert adapter.weights_sha256 == sampled.weights_sha256
     assert "no sample images at step 2" in caplog.text
