@@ -203,7 +203,8 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
     if run.sheets is not None:
-        shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME)
+        unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing
+        shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME, ignore=unfinished)
     return final
 
 
