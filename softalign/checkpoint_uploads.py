@@ -2,7 +2,8 @@
 
 ``{uri}/step-00000050/`` holds a checkpoint's files, ``checkpoint.json`` last: without it the checkpoint does not exist,
 so an upload that is cut off leaves the earlier ones as they are. ``{uri}/rows/00000041-00000050.jsonl`` holds the rows
-of ``metrics.jsonl`` from step 41 to step 50, so that no row is sent twice however long the run.
+of ``metrics.jsonl`` from step 41 to step 50, so that no row is sent twice however long the run; ``{uri}/samples/`` the
+sample images. Rows and images come before the checkpoint of their step, and are fetched before it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +30,20 @@ from softalign.files import is_local, open_filesystem, reaching, write_atomicall
 
 logger = logging.getLogger(__name__)
 
-CLOSING_TIMEOUT_S = 15.0
-"""How long a run that is stopped waits for its last upload, and SUBMIT_TIMEOUT_S before it: SIGTERM leaves it 30 s."""
-SUBMIT_TIMEOUT_S = 10.0
+SAMPLES_NAME = "samples"
+
+FINISH_TIMEOUT_S = 20.0
+"""How long a run that is stopped waits for its uploads, and SUBMIT_TIMEOUT_S before it: SIGTERM leaves it 30 s."""
+SUBMIT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run's files lie on this machine."""
+
+    checkpoints_path: Path
+    metrics_path: Path
+    samples_path: Path
 
 
 @dataclass(frozen=True)
@@ -64,8 +77,8 @@ class CheckpointUploads:
         self._thread: threading.Thread | None = None
         self._rows_until, self._rows_offset = -1, 0
 
-    def download(self, folder: Path, metrics_path: Path) -> None:
-        """Fetch the checkpoints that are newer than the newest below ``folder``, and the rows up to them.
+    def download(self, files: RunFiles) -> None:
+        """Fetch the checkpoints that are newer than the newest here, and the rows and sample images up to them.
 
         A damaged one is passed over with a warning. Nothing is fetched that the rows do not reach.
 
@@ -76,14 +89,18 @@ class CheckpointUploads:
         """
         self.refuse_adapter()
         chain = _chain(self._row_files())
-        reach = chain[-1].until if chain else -1
+        reach = chain[-1].until if chain else 0  # before the first step there are none
+        folder = files.checkpoints_path
         newest = max(map(checkpoint_step, list_checkpoints(folder)), default=-1)
         complete = [name for name in self._complete() if checkpoint_step(Path(name)) <= reach]
         if not complete or checkpoint_step(Path(complete[-1])) <= newest:
             return
+        self._fetch_rows(chain, files.metrics_path)
+        for name in self._list(SAMPLES_NAME):
+            if not (files.samples_path / name).exists():
+                write_atomically(files.samples_path / name, self._read(f"{SAMPLES_NAME}/{name}"))
         fetched = [name for name in complete if not (folder / name).exists() and self._fetch(name, folder / name)]
         if fetched:
-            self._fetch_rows(chain, metrics_path)
             logger.info("fetched %d checkpoint(s) from %s", len(fetched), self.uri)
 
     def refuse_adapter(self) -> None:
@@ -110,57 +127,75 @@ class CheckpointUploads:
                 self._remove_checkpoint(name)
         self._rows_until, self._rows_offset = until, offset
 
-    def submit(self, folder: Path, metrics_path: Path) -> None:
-        """Send what ``folder`` holds and the URI does not, in the background, when the one before is through.
+    def submit(self, step: int, files: RunFiles) -> None:
+        """Send what is here at a step and not there, in the background, when the one before is through.
 
         What cannot be sent is reported, and sent with the next one: training goes on.
         """
-        self._wait(SUBMIT_TIMEOUT_S)
+        self.wait(SUBMIT_TIMEOUT_S)
         if self._thread is not None:
             logger.warning("an upload is still under way: this checkpoint is uploaded with the next one")
             return
-        present = list_checkpoints(folder)
-        files = {path.name: _files_of(path) for path in present}  # read now: the folder changes meanwhile
-        with metrics_path.open("rb") as file:
-            file.seek(self._rows_offset)
-            data = file.read()
-        rows = _Rows(self._rows_until, checkpoint_step(present[-1]), len(data))
-        self._thread = threading.Thread(target=self._send, args=(files, rows, data), daemon=True)
-        self._thread.start()
+        self._start(step, files)
 
-    def close(self) -> None:
-        """Wait for the upload that is under way, at most CLOSING_TIMEOUT_S."""
-        self._wait(CLOSING_TIMEOUT_S)
+    def finish(self, step: int, files: RunFiles) -> None:
+        """Send what is here at the last step of an attempt and not there, within FINISH_TIMEOUT_S in all."""
+        deadline = time.monotonic() + FINISH_TIMEOUT_S
+        self.wait(FINISH_TIMEOUT_S)
+        if self._thread is None:
+            self._start(step, files)
+            self.wait(max(0.0, deadline - time.monotonic()))
         if self._thread is not None:
-            logger.warning("the last checkpoint was not uploaded within %g s; it is kept here", CLOSING_TIMEOUT_S)
+            logger.warning("step %d was not uploaded within %g s: it is only here", step, FINISH_TIMEOUT_S)
 
     def remove(self) -> None:
-        """Remove all copies: the run is finished."""
-        self._wait(CLOSING_TIMEOUT_S)
+        """Remove all copies: the run is finished.
+
+        Raises:
+            ConfigError: the place cannot be changed with these credentials.
+            StorageUnavailableError: the place did not answer.
+        """
+        self.wait(FINISH_TIMEOUT_S)
         with reaching(self.uri):
             if self._filesystem.exists(self._root):
                 self._filesystem.rm(self._root, recursive=True)
 
-    def _send(self, files: dict[str, dict[str, bytes]], rows: _Rows, data: bytes) -> None:
-        try:
-            if data:
-                self._write(rows.path, data)
-                self._rows_until, self._rows_offset = rows.until, self._rows_offset + len(data)
-            there = self._complete()
-            for name in sorted(files.keys() - there):
-                for file in (STATE_NAME, META_NAME):  # the meta file last: it makes the checkpoint exist
-                    self._write(f"{name}/{file}", files[name][file])
-            for name in there:
-                if name not in files:
-                    self._remove_checkpoint(name)
-        except SoftAlignError as error:
-            logger.warning("the checkpoint was not uploaded, the next one will be: %s", error)
-
-    def _wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the upload that is under way."""
         if self._thread is not None:
             self._thread.join(timeout_s)
             if not self._thread.is_alive():
                 self._thread = None
+
+    def _start(self, step: int, files: RunFiles) -> None:
+        # read now: the folder changes meanwhile
+        checkpoints = {path.name: _files_of(path) for path in list_checkpoints(files.checkpoints_path)}
+        with files.metrics_path.open("rb") as file:
+            file.seek(self._rows_offset)
+            data = file.read()
+        rows = _Rows(self._rows_until, step, len(data))
+        sheets = sorted(files.samples_path.glob("step-*.png"))
+        self._thread = threading.Thread(target=self._send, args=(checkpoints, rows, data, sheets), daemon=True)
+        self._thread.start()
+
+    def _send(self, files: dict[str, dict[str, bytes]], rows: _Rows, data: bytes, sheets: list[Path]) -> None:
+        try:
+            if data and rows.until > rows.after:
+                self._write(rows.path, data)
+                self._rows_until, self._rows_offset = rows.until, self._rows_offset + len(data)
+            sent = self._list(SAMPLES_NAME)
+            for path in sheets:
+                if path.name not in sent:
+                    self._write(f"{SAMPLES_NAME}/{path.name}", path.read_bytes())
+            there = self._complete()
+            for name in sorted(files.keys() - there):
+                for file, content in files[name].items():
+                    self._write(f"{name}/{file}", content)
+            for name in there:
+                if name not in files:
+                    self._remove_checkpoint(name)
+        except (SoftAlignError, OSError) as error:
+            logger.warning("the checkpoint was not uploaded, the next one will be: %s", error)
 
     def _complete(self) -> list[str]:
         """Return the names of the checkpoints that exist, oldest first."""
@@ -180,6 +215,8 @@ class CheckpointUploads:
         return {str(entry["name"]).rstrip("/").rpartition("/")[2]: int(entry["size"] or 0) for entry in found}
 
     def _fetch_rows(self, chain: list[_Rows], metrics_path: Path) -> None:
+        if not chain:
+            return
         paths = [f"{self._root}/{rows.path}" for rows in chain]
         with reaching(f"{self.uri}/rows"):
             contents = self._filesystem.cat(paths)
@@ -232,7 +269,11 @@ class CheckpointUploads:
 
 
 def _files_of(path: Path) -> dict[str, bytes]:
-    return {name: (path / name).read_bytes() for name in (STATE_NAME, META_NAME)}
+    """Return a checkpoint's files, the meta file last: it makes the checkpoint exist. A damaged one's count as none."""
+    try:
+        return {name: (path / name).read_bytes() for name in (STATE_NAME, META_NAME)}
+    except OSError:
+        return {}
 
 
 def _chain(found: list[_Rows]) -> list[_Rows]:

@@ -46,6 +46,8 @@ class Progress(Frozen):
         num_threads: CPU threads of the run; sums depend on it, so a resumed run keeps it.
         micro_batch_size: pairs per denoiser call, kept for the same reason; None: the whole grid, or not yet known.
         validations: which step was best so far, and for how long.
+        is_looked_at: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
+            next attempt.
         run_digest: digest of the configurations and inputs; a checkpoint of another run is refused.
     """
 
@@ -56,6 +58,7 @@ class Progress(Frozen):
     run_digest: str
     micro_batch_size: int | None = None
     validations: ValidationHistory = ValidationHistory()
+    is_looked_at: bool = True
 
 
 class _Meta(Frozen):
@@ -137,7 +140,8 @@ def restore_newest(
     """Load the newest sound checkpoint into ``state`` and return its counters, or None where there is none.
 
     A damaged checkpoint is passed over with a warning that names it. So is one whose best step's checkpoint is damaged,
-    if the run is going to export that one: going on from before it makes it again.
+    if the run is going to export that one: going on from before it makes it again. What is passed over is set aside
+    under another name, so that it does not stand for a newer state than the run has.
 
     Raises:
         DataError: a sound checkpoint belongs to another run, or an adapter lies where checkpoints are expected.
@@ -150,7 +154,10 @@ def restore_newest(
             if is_best_needed and best is not None:
                 read_checkpoint(checkpoint_path(folder, best))
         except IntegrityError as error:
-            logger.warning("checkpoint %s is damaged and passed over: %s %s", path.name, error.what, error.where)
+            aside = _set_aside(path)
+            logger.warning(
+                "checkpoint %s is damaged and passed over, see %s: %s %s", path.name, aside, error.what, error.where
+            )
             continue
         if progress.run_digest != run_digest:
             raise DataError(
@@ -163,6 +170,13 @@ def restore_newest(
         state.load_tensors(tensors)
         return progress
     return None
+
+
+def _set_aside(path: Path) -> str:
+    aside = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    return aside.name
 
 
 def pack_checkpoint(state: TrainingState, progress: Progress) -> bytes:

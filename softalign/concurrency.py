@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+CLOSING_TIMEOUT_S = 1.0
+"""How long a thread that does not block gets to be gone."""
 
 
 def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Generator[ResultT]:
@@ -29,3 +35,49 @@ def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_
         finally:
             for future in pending:
                 future.cancel()
+
+
+class ReadAhead(Generic[ResultT]):
+    """Results in the items' order, computed by one thread that nobody has to wait for, two items ahead at most.
+
+    The thread may block for ever: neither ``get`` nor ``close`` nor the end of the process waits for it.
+
+    Args:
+        function: of an item.
+        items: a finite sequence; ``get`` may be called once for each.
+    """
+
+    def __init__(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> None:
+        self._results: queue.Queue[Future[ResultT]] = queue.Queue(maxsize=1)
+        self._is_closed = threading.Event()
+        self._thread = threading.Thread(target=self._read, args=(function, items), daemon=True)
+        self._thread.start()
+
+    def get(self, timeout_s: float) -> ResultT | None:
+        """Return the next result, or None if it is not there within so many seconds.
+
+        Raises:
+            Exception: what ``function`` raised for this item.
+        """
+        try:
+            return self._results.get(timeout=timeout_s).result()
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Let the thread go after the item it is at."""
+        self._is_closed.set()
+        with suppress(queue.Empty):  # makes room for what the thread holds
+            self._results.get_nowait()
+        self._thread.join(CLOSING_TIMEOUT_S)
+
+    def _read(self, function: Callable[[ItemT], ResultT], items: Iterable[ItemT]) -> None:
+        for item in items:
+            if self._is_closed.is_set():
+                return
+            result: Future[ResultT] = Future()
+            try:
+                result.set_result(function(item))
+            except Exception as error:
+                result.set_exception(error)
+            self._results.put(result)

@@ -185,12 +185,18 @@ def to_line(row: TrainRow | ValidationRow) -> str:
     return json.dumps(row.model_dump(mode="json"), allow_nan=False) + "\n"
 
 
-def keep_rows_up_to(path: Path, step: int) -> None:
-    """Drop rows after a step, and a last line that was cut off, so that resuming writes no row twice."""
+def keep_rows_up_to(path: Path, step: int, *, has_validation: bool = True) -> None:
+    """Drop rows after a step, and a last line that was cut off, so that resuming writes no row twice.
+
+    Args:
+        path: the rows' file.
+        step: the last one to keep.
+        has_validation: whether that step's validation row is kept too.
+    """
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as file:
-        kept = "".join(_rows_up_to(file, step))
+        kept = "".join(_rows_up_to(file, step, has_validation))
     temporary = path.with_suffix(".tmp")
     temporary.write_text(kept, encoding="utf-8")
     temporary.replace(path)
@@ -208,9 +214,12 @@ def offset_after(path: Path, step: int) -> int:
     return offset
 
 
-def _rows_up_to(lines: Iterable[str], step: int) -> Iterable[str]:
+def _rows_up_to(lines: Iterable[str], step: int, has_validation: bool) -> Iterable[str]:
     for line in lines:
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+        if not line.endswith("\n"):
+            return
+        row = json.loads(line)
+        if row["step"] > step or (not has_validation and row["step"] == step and row["split"] == "val"):
             return
         yield line
 

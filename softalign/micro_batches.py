@@ -22,8 +22,15 @@ logger = logging.getLogger(__name__)
 
 USABLE_SHARE = 0.7
 """Of the free memory: the rest is for the allocator's gaps, for collectives and, on a CPU, for other processes."""
-OUT_OF_MEMORY_MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
-"""What PyTorch's CPU allocator says, which has no error class of its own (Linux; Windows)."""
+OUT_OF_MEMORY_MESSAGES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+)
+"""What has no error class of its own: PyTorch's CPU allocator (Linux; Windows), and what CUDA's libraries allocate."""
 CGROUP_PATH = Path("/sys/fs/cgroup")
 
 ResultT = TypeVar("ResultT")
@@ -89,11 +96,16 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _container_free_bytes() -> int:
-    """Return what this process's container may still take (cgroup v2); where there is no limit, a large number."""
+    """Return what this process's container may still take (cgroup v2); where there is no limit, a large number.
+
+    Cached files that nobody has used for long are given up for it, so they do not count as taken.
+    """
     try:
-        limit, used = ((CGROUP_PATH / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return sys.maxsize if limit == "max" else int(limit) - int(used)
-    except (OSError, ValueError):
+        names = ("memory.max", "memory.current", "memory.stat")
+        limit, used, statistics = ((CGROUP_PATH / name).read_text().strip() for name in names)
+        cached = dict(line.split() for line in statistics.splitlines())["inactive_file"]
+        return sys.maxsize if limit == "max" else int(limit) - int(used) + int(cached)
+    except (OSError, ValueError, KeyError):
         return sys.maxsize
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,15 +19,16 @@ import torch
 from numpy.typing import NDArray
 
 from softalign.backbones.base import Backbone
+from softalign.checkpoint_uploads import SAMPLES_NAME
 from softalign.frozen_vae import decode_latents
 from softalign.loader import HeldOutCaptions
+from softalign.micro_batches import is_out_of_memory
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically
 from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 
-FOLDER_NAME = "samples"
 NUM_IMAGES = 4
 NUM_INFERENCE_STEPS = 20
 GUIDANCE_SCALE = 4.0
@@ -47,27 +49,40 @@ class SampleSheets:
     def __init__(
         self, backbone: Backbone, captions: HeldOutCaptions, folder: Path, resolution_px: int, seed: int
     ) -> None:
-        self._backbone, self._captions, self._folder = backbone, captions, folder / FOLDER_NAME
+        self._backbone, self._captions, self._folder = backbone, captions, folder / SAMPLES_NAME
         self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
         backbone.use_papers_sampler()
         prompts = {"captions": list(captions.captions), "seed": seed}
         write_atomically(self._folder / "prompts.json", json.dumps(prompts, indent=1).encode() + b"\n")
 
-    def draw(self, step: int) -> None:
-        """Write the sheet of a step; where memory is too short for it, training goes on without."""
+    def draw(self, step: int, on_pass: Callable[[], object] = lambda: None) -> None:
+        """Write the sheet of a step; where memory is too short for it, training goes on without.
+
+        Args:
+            step: of the training.
+            on_pass: called before the first pass of the denoiser and after each; what it raises ends the drawing.
+        """
         try:
-            sheet_HW3 = np.concatenate(list(self._images()), axis=1)
-        except torch.OutOfMemoryError as error:
+            sheet_HW3 = np.concatenate(list(self._images(on_pass)), axis=1)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             logger.warning("no sample images at step %d: %s", step, error)
             return
         write_atomically(self._folder / f"step-{step:08d}.png", png_bytes(sheet_HW3))
 
     @torch.no_grad()
-    def _images(self) -> NDArray[np.uint8]:
+    def _images(self, on_pass: Callable[[], object]) -> NDArray[np.uint8]:
         """Return the images (B, H, W, 3)."""
         pipeline, denoiser = self._backbone.pipeline, cast(Any, self._backbone.denoiser)
         vae = pipeline.vae
         home = vae.device
+
+        def look_up(*_arguments: object) -> dict[str, Any]:
+            on_pass()
+            return {}
+
+        on_pass()
         vae.to(denoiser.device)  # also tells the pipeline where it runs
         try:
             latents_BCHW = pipeline(
@@ -78,6 +93,7 @@ class SampleSheets:
                 height=self._settings.resolution_px,
                 width=self._settings.resolution_px,
                 output_type="latent",
+                callback_on_step_end=look_up,
             ).images
             return decode_latents(self._backbone, latents_BCHW)
         finally:

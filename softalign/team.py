@@ -83,6 +83,22 @@ class Team:
         every = gather(torch.tensor([mine], dtype=torch.int64, device=device))
         return [int(value) for value in every.max(dim=0).values]
 
+    def require_same(self, digest: str, device: torch.device) -> None:
+        """Refuse, on every rank, to train together when the ranks were asked for different runs.
+
+        Raises:
+            ConfigError: they were.
+        """
+        leaders = self.from_leader(digest.encode()).decode()
+        (is_other_anywhere,) = self.largest([int(leaders != digest)], device)
+        if is_other_anywhere:
+            raise ConfigError(
+                "The training processes were started with different recipes, data, models or library versions.",
+                expected=f"run {leaders}, as rank 0",
+                found=f"run {digest} on rank {self.rank}" if leaders != digest else "another on another rank",
+                fix="start all machines with the same recipe and settings",
+            )
+
     def from_leader(self, data: bytes) -> bytes:
         """Return rank 0's bytes on every rank; the others' argument is ignored. Waits for rank 0."""
         if self.size == 1:

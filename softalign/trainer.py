@@ -17,10 +17,10 @@ from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.base import Backbone, resolve_device
-from softalign.checkpoint_uploads import CheckpointUploads
+from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads
 from softalign.checkpoints import Progress, load_best
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
-from softalign.errors import DataError, TrainingError
+from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.fingerprints import resolved
 from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens
@@ -28,11 +28,12 @@ from softalign.loader import EncodedBatch, EncodedReader
 from softalign.micro_batches import MicroBatches
 from softalign.model_card import model_card
 from softalign.pair_grid import Division
-from softalign.sample_sheets import FOLDER_NAME, NUM_IMAGES, SampleSheets
+from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
-from softalign.training_run import METRICS_NAME, Run, run_steps
+from softalign.training_parts import METRICS_NAME, Run
+from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
 from softalign.watchdog import Watchdog
 
@@ -67,7 +68,7 @@ def train(
     Raises:
         CompatibilityError: the encoded set was made with another VAE or text encoder, at another resolution or text
             length, or ``init_from`` does not fit.
-        ConfigError: there are more processes than images in a batch, or than GPUs.
+        ConfigError: there are more processes than images in a batch, or than GPUs, or they disagree on what to train.
         DataError: the encoded set is smaller than one batch.
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
         PreemptedError: SIGTERM came; a checkpoint was written.
@@ -77,6 +78,8 @@ def train(
     with stop.listening():
         team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
         require_work_for_all(team, config.batch_size)
+        run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
+        team.require_same(run_digest, device)
         with exclusive(folder) if team.is_leader else nullcontext():
             # another process may have finished it while this one waited for the folder
             finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
@@ -94,7 +97,7 @@ def train(
                 train_batches=reader,
                 val_batches=_val_batches(encoded, config, store),
                 folder=folder,
-                run_digest=digest_of([key, resolved(config).digest, encoded.digest, backbone.digest]),
+                run_digest=run_digest,
                 runtime=runtime,
                 watchdog=watchdog or Watchdog(None),
                 uploads=uploads_of(runtime, store, key) if team.is_leader else None,
@@ -142,7 +145,10 @@ def uploads_of(runtime: Runtime, store: Store, key: str) -> CheckpointUploads | 
 def _forget(run: Run) -> None:
     """Remove a finished run's checkpoints, here and where they were copied to."""
     if run.uploads is not None:
-        run.uploads.remove()
+        try:
+            run.uploads.remove()
+        except SoftAlignError as error:
+            logger.warning("the finished run's checkpoints are still at %s: %s", run.uploads.uri, error)
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
@@ -168,7 +174,8 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
     if run.sheets is not None:
-        shutil.copytree(run.folder / FOLDER_NAME, folder / FOLDER_NAME)
+        unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing
+        shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME, ignore=unfinished)
     return final
 
 

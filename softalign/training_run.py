@@ -8,78 +8,40 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import NoReturn, TextIO
 
 import torch
 
 from softalign.attempts import StopRequest
-from softalign.checkpoint_uploads import CheckpointUploads
-from softalign.checkpoints import Progress, pack_checkpoint, restore_newest, save_checkpoint, unpack_checkpoint
-from softalign.concurrency import map_ahead
-from softalign.config import Runtime
+from softalign.checkpoints import (
+    Progress,
+    checkpoint_path,
+    pack_checkpoint,
+    restore_newest,
+    save_checkpoint,
+    unpack_checkpoint,
+)
+from softalign.concurrency import ReadAhead
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line
 from softalign.errors import PreemptedError, TrainingError
 from softalign.loader import EncodedBatch
 from softalign.micro_batches import choose_size
 from softalign.progress import ProgressLines
-from softalign.sample_sheets import SampleSheets
-from softalign.selection import CHANCE_VALIDATIONS, ValidationHistory
-from softalign.team import Team
-from softalign.training_step import Stepper, live_predictor, train_step
-from softalign.validation import validate
-from softalign.watchdog import Watchdog
+from softalign.token_looks import look_at_tokens
+from softalign.training_parts import Run, StopAskedError, agree, is_over
+from softalign.training_step import live_predictor, train_step
 
 logger = logging.getLogger(__name__)
 
-METRICS_NAME = "metrics.jsonl"
 WHOLE_GRID = 1 << 40
 """Stands for the whole grid where ranks compare the sizes of their micro-batches."""
+POLL_INTERVAL_S = 0.5
+"""How often a run that waits for a batch asks whether it is to stop."""
 MAX_SKIPPED_STEPS = 10
 """A run with this many updates that are not finite is broken."""
-
-
-class BatchSource(Protocol):
-    """Batches as a pure function of how many images were seen."""
-
-    def batch_at(self, samples_seen: int) -> EncodedBatch:
-        """Return the batch that follows ``samples_seen`` images."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: what a step needs, where its batches come from, and where its files lie.
-
-    All ranks of a team run the same steps; rank 0 alone reads and writes the files.
-    """
-
-    stepper: Stepper
-    train_batches: BatchSource
-    val_batches: Sequence[EncodedBatch]
-    folder: Path
-    run_digest: str
-    runtime: Runtime
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
-    uploads: CheckpointUploads | None = None
-    sheets: SampleSheets | None = None
-
-    @property
-    def checkpoints_path(self) -> Path:
-        """Where checkpoints lie."""
-        return self.folder / "checkpoints"
-
-    @property
-    def metrics_path(self) -> Path:
-        """Where the rows of finished steps lie."""
-        return self.folder / METRICS_NAME
-
-    @property
-    def team(self) -> Team:
-        """The ranks that run this together."""
-        return self.stepper.division.team
 
 
 def run_steps(run: Run, stop: StopRequest) -> Progress:
@@ -93,38 +55,43 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
     """
     config = run.stepper.config
     restored = restore(run)
-    progress = restored or Progress(
-        step=0, samples_seen=0, num_skipped=0, num_threads=run.runtime.num_workers, run_digest=run.run_digest
-    )
+    progress = restored or _start(run)
     with (
         _threads(progress.num_threads),
         run.watchdog.watching(),
         _metrics_file(run) as metrics,
         ProgressLines(config.num_steps, progress.step) as report,
-        ExitStack() as stack,
     ):
         progress = settle_size(run, progress, is_resumed=restored is not None)
         if restored is None:
-            progress = _validate_if_due(run, progress, metrics)
-            _sample_if_due(run, progress)
-            _checkpoint_if_due(run, progress, metrics, is_stopping=False)
-        batches = stack.enter_context(closing(_batches_ahead(run, progress)))
-        while not _is_over(run, progress):
-            progress, row = _one_step(run, next(batches), progress, metrics)
-            report.update(row)
-            _sample_if_due(run, progress)
-            run.watchdog.note_progress()
-            progress = _with_agreed_size(run, progress)
-            _checkpoint_if_due(run, progress, metrics, is_stopping=_is_stop_asked(run, stop))
+            _save(run, progress, metrics)  # from now on the size is kept
+        with closing(_batches_ahead(run, progress)) as batches:
+            try:
+                progress = look_at_tokens(run, progress, metrics, stop)
+                _checkpoint_if_due(run, progress, metrics)
+                while not is_over(run, progress):
+                    progress, row = _one_step(run, _next_batch(run, batches, stop), progress, metrics)
+                    report.update(row)
+                    progress = _with_agreed_size(run, progress)
+                    run.watchdog.note_progress()
+                    progress = look_at_tokens(run, progress, metrics, stop)
+                    _checkpoint_if_due(run, progress, metrics)
+            except StopAskedError:
+                _leave(run, progress, metrics)
     if progress.step < config.num_steps:
         logger.info("stopped early: %d validations without a better one", progress.validations.num_since_best)
     return progress
 
 
-def _sample_if_due(run: Run, progress: Progress) -> None:
-    every = run.stepper.config.sample_every_steps
-    if run.sheets is not None and (progress.step % every == 0 or _is_over(run, progress)):
-        run.sheets.draw(progress.step)
+def _start(run: Run) -> Progress:
+    return Progress(
+        step=0,
+        samples_seen=0,
+        num_skipped=0,
+        num_threads=run.runtime.num_workers,
+        run_digest=run.run_digest,
+        is_looked_at=False,
+    )
 
 
 def restore(run: Run) -> Progress | None:
@@ -137,11 +104,11 @@ def restore(run: Run) -> Progress | None:
         return unpack_checkpoint(received, run.stepper.state) if received else None
     run.checkpoints_path.mkdir(parents=True, exist_ok=True)
     if run.uploads is not None:
-        run.uploads.download(run.checkpoints_path, run.metrics_path)
+        run.uploads.download(run.files)
     is_best_needed = run.stepper.config.select == "best"
     restored = restore_newest(run.checkpoints_path, run.stepper.state, run.run_digest, is_best_needed=is_best_needed)
     step = restored.step if restored else -1
-    keep_rows_up_to(run.metrics_path, step)
+    keep_rows_up_to(run.metrics_path, step, has_validation=restored is None or restored.is_looked_at)
     if run.uploads is not None:
         run.uploads.begin(step, run.metrics_path)
     if restored:
@@ -168,12 +135,6 @@ def settle_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
     return _with_agreed_size(run, progress)
 
 
-def _is_stop_asked(run: Run, stop: StopRequest) -> bool:
-    """Return whether any rank was asked to stop."""
-    (asked,) = run.team.largest([int(stop.is_set)], run.stepper.device)
-    return bool(asked)
-
-
 def _with_agreed_size(run: Run, progress: Progress) -> Progress:
     """Take over the smallest micro-batch that a rank chose or fell back to, and note it in the counters."""
     micro_batches = run.stepper.division.micro_batches
@@ -182,32 +143,52 @@ def _with_agreed_size(run: Run, progress: Progress) -> Progress:
     return progress.model_copy(update={"micro_batch_size": micro_batches.size})
 
 
-def _is_over(run: Run, progress: Progress) -> bool:
-    config = run.stepper.config
-    return progress.step == config.num_steps or progress.validations.is_over(config.early_stop_patience)
-
-
-def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO, *, is_stopping: bool) -> None:
-    is_over = _is_over(run, progress)
-    is_best = progress.validations.best_step == progress.step
-    is_due = progress.step > 0 and progress.step % run.runtime.checkpoint_every_steps == 0
-    if (is_over or is_best or is_due or is_stopping) and run.team.is_leader:
+def _save(run: Run, progress: Progress, metrics: TextIO, *, is_leaving: bool = False) -> None:
+    """Write this step's checkpoint, unless it is there: no tensor changes between an update and the next."""
+    if not run.team.is_leader:
+        return
+    if not checkpoint_path(run.checkpoints_path, progress.step).exists():
         os.fsync(metrics.fileno())
         save_checkpoint(run.checkpoints_path, run.stepper.state, progress, keep=run.runtime.keep_checkpoints)
-        if run.uploads is not None:
-            run.uploads.submit(run.checkpoints_path, run.metrics_path)
-    if is_stopping and not is_over:
-        if run.uploads is not None:
-            run.uploads.close()
-        run.team.from_leader(b"")  # nobody leaves before the checkpoint is written
-        raise PreemptedError(
-            f"Training was stopped at step {progress.step} after a checkpoint.",
-            where=str(run.checkpoints_path),
-            fix="run again to continue there",
-        )
+    if run.uploads is not None:
+        upload = run.uploads.finish if is_leaving else run.uploads.submit
+        upload(progress.step, run.files)
 
 
-def _batches_ahead(run: Run, progress: Progress) -> Generator[EncodedBatch]:
+def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
+    is_best = progress.validations.best_step == progress.step
+    is_due = progress.step > 0 and progress.step % run.runtime.checkpoint_every_steps == 0
+    if is_over(run, progress) or is_best or is_due:
+        _save(run, progress, metrics)
+
+
+def _leave(run: Run, progress: Progress, metrics: TextIO) -> NoReturn:
+    _save(run, progress, metrics, is_leaving=True)
+    run.team.from_leader(b"")  # nobody leaves before the checkpoint is written
+    raise PreemptedError(
+        f"Training was stopped at step {progress.step} after a checkpoint.",
+        where=str(run.checkpoints_path),
+        fix="run again to continue there",
+    )
+
+
+def _next_batch(run: Run, batches: ReadAhead[EncodedBatch], stop: StopRequest) -> EncodedBatch:
+    """Return the next batch once every rank has its own.
+
+    No rank waits alone: each comes to ``agree`` after POLL_INTERVAL_S at the latest, with or without its batch.
+
+    Raises:
+        StopAskedError: a rank was asked to stop, however long reading takes.
+    """
+    batch = None
+    while True:
+        batch = batches.get(POLL_INTERVAL_S) if batch is None else batch
+        is_any_missing = agree(run, stop, batch is None)
+        if batch is not None and not is_any_missing:
+            return batch
+
+
+def _batches_ahead(run: Run, progress: Progress) -> ReadAhead[EncodedBatch]:
     """Return the remaining steps' batches, read by a thread while earlier steps compute; for CUDA, pinned."""
     config, is_cuda = run.stepper.config, run.stepper.device.type == "cuda"
 
@@ -217,7 +198,7 @@ def _batches_ahead(run: Run, progress: Progress) -> Generator[EncodedBatch]:
 
     num_left = config.num_steps - progress.step
     places = range(progress.samples_seen, progress.samples_seen + num_left * config.batch_size, config.batch_size)
-    return map_ahead(read, places, num_threads=1)
+    return ReadAhead(read, places)
 
 
 def _one_step(run: Run, batch: EncodedBatch, progress: Progress, metrics: TextIO) -> tuple[Progress, TrainRow]:
@@ -228,11 +209,12 @@ def _one_step(run: Run, batch: EncodedBatch, progress: Progress, metrics: TextIO
             "step": row.step,
             "samples_seen": row.samples_seen,
             "num_skipped": progress.num_skipped + int(row.is_skipped),
+            "is_looked_at": False,
         }
     )
     if row.is_skipped:
         _note_skipped(advanced, batch)
-    return _validate_if_due(run, advanced, metrics), row
+    return advanced, row
 
 
 def _note_skipped(progress: Progress, batch: EncodedBatch) -> None:
@@ -246,38 +228,6 @@ def _note_skipped(progress: Progress, batch: EncodedBatch) -> None:
             where=f"batch {keys}",
             fix="look at these samples' latents; lower optimizer.learning_rate; on CUDA check the model's precision",
         )
-
-
-def _validate_if_due(run: Run, progress: Progress, metrics: TextIO) -> Progress:
-    """Write a validation row where one is due, and return the counters that remember it."""
-    config = run.stepper.config
-    every = config.validate_every_steps
-    is_due = every > 0 and (progress.step % every == 0 or progress.step == config.num_steps)
-    if not is_due or not run.val_batches:
-        return progress
-    run.watchdog.note_progress()
-    row = validate(run.stepper, run.val_batches, step=progress.step, samples_seen=progress.samples_seen)
-    history = progress.validations.after(row)
-    row = row.model_copy(update={"is_weight_at_chance": history.is_alarming})
-    metrics.write(to_line(row))
-    logger.info(
-        "validation at step %d: accuracy %.3f (chance %.3f), loss %s",
-        row.step,
-        row.val_accuracy,
-        row.val_chance,
-        "not finite" if row.val_loss is None else f"{row.val_loss:.4g}",
-    )
-    if history.num_at_chance == CHANCE_VALIDATIONS:
-        logger.warning(
-            "the weights of the own captions have been at chance (%.3g against %.3g) for %d validations: the rewards "
-            "carry no signal at this temperature; set train.objective.temperature_mode=calibrated",
-            row.val_match_weight,
-            row.val_chance,
-            history.num_at_chance,
-        )
-    # rank 0 decides: ranks on unlike machines may differ in the last bits
-    shared = run.team.from_leader(history.model_dump_json().encode())
-    return progress.model_copy(update={"validations": ValidationHistory.model_validate_json(shared)})
 
 
 @contextmanager

@@ -144,6 +144,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path, caplog, 
     assert "step-00000010" in caplog.text
     with pytest.raises(IntegrityError):
         read_checkpoint(path)
+    assert [each.name for each in list_checkpoints(tmp_path)] == ["step-00000005"]
+    assert (tmp_path / "damaged-step-00000010").is_dir()
     save_checkpoint(tmp_path, state, progress_at(10), keep=2)
     assert restore_newest(tmp_path, make_state(), RUN) == progress_at(10)
 

@@ -107,3 +107,13 @@ def test_rows_after_a_step_and_a_torn_line_are_dropped(tmp_path):
     keep_rows_up_to(path, -1)
     assert path.read_text() == ""
     keep_rows_up_to(tmp_path / "absent.jsonl", 3)
+
+
+def test_a_validation_that_is_to_come_again_is_dropped_with_what_follows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    kept = [
+        json.dumps({"step": step, "split": split}) + "\n" for step, split in ((1, "train"), (1, "val"), (2, "train"))
+    ]
+    path.write_text("".join(kept) + json.dumps({"step": 2, "split": "val"}) + "\n")
+    keep_rows_up_to(path, 2, has_validation=False)
+    assert path.read_text() == "".join(kept)

@@ -93,6 +93,19 @@ def test_what_the_allocator_really_says_is_recognised():
     assert is_out_of_memory(caught.value)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_what_cudas_libraries_say_is_recognised(message):
+    assert is_out_of_memory(RuntimeError(message))
+
+
 class Linear:
     """Keeps one tensor of a million floats per pair for the backward pass."""
 
@@ -126,9 +139,10 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
     unlimited = free_bytes(CPU)
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("2000\n")
-    assert free_bytes(CPU) == 3000 < unlimited
+    (tmp_path / "memory.stat").write_text("anon 900\nfile 1100\ninactive_file 400\n")
+    assert free_bytes(CPU) == 3400 < unlimited
     (tmp_path / "memory.max").write_text("max\n")
-    assert free_bytes(CPU) > 3000
+    assert free_bytes(CPU) > 3400
 
 
 def test_the_setting_is_a_number_auto_or_the_whole_grid():

@@ -1,6 +1,8 @@
 """Sample images: drawn with the live tokens, the same after an interruption, and without effect on the training."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from softalign.backbones import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.consumer import resolve_adapter
 from softalign.encoding import encode
+from softalign.errors import PreemptedError
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
@@ -91,8 +94,8 @@ def test_the_last_sheet_is_what_the_adapter_draws(setting, sampled):
 def test_an_interrupted_run_has_the_same_sheets(setting, sampled, monkeypatch):
     own = SampleSheets.draw
 
-    def draw_then_stop(sheets, step):
-        own(sheets, step)
+    def draw_then_stop(sheets, step, **options):
+        own(sheets, step, **options)
         if step == 2:
             monkeypatch.setattr(SampleSheets, "draw", own)
             raise KeyboardInterrupt
@@ -105,11 +108,39 @@ def test_an_interrupted_run_has_the_same_sheets(setting, sampled, monkeypatch):
     assert again.weights_sha256 == sampled.weights_sha256
 
 
-def test_memory_too_short_for_a_sheet_is_said_and_training_goes_on(setting, sampled, monkeypatch, caplog):
-    def no_memory(_sheets):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize("num_passes", [0, 3])
+def test_a_stop_during_a_sheet_leaves_it_to_the_next_attempt(setting, sampled, monkeypatch, num_passes):
+    own, key = SampleSheets.draw, f"stopped {num_passes}"
+
+    def draw_and_be_stopped(sheets, step, on_pass):
+        passes = []
+
+        def counted():
+            if step == 2 and len(passes) == num_passes:
+                os.kill(os.getpid(), signal.SIGTERM)
+            passes.append(1)
+            on_pass()
+
+        own(sheets, step, on_pass=counted)
+
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="step 2"):
+        patch.setattr(SampleSheets, "draw", draw_and_be_stopped)
+        trained(setting, key, sample_every_steps=2)
+    again = trained(setting, key, sample_every_steps=2)
+    assert sheets_of(again) == sheets_of(sampled)
+    assert again.weights_sha256 == sampled.weights_sha256
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")],
+    ids=["torch", "cublas"],
+)
+def test_memory_too_short_for_a_sheet_is_said_and_training_goes_on(setting, sampled, monkeypatch, caplog, error):
+    def no_memory(_sheets, _on_pass):
+        raise error
 
     monkeypatch.setattr(SampleSheets, "_images", no_memory)
-    adapter = trained(setting, "short", sample_every_steps=2)
+    adapter = trained(setting, f"short {type(error).__name__}", sample_every_steps=2)
     assert adapter.weights_sha256 == sampled.weights_sha256
     assert "no sample images at step 2" in caplog.text

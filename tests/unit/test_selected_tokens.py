@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from softalign import training_run
+from softalign import token_looks
 from softalign.attempts import StopRequest
 from softalign.checkpoints import load_best
 from softalign.config import Runtime, TrainConfig
@@ -29,7 +29,7 @@ def scripted(monkeypatch):
             changes = {"val_accuracy": accuracies.get(step, 0.0), "val_loss": 1.0, "val_margin": 0.0}
             return row.model_copy(update=changes | ({} if weights is None else {"val_match_weight": weights[step]}))
 
-        monkeypatch.setattr(training_run, "validate", scripted_validate)
+        monkeypatch.setattr(token_looks, "validate", scripted_validate)
 
     return script
 
@@ -74,8 +74,8 @@ def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path, scripted):
 
 def test_a_resumed_run_remembers_its_validations(tmp_path, scripted):
     scripted({0: 0.1, 2: 0.5})
-    with pytest.raises(PreemptedError, match="step 5"):
-        train(tmp_path, tiny.StopAfterSteps(5), early_stop_patience=2)
+    with pytest.raises(PreemptedError, match="step 5"), tiny.stopped_after(5) as stop:
+        train(tmp_path, stop, early_stop_patience=2)
     _, progress = train(tmp_path, early_stop_patience=2)
     assert progress.step == 6
     assert progress.validations.best_step == 2

@@ -125,6 +125,20 @@ def test_sigterm_to_one_of_them_stops_both_after_a_checkpoint(tmp_path):
     assert json.loads((newest / "checkpoint.json").read_text())["progress"]["step"] > 0
 
 
+def test_sigterm_to_one_while_a_read_of_the_other_blocks_for_ever_stops_both_after_a_checkpoint(tmp_path):
+    ranks = start(tmp_path, 2, block_at=7, block_rank=0)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.is_file() and metrics.read_text().count('"train"') >= 7) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ranks._children[1].send_signal(signal.SIGTERM)
+    asked = time.monotonic()
+    code, log = finish(ranks)
+    assert code == 75, log
+    assert time.monotonic() - asked < 30
+    assert (tmp_path / "checkpoints" / "step-00000007").is_dir()
+
+
 @pytest.mark.parametrize("objective", ["softrepa", "score_matching"])
 def test_other_objectives_divide_too(objective, tmp_path):
     options = {"objective": objective, "num_steps": 4, "validate_every_steps": 0, "poisoned": ()}

@@ -16,15 +16,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from softalign import training_run
+from softalign import training_run, validation
 from softalign.adapter_io import load_adapter
 from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.pair_grid import Pairs
 from softalign.training_run import run_steps
-from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor, train_step
-from softalign.validation import VALIDATION_NOISE_SEED
+from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor
+from softalign.validation import VALIDATION_NOISE_SEED, judge
+from softalign.watchdog import Watchdog
 from tests.killing import is_killed
 
 CHILD = Path(__file__).with_name("tiny_training.py")
@@ -314,17 +315,10 @@ def test_batches_are_read_ahead_in_order_by_another_thread_and_no_further_than_t
 
 
 @pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(temperature_mode="calibrated")], ids=str)
-def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, monkeypatch, objective):
+def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, objective):
     settings = {"num_steps": 6, "validate_every_steps": 3, "objective": objective}
     undisturbed, _ = train(tmp_path / "undisturbed", **settings)
-    stop = StopRequest()
-
-    def step_that_is_interrupted(*args, step, **kwargs):
-        stop.is_set = step == 2
-        return train_step(*args, step=step, **kwargs)
-
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError, match="step 3") as error:
-        patch.setattr(training_run, "train_step", step_that_is_interrupted)
+    with tiny.stopped_after(3) as stop, pytest.raises(PreemptedError, match="step 3") as error:
         train(tmp_path / "run", stop=stop, **settings)
     assert error.value.exit_code == 75
     again = tiny.SyntheticBatches(3)
@@ -421,3 +415,88 @@ def test_sigterm_leaves_a_checkpoint_and_exit_code_75(tmp_path):
     assert "after a checkpoint" in log
     newest = max((tmp_path / "checkpoints").glob("step-*"))
     assert json.loads((newest / "checkpoint.json").read_text())["progress"]["step"] > 0
+
+
+def wait_for_rows(folder, number):
+    metrics = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text().count('"train"') >= number) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+
+
+def test_sigterm_while_a_read_blocks_for_ever_leaves_a_checkpoint_of_the_steps_done(tmp_path):
+    child = run_child(tmp_path / "run", block_at=7, num_steps=9)
+    wait_for_rows(tmp_path / "run", 7)
+    asked = time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    _, log = child.communicate(timeout=60)
+    assert child.returncode == 75, log
+    assert time.monotonic() - asked < 20
+    assert "stopped at step 7 after a checkpoint" in log
+    for name in ("run", "undisturbed"):
+        assert tiny.main(tmp_path / name, {"num_steps": 9}) == 0
+    assert folder_bytes(tmp_path / "run" / "adapter") == folder_bytes(tmp_path / "undisturbed" / "adapter")
+
+
+def test_the_watchdog_ends_a_run_whose_read_blocks_for_ever(tmp_path):
+    child = run_child(tmp_path, block_at=3, hang_timeout_s=4.0)
+    _, log = child.communicate(timeout=120)
+    assert child.returncode == 1
+    assert "Timeout" in log
+    assert "batch_at" in log
+
+
+@pytest.mark.parametrize("num_batches_before", [0, 1])
+def test_a_stop_during_validation_leaves_it_to_the_next_attempt(tmp_path, monkeypatch, num_batches_before):
+    held_out = [tiny.SyntheticBatches(3).batch_at(30_000 + 3 * number) for number in range(3)]
+    settings = {"num_steps": 6, "validate_every_steps": 3, "val_batches": held_out}
+    undisturbed, _ = train(tmp_path / "undisturbed", **settings)
+    stop, judged = StopRequest(), []
+
+    def judge_then_stop(*args, **kwargs):
+        judged.append(args)
+        stop.is_set = len(judged) == 3 + num_batches_before  # those at step 0 first
+        return judge(*args, **kwargs)
+
+    def stop_before_any(step):
+        stop.is_set = num_batches_before == 0 and step == 3
+
+    with monkeypatch.context() as patch, tiny.steps_counted(after=stop_before_any):
+        patch.setattr(validation, "judge", judge_then_stop if num_batches_before else judge)
+        with pytest.raises(PreemptedError, match="step 3"):
+            train(tmp_path / "run", stop=stop, **settings)
+    assert [row["step"] for row in rows(tmp_path / "run") if row["split"] == "val"] == [0]
+    resumed, _ = train(tmp_path / "run", **settings)
+    assert digest_of_tokens(resumed) == digest_of_tokens(undisturbed)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "undisturbed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_run_keeps_its_micro_batch_size_however_early_it_is_killed(tmp_path, monkeypatch):
+    chosen = iter([5, 2])
+    monkeypatch.setattr(training_run, "choose_size", lambda *args, **kwargs: next(chosen))
+
+    def die(step):
+        raise KeyboardInterrupt
+
+    with tiny.steps_counted(before=die), pytest.raises(KeyboardInterrupt):
+        train(tmp_path, validate_every_steps=3)
+    _, progress = train(tmp_path, validate_every_steps=3)
+    assert progress.micro_batch_size == 5
+    assert [row["step"] for row in rows(tmp_path) if row["split"] == "val"] == [0, 3, 6]
+
+
+def test_each_batch_of_a_validation_is_a_sign_of_life(tmp_path):
+    signs = []
+
+    class Noted(Watchdog):
+        def note_progress(self):
+            signs.append(1)
+
+    config = TrainConfig(**{**BASE, "num_steps": 1, "validate_every_steps": 1})
+    batches = [tiny.SyntheticBatches(3).batch_at(30_000)] * 8
+    run = dataclasses.replace(tiny.make_run(tmp_path, config, RUNTIME, val_batches=batches), watchdog=Noted(None))
+    run_steps(run, StopRequest())
+    run.stepper.denoiser.close()
+    assert len(signs) >= 16

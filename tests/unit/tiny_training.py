@@ -1,17 +1,20 @@
 """A training run small enough for a test, here or in a child process: ``tiny_training.py FOLDER [NAME=VALUE]...``."""
 
+import dataclasses
 import json
 import logging
 import os
 import signal
 import sys
-from contextlib import nullcontext
+import threading
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from softalign import training_run
 from softalign.adapter_io import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
@@ -27,8 +30,10 @@ from softalign.pair_grid import Division
 from softalign.team import ALONE, join_team, leave_team
 from softalign.text_states import TextStates
 from softalign.trainer import write_adapter
-from softalign.training_run import Run, run_steps
+from softalign.training_parts import Run
+from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
+from softalign.watchdog import Watchdog
 
 COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
 DEFAULT_NEGATIVES = NegativesConfig()
@@ -59,21 +64,21 @@ def make_denoiser(tokens, unet=None, blocks=("down", "mid")):
 
 
 class SyntheticBatches:
-    """Random latents and texts, a function of samples_seen; some batches can be poisoned or slow to arrive.
+    """Random latents and texts, a function of samples_seen; some batches can be poisoned, one may never arrive.
 
     The captions are much alike, but no near-duplicates by default; each has two edits.
     """
 
-    def __init__(self, batch_size, poisoned=(), kill_at=None, negatives=DEFAULT_NEGATIVES):
+    def __init__(self, batch_size, poisoned=(), negatives=DEFAULT_NEGATIVES, block_at=None):
         self.negatives = negatives
-        self.batch_size, self.poisoned, self.kill_at = batch_size, set(poisoned), kill_at
+        self.batch_size, self.poisoned, self.block_at = batch_size, set(poisoned), block_at
         self.asked = []
 
     def batch_at(self, samples_seen):
         self.asked.append(samples_seen)
         index = samples_seen // self.batch_size
-        if self.kill_at == index:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.block_at:
+            threading.Event().wait()
         generator = torch.Generator().manual_seed(samples_seen)
         latents = torch.randn(self.batch_size, C, SIZE, SIZE, generator=generator)
         if index in self.poisoned:
@@ -90,16 +95,35 @@ class SyntheticBatches:
         )
 
 
-class StopAfterSteps(StopRequest):
-    """Asks to stop once so many steps are done: the loop looks after each, however far ahead batches are read."""
+@contextmanager
+def steps_counted(before=lambda step: None, after=lambda step: None):
+    """Call ``before`` with the steps done so far and ``after`` with one more, around each step of the block."""
+    own = training_run.train_step
 
-    def __init__(self, num_steps):
-        self.num_left = num_steps
+    def counted(*args, step, **kwargs):
+        before(step)
+        row = own(*args, step=step, **kwargs)
+        after(row.step)
+        return row
 
-    @property
-    def is_set(self):
-        self.num_left -= 1
-        return self.num_left <= 0
+    training_run.train_step = counted
+    try:
+        yield
+    finally:
+        training_run.train_step = own
+
+
+@contextmanager
+def stopped_after(num_steps):
+    """Give a request that asks to stop when so many steps of the block are done (None: never)."""
+    stop, done = StopRequest(), []
+
+    def count(step):
+        done.append(step)
+        stop.is_set = len(done) == num_steps
+
+    with steps_counted(after=count):
+        yield stop
 
 
 def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None):
@@ -149,6 +173,7 @@ def main(folder, options):
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     defaults = {"num_steps": 24, "checkpoint_every_steps": 5, "validate_every_steps": 10, "objective": "agsm"}
     settings = {**defaults, "poisoned": (3,), "kill_at": None, "kill_rank": 0, "uri": None, **options}
+    settings = {"block_at": None, "block_rank": 0, "hang_timeout_s": None, **settings}
     config = TrainConfig(
         num_steps=settings["num_steps"],
         batch_size=3,
@@ -164,10 +189,13 @@ def main(folder, options):
             team, _ = join_team(torch.device("cpu"), 120)
             with exclusive(folder) if team.is_leader else nullcontext():
                 kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
-                batches = SyntheticBatches(config.batch_size, settings["poisoned"], kill_at)
+                block_at = settings["block_at"] if settings["block_rank"] == team.rank else None
+                batches = SyntheticBatches(config.batch_size, settings["poisoned"], block_at=block_at)
                 uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
                 run = make_run(folder, config, runtime, batches, team=team, uploads=uploads)
-                progress = run_steps(run, stop)
+                run = dataclasses.replace(run, watchdog=Watchdog(settings["hang_timeout_s"]))
+                with steps_counted(before=lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)):
+                    progress = run_steps(run, stop)
                 if team.is_leader:
                     write_output(run, folder / "adapter", progress)
                 team.from_leader(b"")
