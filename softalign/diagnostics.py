@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from softalign.artifacts import Frozen
@@ -113,7 +114,9 @@ class ValidationRow(Frozen):
     is_weight_at_chance: bool = False
 
 
-def weight_statistics(weights_BP: Tensor, rewards_BP: Tensor, mask_BP: Tensor) -> WeightStatistics | None:
+def weight_statistics(
+    weights_BP: Float[Tensor, "B P"], rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"]
+) -> WeightStatistics | None:
     """Return the statistics over images that have a negative, or None if none has."""
     has_negative_B = mask_BP.sum(dim=1) > 1
     if not bool(has_negative_B.any()):
@@ -134,8 +137,8 @@ def weight_statistics(weights_BP: Tensor, rewards_BP: Tensor, mask_BP: Tensor) -
 
 def train_row(
     result: GridResult,
-    mask_BP: Tensor,
-    timesteps_B: Tensor,
+    mask_BP: Bool[Tensor, "B P"],
+    timesteps_B: Real[Tensor, " B"],
     tokens: SoftTokens,
     *,
     step: int,
@@ -224,7 +227,7 @@ def _rows_up_to(lines: Iterable[str], step: int, has_validation: bool) -> Iterab
         yield line
 
 
-def finite_or_none(value: Tensor | float) -> float | None:
+def finite_or_none(value: Float[Tensor, ""] | float) -> float | None:
     """Return a number, or None for what JSON cannot hold."""
     number = float(value)
     return number if math.isfinite(number) else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from softalign.soft_tokens import NUM_TRAIN_TIMESTEPS
@@ -25,17 +26,17 @@ NoiseSharing = Literal["paper", "per_image"]
 class NoiseDraw:
     """One time, uniform in [0, 1), and one noise per image; ``paper`` shares both over the batch."""
 
-    times_B: Tensor
-    noise_BCHW: Tensor
+    times_B: Float[Tensor, " B"]
+    noise_BCHW: Float[Tensor, "B C H W"]
 
 
 @dataclass(frozen=True)
 class NoisyBatch:
     """What the denoiser sees and what it shall answer."""
 
-    timesteps_B: Tensor
-    noisy_latents_BCHW: Tensor
-    target_BCHW: Tensor
+    timesteps_B: Real[Tensor, " B"]
+    noisy_latents_BCHW: Float[Tensor, "B C H W"]
+    target_BCHW: Float[Tensor, "B C H W"]
 
 
 def keyed_generator(*key: int | str) -> torch.Generator:
@@ -66,13 +67,17 @@ def draw_noise(
     )
 
 
-def noisy_latents(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_B: Tensor) -> Tensor:
+def noisy_latents(
+    latents_BCHW: Float[Tensor, "B C H W"], noise_BCHW: Float[Tensor, "B C H W"], alphas_cumprod_B: Float[Tensor, " B"]
+) -> Float[Tensor, "B C H W"]:
     """Return ``x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise`` (DDPM, arXiv 2006.11239, eq. 4)."""
     signal, sigma = _coefficients(alphas_cumprod_B)
     return signal * latents_BCHW + sigma * noise_BCHW
 
 
-def velocity(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_B: Tensor) -> Tensor:
+def velocity(
+    latents_BCHW: Float[Tensor, "B C H W"], noise_BCHW: Float[Tensor, "B C H W"], alphas_cumprod_B: Float[Tensor, " B"]
+) -> Float[Tensor, "B C H W"]:
     """Return ``v = sqrt(a_t) noise - sqrt(1 - a_t) x_0`` (arXiv 2202.00512, appendix D)."""
     signal, sigma = _coefficients(alphas_cumprod_B)
     return signal * noise_BCHW - sigma * latents_BCHW
@@ -81,7 +86,7 @@ def velocity(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_cumprod_B: Tensor)
 class ForwardProcess(Protocol):
     """How a family's latents become noisy, and what its denoiser predicts."""
 
-    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+    def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return the noisy latents at the drawn times and the denoiser's target, in the latents' dtype and device."""
 
 
@@ -89,10 +94,10 @@ class ForwardProcess(Protocol):
 class DDPMProcess:
     """DDPM's discrete schedule; timesteps are integers 0..999."""
 
-    alphas_cumprod_T: Tensor
+    alphas_cumprod_T: Float[Tensor, " T"]
     prediction_type: PredictionType
 
-    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+    def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return ``x_t`` and epsilon or the velocity, at ``t = floor(1000 time)``."""
         timesteps_B = (draw.times_B * NUM_TRAIN_TIMESTEPS).long()
         alphas_B = self.alphas_cumprod_T[timesteps_B].to(latents_BCHW)
@@ -115,7 +120,7 @@ class FlowProcess:
 
     shift: float
 
-    def diffuse(self, latents_BCHW: Tensor, draw: NoiseDraw) -> NoisyBatch:
+    def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return the interpolated latents and the flow's velocity."""
         sigmas_B = shifted_sigmas(draw.times_B, self.shift)
         sigmas = sigmas_B.to(latents_BCHW)[:, None, None, None]
@@ -127,7 +132,7 @@ class FlowProcess:
         )
 
 
-def shifted_sigmas(times_B: Tensor, shift: float) -> Tensor:
+def shifted_sigmas(times_B: Float[Tensor, " B"], shift: float) -> Float[Tensor, " B"]:
     """Return noise levels of uniform times under a resolution's shift (arXiv 2403.03206, eq. 23)."""
     return shift * times_B / (1.0 + (shift - 1.0) * times_B)
 

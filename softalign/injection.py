@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -86,7 +87,7 @@ class SoftTokenInjection(ABC):
         self._handles = []
 
     @contextmanager
-    def using(self, tokens: SoftTokens, banks_B: Tensor) -> Iterator[None]:
+    def using(self, tokens: SoftTokens, banks_B: Int[Tensor, " B"]) -> Iterator[None]:
         """Use these tokens and each row's bank for the denoiser calls inside; psi+ of the own tokens again after."""
         own = self.tokens
         self.tokens, self._banks_B = tokens, banks_B

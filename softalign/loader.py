@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import TypeAdapter
 from safetensors import safe_open
 from torch import Tensor
@@ -50,7 +51,7 @@ class EncodedBatch:
     keys: tuple[str, ...]
     prompts: tuple[str, ...]
     candidates: tuple[tuple[int, ...], ...]
-    latents_BCHW: Tensor
+    latents_BCHW: Float[Tensor, "B C H W"]
     text: TextStates
 
     def pinned(self) -> EncodedBatch:
@@ -136,7 +137,7 @@ class EncodedReader:
         return len(self._samples) // self._batch_size * self._batch_size
 
     @property
-    def empty_prompt_embeds_LD(self) -> Tensor:
+    def empty_prompt_embeds_LD(self) -> Float[Tensor, "L D"]:
         """The empty caption's states, float32."""
         return self._texts.row(caption_digest(""))[0]
 

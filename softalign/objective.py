@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,23 +29,25 @@ ROUNDING_STEPS = 4
 class Alignment:
     """What the averaged tokens say about a grid: rewards, weights at a temperature, and the targets they shift."""
 
-    rewards_BP: Tensor
-    temperature: Tensor
-    weights_BP: Tensor
-    direction_norm: Tensor
-    targets_BPCHW: Tensor
+    rewards_BP: Float[Tensor, "B P"]
+    temperature: Float[Tensor, ""]
+    weights_BP: Float[Tensor, "B P"]
+    direction_norm: Float[Tensor, ""]
+    targets_BPCHW: Float[Tensor, "B P C H W"]
 
 
 @dataclass(frozen=True)
 class LossTerms:
     """A loss and its two parts; ``negative`` is 0 where the objective has no such part."""
 
-    total: Tensor
-    positive: Tensor
-    negative: Tensor
+    total: Float[Tensor, ""]
+    positive: Float[Tensor, ""]
+    negative: Float[Tensor, ""]
 
 
-def candidate_mask(candidates: Sequence[Sequence[int]], num_prompts: int, device: torch.device | None = None) -> Tensor:
+def candidate_mask(
+    candidates: Sequence[Sequence[int]], num_prompts: int, device: torch.device | None = None
+) -> Bool[Tensor, "B P"]:
     """Return which prompts are candidates of which image, (B, P) bool.
 
     Args:
@@ -58,13 +61,15 @@ def candidate_mask(candidates: Sequence[Sequence[int]], num_prompts: int, device
     return mask_BP.to(device)
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+def squared_error(prediction: Float[Tensor, "*N C H W"], target: Float[Tensor, "*#N C H W"]) -> Float[Tensor, "*N"]:
     """Return ``mean over (C, H, W) of (prediction - target)^2``, in float32 or better."""
     dtype = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
     return (prediction.to(dtype) - target.to(dtype)).square().mean(dim=(-3, -2, -1))
 
 
-def intrinsic_rewards(ema_BPCHW: Tensor, target_BCHW: Tensor, reduction: str) -> Tensor:
+def intrinsic_rewards(
+    ema_BPCHW: Float[Tensor, "B P C H W"], target_BCHW: Float[Tensor, "B C H W"], reduction: str
+) -> Float[Tensor, "B P"]:
     """Return ``r_ij = -||y_i - ema_ij||^2``, (B, P): the denoiser's own judgement (AGSM, intrinsic reward).
 
     Args:
@@ -76,7 +81,7 @@ def intrinsic_rewards(ema_BPCHW: Tensor, target_BCHW: Tensor, reduction: str) ->
     return -errors_BP if reduction == "mean" else -errors_BP * ema_BPCHW[0, 0].numel()
 
 
-def reward_spread(rewards_BP: Tensor, mask_BP: Tensor) -> Tensor:
+def reward_spread(rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"]) -> Float[Tensor, ""]:
     """Return the mean, over images that have a negative, of the standard deviation of an image's rewards; 0 without.
 
     A scalar; the deviation is the population's, over the image's candidates.
@@ -88,7 +93,9 @@ def reward_spread(rewards_BP: Tensor, mask_BP: Tensor) -> Tensor:
     return (deviations_B * (counts_B > 1)).sum() / (counts_B > 1).sum().clamp(min=1)
 
 
-def calibrated_temperature(rewards_BP: Tensor, mask_BP: Tensor, factor: float) -> Tensor:
+def calibrated_temperature(
+    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], factor: float
+) -> Float[Tensor, ""]:
     """Return ``tau = factor * reward_spread`` of this very grid, a positive scalar.
 
     With the mean over (C, H, W) the candidates' rewards differ by far less than 0.1, which leaves every weight at
@@ -111,26 +118,32 @@ def calibrated_temperature(rewards_BP: Tensor, mask_BP: Tensor, factor: float) -
     return torch.where(temperature == 0.0, torch.ones_like(temperature), temperature)
 
 
-def temperature_of(rewards_BP: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> Tensor:
+def temperature_of(
+    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig
+) -> Float[Tensor, ""]:
     """Return the temperature of an ``agsm`` configuration for a grid of rewards, a scalar of their dtype."""
     if config.temperature_mode == "calibrated":
         return calibrated_temperature(rewards_BP, mask_BP, _set(config.temperature_factor))
     return rewards_BP.new_tensor(_set(config.temperature))
 
 
-def plackett_luce_weights(rewards_BP: Tensor, mask_BP: Tensor, temperature: Tensor | float) -> Tensor:
+def plackett_luce_weights(
+    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], temperature: Float[Tensor, ""] | float
+) -> Float[Tensor, "B P"]:
     """Return ``w_ij = softmax over candidates j of r_ij / tau``; masked candidates weigh 0 (AGSM, Plackett-Luce)."""
     return (rewards_BP / temperature).masked_fill(~mask_BP, -torch.inf).softmax(dim=1)
 
 
-def plackett_luce_mixing(weights_BP: Tensor) -> Tensor:
+def plackett_luce_mixing(weights_BP: Float[Tensor, "B P"]) -> Float[Tensor, "B P P"]:
     """Return the matrix (B, P, P) of ``D_ij = ema_ij - sum_k w_ik ema_ik``: the gradient of log w_ij's numerator."""
     num_prompts = weights_BP.shape[1]
     identity = torch.eye(num_prompts, dtype=weights_BP.dtype, device=weights_BP.device)
     return identity - weights_BP[:, None, :]
 
 
-def bradley_terry_mixing(rewards_BP: Tensor, mask_BP: Tensor, temperature: Tensor | float) -> Tensor:
+def bradley_terry_mixing(
+    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], temperature: Float[Tensor, ""] | float
+) -> Float[Tensor, "B P P"]:
     """Return the matrix (B, P, P) of ``D_ij = mean over k of sigmoid((r_ik - r_ij) / tau) (ema_ij - ema_ik)``.
 
     The mean runs over j's opponents k among the image's candidates: each pair is compared alone (AGSM's Bradley-Terry
@@ -144,15 +157,20 @@ def bradley_terry_mixing(rewards_BP: Tensor, mask_BP: Tensor, temperature: Tenso
     return torch.diag_embed(losses.sum(dim=2)) - losses
 
 
-def alignment_directions(mixing_BPP: Tensor, ema_BPCHW: Tensor, mask_BP: Tensor) -> Tensor:
+def alignment_directions(
+    mixing_BPP: Float[Tensor, "B P P"], ema_BPCHW: Float[Tensor, "B P C H W"], mask_BP: Bool[Tensor, "B P"]
+) -> Float[Tensor, "B P C H W"]:
     """Return ``D_ij``, (B, P, C, H, W): where candidate j moves the prediction, away from its rivals; bounded."""
     directions = torch.einsum("bpq,bqchw->bpchw", mixing_BPP, ema_BPCHW)
     return directions.masked_fill(~mask_BP[:, :, None, None, None], 0.0)
 
 
 def shifted_targets(
-    target_BCHW: Tensor, directions_BPCHW: Tensor, gamma_positive: float, gamma_negative: float
-) -> Tensor:
+    target_BCHW: Float[Tensor, "B C H W"],
+    directions_BPCHW: Float[Tensor, "B P C H W"],
+    gamma_positive: float,
+    gamma_negative: float,
+) -> Float[Tensor, "B P C H W"]:
     """Return ``y_i + g+ D_ii`` for matching pairs and ``y_i - g- D_ij`` for the others, (B, P, C, H, W).
 
     The scores of ``p+ ~ p p(z=1|x_t,c)^g+`` and of ``p- ~ p p(z=1|x_t,c)^(-g-)`` (AGSM, the two shifted targets).
@@ -165,7 +183,12 @@ def shifted_targets(
 
 
 @torch.no_grad()
-def align(ema_BPCHW: Tensor, target_BCHW: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> Alignment:
+def align(
+    ema_BPCHW: Float[Tensor, "B P C H W"],
+    target_BCHW: Float[Tensor, "B C H W"],
+    mask_BP: Bool[Tensor, "B P"],
+    config: ObjectiveConfig,
+) -> Alignment:
     """Return rewards, weights and shifted targets of a grid of averaged predictions (AGSM, one step's first half).
 
     Args:
@@ -194,7 +217,7 @@ def align(ema_BPCHW: Tensor, target_BCHW: Tensor, mask_BP: Tensor, config: Objec
     )
 
 
-def agsm_loss(errors_N: Tensor, is_match_N: Tensor) -> LossTerms:
+def agsm_loss(errors_N: Float[Tensor, " N"], is_match_N: Bool[Tensor, " N"]) -> LossTerms:
     """Return ``L+ + L-``: mean over matching pairs plus mean over the others present (AGSM, dual score matching)."""
     positive = errors_N[is_match_N].mean()
     others = errors_N[~is_match_N]
@@ -202,13 +225,13 @@ def agsm_loss(errors_N: Tensor, is_match_N: Tensor) -> LossTerms:
     return LossTerms(total=positive + negative, positive=positive, negative=negative)
 
 
-def score_matching_loss(errors_N: Tensor) -> LossTerms:
+def score_matching_loss(errors_N: Float[Tensor, " N"]) -> LossTerms:
     """Return ``mean_i err_ii``: plain denoising with psi+ (the positive-only ablation)."""
     positive = errors_N.mean()
     return LossTerms(total=positive, positive=positive, negative=errors_N.new_zeros(()))
 
 
-def softrepa_loss(errors_BP: Tensor, mask_BP: Tensor, config: ObjectiveConfig) -> LossTerms:
+def softrepa_loss(errors_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig) -> LossTerms:
     """Return the cross entropy of ``logits_ij = s exp(-err_ij / tau)`` with label i, plus ``dweight mean_i err_ii``.
 
     SoftREPA's contrastive loss; ``negative`` is the contrastive part, ``positive`` the weighted denoising part.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from softalign.micro_batches import MicroBatches
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
 class Pairs:
     """A list of pairs: image indices, prompt indices and the bank of each."""
 
-    images_N: Tensor
-    prompts_N: Tensor
-    banks_N: Tensor
+    images_N: Int[Tensor, " N"]
+    prompts_N: Int[Tensor, " N"]
+    banks_N: Int[Tensor, " N"]
 
     @property
-    def is_match_N(self) -> Tensor:
+    def is_match_N(self) -> Bool[Tensor, " N"]:
         """Which pairs are an image with its own caption."""
         return self.images_N == self.prompts_N
 
@@ -76,7 +77,7 @@ class Division:
         return cls(MicroBatches(size))
 
 
-Predict = Callable[[Pairs, SoftTokens], Tensor]
+Predict = Callable[[Pairs, SoftTokens], Float[Tensor, "N C H W"]]
 """The denoiser on a list of pairs with these soft tokens: (N, C, H, W)."""
 
 
@@ -88,7 +89,7 @@ class GridResult:
     """
 
     loss: LossTerms
-    errors_N: Tensor
+    errors_N: Float[Tensor, " N"]
     pairs: Pairs
     alignment: Alignment | None
 
@@ -98,7 +99,7 @@ def num_banks(config: ObjectiveConfig) -> int:
     return 2 if config.name == "agsm" and config.banks == "dual" else 1
 
 
-def live_pairs(mask_BP: Tensor, config: ObjectiveConfig) -> Pairs:
+def live_pairs(mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig) -> Pairs:
     """Return the pairs whose predictions need a gradient: all candidates, or the matching ones alone."""
     needs_negatives = config.name == "softrepa" or (config.name == "agsm" and config.gamma_negative != 0.0)
     matches_BP = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
@@ -112,8 +113,8 @@ def _pairs(mask_BP: Tensor, config: ObjectiveConfig) -> Pairs:
 
 
 def predict_grid(
-    predict: Predict, tokens: SoftTokens, mask_BP: Tensor, config: ObjectiveConfig, division: Division
-) -> Tensor:
+    predict: Predict, tokens: SoftTokens, mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig, division: Division
+) -> Float[Tensor, "B P C H W"]:
     """Return predictions of all candidates without gradient, (B, P, C, H, W), 0 where masked."""
     pairs = _pairs(mask_BP, config)
     own = pairs.part(division.team.share(len(pairs)))
@@ -132,8 +133,8 @@ def backward_grid(
     predict: Predict,
     live: SoftTokens,
     ema: SoftTokens,
-    target_BCHW: Tensor,
-    mask_BP: Tensor,
+    target_BCHW: Float[Tensor, "B C H W"],
+    mask_BP: Bool[Tensor, "B P"],
     config: ObjectiveConfig,
     division: Division | None = None,
 ) -> GridResult:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 
@@ -83,7 +84,7 @@ class RowCache:
                     module.__dict__["forward"] = before
 
     @contextmanager
-    def rows(self, images_N: Tensor, prompts_N: Tensor, text_length: int) -> Iterator[None]:
+    def rows(self, images_N: Int[Tensor, " N"], prompts_N: Int[Tensor, " N"], text_length: int) -> Iterator[None]:
         """Say which image and prompt the rows of the denoiser calls inside have; elsewhere nothing is kept.
 
         Args:

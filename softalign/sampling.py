@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -62,7 +63,9 @@ def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def initial_noise(settings: SamplingSettings, request: ImageRequest, shape_CHW: tuple[int, int, int]) -> Tensor:
+def initial_noise(
+    settings: SamplingSettings, request: ImageRequest, shape_CHW: tuple[int, int, int]
+) -> Float32[Tensor, "C H W"]:
     """Return one image's initial noise (C, H, W), float32, drawn on the CPU on every device."""
     generator = torch.Generator("cpu")
     generator.manual_seed(image_seed(settings.seed, request.prompt_index, request.image_index))
@@ -144,7 +147,7 @@ def generate_batch(
     yield from decode_latents(backbone, latents_BCHW)
 
 
-def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Tensor]:
+def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Float[Tensor, "N ..."]]:
     """Return text states as the pipelines' arguments."""
     states = {f"{prefix}prompt_embeds": text.prompt_embeds_NLD}
     return states if text.pooled_NP is None else {**states, f"{prefix}pooled_prompt_embeds": text.pooled_NP}

@@ -7,6 +7,7 @@ bins. ``*N`` is an axis of layers that tokens of a U-Net do not have.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -23,7 +24,7 @@ class SoftTokens(nn.Module):
         timestep_offsets: the table, (T, D) or (T, N * D).
     """
 
-    def __init__(self, banks: Tensor, timestep_offsets: Tensor) -> None:
+    def __init__(self, banks: Float[Tensor, "K *N S D"], timestep_offsets: Float[Tensor, "T _"]) -> None:
         super().__init__()
         self.banks = nn.Parameter(banks)
         self.timestep_offsets = nn.Parameter(timestep_offsets)
@@ -53,7 +54,7 @@ class SoftTokens(nn.Module):
         """Rows of the timestep table (T)."""
         return self.timestep_offsets.shape[0]
 
-    def forward(self, timesteps_B: Tensor, banks_B: Tensor) -> Tensor:
+    def forward(self, timesteps_B: Real[Tensor, " B"], banks_B: Int[Tensor, " B"]) -> Float[Tensor, "B *N S D"]:
         """Return the tokens of each row, (B, *N, S, D) in the parameters' dtype.
 
         Args:
@@ -66,7 +67,7 @@ class SoftTokens(nn.Module):
         return self.banks[banks_B] + offsets
 
 
-def timestep_bins(timesteps_B: Tensor, num_bins: int) -> Tensor:
+def timestep_bins(timesteps_B: Real[Tensor, " B"], num_bins: int) -> Int[Tensor, " B"]:
     """Return each timestep's row in a table of ``num_bins`` rows, int64; 1000 falls into the last one."""
     scaled = timesteps_B * num_bins
     if timesteps_B.is_floating_point():
@@ -77,7 +78,13 @@ def timestep_bins(timesteps_B: Tensor, num_bins: int) -> Tensor:
 
 
 def soft_tokens_from_bos(
-    bos_D: Tensor, *, num_banks: int, num_soft_tokens: int, num_bins: int, std: float, generator: torch.Generator
+    bos_D: Float[Tensor, " D"],
+    *,
+    num_banks: int,
+    num_soft_tokens: int,
+    num_bins: int,
+    std: float,
+    generator: torch.Generator,
 ) -> SoftTokens:
     """Return tokens that are copies of the empty prompt's BOS state, and a table drawn from N(0, std)."""
     banks_KSD = bos_D.float().expand(num_banks, num_soft_tokens, -1).clone()

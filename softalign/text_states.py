@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -22,14 +23,14 @@ class TextStates:
         pooled_NP: pooled states; None for families without (SD1.x, SD2.x).
     """
 
-    prompt_embeds_NLD: Tensor
-    pooled_NP: Tensor | None = None
+    prompt_embeds_NLD: Float[Tensor, "N L D"]
+    pooled_NP: Float[Tensor, "N P"] | None = None
 
     def __len__(self) -> int:
         """How many prompts."""
         return self.prompt_embeds_NLD.shape[0]
 
-    def rows(self, index_N: Tensor | Sequence[int]) -> Self:
+    def rows(self, index_N: Int[Tensor, " N"] | Sequence[int]) -> Self:
         """Return these rows, in this order."""
         pooled_NP = None if self.pooled_NP is None else self.pooled_NP[index_N]
         return type(self)(self.prompt_embeds_NLD[index_N], pooled_NP)
@@ -42,6 +43,6 @@ class TextStates:
         """Return the states in page-locked memory."""
         return type(self)(*(states.pin_memory() for states in self.tensors()))
 
-    def tensors(self) -> tuple[Tensor, ...]:
+    def tensors(self) -> tuple[Float[Tensor, "N ..."], ...]:
         """Return what there is: the states, then the pooled ones."""
         return (self.prompt_embeds_NLD,) if self.pooled_NP is None else (self.prompt_embeds_NLD, self.pooled_NP)

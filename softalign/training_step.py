@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from softalign.backbones.base import Denoiser
@@ -37,7 +38,7 @@ class Stepper:
     division: Division
 
 
-def initial_tokens(config: TrainConfig, bos_D: Tensor, width: int) -> SoftTokens:
+def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) -> SoftTokens:
     """Return the step-0 tokens of a run: a function of its configuration and the empty prompt's BOS state.
 
     Args:
@@ -147,7 +148,7 @@ def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Pre
     return predict
 
 
-def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Tensor]:
+def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Float[Tensor, "N C H W"]]:
     """Return the live tokens' prediction of so many pairs of a batch, to be measured."""
     noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="paper")
     predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))

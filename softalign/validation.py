@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float64, Real
 from torch import Tensor
 
 from softalign.config import ObjectiveConfig
@@ -37,11 +38,11 @@ class Judgement:
         timesteps_B: where in the noise this was asked.
     """
 
-    own_errors_B: Tensor
-    margins_B: Tensor
-    weights_B: Tensor
-    num_candidates_B: Tensor
-    timesteps_B: Tensor
+    own_errors_B: Float64[Tensor, " B"]
+    margins_B: Float64[Tensor, " B"]
+    weights_B: Float64[Tensor, " B"]
+    num_candidates_B: Float64[Tensor, " B"]
+    timesteps_B: Real[Tensor, " B"]
 
 
 def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, samples_seen: int) -> ValidationRow:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import shape_checks
+
 _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
 for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "SOFTALIGN_STORE"):
@@ -24,6 +26,7 @@ os.environ.update(
     HF_HUB_OFFLINE="1",
 )
 
+shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
 TINY = (
     "curation.sources=[{type: shapes, num_scenes: 24, captions_per_scene: 2, seed: 1}]",

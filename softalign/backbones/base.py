@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.artifacts import canonical_json, digest_of
@@ -71,8 +72,13 @@ class Denoiser(Protocol):
         """The diffusers module."""
 
     def predict(
-        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
-    ) -> Tensor:
+        self,
+        noisy_latents_NCHW: Float[Tensor, "N C H W"],
+        timesteps_N: Real[Tensor, " N"],
+        text: TextStates,
+        tokens: SoftTokens,
+        banks_N: Int[Tensor, " N"],
+    ) -> Float[Tensor, "N C H W"]:
         """Return the prediction (N, C, H, W) with these tokens and each row's bank."""
 
     def close(self) -> None:

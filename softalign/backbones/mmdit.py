@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.backbones.base import (
@@ -81,8 +82,13 @@ class MMDiTDenoiser:
         )
 
     def predict(
-        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
-    ) -> Tensor:
+        self,
+        noisy_latents_NCHW: Float[Tensor, "N C H W"],
+        timesteps_N: Real[Tensor, " N"],
+        text: TextStates,
+        tokens: SoftTokens,
+        banks_N: Int[Tensor, " N"],
+    ) -> Float[Tensor, "N C H W"]:
         """Return the transformer's prediction (N, C, H, W) with these tokens and each row's bank."""
         assert text.pooled_NP is not None  # noqa: S101  every MMDiT reads pooled states
         dtype = next(self.module.parameters()).dtype

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.backbones.base import ALL_PARTS, Part, load_frozen_pipeline, present_parts
@@ -123,8 +124,13 @@ class UNetDenoiser:
         self.row_cache = RowCache(shared_parts(unet, sites))
 
     def predict(
-        self, noisy_latents_NCHW: Tensor, timesteps_N: Tensor, text: TextStates, tokens: SoftTokens, banks_N: Tensor
-    ) -> Tensor:
+        self,
+        noisy_latents_NCHW: Float[Tensor, "N C H W"],
+        timesteps_N: Real[Tensor, " N"],
+        text: TextStates,
+        tokens: SoftTokens,
+        banks_N: Int[Tensor, " N"],
+    ) -> Float[Tensor, "N C H W"]:
         """Return the U-Net's prediction (N, C, H, W) with these tokens and each row's bank."""
         dtype = next(self.module.parameters()).dtype
         with self._injection.using(tokens, banks_N):

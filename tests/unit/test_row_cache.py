@@ -6,66 +6,29 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from softalign.backbones.mmdit import MMDiTDenoiser
-from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig
-from softalign.forward_process import DDPMProcess, FlowProcess
 from softalign.pair_grid import Division, Pairs, backward_grid
 from softalign.row_cache import RowCache, SharedParts
-from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
-from tests.tiny_sd3 import JOINT_WIDTH, POOLED_WIDTH, STREAM_WIDTH, make_transformer
-from tests.tiny_sdxl import POOLED_WIDTH as XL_POOLED_WIDTH
-from tests.tiny_sdxl import TEXT_WIDTH as XL_TEXT_WIDTH
-from tests.tiny_sdxl import make_xl_unet
+from tests.tiny_families import FAMILIES, drawn
+from tests.tiny_families import NUM_TOKENS as S
+from tests.tiny_families import TEXT_LENGTH as L
 
-B, P, L, S, SIZE, SD15_WIDTH = 3, 4, 5, 2, 8, 8
-PROCESS = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
+B, P, SIZE = 3, 4, 8
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1]], dtype=torch.bool)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def make_sd15_unet():
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=SIZE,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(8, 16, 16),
-        layers_per_block=2,
-        cross_attention_dim=SD15_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return unet.double().eval().requires_grad_(False)
 
 
 class Case:
     """A tiny denoiser of a family with a batch of B images and P prompts."""
 
     def __init__(self, family, blocks=("down", "mid")):
-        layers = (2,) if family == "sd3" else ()
-        module, width, text_width, pooled = {
-            "sd15": lambda: (make_sd15_unet(), SD15_WIDTH, SD15_WIDTH, None),
-            "sdxl": lambda: (make_xl_unet(dtype=torch.float64), XL_TEXT_WIDTH, XL_TEXT_WIDTH, XL_POOLED_WIDTH),
-            "sd3": lambda: (make_transformer(dtype=torch.float64), STREAM_WIDTH, JOINT_WIDTH, POOLED_WIDTH),
-        }[family]()
-        self.latents, self.target = draw(B, 4, SIZE, SIZE, seed=1), draw(B, 4, SIZE, SIZE, seed=2)
+        family = FAMILIES[family]
+        self.latents, self.target = drawn(B, 4, SIZE, SIZE, seed=1), drawn(B, 4, SIZE, SIZE, seed=2)
         self.timesteps = torch.tensor([17, 500, 985])
-        self.text = TextStates(draw(P, L, text_width, seed=3), None if pooled is None else draw(P, pooled, seed=4))
-        self.live, self.ema = (
-            SoftTokens(draw(2, *layers, S, width, seed=seed), draw(100, *layers, width, seed=seed + 1).flatten(1))
-            for seed in (5, 7)
-        )
-        if family == "sd3":
-            self.denoiser = MMDiTDenoiser(module, self.live, FlowProcess(3.0))
-        else:
-            self.denoiser = UNetDenoiser(module, blocks, self.live, PROCESS, 64)
+        self.text = family.text(P, seed=3)
+        self.live, self.ema = family.tokens(2, seed=5), family.tokens(2, seed=7)
+        self.denoiser = family.denoiser(self.live, blocks=blocks)
 
     def predict(self, pairs, tokens):
         with self.denoiser.row_cache.rows(pairs.images_N, pairs.prompts_N, L):
@@ -87,7 +50,6 @@ class Case:
         return result, [parameter.grad.clone() for parameter in self.live.parameters()]
 
 
-FAMILIES = ["sd15", "sdxl", "sd3"]
 PLACEMENTS = [("down", "mid"), ("mid",), ("up",), ("mid", "up"), ("down", "up")]
 
 
@@ -168,7 +130,7 @@ class Counting(torch.nn.Module):
 def test_each_row_is_computed_once_and_freed_with_the_batch():
     module = Counting()
     cache = RowCache(SharedParts(per_image=(module,)))
-    rows_ND = draw(6, 3)
+    rows_ND = drawn(6, 3)
     images, prompts = torch.tensor([0, 0, 1, 1, 2, 0]), torch.zeros(6, dtype=torch.long)
     inputs = rows_ND[images]
     with cache.one_batch():
@@ -185,7 +147,7 @@ def test_each_row_is_computed_once_and_freed_with_the_batch():
 def test_text_projections_compute_plain_rows_once_per_prompt_and_give_gradient_to_tokens_alone():
     projection = Counting()
     cache = RowCache(SharedParts(text_projections=(projection,), insert_at=1))
-    texts, tokens = draw(2, L, 3), draw(4, S, 3, seed=1).requires_grad_(True)
+    texts, tokens = drawn(2, L, 3), drawn(4, S, 3, seed=1).requires_grad_(True)
     prompts = torch.tensor([0, 1, 0, 1])
     joined = torch.cat([texts[prompts][:, :1], tokens, texts[prompts][:, 1:]], dim=1)
     with cache.one_batch():

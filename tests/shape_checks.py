@@ -1,0 +1,43 @@
+"""Checks the tensors' annotated shapes and dtypes at every call: jaxtyping's import hook for the tests' own process."""
+
+from typing import Any, get_args
+
+from beartype import beartype
+from jaxtyping import AbstractArray, install_import_hook
+
+MODULES = tuple(
+    f"softalign.{name}"
+    for name in (
+        "backbones",
+        "diagnostics",
+        "forward_process",
+        "injection",
+        "loader",
+        "objective",
+        "pair_grid",
+        "row_cache",
+        "sampling",
+        "soft_tokens",
+        "text_states",
+        "training_step",
+        "validation",
+    )
+)
+
+
+def install():
+    """Check these modules' functions and dataclasses from their first import on, which must come after this."""
+    install_import_hook(MODULES, f"{__name__}.tensors_alone")
+
+
+def tensors_alone(function):
+    """Return a function that checks the annotations that say a shape; elsewhere tests may use stand-ins."""
+    hints = function.__annotations__
+    function.__annotations__ = {name: hint for name, hint in hints.items() if says_a_shape(hint)}
+    return beartype(function)
+
+
+def says_a_shape(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return True
+    return any(says_a_shape(part) for part in get_args(hint))
