@@ -22,6 +22,7 @@ from softalign.backbones.base import Backbone, backbone_dtype, component_digest,
 from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.checkpoints import Progress, load_best
+from softalign.compiled_blocks import compile_blocks
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.errors import DataError, TrainingError
 from softalign.fingerprints import resolved
@@ -90,6 +91,9 @@ def train(
             start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
             state = initial_state(config, start, device)
             denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+            if runtime.compile:
+                num_blocks = compile_blocks(denoiser.module)
+                logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
             run = Run(
                 stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
                 train_batches=reader,
