@@ -477,6 +477,9 @@ class Runtime(Frozen):
     micro_batch_size: Count | Literal["auto"] | None = Field(
         "auto", description="pairs per denoiser call; auto: as many as fit into free memory; null: the whole grid"
     )
+    compile: bool = Field(
+        False, description="torch.compile for the denoiser's blocks in training; minutes to start, other last bits"
+    )
     generation_batch_size: Count = 16
     num_workers: Annotated[int, Field(ge=1)] = 2
     checkpoint_every_steps: Count = 50

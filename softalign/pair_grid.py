@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A list of pairs: image indices, prompt indices and the bank of each."""
+    """A list of pairs: image indices, prompt indices and the bank of each.
+
+    They stay on the CPU: indexing a CUDA tensor with them, and reading them, never waits for the device.
+    """
 
     images_N: Int[Tensor, " N"]
     prompts_N: Int[Tensor, " N"]
@@ -102,12 +105,12 @@ def num_banks(config: ObjectiveConfig) -> int:
 def live_pairs(mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig) -> Pairs:
     """Return the pairs whose predictions need a gradient: all candidates, or the matching ones alone."""
     needs_negatives = config.name == "softrepa" or (config.name == "agsm" and config.gamma_negative != 0.0)
-    matches_BP = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
+    matches_BP = torch.eye(*mask_BP.shape, dtype=torch.bool)
     return _pairs(mask_BP if needs_negatives else matches_BP, config)
 
 
 def _pairs(mask_BP: Tensor, config: ObjectiveConfig) -> Pairs:
-    images_N, prompts_N = mask_BP.nonzero(as_tuple=True)
+    images_N, prompts_N = mask_BP.cpu().nonzero(as_tuple=True)
     other_bank = NEGATIVE_BANK if num_banks(config) == 2 else POSITIVE_BANK
     return Pairs(images_N, prompts_N, torch.where(images_N == prompts_N, POSITIVE_BANK, other_bank))
 

@@ -19,6 +19,7 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.base import Backbone, resolve_device
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads
 from softalign.checkpoints import Progress, load_best
+from softalign.compiled_blocks import compile_blocks
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.fingerprints import resolved
@@ -92,6 +93,9 @@ def train(
             start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
             state = initial_state(config, start, device)
             denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+            if runtime.compile:
+                num_blocks = compile_blocks(denoiser.module)
+                logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
             run = Run(
                 stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
                 train_batches=reader,

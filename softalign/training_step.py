@@ -154,7 +154,7 @@ def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Flo
     predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
 
     def of(num_pairs: int) -> Tensor:
-        same_N = torch.zeros(num_pairs, dtype=torch.int64, device=stepper.device)
+        same_N = torch.zeros(num_pairs, dtype=torch.int64)
         return predict(Pairs(same_N, same_N, same_N), stepper.state.live)
 
     return of

@@ -1,7 +1,8 @@
 """The published algorithm's loop, written from its description (METHOD 2), and the bare denoiser, as references.
 
-The whole pair grid goes through the denoiser in one batch, once with the live tokens and once with the averaged ones.
-Hooks concatenate the tokens into the text. The module is as diffusers builds it: default memory format, frozen.
+For every image and every candidate the pair goes through the whole denoiser, once with the live tokens and once with
+the averaged ones: one pair per call, as the algorithm reads, or all pairs in one call. Hooks concatenate the tokens into
+the text. The module is as diffusers builds it: default memory format, frozen.
 
 Shape legend: B images, N = B x B pairs, L text tokens, S soft tokens, D width, C H W latents.
 """
@@ -44,6 +45,17 @@ class Grid:
             images_N == prompts_N,
         )
 
+    def part(self, place: slice) -> Grid:
+        """Return consecutive pairs."""
+        rows_N = torch.arange(len(self.is_match_N))[place]
+        return Grid(
+            self.latents_NCHW[place],
+            self.timesteps_N[place],
+            self.text.rows(rows_N),
+            self.targets_NCHW[place],
+            self.is_match_N[place],
+        )
+
 
 def denoise(module: nn.Module, grid: Grid, prompt_embeds_NLD: Tensor) -> Tensor:
     """Return the bare module's prediction of every pair."""
@@ -59,10 +71,24 @@ def denoise(module: nn.Module, grid: Grid, prompt_embeds_NLD: Tensor) -> Tensor:
 
 
 class PlainLoop:
-    """AGSM's step: all pairs at once, live tokens with gradient, averaged ones without, AdamW, EMA."""
+    """AGSM's step: live tokens with gradient, averaged ones without, AdamW, EMA.
 
-    def __init__(self, module: nn.Module, live: SoftTokens, ema: SoftTokens, optimizer: torch.optim.Optimizer) -> None:
+    Args:
+        module: the frozen denoiser.
+        live, ema, optimizer: what is trained.
+        pairs_per_call: of the denoiser.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        live: SoftTokens,
+        ema: SoftTokens,
+        optimizer: torch.optim.Optimizer,
+        pairs_per_call: int,
+    ) -> None:
         self.module, self.live, self.ema, self.optimizer = module, live, ema, optimizer
+        self._pairs_per_call = pairs_per_call
         self._tokens_N: Tensor | None = None
         if hasattr(module, "transformer_blocks"):
             for layer in range(live.banks.shape[1]):
@@ -95,8 +121,12 @@ class PlainLoop:
         return float(loss.detach())
 
     def _predict(self, grid: Grid, tokens: SoftTokens) -> Tensor:
-        self._tokens_N = tokens(grid.timesteps_N, (~grid.is_match_N).long())
-        return denoise(self.module, grid, grid.text.prompt_embeds_NLD)
+        predictions = []
+        for start in range(0, len(grid.is_match_N), self._pairs_per_call):
+            part = grid.part(slice(start, start + self._pairs_per_call))
+            self._tokens_N = tokens(part.timesteps_N, (~part.is_match_N).long())
+            predictions.append(denoise(self.module, part, part.text.prompt_embeds_NLD))
+        return torch.cat(predictions)
 
     def _inserted(self, _block, args, kwargs):
         text = kwargs["encoder_hidden_states"]

@@ -1,5 +1,9 @@
 """A training step on 4 images x 4 captions beside the published algorithm's plain loop and the bare denoiser.
 
+The plain loop puts one pair after the other through the whole denoiser. The same with all pairs in one call stands
+beside it: there, what is left to save are the products that pairs share (the FLOPs column counts matrix products and
+convolutions, not attention).
+
     python -m tests.bench.train_step [--rounds 3] [--shapes sd15,sdxl,sd3] [--objectives]
 
 One process, one thread, the same weights, batch and tokens for all. Each round times every variant once, in random
@@ -25,6 +29,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, TrainConfig
@@ -39,7 +44,7 @@ from tests.bench.plain_loop import Grid, PlainLoop, bare_step
 
 B = 4
 MICRO_BATCH_SIZE = 8
-PLAIN, OURS, BARE = "plain loop", "ours", "bare denoiser"
+PLAIN, BATCHED, OURS, BARE = "plain loop", "plain loop, one call", "ours", "bare denoiser"
 OBJECTIVES = {
     "ours, softrepa": ObjectiveConfig(name="softrepa"),
     "ours, score_matching": ObjectiveConfig(name="score_matching"),
@@ -106,11 +111,11 @@ def make_ours(shape: Shape, objective: ObjectiveConfig, micro_batch_size: int | 
     return Variant(_restorer(state), lambda: train_step(stepper, batch, step=0, samples_seen=0).loss)
 
 
-def make_plain(shape: Shape) -> Variant:
+def make_plain(shape: Shape, pairs_per_call: int) -> Variant:
     """Return the published algorithm's step on the same weights, batch, noise and tokens."""
     config = make_config(shape, ObjectiveConfig())
     state = make_state(shape, 2)
-    loop = PlainLoop(build_frozen(shape), state.live, state.ema, state.optimizer)
+    loop = PlainLoop(build_frozen(shape), state.live, state.ema, state.optimizer, pairs_per_call)
     grid = make_grid(shape)
     return Variant(_restorer(state), lambda: loop.step(grid, config.ema_decay))
 
@@ -131,8 +136,8 @@ def make_grid(shape: Shape) -> Grid:
 
 def make_variant(shape: Shape, name: str) -> Variant:
     """Return a variant by its name in the report."""
-    if name == PLAIN:
-        return make_plain(shape)
+    if name in {PLAIN, BATCHED}:
+        return make_plain(shape, 1 if name == PLAIN else B * B)
     if name == BARE:
         return make_bare(shape)
     size = None if name == "ours, whole grid" else MICRO_BATCH_SIZE
@@ -161,6 +166,14 @@ def measure(variants: dict[str, Variant], rounds: int) -> tuple[dict[str, list[f
             losses[name] = variants[name].step()
             times[name].append(time.process_time() - started)
     return times, losses
+
+
+def count_flops(variant: Variant) -> int:
+    """Return the floating-point operations of one step's matrix products and convolutions."""
+    variant.reset()
+    with FlopCounterMode(display=False) as counter:
+        variant.step()
+    return counter.get_total_flops()
 
 
 def update_seconds(shape: Shape) -> float:
@@ -203,16 +216,17 @@ def report(shape_name: str, rounds: int, names: list[str]) -> bool:
     """Measure a shape, print its table and return whether all targets are met."""
     shape = SHAPES[shape_name]
     variants = {name: make_variant(shape, name) for name in names}
-    variants[OURS].step()  # the libraries' first-call work
+    flops = {name: count_flops(variants[name]) for name in names}  # and the libraries' first-call work
     times, losses = measure(variants, rounds)
     peaks = {name: peak_growth_bytes(shape_name, name) for name in names}
     _say(f"\n{shape_name}: {B} x {B} pairs, latents {LATENTS_PX} px, 1 thread, medians of {rounds} rounds")
-    _say(f"{'':24s} {'CPU s':>8s} {'/ plain':>8s} {'/ bare':>8s} {'peak MB':>8s}  loss")
-    ratios = {name: {to: _ratio(times[name], times[to]) for to in (PLAIN, BARE)} for name in names}
+    heads = ("CPU s", "/ plain", "/ 1 call", "/ bare", "GFLOP", "peak MB")
+    _say(f"{'':24s} " + " ".join(f"{head:>8s}" for head in heads) + "  loss")
+    ratios = {name: {to: _ratio(times[name], times[to]) for to in (PLAIN, BATCHED, BARE)} for name in names}
     for name in names:
-        to = ratios[name]
+        to = " ".join(f"{ratio:8.3f}" for ratio in ratios[name].values())
         _say(
-            f"{name:24s} {statistics.median(times[name]):8.2f} {to[PLAIN]:8.3f} {to[BARE]:8.3f} "
+            f"{name:24s} {statistics.median(times[name]):8.2f} {to} {flops[name] / 1e9:8.0f} "
             f"{peaks[name] / 1e6:8.0f}  {losses[name]:.7f}"
         )
     difference = abs(losses[OURS] - losses[PLAIN]) / abs(losses[PLAIN])
@@ -249,7 +263,7 @@ def main() -> int:
     if arguments.memory_of:
         _print_own_peak(*arguments.memory_of)
         return 0
-    names = [PLAIN, BARE, OURS, *(OBJECTIVES if arguments.objectives else ())]
+    names = [PLAIN, BATCHED, BARE, OURS, *(OBJECTIVES if arguments.objectives else ())]
     met = [report(shape, arguments.rounds, names) for shape in arguments.shapes.split(",")]
     return 0 if all(met) else 1
 
