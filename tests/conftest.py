@@ -50,6 +50,13 @@ class FlowRun:
     overrides: tuple[str, ...] = TINY
 
 
+@pytest.fixture
+def without_shape_checks():
+    """Take the checks of shapes away: torch.compile shall see the functions as users have them."""
+    with shape_checks.disabled():
+        yield
+
+
 @pytest.fixture(scope="session")
 def prefect_server():
     """A real Prefect server with its own database, once for all tests."""

@@ -1,9 +1,10 @@
 """Checks the tensors' annotated shapes and dtypes at every call: jaxtyping's import hook for the tests' own process."""
 
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from beartype import beartype
-from jaxtyping import AbstractArray, install_import_hook
+from jaxtyping import AbstractArray, config, install_import_hook
 
 MODULES = tuple(
     f"softalign.{name}"
@@ -28,6 +29,16 @@ MODULES = tuple(
 def install():
     """Check these modules' functions and dataclasses from their first import on, which must come after this."""
     install_import_hook(MODULES, f"{__name__}.tensors_alone")
+
+
+@contextmanager
+def disabled():
+    """Call the functions unchecked while inside."""
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
 def tensors_alone(function):

@@ -54,6 +54,20 @@ RECORDS = {
         num_texts=2,
         total_bytes=3,
     ),
+    "adapter": Adapter(
+        stage_key="k",
+        name="n",
+        base_model="m",
+        base_model_revision="r",
+        backbone_digest="b",
+        family="sd15",
+        objective="agsm",
+        num_parameters=1,
+        num_steps=2,
+        samples_seen=3,
+        weights_sha256="w",
+        dataset_digest="d",
+    ),
     "report": EvalReport(
         stage_key="k",
         arm="adapter",
@@ -77,6 +91,17 @@ RECORDS = {
         adapter_vs_base=(DIFFERENCE,),
         adapter_vs_untrained=(DIFFERENCE,),
         num_images_per_arm=4,
+    ),
+    "version": ModelVersion(
+        stage_key="k",
+        name="n",
+        version=1,
+        alias="champion",
+        is_promoted=True,
+        reason="better",
+        run_id="r",
+        tracking_uri="t",
+        weights_sha256="w",
     ),
 }
 
@@ -184,4 +209,5 @@ def test_every_part_of_a_request_changes_its_key():
 def test_every_record_type_names_its_stage_and_file():
     kinds = [DatasetManifest, EncodedManifest, Adapter, EvalReport, ComparisonReport, ModelVersion]
     assert {kind.stage for kind in kinds} == set(artifacts.Stage.__args__)
+    assert {type(record) for record in RECORDS.values()} == set(kinds)
     assert all(issubclass(kind, Record) and kind.filename.endswith(".json") for kind in kinds)

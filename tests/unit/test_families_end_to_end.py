@@ -207,6 +207,27 @@ def test_beside_offloading(trained, models, name):
         assert torch.equal(denoiser_of(offloaded)(**arguments).sample, denoiser(**arguments).sample)
 
 
+@pytest.mark.parametrize("order", ["tokens first", "offloaded first"])
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_beside_the_pipelines_own_offloading(trained, models, family, order):
+    """``enable_model_cpu_offload`` with the CPU as its device: its hooks, and what they call, are those of a GPU."""
+    adapter, plain, pipe = trained[family][1], pipeline_of(family, models), pipeline_of(family, models)
+    base = image_of(plain)
+    with load_soft_tokens(plain, adapter):
+        expected = image_of(plain)
+    assert not np.array_equal(expected, base)
+    if order == "tokens first":
+        handle = load_soft_tokens(pipe, adapter)
+        pipe.enable_model_cpu_offload(device="cpu")
+    else:
+        pipe.enable_model_cpu_offload(device="cpu")
+        assert np.array_equal(image_of(pipe), base)
+        handle = load_soft_tokens(pipe, adapter)
+    assert np.array_equal(image_of(pipe), expected)
+    handle.unload()
+    assert np.array_equal(image_of(pipe), base)
+
+
 def example_inputs(config, generator):
     draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     if "joint_attention_dim" in config:
@@ -215,6 +236,24 @@ def example_inputs(config, generator):
     added = {"text_embeds": draw(2, tiny_sdxl.POOLED_WIDTH), "time_ids": draw(2, 6)}
     own = {"sample": draw(2, 4, 4, 4), "timestep": torch.tensor(7), "added_cond_kwargs": added}
     return {**own, "encoder_hidden_states": draw(2, 9, config.cross_attention_dim)}
+
+
+def test_torch_compile_needs_no_graph_break(trained, models, without_shape_checks):
+    """A whole MMDiT as one graph: with ``fullgraph`` the hooks and the tokens must all be traced."""
+    torch.compiler.reset()
+    pipe = pipeline_of("sd3", models)
+    transformer = pipe.transformer
+    arguments = example_inputs(transformer.config, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        base = transformer(**arguments).sample
+        handle = load_soft_tokens(pipe, trained["sd3"][1])
+        expected = transformer(**arguments).sample
+        pipe.transformer = torch.compile(transformer, backend="eager", fullgraph=True)
+        assert torch.allclose(pipe.transformer(**arguments).sample, expected, atol=1e-6)
+        assert not torch.allclose(expected, base, atol=1e-5)
+        handle.unload()
+        assert torch.allclose(pipe.transformer(**arguments).sample, base, atol=1e-6)
+    torch.compiler.reset()
 
 
 @pytest.mark.slow  # torch.compile of whole denoisers
