@@ -72,7 +72,8 @@ class RowCache:
         shadows += [(module, self._projected(module.forward)) for module in parts.text_projections]
         own = [(module, module.__dict__.get("forward")) for module, _ in shadows]
         for module, forward in shadows:
-            module.__dict__["forward"] = torch.compiler.disable(forward)  # the bookkeeping is not for torch.compile
+            hidden: Any = torch.compiler.disable  # the bookkeeping is not for torch.compile
+            module.__dict__["forward"] = hidden(forward)
         self._is_open = bool(shadows)
         try:
             yield

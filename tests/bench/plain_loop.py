@@ -1,8 +1,8 @@
 """The published algorithm's loop, written from its description (METHOD 2), and the bare denoiser, as references.
 
-For every image and candidate the pair goes through the whole denoiser, once with the live tokens and once with
-the averaged ones: one pair per call, as the algorithm reads, or all pairs in one call. Hooks concatenate the tokens into
-the text. The module is as diffusers builds it: default memory format, frozen.
+For every image and candidate the pair goes through the whole denoiser, once with the live tokens and once with the
+averaged ones: one pair per call, as the algorithm reads, or all in one call. Hooks concatenate the tokens into the
+text. The module is as diffusers builds it: default memory format, frozen.
 
 Shape legend: B images, N = B x B pairs, L text tokens, S soft tokens, D width, C H W latents.
 """
