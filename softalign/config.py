@@ -475,7 +475,7 @@ class Runtime(Frozen):
         None, description="host:port of the machine with NODE_RANK 0; needed with several machines"
     )
     micro_batch_size: Count | Literal["auto"] | None = Field(
-        "auto", description="pairs per denoiser call; auto: as many as fit into free memory; null: the whole grid"
+        "auto", description="pairs per denoiser call; auto: half the grid, or what fits into free memory; null: all"
     )
     compile: bool = Field(
         False, description="torch.compile for the denoiser's blocks in training; minutes to start, other last bits"

@@ -121,6 +121,8 @@ def choose_size(predict: Callable[[int], Tensor], num_pairs: int, device: torch.
     if num_pairs < 2:
         return num_pairs
     try:
+        if device.type == "cuda":
+            pass_bytes(predict, 1, device)  # its libraries take their workspaces at the first call
         first, second = pass_bytes(predict, 1, device), pass_bytes(predict, 2, device)
     except RuntimeError as error:
         if not is_out_of_memory(error):

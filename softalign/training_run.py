@@ -7,6 +7,7 @@ of CPU threads, on which sums depend, is kept in the checkpoint.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -118,7 +119,11 @@ def restore(run: Run) -> Progress | None:
 
 
 def settle_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
-    """Decide how many pairs go through the denoiser at once: as configured, as before, or as free memory allows."""
+    """Decide how many pairs go through the denoiser at once: as configured, as before, or as free memory allows.
+
+    The last is at most half of a grid: a step takes as long as with the whole grid at once, at half its memory
+    (measured: ``tests.bench.train_step --objectives``).
+    """
     micro_batches, setting = run.stepper.division.micro_batches, run.runtime.micro_batch_size
     if setting != "auto":
         micro_batches.size = setting
@@ -128,7 +133,7 @@ def settle_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
         batch = run.train_batches.batch_at(0)
         micro_batches.size = choose_size(
             live_predictor(run.stepper, batch),
-            sum(map(len, batch.candidates)),
+            math.ceil(sum(map(len, batch.candidates)) / 2),
             run.stepper.device,
             num_sharing=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )

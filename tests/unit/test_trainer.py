@@ -473,6 +473,11 @@ def test_a_stop_during_validation_leaves_it_to_the_next_attempt(tmp_path, monkey
     assert metrics[0] == metrics[1]
 
 
+def test_with_memory_to_spare_half_of_the_grid_goes_through_the_denoiser_at_once(tmp_path):
+    _, progress = train(tmp_path, num_steps=1)
+    assert progress.micro_batch_size == 5  # of 3 x 3 pairs
+
+
 def test_a_run_keeps_its_micro_batch_size_however_early_it_is_killed(tmp_path, monkeypatch):
     chosen = iter([5, 2])
     monkeypatch.setattr(training_run, "choose_size", lambda *args, **kwargs: next(chosen))
