@@ -38,6 +38,7 @@ from softalign.watchdog import Watchdog
 COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
 DEFAULT_NEGATIVES = NegativesConfig()
 C, SIZE, L, D = 4, 4, 5, 8
+CPU = torch.device("cpu")
 BOS_D = torch.linspace(-1, 1, D)
 
 
@@ -126,11 +127,11 @@ def stopped_after(num_steps):
         yield stop
 
 
-def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None):
+def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None, device=CPU):
     batches = batches or SyntheticBatches(config.batch_size, negatives=config.negatives)
-    device = torch.device("cpu")
     state = initial_state(config, initial_tokens(config, BOS_D, D), device)
     denoiser = make_denoiser(state.live, unet, config.soft_tokens.blocks)
+    denoiser.module.to(device)
     held_out = SyntheticBatches(config.batch_size)
     if val_batches is None:
         val_batches = [held_out.batch_at(10_000 * config.batch_size)]
@@ -173,7 +174,7 @@ def main(folder, options):
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     defaults = {"num_steps": 24, "checkpoint_every_steps": 5, "validate_every_steps": 10, "objective": "agsm"}
     settings = {**defaults, "poisoned": (3,), "kill_at": None, "kill_rank": 0, "uri": None, **options}
-    settings = {"block_at": None, "block_rank": 0, "hang_timeout_s": None, **settings}
+    settings = {"block_at": None, "block_rank": 0, "hang_timeout_s": None, "device": "cpu", **settings}
     config = TrainConfig(
         num_steps=settings["num_steps"],
         batch_size=3,
@@ -186,13 +187,13 @@ def main(folder, options):
     stop = StopRequest()
     try:
         with stop.listening():
-            team, _ = join_team(torch.device("cpu"), 120)
+            team, device = join_team(torch.device(settings["device"]), 120)
             with exclusive(folder) if team.is_leader else nullcontext():
                 kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
                 block_at = settings["block_at"] if settings["block_rank"] == team.rank else None
                 batches = SyntheticBatches(config.batch_size, settings["poisoned"], block_at=block_at)
                 uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
-                run = make_run(folder, config, runtime, batches, team=team, uploads=uploads)
+                run = make_run(folder, config, runtime, batches, team=team, uploads=uploads, device=device)
                 run = dataclasses.replace(run, watchdog=Watchdog(settings["hang_timeout_s"]))
                 with steps_counted(before=lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)):
                     progress = run_steps(run, stop)
