@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 def start(*arguments, **options):
     command = [sys.executable, "-m", "softalign", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    # a terminal's command hears SIGINT; one started in the background inherits that it is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run(*arguments, **options):
