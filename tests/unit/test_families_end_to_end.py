@@ -257,7 +257,7 @@ def test_torch_compile_needs_no_graph_break(trained, models, without_shape_check
 
 
 @pytest.mark.slow  # torch.compile of whole denoisers
-def test_torch_compile_sees_the_tokens_come_and_go(trained, models, name):
+def test_torch_compile_sees_the_tokens_come_and_go(trained, models, name, without_shape_checks):
     torch.compiler.reset()
     pipe = pipeline_of(name, models)
     denoiser = denoiser_of(pipe)
