@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV ?= .venv
 STORE ?= softalign-store
 RECIPE ?= shapes
+# Tests run beside one another, each process with one thread: their matrices are too small for two.
+TEST_WORKERS ?= logical --maxprocesses=4
+TEST_THREADS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -24,7 +27,7 @@ run: $(STAMP)  ## captions to a registered adapter; again: nothing to do
 	$(BIN)/softalign run $(RECIPE) --store $(STORE)
 
 test: $(STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
-	$(BIN)/pytest --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85
+	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(STAMP)  ## style, types, import contracts
 	$(BIN)/ruff check .

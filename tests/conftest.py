@@ -28,6 +28,16 @@ os.environ.update(
 
 shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
+
+
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, and all that need Prefect's server in another: they start first."""
+    for item in items:
+        needs_server = "prefect_server" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("prefect" if needs_server else item.path.as_posix()))
+    items.sort(key=lambda item: "prefect_server" not in item.fixturenames)
+
+
 TINY = (
     "curation.sources=[{type: shapes, num_scenes: 24, captions_per_scene: 2, seed: 1}]",
     "train.num_steps=3",
