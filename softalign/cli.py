@@ -257,13 +257,24 @@ def convert(
     base: Annotated[
         Path | None, typer.Option("--base", help="local folder of the base model: checks shapes, records which it is")
     ] = None,
+    blocks: Annotated[
+        str | None, typer.Option("--blocks", help="U-Nets: which see the tokens, as down,mid; default: as published")
+    ] = None,
+    layers: Annotated[
+        Literal["first", "last"] | None, typer.Option("--layers", help="sd3: which joint blocks; default: first")
+    ] = None,
+    banks: Annotated[int | None, typer.Option("--banks", help="in the file; default: SoftREPA 1, AGSM 2")] = None,
+    table: Annotated[
+        bool | None, typer.Option("--table/--no-table", help="timestep table; default: if its file is there")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint of SoftREPA or AGSM to an adapter."""
+    from softalign.peer_checkpoints import CheckpointFacts, blocks_of, unverified
     from softalign.peer_checkpoints import convert as convert_checkpoint
-    from softalign.peer_checkpoints import unverified
 
-    config = convert_checkpoint(peer, out, backbone, base)
+    facts = CheckpointFacts(None if blocks is None else blocks_of(blocks), layers, banks, table)
+    config = convert_checkpoint(peer, out, backbone, base, facts)
     notes = unverified(config)
     payload = {
         "path": str(out),
