@@ -2,7 +2,8 @@
 
 Tensors: ``soft_tokens.positive`` (S, D), ``soft_tokens.negative`` (S, D, with two banks), ``timestep_offsets`` (T, D),
 and the same under ``ema.`` for the averaged tokens. float32. Where each of N layers has its own tokens (MMDiT) they are
-(N, S, D), and the table is (T, N * D).
+(N, S, D), and the table is (T, N * D). Tokens without a table have ``timestep_bins`` 0 and no such tensor: a table of
+zeros would add the same nothing, and claim that one was trained.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import json
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -79,11 +80,17 @@ def placement_of(config: SoftTokensConfig) -> Placement:
 
 
 class PeerFiles(Frozen):
-    """The files of another project that an adapter was converted from."""
+    """The files of another project that an adapter was converted from.
+
+    Attributes:
+        table: None where the tokens have no timestep table.
+        assumed: in sentences, what the files do not say and nobody stated.
+    """
 
     project: Literal["softrepa", "agsm"]
     tokens: FileEntry
-    table: FileEntry
+    table: FileEntry | None
+    assumed: tuple[str, ...] = ()
 
 
 class AdapterConfig(Frozen):
@@ -92,6 +99,7 @@ class AdapterConfig(Frozen):
     Attributes:
         has_t5: whether an MMDiT's texts were encoded with T5; None for U-Nets, and where it is not known.
         max_sequence_length: of T5's part; None likewise.
+        timestep_bins: rows of the timestep table; 0: there is none, the tokens are the same at every timestep.
         base_fingerprint: None where the tokens were converted without their base model: nothing can be checked.
         converted_from: another project's files; these do not tell ``num_steps``, ``samples_seen`` (0) and
             ``dataset_digest`` (empty).
@@ -108,7 +116,7 @@ class AdapterConfig(Frozen):
     num_soft_tokens: int
     num_banks: Literal[1, 2]
     width: int
-    timestep_bins: int
+    timestep_bins: Annotated[int, Field(ge=0)]
     has_ema: bool
     objective: str
     num_steps: int
@@ -123,7 +131,8 @@ class AdapterConfig(Frozen):
 def tensors_of(tokens: SoftTokens, prefix: str = "") -> dict[str, Tensor]:
     """Return a module's tensors under their names in the file, float32 on the CPU."""
     banks = {name: tokens.banks[index] for index, name in enumerate(BANK_NAMES[: tokens.num_banks])}
-    named = {**banks, TABLE_NAME: tokens.timestep_offsets}
+    table = tokens.timestep_offsets
+    named = banks if table is None else {**banks, TABLE_NAME: table}
     return {prefix + name: tensor.detach().to("cpu", torch.float32).clone() for name, tensor in named.items()}
 
 
@@ -201,7 +210,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
     check_tensors(tensors, config, where=str(path))
     prefix = EMA_PREFIX if use_ema else ""
     banks = [tensors[prefix + name] for name in BANK_NAMES[: config.num_banks]]
-    return SoftTokens(torch.stack(banks), tensors[prefix + TABLE_NAME])
+    return SoftTokens(torch.stack(banks), tensors.get(prefix + TABLE_NAME))  # checked: absent where timestep_bins is 0
 
 
 def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str) -> None:
@@ -231,7 +240,9 @@ def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str)
 def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     layers = config.placement.layer_axis
     tokens, table = (*layers, config.num_soft_tokens, config.width), (config.timestep_bins, prod(layers) * config.width)
-    shapes = {**dict.fromkeys(BANK_NAMES[: config.num_banks], tokens), TABLE_NAME: table}
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(BANK_NAMES[: config.num_banks], tokens)
+    if config.timestep_bins:
+        shapes[TABLE_NAME] = table
     return {**shapes, **({EMA_PREFIX + name: shape for name, shape in shapes.items()} if config.has_ema else {})}
 
 

@@ -196,6 +196,9 @@ def geneval_score(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="images in the official layout")],
     detections: Annotated[Path, typer.Option("--detections", help="detections, one image a line (JSON)")],
     out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="score what is there of an incomplete set, and say what is missing")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score images by GenEval's rules from recorded detections."""
@@ -209,13 +212,8 @@ def geneval_score(
             found="--detections auto",
             fix=f"record detections with a detector of your own, one image a line: {LINE_FORMAT}",
         )
-    result = score_directory(folder, detections, out)
-    payload = result.to_json()
-    lines = [
-        f"{tag:<14} {row['score']:.4f}  {row['num_correct']}/{row['num_images']}"
-        for tag, row in payload["tags"].items()
-    ]
-    _emit(payload, as_json, "\n".join([*lines, f"{'overall':<14} {payload['overall_score']:.4f}"]))
+    result = score_directory(folder, detections, out, is_partial_allowed=allow_partial)
+    _emit(result.to_json(), as_json, result.to_text())
 
 
 @app.command()
@@ -257,13 +255,24 @@ def convert(
     base: Annotated[
         Path | None, typer.Option("--base", help="local folder of the base model: checks shapes, records which it is")
     ] = None,
+    blocks: Annotated[
+        str | None, typer.Option("--blocks", help="U-Nets: which see the tokens, as down,mid; default: as published")
+    ] = None,
+    layers: Annotated[
+        Literal["first", "last"] | None, typer.Option("--layers", help="sd3: which joint blocks; default: first")
+    ] = None,
+    banks: Annotated[int | None, typer.Option("--banks", help="in the file; default: SoftREPA 1, AGSM 2")] = None,
+    table: Annotated[
+        bool | None, typer.Option("--table/--no-table", help="timestep table; default: if its file is there")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint of SoftREPA or AGSM to an adapter."""
+    from softalign.peer_checkpoints import CheckpointFacts, blocks_of, unverified
     from softalign.peer_checkpoints import convert as convert_checkpoint
-    from softalign.peer_checkpoints import unverified
 
-    config = convert_checkpoint(peer, out, backbone, base)
+    facts = CheckpointFacts(None if blocks is None else blocks_of(blocks), layers, banks, table)
+    config = convert_checkpoint(peer, out, backbone, base, facts)
     notes = unverified(config)
     payload = {
         "path": str(out),

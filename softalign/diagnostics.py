@@ -179,7 +179,7 @@ def token_norms(tokens: SoftTokens) -> dict[str, float | None]:
     return {
         "norm_positive_bank": _norm(tokens.banks[POSITIVE_BANK]),
         "norm_negative_bank": _norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
-        "norm_timestep_offsets": _norm(tokens.timestep_offsets),
+        "norm_timestep_offsets": 0.0 if tokens.timestep_offsets is None else _norm(tokens.timestep_offsets),
     }
 
 

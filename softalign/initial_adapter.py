@@ -46,7 +46,9 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
             expected=expected,
             found=found,
             where=config.init_from,
-            fix="set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
+            fix="start from an adapter with a timestep table, which training always has, or unset train.init_from"
+            if loaded.timestep_offsets is None
+            else "set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
         )
     placement = placement_of(config.soft_tokens)
     if adapter.placement != placement:
@@ -63,4 +65,5 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
 
 
 def _shapes(tokens: SoftTokens) -> str:
-    return f"banks {tuple(tokens.banks.shape)}, timestep_offsets {tuple(tokens.timestep_offsets.shape)}"
+    table = tokens.timestep_offsets
+    return f"banks {tuple(tokens.banks.shape)}, timestep_offsets {'none' if table is None else tuple(table.shape)}"

@@ -112,8 +112,9 @@ def converted_card(config: AdapterConfig, name: str, unverified: Sequence[str]) 
     assert config.converted_from is not None  # noqa: S101  what makes it a converted one
     files = config.converted_from
     facts = {
-        "tokens / banks / timestep bins": f"{config.num_soft_tokens} / {config.num_banks} / {config.timestep_bins}",
-        **{f"sha256 of `{entry.path}`": f"`{entry.sha256}`" for entry in (files.tokens, files.table)},
+        "tokens / banks / timestep bins": f"{config.num_soft_tokens} / {config.num_banks} / "
+        f"{config.timestep_bins or 'no timestep table'}",
+        **{f"sha256 of `{entry.path}`": f"`{entry.sha256}`" for entry in (files.tokens, files.table) if entry},
         "weights sha256": f"`{config.weights_sha256}`",
         "library": f"softalign {config.library_version}",
     }

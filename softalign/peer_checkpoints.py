@@ -1,292 +1,195 @@
 """Checkpoints of SoftREPA and AGSM as adapters of this library: what ``softalign convert`` does.
 
-Both projects save two files with ``torch.save``: an ``nn.Parameter`` with the tokens, and a whole pickled
-``nn.Embedding`` with the timestep table. They are read without running code of the pickle: ``nn.Embedding`` is the only
-class allowed beyond tensors. Nothing is written unless everything fits.
+The files say which shape the tokens have, not where they stand. Blocks, end of the layers, banks and whether there is
+a timestep table are facts of a checkpoint: stated (``CheckpointFacts``), or taken from the published checkpoint of
+that project and backbone, and then said to be assumed. Nothing is written unless everything fits.
 
-    SoftREPA  dc_tokens.pth     (S, D), SD3 (N, S, D)          dc_t_tokens.pth     (100, D), SD3 (100, N * D)
-    AGSM      soft_tokens.pth   the same with two banks first  soft_t_tokens.pth   the same
-
-Shape legend: K banks, N layers, S soft tokens, D width, J width of the text before SD3's context embedder.
+Shape legend: K banks, N layers, S soft tokens, D width, T timestep bins.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from softalign import __version__
 from softalign.adapter_io import AdapterConfig, MMDiTPlacement, PeerFiles, Placement, UNetPlacement, save_adapter
-from softalign.artifacts import FileEntry
-from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
-from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
+from softalign.config import LayersEnd
+from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.files import file_entry, write_atomically
 from softalign.model_card import converted_card
+from softalign.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, published_base, read_base
+from softalign.peer_files import PeerFormat, format_of, read_table, read_tokens
 from softalign.soft_tokens import SoftTokens
 
-PeerFamily = Literal["sd15", "sdxl", "sd3"]
-"""The backbones that the two projects have checkpoints for."""
 NUM_TIMESTEP_BINS = 100
 """Rows of both projects' tables: one for ten timesteps."""
-_EXACT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What float32 holds without rounding."""
+Block = Literal["down", "mid", "up"]
 
 
 @dataclass(frozen=True)
-class PeerFormat:
-    """The files of a project, and how many banks they hold."""
+class CheckpointFacts:
+    """What is known of a checkpoint and not in its files; None: as in the published one.
 
-    name: Literal["softrepa", "agsm"]
-    tokens_name: str
-    table_name: str
-    num_banks: Literal[1, 2]
+    Attributes:
+        blocks: U-Nets: the parts that see the tokens.
+        layers: SD3: at which end of the joint blocks the layers with tokens are; their number is the file's.
+        num_banks: 2 with psi-, else 1.
+        has_table: whether the tokens were trained with a timestep table; False leaves out a file that is there.
+    """
 
-
-FORMATS = (
-    PeerFormat("softrepa", "dc_tokens.pth", "dc_t_tokens.pth", 1),
-    PeerFormat("agsm", "soft_tokens.pth", "soft_t_tokens.pth", 2),
-)
+    blocks: tuple[Block, ...] | None = None
+    layers: LayersEnd | None = None
+    num_banks: int | None = None
+    has_table: bool | None = None
 
 
 @dataclass(frozen=True)
-class _Family:
-    """A backbone's published model, the width of its text states, and where its denoiser lies in a folder."""
+class _Published:
+    """A published checkpoint, by its authors' scripts; ``blocks`` is empty for SD3, whose layers are the first."""
 
-    model: str
-    width: int
-    subfolder: str
+    num_soft_tokens: int
+    has_table: bool
+    blocks: tuple[Block, ...] = ()
+    num_layers: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Its shape, in words."""
+        layers = "" if self.num_layers is None else f" in each of {self.num_layers} layers"
+        return f"{self.num_soft_tokens} tokens{layers} {'with' if self.has_table else 'without'} a timestep table"
 
 
-_FAMILIES: dict[PeerFamily, _Family] = {
-    "sd15": _Family("stable-diffusion-v1-5/stable-diffusion-v1-5", 768, "unet"),
-    "sdxl": _Family("stabilityai/stable-diffusion-xl-base-1.0", 2048, "unet"),
-    "sd3": _Family("stabilityai/stable-diffusion-3-medium-diffusers", 1536, "transformer"),
+_PUBLISHED: dict[tuple[str, PeerFamily], _Published] = {
+    ("softrepa", "sd15"): _Published(4, True, ("down",)),
+    ("softrepa", "sdxl"): _Published(8, False, ("down", "mid")),
+    ("softrepa", "sd3"): _Published(4, True, num_layers=5),
+    ("agsm", "sd15"): _Published(4, True, ("down", "mid")),
+    ("agsm", "sdxl"): _Published(4, True, ("down", "mid")),
+    ("agsm", "sd3"): _Published(4, True, num_layers=5),
 }
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What the tokens must fit; ``embedder`` and ``num_layers`` are SD3's, ``fingerprint`` is None without a model."""
-
-    model: str
-    width: int
-    fingerprint: BaseFingerprint | None = None
-    embedder: nn.Linear | None = None
-    num_layers: int | None = None
-
-
-def convert(peer: Path, out: Path, family: PeerFamily, base: Path | None = None) -> AdapterConfig:
+def convert(
+    peer: Path, out: Path, family: PeerFamily, base: Path | None = None, facts: CheckpointFacts | None = None
+) -> AdapterConfig:
     """Write an adapter folder with a peer checkpoint's tokens and return its configuration.
 
     One bank becomes psi+. Values are the file's own, except that SD3 tokens from before the context embedder go through
     it. Without ``base`` the adapter has no fingerprint, so it loads with ``force=True`` alone.
 
     Args:
-        peer: folder with the two files of SoftREPA or of AGSM.
+        peer: folder with the files of SoftREPA or of AGSM; without the table's file there are no timestep offsets.
         out: the adapter folder; must not exist, or be empty.
         family: of the base model.
         base: a local folder of the base model in diffusers layout.
+        facts: what differs from the published checkpoint of that project and family.
 
     Raises:
         MissingInputError: ``peer`` holds neither project's files, or ``base`` is no model folder.
         DataError: a file is not what the project saves: other classes, types or numbers.
-        CompatibilityError: shapes that do not fit together, the family or the base.
-        ConfigError: ``out`` is taken, or ``peer`` holds both projects' files.
+        CompatibilityError: shapes that do not fit together, the family, the facts or the base.
+        ConfigError: ``out`` is taken, ``peer`` holds both projects' files, or a fact is of another kind of backbone.
     """
+    facts = facts or CheckpointFacts()
+    _check_facts(facts, family)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError("The output folder is taken.", expected="a new or empty folder", where=str(out))
-    peer_format = _format_of(peer)
-    tokens = _read_tokens(peer / peer_format.tokens_name)
-    table_TD = _read_table(peer / peer_format.table_name)
-    target = _read_base(base, family) if base is not None else _published_base(family)
-    has_layers = family == "sd3"
-    banks = _banks(tokens, peer_format, has_layers=has_layers, where=str(peer / peer_format.tokens_name))
-    banks = _at_width(banks, target, where=str(peer / peer_format.tokens_name))
-    _check_layers_and_table(banks, table_TD, target, has_layers=has_layers, where=str(peer / peer_format.table_name))
-    soft = SoftTokens(banks, table_TD)
+    project = format_of(peer)
+    tokens_path, table_path = peer / project.tokens_name, peer / project.table_name
+    tokens = read_tokens(tokens_path)
+    table_TD = read_table(table_path) if _has_table(table_path, facts) else None
+    target = read_base(base, family) if base is not None else published_base(family)
+    num_banks = facts.num_banks or project.num_banks
+    banks = _banks(tokens, num_banks, has_layers=family == "sd3", where=str(tokens_path))
+    soft = SoftTokens(_at_width(banks, target, where=str(tokens_path)), table_TD)
+    _check_layers_and_table(soft, target, where=str(tokens_path if table_TD is None else table_path))
     files = PeerFiles(
-        project=peer_format.name,
-        tokens=_entry(peer, peer_format.tokens_name),
-        table=_entry(peer, peer_format.table_name),
+        project=project.name,
+        tokens=file_entry(tokens_path, project.tokens_name),
+        table=None if table_TD is None else file_entry(table_path, project.table_name),
+        assumed=_assumed(soft, project, family, facts, is_embedded=banks.shape[-1] != target.width),
     )
-    return _write(out, _adapter_config(soft, files, family, target), soft)
+    placement = _placement_of(soft, _PUBLISHED[project.name, family], facts)
+    return _write(out, _adapter_config(soft, files, placement, family, target), soft)
 
 
 def unverified(config: AdapterConfig) -> tuple[str, ...]:
     """Return, in sentences, what a converted adapter claims and nobody could check."""
-    facts = [
-        "The files do not say which model, blocks or position they were trained for; the published layout is assumed."
-    ]
+    assumed = config.converted_from.assumed if config.converted_from else ()
     if config.base_fingerprint is None:
-        facts.append("No base model was at hand: the tokens load with force=True alone.")
-    return tuple(facts)
+        return (*assumed, "No base model was at hand: the tokens load with force=True alone.")
+    return assumed
 
 
-def _format_of(peer: Path) -> PeerFormat:
-    found = [one for one in FORMATS if (peer / one.tokens_name).is_file() and (peer / one.table_name).is_file()]
-    expected = " or ".join(f"{one.tokens_name} with {one.table_name} ({one.name})" for one in FORMATS)
-    if not found:
-        names = sorted(path.name for path in peer.glob("*.pth")) if peer.is_dir() else []
-        raise MissingInputError(
-            "There is no checkpoint of SoftREPA or AGSM.",
-            expected=expected,
-            found=", ".join(names) or "no .pth file",
-            where=str(peer),
-        )
-    if len(found) > 1:
+def blocks_of(text: str) -> tuple[Block, ...]:
+    """Return the parts of a U-Net that a text such as ``down,mid`` names, in the denoiser's order.
+
+    Raises:
+        ConfigError: another word, one twice, or none.
+    """
+    names = [name.strip() for name in text.split(",")]
+    parts: tuple[Block, ...] = get_args(Block)
+    if not set(names) <= set(parts) or len(set(names)) != len(names):
         raise ConfigError(
-            "The folder holds checkpoints of both projects.",
-            expected=expected,
-            where=str(peer),
-            fix="move one of them into a folder of its own",
+            "The blocks cannot be read.",
+            expected=f"one or more of {', '.join(parts)}, each once, such as down,mid",
+            found=text,
+            where="--blocks",
         )
-    return found[0]
+    return tuple(part for part in parts if part in names)
 
 
-def _read(path: Path, allowed: list[Any]) -> Any:
-    """Return what a file of ``torch.save`` holds, with no class but tensors and the allowed ones.
-
-    Raises:
-        DataError: it holds something else, or is damaged.
-    """
-    try:
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what damaged or hostile bytes raise is not bounded
-        reason = re.search(r"(Unsupported global|Unsupported \w+|Trying to).*", str(error))
-        raise DataError(
-            "The file holds something else than a checkpoint's tensors, or is damaged; nothing of it was run.",
-            expected="tensors" + "".join(f" and {kind.__name__}" for kind in allowed),
-            found=(reason.group(0) if reason else str(error).splitlines()[0] if str(error) else type(error).__name__)[
-                :300
-            ],
-            where=str(path),
-            fix="do not load it in another way unless you trust who made it",
-        ) from error
-
-
-def _read_tokens(path: Path) -> Tensor:
-    return _float32(_read(path, []), path)
-
-
-def _read_table(path: Path) -> Tensor:
-    table = _read(path, [nn.Embedding])
-    if type(table) is not nn.Embedding or set(vars(table).get("_parameters", ())) != {"weight"}:
-        raise DataError(
-            "The timestep table is not an embedding.",
-            expected="nn.Embedding",
-            found=type(table).__name__,
-            where=str(path),
+def _check_facts(facts: CheckpointFacts, family: PeerFamily) -> None:
+    """Refuse what no checkpoint of the family has: it would say nothing."""
+    if facts.num_banks not in (None, 1, 2):
+        raise ConfigError("There is no such number of banks.", expected="1 or 2", found=str(facts.num_banks))
+    if family == "sd3" and facts.blocks is not None:
+        raise ConfigError(
+            "SD3 has no down, mid and up blocks.", found="--blocks", fix="leave it out; --layers says which end"
         )
-    if vars(table).get("max_norm") is not None:
-        raise DataError(
-            "The timestep table rescales its rows when it is read.", expected="max_norm None", where=str(path)
+    if family != "sd3" and facts.layers is not None:
+        raise ConfigError(
+            "A U-Net's tokens have no layers.", found="--layers", fix="leave it out; --blocks says which parts"
         )
-    return _float32(vars(table)["_parameters"]["weight"], path)
 
 
-def _float32(value: Any, path: Path) -> Tensor:
-    """Return a tensor's own numbers in float32.
-
-    Raises:
-        DataError: no dense tensor, a type float32 does not hold exactly, or numbers that are not finite.
-    """
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
-        raise DataError(
-            "The file holds no tensor.", expected="a dense tensor", found=type(value).__name__, where=str(path)
-        )
-    if value.dtype not in _EXACT_DTYPES:
-        raise DataError(
-            "The tensor's type cannot be kept.",
-            expected=", ".join(map(str, _EXACT_DTYPES)),
-            found=str(value.dtype),
-            where=str(path),
-        )
-    tensor = value.detach().to(torch.float32).clone()
-    if not bool(torch.isfinite(tensor).all()):
-        raise DataError("The tensor holds numbers that are not finite.", where=str(path))
-    return tensor
-
-
-def _published_base(family: PeerFamily) -> _Base:
-    return _Base(_FAMILIES[family].model, _FAMILIES[family].width)
-
-
-def _read_base(folder: Path, family: PeerFamily) -> _Base:
-    """Return what a local base model's denoiser says about its tokens.
-
-    Raises:
-        MissingInputError: no such folder, or no denoiser of the family in it.
-        CompatibilityError: an MMDiT of another family.
-    """
-    from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-
-    from softalign.backbones.mmdit import QK_NORMS
-    from softalign.backbones.unet import text_width
-
-    kind: Any = SD3Transformer2DModel if family == "sd3" else UNet2DConditionModel
-    subfolder = _FAMILIES[family].subfolder
-    if not (folder / subfolder / "config.json").is_file():
+def _has_table(path: Path, facts: CheckpointFacts) -> bool:
+    if facts.has_table and not path.is_file():
         raise MissingInputError(
-            "This is no base model of the family.",
-            expected=f"a local folder in diffusers layout with {subfolder}/ ({family})",
-            where=str(folder),
+            "The timestep table is missing.",
+            expected=path.name,
+            where=str(path.parent),
+            fix="add it, or use --no-table",
         )
-    try:
-        denoiser = kind.from_pretrained(folder, subfolder=subfolder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise MissingInputError(
-            "The base model cannot be loaded.", found=str(error).splitlines()[0], where=str(folder / subfolder)
-        ) from error
-    if family != "sd3":
-        return _Base(str(folder), text_width(denoiser), fingerprint_of(denoiser))
-    if denoiser.config.qk_norm != QK_NORMS[family]:
-        raise CompatibilityError(
-            "The base model is of another family.",
-            expected=f"qk_norm {QK_NORMS[family]} ({family})",
-            found=f"qk_norm {denoiser.config.qk_norm}",
-            where=str(folder),
-        )
-    return _Base(
-        str(folder),
-        int(denoiser.config.caption_projection_dim),
-        fingerprint_of(denoiser),
-        denoiser.context_embedder,
-        len(denoiser.transformer_blocks),
-    )
+    return path.is_file() and facts.has_table is not False
 
 
-def _banks(tokens: Tensor, peer_format: PeerFormat, *, has_layers: bool, where: str) -> Tensor:
+def _banks(tokens: Tensor, num_banks: int, *, has_layers: bool, where: str) -> Tensor:
     """Return tokens with the axis of banks, (K, S, D) or (K, N, S, D)."""
-    banks = tokens[None] if peer_format.num_banks == 1 else tokens
-    if banks.ndim != 3 + has_layers or banks.shape[0] != peer_format.num_banks or 0 in banks.shape:
-        axes = (
-            (["2 banks"] if peer_format.num_banks == 2 else [])
-            + (["layers"] if has_layers else [])
-            + ["tokens", "width"]
-        )
+    num_axes = 3 + has_layers
+    banks = tokens[None] if num_banks == 1 and tokens.ndim == num_axes - 1 else tokens
+    if banks.ndim != num_axes or banks.shape[0] != num_banks or 0 in banks.shape:
+        axes = ([f"{num_banks} banks"] if num_banks > 1 else []) + (["layers"] if has_layers else [])
         raise CompatibilityError(
             "The tokens' shape is not that of the format and the backbone.",
-            expected=f"({', '.join(axes)})",
+            expected=f"({', '.join([*axes, 'tokens', 'width'])})",
             found=str(tuple(tokens.shape)),
             where=where,
-            fix="check --backbone",
+            fix="check --backbone and --banks",
         )
     return banks
 
 
 @torch.no_grad()
-def _at_width(banks: Tensor, base: _Base, *, where: str) -> Tensor:
+def _at_width(banks: Tensor, base: Base, *, where: str) -> Tensor:
     """Return banks of the base's width: as they are, or through SD3's context embedder (older SoftREPA files)."""
     width = banks.shape[-1]
     if width == base.width:
@@ -294,20 +197,20 @@ def _at_width(banks: Tensor, base: _Base, *, where: str) -> Tensor:
     if base.embedder is not None and width == base.embedder.in_features:
         weight, bias = base.embedder.weight.float(), base.embedder.bias.float()
         return functional.linear(banks, weight, bias)
-    is_old = base.fingerprint is None and width == 4096  # the width of T5's states, SD3's joint text
+    is_old = base.fingerprint is None and width == OLD_SD3_WIDTH
     raise CompatibilityError(
         "The tokens do not have the width of the base model's text states.",
         expected=f"width {base.width}" + (f" or {base.embedder.in_features}" if base.embedder else ""),
         found=f"width {width}",
         where=where,
         fix="these older tokens need the base model's context embedder: name its folder with --base"
-        if is_old and base.width == _FAMILIES["sd3"].width
+        if is_old and base.width == published_base("sd3").width
         else "check --backbone and --base",
     )
 
 
-def _check_layers_and_table(banks: Tensor, table_TD: Tensor, base: _Base, *, has_layers: bool, where: str) -> None:
-    num_layers = banks.shape[1] if has_layers else 1
+def _check_layers_and_table(soft: SoftTokens, base: Base, *, where: str) -> None:
+    num_layers = soft.num_layers or 1
     if base.num_layers is not None and num_layers > base.num_layers:
         raise CompatibilityError(
             "The tokens are for more blocks than the base model has.",
@@ -316,32 +219,55 @@ def _check_layers_and_table(banks: Tensor, table_TD: Tensor, base: _Base, *, has
             where=where,
         )
     expected = (NUM_TIMESTEP_BINS, num_layers * base.width)
-    if tuple(table_TD.shape) != expected:
+    if soft.timestep_offsets is not None and tuple(soft.timestep_offsets.shape) != expected:
         raise CompatibilityError(
             "The timestep table does not belong to these tokens.",
             expected=str(expected),
-            found=str(tuple(table_TD.shape)),
+            found=str(tuple(soft.timestep_offsets.shape)),
             where=where,
         )
 
 
-def _entry(peer: Path, name: str) -> FileEntry:
-    return file_entry(peer / name, name)
-
-
-def _placement_of(soft: SoftTokens) -> Placement:
-    """Return where both projects' published code puts the tokens."""
+def _placement_of(soft: SoftTokens, published: _Published, facts: CheckpointFacts) -> Placement:
     if soft.num_layers is None:
-        return UNetPlacement(blocks=("down", "mid"), position="after_bos")
-    return MMDiTPlacement(num_layers=soft.num_layers, layers="first", position="append")
+        return UNetPlacement(blocks=facts.blocks or published.blocks, position="after_bos")
+    return MMDiTPlacement(num_layers=soft.num_layers, layers=facts.layers or "first", position="append")
 
 
-def _adapter_config(soft: SoftTokens, files: PeerFiles, family: PeerFamily, base: _Base) -> AdapterConfig:
+def _assumed(
+    soft: SoftTokens, project: PeerFormat, family: PeerFamily, facts: CheckpointFacts, *, is_embedded: bool
+) -> tuple[str, ...]:
+    """Return, in sentences, what the files do not say and the user did not state."""
+    published = _PUBLISHED[project.name, family]
+    name = f"{project.title}'s published {family} checkpoint"
+    sentences = ["The files do not say which model or position they were trained for; the published ones are assumed."]
+    if (facts.layers if published.num_layers else facts.blocks) is None:
+        place = f"first {soft.num_layers} joint" if soft.num_layers else " and ".join(published.blocks)
+        sentences.append(f"The {place} blocks are assumed, as in {name}.")
+        own = _Published(soft.num_soft_tokens, soft.timestep_offsets is not None, published.blocks, soft.num_layers)
+        if own != published:
+            option = "--layers" if published.num_layers else "--blocks"
+            sentences.append(f"But {name} has {published.text}, and this one {own.text}: check {option}.")
+    if soft.timestep_offsets is None:
+        reason = "is left out, as asked" if facts.has_table is False else "is not there"
+        sentences.append(f"{project.table_name} {reason}: the tokens are the same at every timestep.")
+    if is_embedded:
+        sentences.append("The tokens are older ones: they went through the context embedder of the base model.")
+    if project.name == "agsm" and family == "sdxl" and soft.num_banks > 1:
+        sentences.append(
+            "AGSM's own sampler for SDXL uses psi- on the unconditional branch: unconditional_bank='negative'."
+        )
+    return tuple(sentences)
+
+
+def _adapter_config(
+    soft: SoftTokens, files: PeerFiles, placement: Placement, family: PeerFamily, base: Base
+) -> AdapterConfig:
     return AdapterConfig(
         base_model=base.model,
         base_model_revision="",
         family=family,
-        placement=_placement_of(soft),
+        placement=placement,
         num_soft_tokens=soft.num_soft_tokens,
         num_banks=2 if soft.num_banks == 2 else 1,
         width=soft.width,

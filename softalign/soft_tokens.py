@@ -21,13 +21,13 @@ class SoftTokens(nn.Module):
 
     Args:
         banks: (K, S, D), or (K, N, S, D) where each layer has its own tokens; bank 0 is psi+, bank 1 psi-.
-        timestep_offsets: the table, (T, D) or (T, N * D).
+        timestep_offsets: the table, (T, D) or (T, N * D); None: the tokens are the same at every timestep.
     """
 
-    def __init__(self, banks: Float[Tensor, "K *N S D"], timestep_offsets: Float[Tensor, "T _"]) -> None:
+    def __init__(self, banks: Float[Tensor, "K *N S D"], timestep_offsets: Float[Tensor, "T _"] | None) -> None:
         super().__init__()
         self.banks = nn.Parameter(banks)
-        self.timestep_offsets = nn.Parameter(timestep_offsets)
+        self.timestep_offsets = None if timestep_offsets is None else nn.Parameter(timestep_offsets)
 
     @property
     def num_layers(self) -> int | None:
@@ -51,8 +51,8 @@ class SoftTokens(nn.Module):
 
     @property
     def num_timestep_bins(self) -> int:
-        """Rows of the timestep table (T)."""
-        return self.timestep_offsets.shape[0]
+        """Rows of the timestep table (T); 0: there is no table."""
+        return 0 if self.timestep_offsets is None else self.timestep_offsets.shape[0]
 
     def forward(self, timesteps_B: Real[Tensor, " B"], banks_B: Int[Tensor, " B"]) -> Float[Tensor, "B *N S D"]:
         """Return the tokens of each row, (B, *N, S, D) in the parameters' dtype.
@@ -61,6 +61,8 @@ class SoftTokens(nn.Module):
             timesteps_B: integers or floats in [0, 1000].
             banks_B: each row's bank, int64.
         """
+        if self.timestep_offsets is None:
+            return self.banks[banks_B]
         bins_B = timestep_bins(timesteps_B, self.num_timestep_bins)
         layers = self.banks.shape[1:-2]
         offsets = self.timestep_offsets[bins_B].view(len(bins_B), *layers, 1, self.width)

@@ -8,6 +8,7 @@ import numpy as np
 from softalign.artifacts import Adapter, EvalReport
 from softalign.config import EvalConfig
 from softalign.geneval import arms
+from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
@@ -84,7 +85,8 @@ def publish_arm(
             is_right = bool(rng.random() < SHARES_RIGHT[arm])
             path: Path = work / arms.IMAGES_FOLDER / image_filename(prompt_index, image_index)
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
-    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, ShapesDetector(), work)
+    suite = Suite(prompts, config.images_per_prompt)
+    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, ShapesDetector(), work)
     return store.publish(arms._report(arm, adapter, config, results, len(prompts), f"{arm}-key"), work)
 
 

@@ -20,6 +20,7 @@ from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.errors import ConfigError, MissingInputError
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
+from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detectors import Detection, Detector, detector_for, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.prompts import GenevalPrompt, official_prompts
@@ -81,7 +82,7 @@ def evaluate(
         frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
         num_made = generate_missing(frozen, requests, _settings(backbone, config), runtime.generation_batch_size, stop)
         logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
-        results = _detect_and_score(images_root, detector, output)
+        results = _detect_and_score(images_root, Suite(prompts, config.images_per_prompt), detector, output)
         _remove_strangers(output, {request.path for request in requests}, len(prompts))
         report = store.publish(_report(arm, adapter, config, results, len(prompts), key), output)
     shutil.rmtree(folder, ignore_errors=True)
@@ -160,15 +161,16 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
-def _detect_and_score(images_root: Path, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
-    folders = read_folders(images_root)
-    filenames = [filename for folder in folders for filename in folder.filenames]
+def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
+    found = inspect_set(images_root, read_folders(images_root), suite)
+    require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
+    filenames = [filename for folder in found.folders for filename in folder.filenames]
     detections: dict[str, list[Detection]] = {}
     for start in range(0, len(filenames), _DETECTION_BATCH):
         batch = filenames[start : start + _DETECTION_BATCH]
         images = [load_image(images_root / filename) for filename in batch]
         detections.update(zip(batch, detector(images), strict=True))
-    results = score_folders(folders, detections)
+    results = score_folders(found.folders, detections)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
     return results

@@ -8,6 +8,8 @@ from pathlib import Path
 from softalign.errors import DataError, MissingInputError
 from softalign.geneval.prompts import GenevalPrompt, from_json_line, to_json_line
 
+METADATA_NAME, SAMPLES_NAME = "metadata.jsonl", "samples"
+
 
 @dataclass(frozen=True)
 class PromptFolder:
@@ -20,32 +22,29 @@ class PromptFolder:
 
 def image_filename(prompt_index: int, image_index: int) -> str:
     """Return an image's path relative to the root: ``00000/samples/0000.png``."""
-    return f"{prompt_index:05d}/samples/{image_index:04d}.png"
+    return f"{prompt_index:05d}/{SAMPLES_NAME}/{image_index:04d}.png"
 
 
 def metadata_filename(prompt_index: int) -> str:
     """Return a metadata file's path relative to the root."""
-    return f"{prompt_index:05d}/metadata.jsonl"
+    return f"{prompt_index:05d}/{METADATA_NAME}"
 
 
 def write_metadata(root: Path, prompts: tuple[GenevalPrompt, ...]) -> None:
     """Write every prompt's ``metadata.jsonl`` and make its ``samples`` folder."""
     for index, prompt in enumerate(prompts):
         path = root / metadata_filename(index)
-        (path.parent / "samples").mkdir(parents=True, exist_ok=True)
+        (path.parent / SAMPLES_NAME).mkdir(parents=True, exist_ok=True)
         path.write_text(to_json_line(prompt) + "\n", encoding="utf-8")
 
 
-def read_folders(root: Path) -> tuple[PromptFolder, ...]:
-    """Return the prompt folders of a root, by number.
+def numbered_folders(root: Path) -> tuple[str, ...]:
+    """Return the names of a root's prompt folders, by number.
 
     Raises:
         MissingInputError: no such folder, or nothing in it is in the official layout.
-        DataError: a folder without readable metadata or without images.
     """
-    names = (
-        sorted(path.name for path in root.iterdir() if path.is_dir() and path.name.isdigit()) if root.is_dir() else []
-    )
+    names = [path.name for path in root.iterdir() if path.is_dir() and _is_number(path.name)] if root.is_dir() else []
     if not names:
         raise MissingInputError(
             "There are no images in GenEval's layout.",
@@ -53,21 +52,31 @@ def read_folders(root: Path) -> tuple[PromptFolder, ...]:
             found="no numbered folder" if root.is_dir() else "no such folder",
             where=str(root),
         )
-    return tuple(_read_folder(root, name) for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name), name)))
+
+
+def read_folders(root: Path) -> tuple[PromptFolder, ...]:
+    """Return the prompt folders of a root, by number: those with metadata, whether or not they have images.
+
+    What is missing is for ``completeness.inspect_set`` to say.
+
+    Raises:
+        MissingInputError: no such folder, or nothing in it is in the official layout.
+        DataError: a prompt's metadata cannot be read.
+    """
+    return tuple(_read_folder(root, name) for name in numbered_folders(root) if (root / name / METADATA_NAME).is_file())
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
 
 
 def _read_folder(root: Path, name: str) -> PromptFolder:
-    metadata_path = root / name / "metadata.jsonl"
-    if not metadata_path.is_file():
-        raise DataError("A prompt's metadata is missing.", expected="metadata.jsonl", where=str(root / name))
+    metadata_path = root / name / METADATA_NAME
     try:
         line = metadata_path.read_text(encoding="utf-8")
     except ValueError as error:
         raise DataError("A prompt's metadata is not UTF-8 text.", found=str(error), where=str(metadata_path)) from error
     prompt = from_json_line(line, where=str(metadata_path))
-    images = sorted(path.name for path in (root / name / "samples").glob("*.png") if path.stem.isdigit())
-    if not images:
-        raise DataError(
-            "A prompt has no images.", expected=f"{name}/samples/0000.png, ...", found="none", where=str(root / name)
-        )
-    return PromptFolder(name=name, prompt=prompt, filenames=tuple(f"{name}/samples/{image}" for image in images))
+    images = sorted(path.name for path in (root / name / SAMPLES_NAME).glob("*.png") if _is_number(path.stem))
+    return PromptFolder(name, prompt, tuple(f"{name}/{SAMPLES_NAME}/{image}" for image in images))

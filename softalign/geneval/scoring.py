@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
+from softalign.geneval.completeness import Lack, inspect_set, require_complete
 from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
@@ -18,6 +19,7 @@ from softalign.geneval.prompts import CLASSES, COLORS, TAGS, GenevalPrompt, Tag,
 from softalign.storage import require_folder_place
 
 RESULTS_FILENAME = "results.jsonl"
+_FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
 
 
 class ImageResult(Frozen):
@@ -58,16 +60,27 @@ class SuiteScore(Frozen):
     Attributes:
         overall_score: the mean of the task scores (not of the images), over the tags that occur.
         num_prompts_any_correct: prompts with at least one correct image.
+        missing: what the set lacks of its suite; empty if it is complete.
     """
 
     overall_score: float
     tags: dict[str, TaskScore]
     num_images: int
     num_prompts_any_correct: int
+    missing: tuple[Lack, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
         return self.model_dump(mode="json")
+
+    def to_text(self) -> str:
+        """Return the scores as lines, and what is missing below them."""
+        rows = [f"{tag:<14} {task.score:.4f}  {task.num_correct}/{task.num_images}" for tag, task in self.tags.items()]
+        rows.append(f"{'overall':<14} {self.overall_score:.4f}")
+        if self.missing:
+            rows += ["", "The set is not complete; these are the scores of what can be scored of it:"]
+            rows += [f"  {lack.to_text()}" for lack in self.missing]
+        return "\n".join(rows)
 
 
 def score_image(prompt: GenevalPrompt, filename: str, detections: Sequence[Detection]) -> ImageResult:
@@ -144,36 +157,30 @@ def read_results(path: Path) -> tuple[ImageResult, ...]:
 def score_folders(
     folders: Sequence[PromptFolder], detections: Mapping[str, Sequence[Detection]]
 ) -> tuple[ImageResult, ...]:
-    """Return the result of every image of the folders.
-
-    Raises:
-        DataError: an image without detections entry (an image without objects has an empty one), or the reverse.
-    """
-    wanted = {filename: folder.prompt for folder in folders for filename in folder.filenames}
-    missing = [filename for filename in wanted if filename not in detections]
-    if missing:
-        raise _incomplete("Images have no entry in the detections file.", missing, "an entry for every image")
-    strangers = [filename for filename in detections if filename not in wanted]
-    if strangers:
-        raise _incomplete(
-            "The detections file names images that are not there.", strangers, "only images of the folder"
-        )
-    return tuple(score_image(prompt, filename, detections[filename]) for filename, prompt in wanted.items())
+    """Return the result of every image of the folders; all have an entry (an image without objects an empty one)."""
+    return tuple(
+        score_image(folder.prompt, filename, detections[filename])
+        for folder in folders
+        for filename in folder.filenames
+    )
 
 
-def score_directory(root: Path, detections_path: Path, out: Path | None = None) -> SuiteScore:
+def score_directory(
+    root: Path, detections_path: Path, out: Path | None = None, *, is_partial_allowed: bool = False
+) -> SuiteScore:
     """Score a folder in the official layout from recorded detections, and write ``results.jsonl``.
 
     Args:
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detectors.read_detections``).
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
+        is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
 
     Raises:
         ConfigError: ``out`` lies below a file.
         MissingInputError: the folder or the detections file is not there.
-        DataError: images without entry, entries without image, malformed lines, unknown classes or colours,
-            missing colours.
+        DataError: the set is not complete (``completeness``), malformed lines, unknown classes or colours, missing
+            colours.
     """
     target = root if out is None else out
     if target.is_dir() or not target.suffix:
@@ -182,10 +189,14 @@ def score_directory(root: Path, detections_path: Path, out: Path | None = None) 
     folders = read_folders(root)
     detections = read_detections(detections_path, known_classes(folders))
     _check_colors(folders, detections, detections_path)
-    results = score_folders(folders, detections)
+    found = inspect_set(root, folders, detected=detections)
+    if not is_partial_allowed:
+        require_complete(found.lacks, str(root), _FIX)
+    results = score_folders(found.folders, detections)
+    summary = summarize(results).model_copy(update={"missing": found.lacks})
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
-    return summarize(results)
+    return summary
 
 
 def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
@@ -210,13 +221,3 @@ def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequ
                     where=f"{path}: {filename}",
                     fix="translate the classifier's colours to GenEval's ten names",
                 )
-
-
-def _incomplete(what: str, filenames: Sequence[str], expected: str) -> DataError:
-    shown = ", ".join(filenames[:3]) + (", ..." if len(filenames) > 3 else "")
-    return DataError(
-        what,
-        expected=expected,
-        found=f"{len(filenames)}: {shown}",
-        fix="detect on exactly the images of this folder; file names are relative to it (00000/samples/0000.png)",
-    )

@@ -80,6 +80,19 @@ def test_one_bank_without_average(tmp_path):
         load_adapter(tmp_path, use_ema=True)
 
 
+def test_tokens_without_a_table_have_no_such_tensor(tmp_path):
+    live, ema = (SoftTokens(torch.full((2, S, D), value), None) for value in (1.0, 2.0))
+    save_adapter(tmp_path, make_config(timestep_bins=0), live, ema)
+    names = {"soft_tokens.positive", "soft_tokens.negative"}
+    assert set(load_file(tmp_path / "soft_tokens.safetensors")) == names | {f"ema.{name}" for name in names}
+    loaded = load_adapter(tmp_path, use_ema=True)
+    assert (loaded.timestep_offsets, loaded.num_timestep_bins) == (None, 0)
+    assert torch.equal(loaded.banks, ema.banks)
+    rewrite(tmp_path, lambda tensors: tensors.update(timestep_offsets=torch.zeros(BINS, D)))
+    with pytest.raises(CompatibilityError, match="timestep_offsets is not part of this adapter"):
+        load_adapter(tmp_path)
+
+
 def test_saving_twice_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         save_adapter(tmp_path / name, make_config(), make_tokens(), make_tokens())

@@ -6,11 +6,13 @@ import shutil
 import pytest
 import torch
 
+from softalign.adapter_io import read_adapter_config, save_adapter
 from softalign.attempts import StopRequest
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.fingerprints import resolved
 from softalign.initial_adapter import starting_tokens
+from softalign.soft_tokens import SoftTokens
 from softalign.training_run import run_steps
 from softalign.training_step import initial_state, initial_tokens
 from tests.unit import tiny_training as tiny
@@ -58,6 +60,14 @@ def test_live_tokens_and_their_average_start_from_the_adapters_last_ones(exporte
 def test_tokens_of_another_shape_are_refused(exported, changes):
     with pytest.raises(CompatibilityError, match="another shape"):
         start(init_from=str(exported[0]), **changes)
+
+
+def test_tokens_without_a_timestep_table_are_refused(exported, tmp_path):
+    folder, state = exported
+    config = read_adapter_config(folder).model_copy(update={"timestep_bins": 0, "has_ema": False})
+    save_adapter(tmp_path, config, SoftTokens(state.live.banks.detach(), None), None)
+    with pytest.raises(CompatibilityError, match=r"(?s)timestep_offsets none.*with a timestep table"):
+        start(init_from=str(tmp_path))
 
 
 def test_tokens_of_another_place_are_refused(exported):

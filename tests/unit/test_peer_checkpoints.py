@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 import types
 
 import pytest
@@ -10,13 +11,12 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import nn
 
-from softalign import load_soft_tokens
+from softalign import cli, load_soft_tokens
 from softalign.adapter_io import load_adapter, read_adapter_config
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError
-from softalign.peer_checkpoints import convert, unverified
+from softalign.peer_checkpoints import CheckpointFacts, blocks_of, convert, unverified
 from softalign.storage import sha256_of_file
 from tests.tiny_unet import WIDTH, make_unet
-from tests.unit.test_cli import softalign
 
 S, N = 4, 5
 NAMES = {"softrepa": ("dc_tokens.pth", "dc_t_tokens.pth"), "agsm": ("soft_tokens.pth", "soft_t_tokens.pth")}
@@ -27,16 +27,20 @@ def draw(*shape, dtype=torch.float32):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
-def save_peer(folder, project="agsm", family="sd15", width=768, table_width=None, dtype=torch.float32, **damage):
+def save_peer(
+    folder, project="agsm", family="sd15", width=768, table_width=None, dtype=torch.float32, num_tokens=S, **damage
+):
     """Write the two files as the project's training script does; return tokens and table."""
     folder.mkdir(parents=True, exist_ok=True)
     layers = (N,) if family == "sd3" else ()
     banks = (2,) if project == "agsm" else ()
-    tokens = nn.Parameter(draw(*banks, *layers, S, width, dtype=dtype))
+    tokens = nn.Parameter(draw(*banks, *layers, num_tokens, width, dtype=dtype))
     table = nn.Embedding(100, (N if layers else 1) * (table_width or width), dtype=dtype)
     tokens_name, table_name = NAMES[project]
     torch.save(damage.get("tokens", tokens), folder / tokens_name)
-    torch.save(damage.get("table", table), folder / table_name)
+    saved_table = damage.get("table", table)
+    if saved_table is not None:
+        torch.save(saved_table, folder / table_name)
     return tokens.detach().float(), table.weight.detach().float()
 
 
@@ -101,37 +105,105 @@ def test_the_files_digests_and_what_is_not_known_are_recorded(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "peer"]
 
 
-def predict(pipe):
-    generator = torch.Generator().manual_seed(5)
-    latents = torch.randn(2, 4, 4, 4, generator=generator)
-    return pipe.unet(latents, torch.tensor(321), torch.randn(2, 6, WIDTH, generator=generator)).sample
+def test_the_base_model_is_recorded(tmp_path, unet_folder):
+    save_peer(tmp_path / "peer", width=WIDTH)
+    assert convert(tmp_path / "peer", tmp_path / "out", "sd15", unet_folder).base_fingerprint is not None
+    load_soft_tokens(types.SimpleNamespace(unet=make_unet(seed=3)), tmp_path / "out").unload()
+    with pytest.raises(CompatibilityError, match="another base model"):
+        load_soft_tokens(types.SimpleNamespace(unet=make_unet(seed=4)), tmp_path / "out")
 
 
 @pytest.mark.parametrize("project", ["softrepa", "agsm"])
-def test_a_converted_adapter_predicts_with_the_peers_tokens(tmp_path, unet_folder, project):
-    """Inserted behind BOS in down and mid blocks: token + table[t // 10], psi+ alone."""
-    tokens, table = save_peer(tmp_path / "peer", project, width=WIDTH)
-    config = convert(tmp_path / "peer", tmp_path / "out", "sd15", unet_folder)
-    assert config.base_fingerprint is not None
-    pipe = types.SimpleNamespace(unet=make_unet(seed=3))
-    psi = (tokens[0] if project == "agsm" else tokens) + table[32]
+@pytest.mark.parametrize(("family", "width"), [("sd15", 768), ("sdxl", 2048), ("sd3", 1536)])
+def test_without_a_table_there_is_no_offset(tmp_path, project, family, width):
+    tokens, _ = save_peer(tmp_path / "peer", project, family, width)
+    table_name = NAMES[project][1]
+    (tmp_path / "peer" / table_name).unlink()
+    config = convert(tmp_path / "peer", tmp_path / "out", family)
+    assert (config.timestep_bins, config.converted_from.table) == (0, None)
+    loaded = load_adapter(tmp_path / "out")
+    assert loaded.timestep_offsets is None
+    drawn = loaded(torch.tensor([0, 999]), torch.tensor([0, 0]))
+    psi = tokens[0] if project == "agsm" else tokens
+    assert torch.equal(drawn, torch.stack([psi, psi]))
+    assert any(f"{table_name} is not there" in sentence for sentence in unverified(config))
+    assert "no timestep table" in (tmp_path / "out" / "README.md").read_text()
 
-    def by_hand(_module, args, kwargs):
-        text = kwargs["encoder_hidden_states"]
-        joined = torch.cat([text[:, :1], psi.expand(2, -1, -1), text[:, 1:]], dim=1)
-        return args, {**kwargs, "encoder_hidden_states": joined}
 
-    blocks = (pipe.unet.down_blocks[0], pipe.unet.mid_block)
-    hooks = [block.register_forward_pre_hook(by_hand, with_kwargs=True) for block in blocks]
-    expected = predict(pipe)
-    for hook in hooks:
-        hook.remove()
-    base = predict(pipe)
-    with load_soft_tokens(pipe, tmp_path / "out"):
-        assert torch.equal(predict(pipe), expected)
-    assert not torch.allclose(expected, base, atol=1e-4)
-    with pytest.raises(CompatibilityError, match="another base model"):
-        load_soft_tokens(types.SimpleNamespace(unet=make_unet(seed=4)), tmp_path / "out")
+def test_a_table_that_must_be_there_is(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa")
+    convert(tmp_path / "peer", tmp_path / "with", "sd15", None, CheckpointFacts(has_table=True))
+    assert load_adapter(tmp_path / "with").num_timestep_bins == 100
+    (tmp_path / "peer" / "dc_t_tokens.pth").unlink()
+    refuse(tmp_path, MissingInputError, "dc_t_tokens.pth", "sd15", None, CheckpointFacts(has_table=True))
+
+
+@pytest.mark.parametrize(
+    ("saved", "blocks"),
+    [
+        ({"project": "softrepa"}, ("down",)),
+        ({"project": "softrepa", "family": "sdxl", "width": 2048, "num_tokens": 8, "table": None}, ("down", "mid")),
+        ({"project": "agsm"}, ("down", "mid")),
+        ({"project": "agsm", "family": "sdxl", "width": 2048}, ("down", "mid")),
+    ],
+    ids=str,
+)
+def test_the_published_blocks_are_assumed_and_said_so(tmp_path, saved, blocks):
+    save_peer(tmp_path / "peer", **saved)
+    config = convert(tmp_path / "peer", tmp_path / "out", saved.get("family", "sd15"))
+    assert config.placement.blocks == blocks
+    said = " ".join(unverified(config))
+    assert f"The {' and '.join(blocks)} blocks are assumed" in said
+    assert "check --blocks" not in said
+    assert config.converted_from.assumed == unverified(config)[:-1]
+
+
+def test_a_checkpoint_unlike_the_published_one_is_said_to_be(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa", "sdxl", 2048)
+    said = unverified(convert(tmp_path / "peer", tmp_path / "out", "sdxl"))
+    assert any("8 tokens without a timestep table" in one and "4 tokens with" in one for one in said)
+    save_peer(tmp_path / "sd3", "agsm", "sd3", 1536, tokens=nn.Parameter(draw(2, N, 3, 1536)))
+    said = unverified(convert(tmp_path / "sd3", tmp_path / "other", "sd3"))
+    assert any("check --layers" in sentence for sentence in said)
+    stated = convert(tmp_path / "peer", tmp_path / "stated", "sdxl", None, CheckpointFacts(blocks=("mid",)))
+    assert stated.placement.blocks == ("mid",)
+    assert not any("check" in sentence for sentence in unverified(stated))
+
+
+@pytest.mark.parametrize("shape", [(S, 768), (1, S, 768)])
+def test_one_bank_of_agsm_is_stated(tmp_path, shape):
+    tokens = nn.Parameter(draw(*shape))
+    save_peer(tmp_path / "peer", "agsm", tokens=tokens)
+    refuse(tmp_path, CompatibilityError, "--banks", "sd15")
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd15", None, CheckpointFacts(num_banks=1))
+    assert config.num_banks == 1
+    assert torch.equal(load_adapter(tmp_path / "out").banks, tokens.detach().view(1, S, 768))
+
+
+def test_two_banks_of_softrepa_are_stated(tmp_path):
+    save_peer(tmp_path / "peer", "softrepa", tokens=nn.Parameter(draw(2, S, 768)))
+    refuse(tmp_path, CompatibilityError, "--banks", "sd15")
+    assert convert(tmp_path / "peer", tmp_path / "out", "sd15", None, CheckpointFacts(num_banks=2)).num_banks == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "facts", "message"),
+    [
+        ("sd3", CheckpointFacts(blocks=("down",)), "--blocks"),
+        ("sd15", CheckpointFacts(layers="last"), "--layers"),
+        ("sdxl", CheckpointFacts(num_banks=3), "1 or 2"),
+    ],
+    ids=str,
+)
+def test_facts_of_another_kind_of_checkpoint_are_refused(tmp_path, family, facts, message):
+    save_peer(tmp_path / "peer")
+    refuse(tmp_path, ConfigError, message, family, None, facts)
+
+
+@pytest.mark.parametrize("text", ["", "down,", "left", "down,down", "down mid"])
+def test_blocks_that_cannot_be_read_are_refused(text):
+    with pytest.raises(ConfigError, match="--blocks"):
+        blocks_of(text)
 
 
 def test_without_a_base_model_it_loads_by_force_alone(tmp_path):
@@ -148,12 +220,13 @@ def test_without_a_base_model_it_loads_by_force_alone(tmp_path):
 @pytest.mark.parametrize("project", ["softrepa", "agsm"])
 def test_older_sd3_tokens_go_through_the_context_embedder(tmp_path, sd3_folder, project):
     tokens, table = save_peer(tmp_path / "peer", project, "sd3", JOINT_WIDTH, table_width=8)
-    convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
     embedder = SD3Transformer2DModel.from_pretrained(sd3_folder / "transformer").context_embedder
     loaded = load_adapter(tmp_path / "out")
     expected = embedder(tokens if project == "agsm" else tokens[None]).detach()
     assert torch.equal(loaded.banks, expected)
     assert torch.equal(loaded.timestep_offsets, table)
+    assert any("context embedder" in sentence for sentence in unverified(config))
 
 
 def test_newer_sd3_tokens_do_not(tmp_path, sd3_folder):
@@ -163,13 +236,12 @@ def test_newer_sd3_tokens_do_not(tmp_path, sd3_folder):
 
 
 @pytest.mark.parametrize("layers", ["first", "last"])
-def test_a_converted_sd3_adapter_loads_and_has_its_tokens_in_the_first_blocks(tmp_path, sd3_folder, layers):
+def test_a_converted_sd3_adapter_loads_and_has_its_tokens_at_the_end_that_was_stated(tmp_path, sd3_folder, layers):
     tokens, table = save_peer(tmp_path / "peer", "agsm", "sd3", 8)
-    config = convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder)
-    assert config.placement.layers == "first"
-    if layers == "last":  # as the paper may be read; an adapter says which
-        moved = config.model_copy(update={"placement": config.placement.model_copy(update={"layers": "last"})})
-        (tmp_path / "out" / "adapter_config.json").write_text(moved.model_dump_json())
+    facts = CheckpointFacts(layers=None if layers == "first" else layers)
+    config = convert(tmp_path / "peer", tmp_path / "out", "sd3", sd3_folder, facts)
+    assert config.placement.layers == layers
+    assert ("first 5 joint blocks are assumed" in " ".join(unverified(config))) == (layers == "first")
     transformer = SD3Transformer2DModel.from_pretrained(sd3_folder / "transformer")
     seen = []
     hook = lambda _module, _args, kwargs, _output: seen.append(kwargs["encoder_hidden_states"])  # noqa: E731
@@ -303,10 +375,10 @@ def test_a_truncated_file_is_refused(tmp_path):
     refuse(tmp_path, DataError, "damaged", "sd15")
 
 
-def test_folders_without_the_two_files_or_with_both_projects_are_refused(tmp_path):
+def test_folders_without_tokens_or_with_both_projects_are_refused(tmp_path):
     refuse(tmp_path, MissingInputError, "no checkpoint", "sd15")
     save_peer(tmp_path / "peer", "agsm")
-    (tmp_path / "peer" / "soft_t_tokens.pth").unlink()
+    (tmp_path / "peer" / "soft_tokens.pth").unlink()
     refuse(tmp_path, MissingInputError, "soft_tokens.pth", "sd15")
     save_peer(tmp_path / "peer", "agsm")
     save_peer(tmp_path / "peer", "softrepa")
@@ -353,21 +425,56 @@ def test_the_same_files_give_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "b/x" / path.name).read_bytes()
 
 
-def test_the_command(tmp_path, unet_folder):
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Return a function that runs ``softalign convert`` here and returns exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["softalign", "convert", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        shown = capsys.readouterr()
+        return stop.value.code or 0, shown.out, shown.err
+
+    return run
+
+
+def test_the_command(tmp_path, unet_folder, command):
     save_peer(tmp_path / "peer", "softrepa", width=WIDTH)
-    result = softalign("convert", "peer", "out", "--backbone", "sd15", "--base", "base", "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    shown = json.loads(result.stdout)
+    code, out, err = command("peer", "out", "--backbone", "sd15", "--base", "base", "--json")
+    assert code == 0, err
+    shown = json.loads(out)
     assert shown["has_base_fingerprint"]
     assert shown["adapter"]["converted_from"]["project"] == "softrepa"
     assert shown["adapter"]["weights_sha256"] == read_adapter_config(tmp_path / "out").weights_sha256
-    assert len(shown["unverified"]) == 1
-    again = softalign("convert", "peer", "out", "--backbone", "sd15", cwd=tmp_path)
-    assert (again.returncode, again.stdout) == (2, "")
-    wrong = softalign("convert", "peer", "other", "--backbone", "sdxl", cwd=tmp_path)
-    assert (wrong.returncode, (tmp_path / "other").exists()) == (1, False)
-    assert "width 2048" in wrong.stderr
-    assert softalign("convert", "peer", "other", "--backbone", "sd21", cwd=tmp_path).returncode == 2
+    assert len(shown["unverified"]) == 2
+    assert shown["adapter"]["placement"]["blocks"] == ["down"]
+    assert command("peer", "out", "--backbone", "sd15")[:2] == (2, "")
+    code, _, err = command("peer", "other", "--backbone", "sdxl")
+    assert (code, (tmp_path / "other").exists()) == (1, False)
+    assert "width 2048" in err
+    assert command("peer", "other", "--backbone", "sd21")[0] == 2
+    assert command("peer", "other", "--backbone", "sd15", "--blocks", "left")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "placement", "banks", "bins"),
+    [
+        (["--backbone", "sd15", "--blocks", "mid,down", "--no-table"], {"blocks": ["down", "mid"]}, 1, 0),
+        (["--backbone", "sd15", "--banks", "1", "--table"], {"blocks": ["down"]}, 1, 100),
+        (["--backbone", "sd3", "--layers", "last"], {"layers": "last", "num_layers": N}, 1, 100),
+    ],
+    ids=str,
+)
+def test_the_commands_options_are_the_facts(tmp_path, command, options, placement, banks, bins):
+    is_sd3 = "sd3" in options
+    save_peer(tmp_path / "peer", "softrepa", "sd3" if is_sd3 else "sd15", 1536 if is_sd3 else 768)
+    code, out, _ = command("peer", "out", *options)
+    assert (code, "not verified: " in out) == (0, True)
+    config = read_adapter_config(tmp_path / "out")
+    assert config.placement.model_dump(mode="json", include=set(placement)) == placement
+    assert (config.num_banks, config.timestep_bins) == (banks, bins)
 
 
 def test_errors_are_of_this_library(tmp_path):

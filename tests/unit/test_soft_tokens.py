@@ -49,6 +49,16 @@ def test_a_row_is_its_bank_plus_its_table_row():
         assert torch.equal(out[row], tokens.banks[bank] + tokens.timestep_offsets[bin_])
 
 
+@pytest.mark.parametrize("layers", [(), (5,)])
+def test_without_a_table_a_row_is_its_bank(layers):
+    banks = torch.randn(2, *layers, 3, 6, generator=torch.Generator().manual_seed(0))
+    tokens = SoftTokens(banks.clone(), None)
+    assert torch.equal(tokens(torch.tensor([0, 1000]), torch.tensor([1, 0])), banks[[1, 0]])
+    assert (tokens.num_timestep_bins, set(tokens.state_dict())) == (0, {"banks"})
+    update_ema(tokens, SoftTokens(torch.zeros_like(banks), None), decay=0.5)
+    assert torch.equal(tokens.banks, banks / 2)
+
+
 def test_gradient_reaches_only_the_banks_and_rows_in_use():
     tokens = make()
     tokens(torch.tensor([555]), torch.tensor([1])).sum().backward()
