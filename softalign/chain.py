@@ -15,9 +15,9 @@ from softalign.artifacts import (
     ModelVersion,
 )
 from softalign.config import Recipe
+from softalign.evaluated_tokens import Arm
 from softalign.preflight import check_chain, check_evaluation
 from softalign.stages import (
-    Arm,
     StageResult,
     compare_key,
     curate_key,
@@ -148,7 +148,7 @@ def run_until(
     def report_of(arm: Arm) -> EvalReport:
         if runs("evaluate"):
             return keep(run_evaluate(recipe, arm, adapter, store, on_line))
-        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter))
+        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter, store))
 
     reports = (report_of("base"), report_of("untrained"), report_of("adapter"))
     key = compare_key(recipe, reports)

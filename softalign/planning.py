@@ -84,7 +84,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     reports: list[EvalReport] = []
     for arm in ARMS:
         is_ready = arm == "base" or adapter is not None
-        key = evaluate_key(recipe, arm, None if arm == "base" else adapter) if is_ready else None
+        key = evaluate_key(recipe, arm, None if arm == "base" else adapter, store) if is_ready else None
         report = add(f"evaluate ({arm})", EvalReport, key, "train", _evaluate_bytes(recipe))
         if report is not None:
             reports.append(report)

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal
+from typing import Generic
 
 from softalign import __version__
 from softalign.artifacts import (
@@ -28,12 +28,12 @@ from softalign.artifacts import (
 from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
+from softalign.evaluated_tokens import Arm, tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.ranks import rank_environments
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
-Arm = Literal["base", "untrained", "adapter"]
 ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
 
 
@@ -98,10 +98,11 @@ def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
     return stage_key("train", config, (encoded.digest,), __version__)
 
 
-def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None) -> str:
-    """Return the stage key of ``evaluate``; the base arm's holds no adapter, so it is shared by all of them."""
+def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store) -> str:
+    """Return the stage key of ``evaluate``: adapters share the base's arm, and that of the same step-0 tokens."""
     config = digest_of([recipe.evaluate.digest, backbone_key(recipe.backbone), arm])
-    return stage_key("evaluate", config, (adapter.digest,) if adapter else (), __version__)
+    digest = tokens_digest(arm, adapter, store)
+    return stage_key("evaluate", config, (digest,) if digest else (), __version__)
 
 
 def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
@@ -155,7 +156,7 @@ def run_evaluate(
 ) -> StageResult[EvalReport]:
     """Generate and score one arm in a supervised child process, unless that is already done."""
     used = None if arm == "base" else adapter
-    key = evaluate_key(recipe, arm, used)
+    key = evaluate_key(recipe, arm, used, store)
 
     def work() -> EvalReport:
         return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))

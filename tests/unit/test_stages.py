@@ -70,10 +70,10 @@ def test_a_changed_source_is_another_key(tmp_path):
     assert len({first, second, stages.curate_key(recipe)}) == 3
 
 
-def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key():
-    recipe = load_recipe("shapes")
+def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(tmp_path):
+    recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     other = load_recipe("shapes", ["train.num_steps=7", "runtime.generation_batch_size=3"])
-    assert stages.evaluate_key(recipe, "base", None) == stages.evaluate_key(other, "base", None)
+    assert stages.evaluate_key(recipe, "base", None, store) == stages.evaluate_key(other, "base", None, store)
 
 
 def test_a_missing_stage_says_what_to_run(tmp_path):
