@@ -222,7 +222,8 @@ def geneval_score(
 def generate(
     adapter: Annotated[str, typer.Argument(help="adapter: folder, URI, models:/NAME@ALIAS; `none` for the base")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
-    out: Annotated[Path, typer.Option("--out", help="folder for the images")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the images: prompt-000-0.png and so on")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace images of the same names")] = False,
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
     scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -245,7 +246,7 @@ def generate(
     settings = GenerationSettings(
         num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank
     )
-    paths = generate_to_folder(adapter, prompts, out, base, settings)
+    paths = generate_to_folder(adapter, prompts, out, base, settings, is_overwriting=overwrite)
     _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
 
 

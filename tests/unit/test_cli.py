@@ -66,11 +66,17 @@ def test_bad_input_gets_one_message_and_its_exit_code(tmp_path, arguments, code,
         (["geneval", "score", "images", "--detections", "d.jsonl"], 1, "00000/metadata.jsonl"),
         (["geneval", "score", "images", "--detections", "auto"], 2, "record detections"),
         (["generate", "none", "a cat", "--base", "nosuch", "--out", "afile"], 2, "afile"),
+        (["generate", "none", "a cat", "--base", "nosuch", "--out", "made"], 2, "--overwrite"),
+        (["generate", "none", "a", "b", "--num-images", "4", "--base", "x", "--out", "made"], 2, "0-0.png, prompt-001-3"),
+        (["generate", "none", "a cat", "--out", "made", "--overwrite"], 2, "neither an adapter nor a base model"),
         (["shapes", "pretrain", "--out", "afile"], 2, "afile"),
     ],
 )
 def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, arguments, code, said):
     (tmp_path / "afile").write_text("x")
+    (tmp_path / "made").mkdir()
+    for name in ("prompt-000-0.png", "prompt-001-3.png"):
+        (tmp_path / "made" / name).write_text("mine")
     (tmp_path / "images" / "00000" / "samples").mkdir(parents=True)
     (tmp_path / "images" / "00000" / "samples" / "0000.png").write_bytes(b"")
     (tmp_path / "images" / "00000" / "metadata.jsonl").write_bytes(b"\xff\xfe")
@@ -80,6 +86,7 @@ def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, cap
         cli.main()
     assert (stop.value.code, said in capsys.readouterr().err) == (code, True)
     assert (tmp_path / "afile").read_text() == "x"
+    assert {path.read_text() for path in (tmp_path / "made").iterdir()} == {"mine"}
 
 
 def test_an_error_of_the_operating_system_is_one_message(monkeypatch, capsys):
