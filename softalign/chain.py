@@ -16,7 +16,7 @@ from softalign.artifacts import (
 )
 from softalign.config import Recipe
 from softalign.evaluated_tokens import Arm
-from softalign.preflight import check_chain, check_evaluation
+from softalign.preflight import check_chain
 from softalign.stages import (
     StageResult,
     compare_key,
@@ -113,13 +113,11 @@ def run_until(
     """Run one stage, and with ``is_through`` the ones before it, and return what was run or reused, in order.
 
     Raises:
-        ConfigError: evaluation or registration is asked for, and would be refused.
-        MissingInputError: an earlier stage has not run and ``is_through`` is False.
+        ConfigError: a stage up to this one would be refused.
+        MissingInputError: an earlier stage has not run and ``is_through`` is False, or a source or model is not there.
+        DataError: a source or model cannot be used.
     """
-    if last == "evaluate":
-        check_evaluation(recipe)
-    if last == "register":
-        check_chain(recipe, store)
+    check_chain(recipe, store, last)
     results: list[StageResult[Any]] = []
 
     def keep(result: StageResult[RecordT]) -> RecordT:

@@ -93,6 +93,15 @@ def _open(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe,
     return load_recipe(recipe, overrides or ()), Store(store)
 
 
+def _warn(recipe: Recipe) -> list[str]:
+    """Say on standard error, and return, what a recipe hardly means."""
+    from softalign.sense import warnings_of
+
+    warnings = list(warnings_of(recipe))
+    sys.stderr.writelines(f"warning: {text}\n" for text in warnings)
+    return warnings
+
+
 def _require_pipeline(command: str) -> None:
     if find_spec("pyarrow") is None or find_spec("mlflow") is None:
         raise ConfigError(f"`softalign {command}` needs the pipeline extra.", fix="pip install 'softalign[pipeline]'")
@@ -111,6 +120,7 @@ def run(
     from softalign.preflight import check_chain
 
     loaded, opened = _open(recipe, overrides, store)
+    _warn(loaded)
     check_chain(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.chain import run_chain
@@ -132,19 +142,16 @@ def run(
 def plan(
     recipe: RecipeArgument, overrides: SetOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
 ) -> None:
-    """Show what would run, what is already there, and about how many bytes would be written."""
+    """Show what would run and why, what is already there, what cannot run here, and about how many bytes it writes."""
     _require_pipeline("plan")
     from softalign.planning import plan as make_plan
+    from softalign.planning import plan_text
 
     loaded, opened = _open(recipe, overrides, store)
+    warnings = _warn(loaded)
     rows = make_plan(loaded, opened)
-    width = max(len(row.label) for row in rows)
-
-    def line(size: int | None) -> str:
-        return "       ?" if size is None else f"{size / 1e6:8.2f}"
-
-    lines = [f"{row.label:<{width}}  {row.state:<4} {line(row.predicted_bytes)} MB  {row.reason}" for row in rows]
-    _emit({"store": opened.uri, "stages": [row.model_dump() for row in rows]}, as_json, "\n".join(lines))
+    payload = {"store": opened.uri, "warnings": warnings, "stages": [row.model_dump(mode="json") for row in rows]}
+    _emit(payload, as_json, plan_text(rows))
 
 
 def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "register"], doc: str) -> None:
@@ -160,6 +167,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         from softalign.chain import run_until
 
         loaded, opened = _open(recipe, overrides, store)
+        _warn(loaded)
         with leaving_in_order():
             results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]

@@ -88,9 +88,7 @@ def generate_to_folder(
     )
     written: list[Path] = []
     for index, prompt in enumerate(prompts):
-        requests = [
-            ImageRequest(prompt, index, image, paths[index][image]) for image in range(settings.num_images)
-        ]
+        requests = [ImageRequest(prompt, index, image, paths[index][image]) for image in range(settings.num_images)]
         for request, pixels in zip(requests, generate_batch(backbone, requests, sampling), strict=True):
             write_atomically(request.path, png_bytes(pixels))
             written.append(request.path)

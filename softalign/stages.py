@@ -31,6 +31,16 @@ from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import Arm, tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.ranks import rank_environments
+from softalign.stage_requests import (
+    StageRequest,
+    asking,
+    compare_request,
+    curate_request,
+    encode_request,
+    evaluate_request,
+    register_request,
+    train_request,
+)
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
@@ -53,24 +63,40 @@ class StageResult(Generic[RecordT]):
         return f"{self.label}: {how} ({self.record.uri})"
 
 
-def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]) -> StageResult[RecordT]:
+def _run(
+    label: str,
+    kind: type[RecordT],
+    key: str,
+    store: Store,
+    work: Callable[[], RecordT],
+    request: Callable[[], StageRequest],
+) -> StageResult[RecordT]:
     started = time.monotonic()
     found = store.find(kind, key)
-    record = found if found is not None else work()
+    if found is None:
+        with asking(request(), key, store):
+            record = work()
+    else:
+        record = found
     return StageResult(
         label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
     )
 
 
 def _run_alone(
-    label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]
+    label: str,
+    kind: type[RecordT],
+    key: str,
+    store: Store,
+    work: Callable[[], RecordT],
+    request: Callable[[], StageRequest],
 ) -> StageResult[RecordT]:
     """Run a stage in this process, one attempt at a time; who waited for another's finds what that one published."""
     if store.find(kind, key) is not None:
-        return _run(label, kind, key, store, work)
+        return _run(label, kind, key, store, work, request)
     folder = store.work_path(kind.stage, key)
     with exclusive(folder):
-        result = _run(label, kind, key, store, work)
+        result = _run(label, kind, key, store, work, request)
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
@@ -123,7 +149,11 @@ def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     from softalign.curation.pipeline import curate
 
     key = curate_key(recipe)
-    return _run_alone("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
+
+    def work() -> DatasetManifest:
+        return curate(recipe.curation, store, key)
+
+    return _run_alone("curate", DatasetManifest, key, store, work, lambda: curate_request(recipe))
 
 
 def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
@@ -136,19 +166,17 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
         number = recipe.encode.hard_negatives_per_caption
         return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
 
-    return _run_alone("encode", EncodedManifest, key, store, work)
+    return _run_alone("encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
 
 
 def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
     """Train the soft tokens in a supervised child process, unless that is already done."""
     key = train_key(recipe, encoded)
-    return _run(
-        "train",
-        Adapter,
-        key,
-        store,
-        lambda: Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line)),
-    )
+
+    def work() -> Adapter:
+        return Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line))
+
+    return _run("train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
 
 
 def run_evaluate(
@@ -161,7 +189,10 @@ def run_evaluate(
     def work() -> EvalReport:
         return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
 
-    return _run(f"evaluate ({arm})", EvalReport, key, store, work)
+    def request() -> StageRequest:
+        return evaluate_request(recipe, arm, used, store)
+
+    return _run(f"evaluate ({arm})", EvalReport, key, store, work, request)
 
 
 def run_compare(
@@ -175,7 +206,7 @@ def run_compare(
 
         return compare(*reports, adapter, recipe.evaluate, store, key)
 
-    return _run_alone("compare", ComparisonReport, key, store, work)
+    return _run_alone("compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, reports))
 
 
 def run_register(
@@ -193,7 +224,10 @@ def run_register(
 
         return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)
 
-    return _run_alone("register", ModelVersion, key, store, work)
+    def request() -> StageRequest:
+        return register_request(recipe, adapter, comparison, store)
+
+    return _run_alone("register", ModelVersion, key, store, work, request)
 
 
 def _child(

@@ -1,0 +1,135 @@
+"""Why a stage runs again: what differs between a request and the nearest one that was answered before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from softalign.artifacts import Frozen, Record, Stage
+from softalign.files import open_filesystem, reaching
+from softalign.stage_requests import StageRequest
+from softalign.storage import REQUEST_FILENAME, Store
+
+MAX_VALUE_CHARS = 80
+"""Longer values are cut in messages."""
+UNSET = "unset"
+
+
+class FieldChange(Frozen):
+    """One thing that differs between two requests.
+
+    Attributes:
+        kind: a recipe's ``field``, the ``content`` it names, an ``input`` from an earlier stage, or the ``version`` of
+            the library.
+        before: the answered request's value, ``unset`` where it had none; of content and inputs a digest.
+        after: the same of the present request.
+    """
+
+    kind: Literal["field", "content", "input", "version"]
+    name: str
+    before: Any
+    after: Any
+
+    @property
+    def text(self) -> str:
+        """What changed, in words."""
+        if self.kind == "content":
+            return f"{self.name}: the files it names changed"
+        if self.kind == "input":
+            return f"another output of {self.name}"
+        return f"{self.name}{' ' if self.kind == 'version' else ': '}{_shown(self.before)} -> {_shown(self.after)}"
+
+
+def changes(before: StageRequest, after: StageRequest) -> tuple[FieldChange, ...]:
+    """Return what differs; inputs that ``after`` does not know yet are not compared."""
+    found = _changed("field", _flat(before.config), _flat(after.config))
+    fields = [change.name for change in found]
+    for change in _changed("content", before.content, after.content):
+        if not any(f"{field}.".startswith(f"{change.name}.") for field in fields):  # else other files are named
+            found.append(change)
+    found += [change for change in _changed("input", before.inputs, after.inputs) if change.name in after.inputs]
+    found += _changed(
+        "version", {"library version": before.library_version}, {"library version": after.library_version}
+    )
+    return tuple(found)
+
+
+def nearest_changes(request: StageRequest, kind: type[Record], store: Store) -> tuple[FieldChange, ...] | None:
+    """Return what differs from the published output with the fewest differences, the latest of those.
+
+    None: no output of this stage says what it was asked for.
+
+    Raises:
+        StorageUnavailableError: the store did not answer.
+    """
+    candidates = []
+    for written_at, prefix, published in published_requests(request.stage, store):
+        if published.variant == request.variant:
+            found = changes(published, request)
+            candidates.append((len(found), -written_at, prefix, found))
+    for _, _, prefix, found in sorted(candidates, key=lambda candidate: candidate[:3]):
+        if _exists(f"{prefix}/{kind.filename}"):
+            return found
+    return None
+
+
+def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str, StageRequest]]:
+    """Yield the requests in a stage's folder: when each was written (seconds), its prefix, the request.
+
+    What cannot be read as a request is passed over: it explains nothing.
+    """
+    uri = f"{store.uri}/{stage}"
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        filesystem.invalidate_cache()
+        entries = filesystem.glob(f"{path}/*/{REQUEST_FILENAME}", detail=True)
+        contents = filesystem.cat(list(entries)) if entries else {}
+    for name, entry in sorted(entries.items()):
+        try:
+            request = StageRequest.model_validate_json(contents[name])
+        except ValidationError:
+            continue
+        yield _written_at(entry), store.prefix(stage, name.rsplit("/", 2)[1]), request
+
+
+def _written_at(entry: dict[str, Any]) -> float:
+    """Return when a file was written, as its filesystem says it; 0 where it does not."""
+    written = entry.get("mtime") or entry.get("LastModified") or entry.get("created") or 0.0
+    return float(written.timestamp()) if hasattr(written, "timestamp") else float(written)
+
+
+def _exists(uri: str) -> bool:
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        return bool(filesystem.exists(path))
+
+
+def _changed(
+    kind: Literal["field", "content", "input", "version"], before: dict[str, Any], after: dict[str, Any]
+) -> list[FieldChange]:
+    return [
+        FieldChange(kind=kind, name=name, before=before.get(name, UNSET), after=after.get(name, UNSET))
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name, UNSET) != after.get(name, UNSET)
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values below mappings and lists of mappings by dotted name."""
+    if isinstance(value, dict):
+        items: list[tuple[str, Any]] = list(value.items())
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {
+        name: inner for key, item in items for name, inner in _flat(item, f"{prefix}.{key}" if prefix else key).items()
+    }
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
