@@ -110,9 +110,7 @@ def test_a_shared_untrained_report_is_evidence_for_both_and_that_of_other_tokens
     first, second = published(store), published(store, "train.num_steps=7")
     stranger = published(store, "train.soft_tokens.num_soft_tokens=2")
     arms = {"base": None, "untrained": first, "adapter": second}
-    reports = {
-        arm: publish_arm(arm, adapter, prompts, recorded.config, store) for arm, adapter in arms.items()
-    }
+    reports = {arm: publish_arm(arm, adapter, prompts, recorded.config, store) for arm, adapter in arms.items()}
     assert reports["untrained"].parents == (tokens_digest("untrained", second, store),)
     done = compare(*reports.values(), second, recorded.config, store, "compare-key")
     assert reports["untrained"].digest in done.parents
