@@ -183,6 +183,29 @@ _stage_command("evaluate", "Generate and score base, untrained tokens and adapte
 _stage_command("register", "Register the adapter and decide whether it becomes champion.")
 
 
+@app.command()
+def init(
+    place: Annotated[
+        Path, typer.Argument(metavar="FOLDER|TABLE", help="a folder, a COCO captions file, a Parquet table")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="the recipe's file")] = Path("recipe.yaml"),
+    family: Annotated[
+        Literal["sd15", "sd21", "sdxl", "sd3", "sd35"], typer.Option("--family", help="family of the base model")
+    ] = "sd15",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="folder that file names are relative to; default: looked for")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at images and captions and write a recipe for them."""
+    _require_pipeline("init")
+    from softalign.drafting import draft_recipe
+
+    draft = draft_recipe(place, out, family, images, is_forced=force)
+    _emit(draft.model_dump(mode="json"), as_json, draft.to_text())
+
+
 @geneval_app.command("prompts")
 def geneval_prompts(
     out: Annotated[Path | None, typer.Option("--out", help="file to write; default: standard output")] = None,
