@@ -129,7 +129,7 @@ def _problems(found: FoundSource, resolution_px: int) -> list[str]:
     problems = [f"{number} {text}" for number, text in counted if number]
     if 0 < look.median_side_px < resolution_px:
         problems.append(
-            f"more than half of the images have a shorter side below {resolution_px} px (backbone.resolution_px) and are "
-            "enlarged"
+            f"more than half of the images have a shorter side below {resolution_px} px (backbone.resolution_px) and "
+            "are enlarged"
         )
     return problems
