@@ -21,6 +21,7 @@ from softalign import __version__
 from softalign.attempts import leaving_in_order
 from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.families import Family
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -189,9 +190,7 @@ def init(
         Path, typer.Argument(metavar="FOLDER|TABLE", help="a folder, a COCO captions file, a Parquet table")
     ],
     out: Annotated[Path, typer.Option("--out", help="the recipe's file")] = Path("recipe.yaml"),
-    family: Annotated[
-        Literal["sd15", "sd21", "sdxl", "sd3", "sd35"], typer.Option("--family", help="family of the base model")
-    ] = "sd15",
+    family: Annotated[Family, typer.Option("--family", help="family of the base model")] = "sd15",
     images: Annotated[
         Path | None, typer.Option("--images", help="folder that file names are relative to; default: looked for")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def counted(draft: SourceDraft, captions: dict[str, list[object]]) -> FoundSourc
     """
     folder = Path(draft.images)
     there = list_images(folder)
-    present = [name for name in captions if name in there or (name and (folder / name).is_file())]
+    present = [name for name in captions if name in there or (name and os.path.isfile(folder / name))]
     return FoundSource(
         source=draft,
         num_images=len(captions),

@@ -71,7 +71,7 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
         note = f"wrote {table} from the .txt files beside the images: run this again when they change"
         found = read.model_copy(update={"notes": (note, *read.notes)})
     name = recipe_name(place.absolute().name if place.is_dir() else place.stem)
-    text = recipe_text(name, found, family, f"softalign init {place}".replace("\n", " "))
+    text = recipe_text(name, found, family, f"softalign init {place}")
     try:
         data = text.encode()
     except UnicodeEncodeError as error:

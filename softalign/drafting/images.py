@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import median
 
 from PIL import Image
 
 from softalign.config import FilterConfig
 from softalign.drafting.records import ImageLook
-from softalign.errors import MissingInputError
+from softalign.errors import DataError, MissingInputError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 """Of the formats that curation accepts."""
@@ -56,11 +56,12 @@ def find_images(names: Sequence[str], roots: Sequence[Path], table: Path) -> Ima
     ``captions_train2017.json``), then the first by name.
 
     Raises:
+        DataError: no name is relative to a folder.
         MissingInputError: no folder holds any of them.
     """
-    probed = spread(names, NUM_PROBED)
+    probed = spread(_relative(names, table), NUM_PROBED)
     counts = {
-        folder: sum((folder / name).is_file() for name in probed)
+        folder: sum(os.path.isfile(folder / name) for name in probed)
         for root in roots
         for folder in islice(folders_below(root), MAX_FOLDERS)
     }
@@ -68,7 +69,7 @@ def find_images(names: Sequence[str], roots: Sequence[Path], table: Path) -> Ima
     if most == 0:
         raise MissingInputError(
             "The images that this table lists were not found.",
-            expected=f"a folder that holds files such as {probed[0] if probed else 'none'}",
+            expected=f"a folder that holds files such as {probed[0]}",
             found=f"none of {len(probed)} names tried in {len(counts)} folder(s)",
             where=f"{table}; searched: {', '.join(str(root) for root in roots)}",
             fix="name the folder that the table's file names are relative to with --images",
@@ -76,6 +77,19 @@ def find_images(names: Sequence[str], roots: Sequence[Path], table: Path) -> Ima
     best = [folder for folder, count in counts.items() if count == most]
     best.sort(key=lambda folder: (folder.name not in table.stem, len(folder.parts), str(folder)))
     return ImageFolders(best[0], tuple(best[1:]))
+
+
+def _relative(names: Sequence[str], table: Path) -> list[str]:
+    usable = [name for name in names if name and "://" not in name and not PurePosixPath(name).is_absolute()]
+    if not usable:
+        raise DataError(
+            "The table's image paths are not relative to a folder.",
+            expected="paths such as 0001.jpg or train/0001.jpg",
+            found=(names[0] if names else "no rows")[:200],
+            where=str(table),
+            fix="write paths relative to the folder of images; images behind URLs must be downloaded first",
+        )
+    return usable
 
 
 def list_images(folder: Path) -> set[str]:

@@ -43,7 +43,7 @@ def find_parquet(path: Path, roots: list[Path], images: Path | None) -> Found:
     names, texts = (_read(path, [column])[column] for column in (image_column, caption_column))
     for name, text in zip(names, texts, strict=True):
         captions.setdefault(name or "", []).append(text)
-    folders = find_images(_relative(list(captions), path, image_column), [images] if images else roots, path)
+    folders = find_images(list(captions), [images] if images else roots, path)
 
     def draft(folder: Path, image: str, caption: str) -> SourceDraft:
         return SourceDraft(
@@ -102,24 +102,6 @@ def _read(path: Path, columns: list[str] | None) -> dict[str, list[Any]]:
             return {name: [] for name in table.schema_arrow.names} if batch is None else dict(batch.to_pydict())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("This is no sound Parquet file.", found=str(error), where=str(path)) from error
-
-
-def _relative(names: list[str], path: Path, column: str) -> list[str]:
-    """Return the names that can lie in a folder.
-
-    Raises:
-        DataError: all of them are absolute paths or URLs.
-    """
-    usable = [name for name in names if name and "://" not in name and not PurePosixPath(name).is_absolute()]
-    if not usable:
-        raise DataError(
-            "The table's image paths are not relative to a folder.",
-            expected="paths such as 0001.jpg or train/0001.jpg",
-            found=(names[0] if names else "no rows")[:200],
-            where=f"{path}: {column}",
-            fix="write a column of paths relative to the folder of images; images behind URLs must be downloaded first",
-        )
-    return usable
 
 
 def _no_columns(path: Path, rows: dict[str, list[Any]], columns: Columns) -> DataError:

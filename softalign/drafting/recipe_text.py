@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
+
+import yaml
 
 from softalign import __version__
 from softalign.config import MAX_NAME_CHARS
@@ -29,7 +31,7 @@ def recipe_text(name: str, found: Found, family: Family, command: str) -> str:
     others = "".join(_alternative(other) for other in found.alternatives)
     defaults = FAMILY_DEFAULTS[family]
     return f"""\
-# Written by `{command}` (softalign {__version__}): {num_images} images, {num_captions} captions.
+# Written by `{_printable(command)}` (softalign {__version__}): {num_images} images, {num_captions} captions.
 # Relative paths start in the folder that softalign runs in. A field that is not here has its default.
 name: {name}
 curation:
@@ -49,6 +51,10 @@ evaluate:
 register:
   name: softalign-{name}
 """
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def recipe_name(place: str) -> str:
@@ -74,4 +80,4 @@ def _alternative(other: Alternative) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip()

@@ -1,6 +1,8 @@
 """A plan has a row for every stage of every recipe: why it cannot run here, or what changed so that it runs again."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -258,3 +260,21 @@ def test_a_table_that_cannot_be_used_is_a_row(tmp_path, store):
     assert (row.state, "file, text" in row.reason) == ("blocked", True)
     with pytest.raises(DataError, match="image_column"):
         check_chain(load_recipe("shapes", [source]), store, "curate")
+
+
+def test_the_recipe_of_the_readme_is_planned(tmp_path, store, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from huggingface_hub import constants
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"\n\n((?:    .*\n)*?    curation:\n(?:    .*\n)+)", readme)
+    (tmp_path / "images").mkdir()
+    table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
+    (tmp_path / "captions.json").write_text(json.dumps(table))
+    pq.write_table(pa.table({"file": ["b.jpg"], "text": ["a dog"]}), tmp_path / "more.parquet")
+    (tmp_path / "cats.yaml").write_text(example.replace("\n    ", "\n").strip())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    rows = rows_of(load_recipe("cats.yaml"), store)
+    assert [row.state for row in rows.values()] == ["run", "wait", "wait", *["blocked"] * 5]

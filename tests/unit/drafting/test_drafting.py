@@ -226,6 +226,15 @@ def urls(folder):
     make_parquet(folder / "t.parquet", url=["https://example.org/a.jpg"], text=["a cat"])
 
 
+def absolute(folder):
+    make_images(folder, NAMES)
+    make_coco(folder / "captions.json", [str((folder / name).absolute()) for name in NAMES])
+
+
+def too_long(folder):
+    make_coco(folder / "captions.json", ["n" * 300 + ".jpg"])
+
+
 def broken(folder):
     (folder / "t.parquet").write_bytes(b"PAR1")
 
@@ -247,6 +256,8 @@ def other_columns(folder):
         (images_in_the_table, DataError, "column image holds images themselves"),
         (lists_of_captions, DataError, "column captions holds lists"),
         (urls, DataError, r"https://example\.org/a\.jpg(?s:.)*downloaded first"),
+        (absolute, DataError, "not relative to a folder"),
+        (too_long, MissingInputError, "--images"),
         (broken, DataError, "no sound Parquet file"),
         (other_columns, DataError, "no column of image files and none of captions"),
     ],
@@ -288,12 +299,12 @@ def test_the_captions_beside_a_file_of_boxes_are_named(here):
 
 
 def test_odd_names_survive_the_recipe(here):
-    odd = 'Bücher "x": #1 — 日本 😀'
+    odd = 'Bücher "x": #1 — 日本 😀 \x07\x85\n{y} \\'
     make_images(odd, NAMES)
     make_coco(f"{odd}/captions.json", NAMES)
     draft(odd)
     assert load_recipe("recipe.yaml").curation.sources[0].images_uri == odd
-    assert load_recipe("recipe.yaml").name == "b-cher-x-1"
+    assert load_recipe("recipe.yaml").name == "b-cher-x-1-y"
 
 
 def test_columns_are_judged_by_their_values():
