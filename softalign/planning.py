@@ -17,14 +17,7 @@ from softalign.artifacts import (
     Stage,
 )
 from softalign.config import Recipe
-from softalign.errors import (
-    CompatibilityError,
-    ConfigError,
-    DataError,
-    IntegrityError,
-    MissingInputError,
-    SoftAlignError,
-)
+from softalign.errors import ConfigError, SoftAlignError
 from softalign.evaluated_tokens import Arm
 from softalign.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
 from softalign.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models
@@ -189,10 +182,9 @@ class _Planner:
         try:
             found_key = key()
             record = self.store.find(kind, found_key) if found_key else None
-        except (MissingInputError, DataError, IntegrityError, CompatibilityError) as problem:
-            error = problem
-        except ConfigError as problem:
-            if found_key is not None:  # the store's
+        except SoftAlignError as problem:
+            is_of_the_store = found_key is not None and isinstance(problem, ConfigError)
+            if problem.is_retriable or is_of_the_store:
                 raise
             error = problem
         uri = self.store.prefix(kind.stage, found_key) if found_key else ""
@@ -273,9 +265,11 @@ def _unknown_changes(stage: Stage, store: Store) -> str:
     """Return what can be said of a stage with no published request to compare with."""
     filesystem, path = open_filesystem(f"{store.uri}/{stage}")
     num_outputs = len(filesystem.ls(path, detail=False)) if filesystem.exists(path) else 0
+    if num_outputs == 0:
+        return "this store has no output of this stage"
     num_silent = num_outputs - sum(1 for _ in published_requests(stage, store))
     if num_silent <= 0:
-        return "this store has no output of this stage"
+        return f"the {num_outputs} published output(s) of this stage are of other recipes or arms"
     return (
         f"configuration, inputs or library version differ from the {num_silent} published output(s), "
         "which do not say what they were asked for"

@@ -16,6 +16,8 @@ from softalign.storage import REQUEST_FILENAME, Store
 MAX_VALUE_CHARS = 80
 """Longer values are cut in messages."""
 UNSET = "unset"
+NAMES = ("name", "curation.name", "register.name")
+"""Fields by which outputs of one purpose are told from those of another."""
 
 
 class FieldChange(Frozen):
@@ -60,14 +62,15 @@ def changes(before: StageRequest, after: StageRequest) -> tuple[FieldChange, ...
 def nearest_changes(request: StageRequest, kind: type[Record], store: Store) -> tuple[FieldChange, ...] | None:
     """Return what differs from the published output with the fewest differences, the latest of those.
 
-    None: no output of this stage says what it was asked for.
+    Only outputs of the same name are compared, where the stage has one, and of the same variant. None: none of them
+    says what it was asked for.
 
     Raises:
         StorageUnavailableError: the store did not answer.
     """
     candidates = []
     for written_at, prefix, published in published_requests(request.stage, store):
-        if published.variant == request.variant:
+        if _identity(published) == _identity(request):
             found = changes(published, request)
             candidates.append((len(found), -written_at, prefix, found))
     for _, _, prefix, found in sorted(candidates, key=lambda candidate: candidate[:3]):
@@ -93,6 +96,11 @@ def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str,
         except ValidationError:
             continue
         yield _written_at(entry), store.prefix(stage, name.rsplit("/", 2)[1]), request
+
+
+def _identity(request: StageRequest) -> tuple[str, dict[str, Any]]:
+    flat = _flat(request.config)
+    return request.variant, {name: flat[name] for name in NAMES if name in flat}
 
 
 def _written_at(entry: dict[str, Any]) -> float:

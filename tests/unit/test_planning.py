@@ -178,6 +178,7 @@ def test_a_plan_compares_with_the_nearest_output_and_the_latest_of_the_nearest(s
     for overrides in (["curation.val_share=0.2", "curation.samples_per_shard=7"], ["curation.val_share=0.3"]):
         publish_dataset(curated(*overrides), store)
     assert rows_of(curated(), store)["curate"].reason == "curation.val_share: 0.3 -> 0.05"
+    assert "of other recipes" in rows_of(curated("curation.name=other"), store)["curate"].reason
 
 
 def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
