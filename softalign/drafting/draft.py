@@ -58,8 +58,9 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
     """
     _check_out(out, is_forced)
     table = out.with_name(f"{out.stem}-captions.parquet")
+    is_written_anew = table.is_file() and place.is_dir() and bool(read_pairs(place))
     try:
-        found = survey(place, images)
+        found = survey(place, images, ignored=table if is_written_anew else None)
     except ConfigError:
         pairs = read_pairs(place) if place.is_dir() else {}
         if not pairs:

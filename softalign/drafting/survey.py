@@ -14,18 +14,19 @@ from softalign.errors import ConfigError, DataError, MissingInputError, SoftAlig
 
 SUPPORTED = "a COCO captions file (.json) or a Parquet table (.parquet) of captions, with a folder of images"
 MAX_TABLES = 100
-"""A folder with more JSON or Parquet files has one per image, say."""
+"""A folder with more JSON files has one per image, say; so many Parquet files are looked at."""
 READERS = {".csv": "csv.read_csv", ".tsv": "csv.read_csv", ".jsonl": "json.read_json", ".ndjson": "json.read_json"}
 """What of pyarrow reads tables that are no source."""
 ARCHIVES = {".tar", ".zip", ".gz", ".tgz", ".7z"}
 
 
-def survey(place: Path, images: Path | None) -> Found:
+def survey(place: Path, images: Path | None, *, ignored: Path | None = None) -> Found:
     """Return what can be used at a place.
 
     Args:
         place: a folder, or one table.
         images: the folder of images, where it is known.
+        ignored: a table that is to be written anew.
 
     Raises:
         MissingInputError: the place, or the images of its tables, are not there.
@@ -39,7 +40,7 @@ def survey(place: Path, images: Path | None) -> Found:
     if images is not None and not images.is_dir():
         raise MissingInputError("There is no such folder of images.", where=str(images), fix="check --images")
     if place.is_dir():
-        return _survey_folder(place, images)
+        return _survey_folder(place, images, ignored.resolve() if ignored else None)
     folder = place.parent
     roots = [folder, *([folder.parent] if folder.name == "annotations" else [])]
     if place.suffix.lower() == ".parquet":
@@ -52,12 +53,15 @@ def survey(place: Path, images: Path | None) -> Found:
     raise no_source(place)
 
 
-def _survey_folder(folder: Path, images: Path | None) -> Found:
-    tables = [path for below in folders_below(folder) for path in sorted(below.iterdir()) if path.is_file()]
+def _survey_folder(folder: Path, images: Path | None, ignored: Path | None) -> Found:
+    there = [path for below in folders_below(folder) for path in sorted(below.iterdir()) if path.is_file()]
+    tables = [path for path in there if ignored is None or path.resolve() != ignored]
     jsons = [path for path in tables if path.suffix.lower() == ".json"]
-    kinds = {path: kind_of(path) for path in jsons} if len(jsons) <= MAX_TABLES else {}
+    per_folder = Counter(path.parent for path in jsons)
+    kinds = {path: kind_of(path) for path in jsons if per_folder[path.parent] <= MAX_TABLES}
     captions = [path for path, kind in kinds.items() if kind == "captions"]
-    parquet = [path for path in tables if path.suffix.lower() == ".parquet"][:MAX_TABLES]
+    all_parquet = [path for path in tables if path.suffix.lower() == ".parquet"]
+    parquet = all_parquet[:MAX_TABLES]
     founds: list[Found] = []
     errors: list[SoftAlignError] = []
     readers: list[tuple[Callable[[Path, list[Path], Path | None], Found], list[Path]]]
@@ -75,6 +79,11 @@ def _survey_folder(folder: Path, images: Path | None) -> Found:
     notes += [
         f"{path}: {kind.replace('_', ' ')}, no captions" for path, kind in kinds.items() if kind not in {"", "captions"}
     ]
+    for below, number in per_folder.items():
+        if number > MAX_TABLES:
+            notes.append(f"{below}: {number} JSON files, more than {MAX_TABLES}, were not looked at")
+    if len(all_parquet) > len(parquet):
+        notes.append(f"{folder}: of {len(all_parquet)} Parquet files the first {MAX_TABLES} were looked at")
     return _combine(founds, notes)
 
 

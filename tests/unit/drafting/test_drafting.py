@@ -154,6 +154,21 @@ def test_parts_of_one_table_are_all_used(here):
     assert len(load_recipe("recipe.yaml").curation.sources) == 2
 
 
+def test_what_is_too_much_to_look_at_is_said(here, monkeypatch):
+    from softalign.drafting import survey
+
+    monkeypatch.setattr(survey, "MAX_TABLES", 2)
+    make_images("data/images", NAMES)
+    for part in range(3):
+        make_parquet(f"data/part-{part}.parquet", file_name=NAMES[2 * part :][:2], caption=["a cat"] * 2)
+        make_coco(f"data/images/{part}.json", NAMES)
+    notes = draft("data").found.notes
+    assert notes == (
+        "data/images: 3 JSON files, more than 2, were not looked at",
+        "data: of 3 Parquet files the first 2 were looked at",
+    )
+
+
 def test_images_with_text_files_become_a_table(here):
     make_images("data", NAMES)
     for name in NAMES[:4]:
@@ -171,6 +186,10 @@ def test_images_with_text_files_become_a_table(here):
     with pytest.raises(ConfigError, match=r"cats-captions\.parquet(?s:.)*--force"):
         draft("data", "out/cats.yaml")
     draft("data", "out/cats.yaml", is_forced=True)
+    draft("data", "data/recipe.yaml")
+    Path("data", NAMES[0]).with_suffix(".txt").write_text("changed")
+    draft("data", "data/recipe.yaml", is_forced=True)
+    assert pq.read_table("data/recipe-captions.parquet")["caption"][0].as_py() == "changed"
 
 
 def test_nothing_is_overwritten_unless_asked(here):
