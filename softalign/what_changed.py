@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from softalign.artifacts import Frozen, Record, Stage
-from softalign.files import open_filesystem, reaching
+from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest, Frozen, Record, Stage
+from softalign.errors import MissingInputError
+from softalign.files import open_filesystem, reaching, read_bytes
 from softalign.stage_requests import StageRequest
 from softalign.storage import REQUEST_FILENAME, Store
 
 MAX_VALUE_CHARS = 80
 """Longer values are cut in messages."""
 UNSET = "unset"
+INPUT_KINDS: dict[str, type[Record]] = {"curate": DatasetManifest, "encode": EncodedManifest, "train": Adapter}
+"""Records of the inputs whose change is explained, by label."""
 NAMES = ("name", "curation.name", "register.name")
 """Fields by which outputs of one purpose are told from those of another."""
 
@@ -28,12 +32,14 @@ class FieldChange(Frozen):
             the library.
         before: the answered request's value, ``unset`` where it had none; of content and inputs a digest.
         after: the same of the present request.
+        cause: of an input: why it is another one, where its requests say so.
     """
 
     kind: Literal["field", "content", "input", "version"]
     name: str
     before: Any
     after: Any
+    cause: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -41,7 +47,7 @@ class FieldChange(Frozen):
         if self.kind == "content":
             return f"{self.name}: the files it names changed"
         if self.kind == "input":
-            return f"another output of {self.name}"
+            return f"another output of {self.name}" + (f" ({'; '.join(self.cause)})" if self.cause else "")
         return f"{self.name}{' ' if self.kind == 'version' else ': '}{_shown(self.before)} -> {_shown(self.after)}"
 
 
@@ -75,8 +81,23 @@ def nearest_changes(request: StageRequest, kind: type[Record], store: Store) -> 
             candidates.append((len(found), -written_at, prefix, found))
     for _, _, prefix, found in sorted(candidates, key=lambda candidate: candidate[:3]):
         if _exists(f"{prefix}/{kind.filename}"):
-            return found
+            return tuple(_with_cause(change, store) if change.kind == "input" else change for change in found)
     return None
+
+
+def _with_cause(change: FieldChange, store: Store) -> FieldChange:
+    """Return an input's change with what differs between the requests that the two outputs answered."""
+    kind = INPUT_KINDS.get(change.name)
+    if kind is None:
+        return change
+    requests: dict[str, StageRequest] = {}
+    for _, prefix, request in published_requests(kind.stage, store):
+        with suppress(MissingInputError, ValueError):
+            requests[str(json.loads(read_bytes(f"{prefix}/{kind.filename}"))["digest"])] = request
+    if change.before not in requests or change.after not in requests:
+        return change
+    between = changes(requests[change.before], requests[change.after])
+    return change.model_copy(update={"cause": tuple(one.text for one in between)})
 
 
 def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str, StageRequest]]:

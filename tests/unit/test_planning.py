@@ -159,7 +159,7 @@ def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
     row = rows_of(faster, store)["train"]
     assert (row.state, row.reason) == ("run", "train.optimizer.learning_rate: 0.003 -> 0.006")
     assert row.model_dump()["changes"] == (
-        {"kind": "field", "name": "train.optimizer.learning_rate", "before": 0.003, "after": 0.006},
+        {"kind": "field", "name": "train.optimizer.learning_rate", "before": 0.003, "after": 0.006, "cause": ()},
     )
     both = load_recipe("shapes", ["train.optimizer.learning_rate=0.006", "curation.val_share=0.2"])
     rows = rows_of(both, store)
@@ -168,7 +168,7 @@ def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
     assert rows["train"].reason == "waits for encode; train.optimizer.learning_rate: 0.003 -> 0.006"
     other_dataset = publish_dataset(both, store)
     assert other_dataset.digest != dataset.digest
-    assert rows_of(both, store)["encode"].reason == "another output of curate"
+    assert rows_of(both, store)["encode"].reason == "another output of curate (curation.val_share: 0.05 -> 0.2)"
 
 
 def test_a_plan_compares_with_the_nearest_output_and_the_latest_of_the_nearest(store):
