@@ -17,6 +17,8 @@ from softalign.storage import REQUEST_FILENAME, Store
 
 MAX_VALUE_CHARS = 80
 """Longer values are cut in messages."""
+SHOWN_CAUSES = 3
+"""How many causes of a changed input its text names."""
 UNSET = "unset"
 INPUT_KINDS: dict[str, type[Record]] = {"curate": DatasetManifest, "encode": EncodedManifest, "train": Adapter}
 """Records of the inputs whose change is explained, by label."""
@@ -47,7 +49,8 @@ class FieldChange(Frozen):
         if self.kind == "content":
             return f"{self.name}: the files it names changed"
         if self.kind == "input":
-            return f"another output of {self.name}" + (f" ({'; '.join(self.cause)})" if self.cause else "")
+            why = "; ".join(self.cause[:SHOWN_CAUSES])
+            return f"another output of {self.name}{f' ({why})' if why else ''}"
         return f"{self.name}{' ' if self.kind == 'version' else ': '}{_shown(self.before)} -> {_shown(self.after)}"
 
 
@@ -92,7 +95,7 @@ def _with_cause(change: FieldChange, store: Store) -> FieldChange:
         return change
     requests: dict[str, StageRequest] = {}
     for _, prefix, request in published_requests(kind.stage, store):
-        with suppress(MissingInputError, ValueError):
+        with suppress(MissingInputError, ValueError, KeyError, TypeError):
             requests[str(json.loads(read_bytes(f"{prefix}/{kind.filename}"))["digest"])] = request
     if change.before not in requests or change.after not in requests:
         return change
