@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport
 from softalign.config import Recipe
-from softalign.stages import Arm, compare_key, curate_key, encode_key, evaluate_key, require, train_key
+from softalign.evaluated_tokens import Arm
+from softalign.stages import compare_key, curate_key, encode_key, evaluate_key, require, train_key
 from softalign.storage import Store
 
 
@@ -27,7 +28,7 @@ def published_reports(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[E
     """Return the reports of the three arms: base, untrained tokens, adapter."""
 
     def report_of(arm: Arm) -> EvalReport:
-        key = evaluate_key(recipe, arm, None if arm == "base" else adapter)
+        key = evaluate_key(recipe, arm, None if arm == "base" else adapter, store)
         return require(EvalReport, key, store)
 
     return report_of("base"), report_of("untrained"), report_of("adapter")

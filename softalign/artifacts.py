@@ -207,7 +207,12 @@ class Adapter(Record):
 
 
 class EvalReport(Record):
-    """Scores of one arm: images in GenEval layout, ``results.jsonl``."""
+    """Scores of one arm: images in GenEval layout, ``results.jsonl``.
+
+    Attributes:
+        adapter_digest: of the tokens it was drawn with: empty for the base, for the untrained arm the digest of the
+            step-0 tokens (which adapters may share), else the trained adapter's. ``parents`` holds the same.
+    """
 
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"

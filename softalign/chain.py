@@ -15,9 +15,9 @@ from softalign.artifacts import (
     ModelVersion,
 )
 from softalign.config import Recipe
-from softalign.preflight import check_chain, check_evaluation
+from softalign.evaluated_tokens import Arm
+from softalign.preflight import check_chain
 from softalign.stages import (
-    Arm,
     StageResult,
     compare_key,
     curate_key,
@@ -113,13 +113,11 @@ def run_until(
     """Run one stage, and with ``is_through`` the ones before it, and return what was run or reused, in order.
 
     Raises:
-        ConfigError: evaluation or registration is asked for, and would be refused.
-        MissingInputError: an earlier stage has not run and ``is_through`` is False.
+        ConfigError: a stage up to this one would be refused.
+        MissingInputError: an earlier stage has not run and ``is_through`` is False, or a source or model is not there.
+        DataError: a source or model cannot be used.
     """
-    if last == "evaluate":
-        check_evaluation(recipe)
-    if last == "register":
-        check_chain(recipe, store)
+    check_chain(recipe, store, last)
     results: list[StageResult[Any]] = []
 
     def keep(result: StageResult[RecordT]) -> RecordT:
@@ -148,7 +146,7 @@ def run_until(
     def report_of(arm: Arm) -> EvalReport:
         if runs("evaluate"):
             return keep(run_evaluate(recipe, arm, adapter, store, on_line))
-        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter))
+        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter, store))
 
     reports = (report_of("base"), report_of("untrained"), report_of("adapter"))
     key = compare_key(recipe, reports)

@@ -21,6 +21,7 @@ from softalign import __version__
 from softalign.attempts import leaving_in_order
 from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.families import Family
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -93,6 +94,15 @@ def _open(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe,
     return load_recipe(recipe, overrides or ()), Store(store)
 
 
+def _warn(recipe: Recipe) -> list[str]:
+    """Say on standard error, and return, what a recipe hardly means."""
+    from softalign.sense import warnings_of
+
+    warnings = list(warnings_of(recipe))
+    sys.stderr.writelines(f"warning: {text}\n" for text in warnings)
+    return warnings
+
+
 def _require_pipeline(command: str) -> None:
     if find_spec("pyarrow") is None or find_spec("mlflow") is None:
         raise ConfigError(f"`softalign {command}` needs the pipeline extra.", fix="pip install 'softalign[pipeline]'")
@@ -111,6 +121,7 @@ def run(
     from softalign.preflight import check_chain
 
     loaded, opened = _open(recipe, overrides, store)
+    _warn(loaded)
     check_chain(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.chain import run_chain
@@ -132,19 +143,16 @@ def run(
 def plan(
     recipe: RecipeArgument, overrides: SetOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
 ) -> None:
-    """Show what would run, what is already there, and about how many bytes would be written."""
+    """Show what would run and why, what is already there, what cannot run here, and about how many bytes it writes."""
     _require_pipeline("plan")
     from softalign.planning import plan as make_plan
+    from softalign.planning import plan_text
 
     loaded, opened = _open(recipe, overrides, store)
+    warnings = _warn(loaded)
     rows = make_plan(loaded, opened)
-    width = max(len(row.label) for row in rows)
-
-    def line(size: int | None) -> str:
-        return "       ?" if size is None else f"{size / 1e6:8.2f}"
-
-    lines = [f"{row.label:<{width}}  {row.state:<4} {line(row.predicted_bytes)} MB  {row.reason}" for row in rows]
-    _emit({"store": opened.uri, "stages": [row.model_dump() for row in rows]}, as_json, "\n".join(lines))
+    payload = {"store": opened.uri, "warnings": warnings, "stages": [row.model_dump(mode="json") for row in rows]}
+    _emit(payload, as_json, plan_text(rows))
 
 
 def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "register"], doc: str) -> None:
@@ -160,6 +168,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         from softalign.chain import run_until
 
         loaded, opened = _open(recipe, overrides, store)
+        _warn(loaded)
         with leaving_in_order():
             results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
@@ -173,6 +182,27 @@ _stage_command("encode", "Encode images and captions with the frozen model.")
 _stage_command("train", "Train the soft tokens.")
 _stage_command("evaluate", "Generate and score base, untrained tokens and adapter, and write the report.")
 _stage_command("register", "Register the adapter and decide whether it becomes champion.")
+
+
+@app.command()
+def init(
+    place: Annotated[
+        Path, typer.Argument(metavar="FOLDER|TABLE", help="a folder, a COCO captions file, a Parquet table")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="the recipe's file")] = Path("recipe.yaml"),
+    family: Annotated[Family, typer.Option("--family", help="family of the base model")] = "sd15",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="folder that file names are relative to; default: looked for")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a recipe that is there")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at images and captions and write a recipe for them."""
+    _require_pipeline("init")
+    from softalign.drafting import draft_recipe
+
+    draft = draft_recipe(place, out, family, images, is_forced=force)
+    _emit(draft.model_dump(mode="json"), as_json, draft.to_text())
 
 
 @geneval_app.command("prompts")
@@ -220,7 +250,8 @@ def geneval_score(
 def generate(
     adapter: Annotated[str, typer.Argument(help="adapter: folder, URI, models:/NAME@ALIAS; `none` for the base")],
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
-    out: Annotated[Path, typer.Option("--out", help="folder for the images")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the images: prompt-000-0.png and so on")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace images of the same names")] = False,
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
     scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -243,7 +274,7 @@ def generate(
     settings = GenerationSettings(
         num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank
     )
-    paths = generate_to_folder(adapter, prompts, out, base, settings)
+    paths = generate_to_folder(adapter, prompts, out, base, settings, is_overwriting=overwrite)
     _emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
 
 

@@ -17,6 +17,8 @@ from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, p
 from softalign.storage import require_folder_place, write_atomically
 
 NO_ADAPTER = "none"
+SHOWN_NAMES = 3
+"""How many of the files in the way an error names."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,34 @@ class GenerationSettings:
 
 
 def generate_to_folder(
-    adapter: str, prompts: Sequence[str], out: Path, base: str | None, settings: GenerationSettings
+    adapter: str,
+    prompts: Sequence[str],
+    out: Path,
+    base: str | None,
+    settings: GenerationSettings,
+    *,
+    is_overwriting: bool = False,
 ) -> list[Path]:
     """Write ``prompt-000-0.png`` and so on to ``out`` and return the paths.
 
-    An image's noise depends on the seed, the prompt's place and the image's place alone.
+    An image's name and noise depend on the prompt's place, the image's place and (noise alone) the seed.
 
     Args:
         adapter: what ``load_soft_tokens`` takes, or ``none`` for the base model itself.
         prompts: one or more.
-        out: folder, made if absent; images of the same name are replaced.
+        out: folder, made if absent.
         base: another base model than the adapter's, of the same architecture and weights (a local copy, say).
         settings: how to sample.
+        is_overwriting: replace images of the same name.
 
     Raises:
-        ConfigError: ``none`` without a base model, or ``out`` lies below a file.
+        ConfigError: ``none`` without a base model, ``out`` lies below a file, or images of these names are there.
         CompatibilityError: the base model is not the adapter's.
     """
     require_folder_place(out)
+    paths = [[_path(out, prompt, image) for image in range(settings.num_images)] for prompt in range(len(prompts))]
+    if not is_overwriting:
+        _refuse_existing([path for row in paths for path in row], out)
     config, folder = _resolve(adapter, base)
     defaults = FAMILY_DEFAULTS[config.family]
     device = resolve_device(Runtime())
@@ -76,14 +88,29 @@ def generate_to_folder(
     )
     written: list[Path] = []
     for index, prompt in enumerate(prompts):
-        requests = [
-            ImageRequest(prompt, index, image, out / f"prompt-{index:03d}-{image}.png")
-            for image in range(settings.num_images)
-        ]
+        requests = [ImageRequest(prompt, index, image, paths[index][image]) for image in range(settings.num_images)]
         for request, pixels in zip(requests, generate_batch(backbone, requests, sampling), strict=True):
             write_atomically(request.path, png_bytes(pixels))
             written.append(request.path)
     return written
+
+
+def _path(out: Path, prompt_index: int, image_index: int) -> Path:
+    return out / f"prompt-{prompt_index:03d}-{image_index}.png"
+
+
+def _refuse_existing(paths: Sequence[Path], out: Path) -> None:
+    existing = [path.name for path in paths if path.exists()]
+    if existing:
+        num_more = len(existing) - SHOWN_NAMES
+        shown = ", ".join(existing[:SHOWN_NAMES]) + (f" and {num_more} more" if num_more > 0 else "")
+        raise ConfigError(
+            "Images of these names are already there; nothing was written.",
+            expected="a folder without them",
+            found=shown,
+            where=str(out),
+            fix="name another folder with --out, or add --overwrite to replace them",
+        )
 
 
 def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | None]:

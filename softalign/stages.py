@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal
+from typing import Generic
 
 from softalign import __version__
 from softalign.artifacts import (
@@ -28,12 +28,22 @@ from softalign.artifacts import (
 from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
+from softalign.evaluated_tokens import Arm, tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.ranks import rank_environments
+from softalign.stage_requests import (
+    StageRequest,
+    asking,
+    compare_request,
+    curate_request,
+    encode_request,
+    evaluate_request,
+    register_request,
+    train_request,
+)
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
-Arm = Literal["base", "untrained", "adapter"]
 ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
 
 
@@ -53,24 +63,40 @@ class StageResult(Generic[RecordT]):
         return f"{self.label}: {how} ({self.record.uri})"
 
 
-def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]) -> StageResult[RecordT]:
+def _run(
+    label: str,
+    kind: type[RecordT],
+    key: str,
+    store: Store,
+    work: Callable[[], RecordT],
+    request: Callable[[], StageRequest],
+) -> StageResult[RecordT]:
     started = time.monotonic()
     found = store.find(kind, key)
-    record = found if found is not None else work()
+    if found is None:
+        with asking(request(), key, store):
+            record = work()
+    else:
+        record = found
     return StageResult(
         label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
     )
 
 
 def _run_alone(
-    label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]
+    label: str,
+    kind: type[RecordT],
+    key: str,
+    store: Store,
+    work: Callable[[], RecordT],
+    request: Callable[[], StageRequest],
 ) -> StageResult[RecordT]:
     """Run a stage in this process, one attempt at a time; who waited for another's finds what that one published."""
     if store.find(kind, key) is not None:
-        return _run(label, kind, key, store, work)
+        return _run(label, kind, key, store, work, request)
     folder = store.work_path(kind.stage, key)
     with exclusive(folder):
-        result = _run(label, kind, key, store, work)
+        result = _run(label, kind, key, store, work, request)
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
@@ -98,10 +124,11 @@ def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
     return stage_key("train", config, (encoded.digest,), __version__)
 
 
-def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None) -> str:
-    """Return the stage key of ``evaluate``; the base arm's holds no adapter, so it is shared by all of them."""
+def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store) -> str:
+    """Return the stage key of ``evaluate``: adapters share the base's arm, and that of the same step-0 tokens."""
     config = digest_of([recipe.evaluate.digest, backbone_key(recipe.backbone), arm])
-    return stage_key("evaluate", config, (adapter.digest,) if adapter else (), __version__)
+    digest = tokens_digest(arm, adapter, store)
+    return stage_key("evaluate", config, (digest,) if digest else (), __version__)
 
 
 def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
@@ -122,7 +149,11 @@ def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     from softalign.curation.pipeline import curate
 
     key = curate_key(recipe)
-    return _run_alone("curate", DatasetManifest, key, store, lambda: curate(recipe.curation, store, key))
+
+    def work() -> DatasetManifest:
+        return curate(recipe.curation, store, key)
+
+    return _run_alone("curate", DatasetManifest, key, store, work, lambda: curate_request(recipe))
 
 
 def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
@@ -135,19 +166,17 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
         number = recipe.encode.hard_negatives_per_caption
         return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
 
-    return _run_alone("encode", EncodedManifest, key, store, work)
+    return _run_alone("encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
 
 
 def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
     """Train the soft tokens in a supervised child process, unless that is already done."""
     key = train_key(recipe, encoded)
-    return _run(
-        "train",
-        Adapter,
-        key,
-        store,
-        lambda: Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line)),
-    )
+
+    def work() -> Adapter:
+        return Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line))
+
+    return _run("train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
 
 
 def run_evaluate(
@@ -155,12 +184,15 @@ def run_evaluate(
 ) -> StageResult[EvalReport]:
     """Generate and score one arm in a supervised child process, unless that is already done."""
     used = None if arm == "base" else adapter
-    key = evaluate_key(recipe, arm, used)
+    key = evaluate_key(recipe, arm, used, store)
 
     def work() -> EvalReport:
         return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
 
-    return _run(f"evaluate ({arm})", EvalReport, key, store, work)
+    def request() -> StageRequest:
+        return evaluate_request(recipe, arm, used, store)
+
+    return _run(f"evaluate ({arm})", EvalReport, key, store, work, request)
 
 
 def run_compare(
@@ -174,7 +206,7 @@ def run_compare(
 
         return compare(*reports, adapter, recipe.evaluate, store, key)
 
-    return _run_alone("compare", ComparisonReport, key, store, work)
+    return _run_alone("compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, reports))
 
 
 def run_register(
@@ -192,7 +224,10 @@ def run_register(
 
         return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)
 
-    return _run_alone("register", ModelVersion, key, store, work)
+    def request() -> StageRequest:
+        return register_request(recipe, adapter, comparison, store)
+
+    return _run_alone("register", ModelVersion, key, store, work, request)
 
 
 def _child(

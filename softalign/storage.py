@@ -1,9 +1,10 @@
 """Where records and their files live: local folders and any fsspec URI (``s3://``), published whole or not at all.
 
 ``{store}/{stage}/{stage_key}/`` holds the record of a stage, and beside it the stage's files with ``files.json`` (their
-list with sha256). A local prefix appears by one rename. An object store has no rename: there the files lie one level
-deeper, under the first digits of ``files_digest``, so that two writers of different content never mix, and the record,
-created last and only if there is none, makes them exist. ``{store}/encoded/`` holds single files that datasets share.
+list with sha256) and ``request.json`` (what was asked for; no digest covers it). A local prefix appears by one rename.
+An object store has no rename: there the files lie one level deeper, under the first digits of ``files_digest``, so that
+two writers of different content never mix, and the record, created last and only if there is none, makes them exist.
+``{store}/encoded/`` holds single files that datasets share.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ DEFAULT_STORE = "softalign-store"
 """Where everything is published when nobody says otherwise: a folder in the working folder."""
 STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
+REQUEST_FILENAME = "request.json"
+"""What a stage was asked for (see ``softalign.stage_requests``)."""
 
 
 class Store:
@@ -95,6 +98,10 @@ class Store:
                 raise ConfigError("The store cannot be made there.", found=str(error), where=self.uri) from error
         return path
 
+    def request_path(self, stage: Stage, key: str) -> Path:
+        """Return the local file that ``publish`` puts beside the record as ``request.json``, if it is there."""
+        return self.work_path(stage, "requests") / f"{key}.json"
+
     def find(self, record_type: type[RecordT], key: str) -> RecordT | None:
         """Return the record published under a stage key, or None.
 
@@ -130,7 +137,7 @@ class Store:
             StorageUnavailableError: the store did not answer.
         """
         hidden = [path for path in folder.rglob(".*") if path.is_file()]  # never finished
-        for leftover in (folder / "files.json", folder / record.filename, *hidden):
+        for leftover in (folder / "files.json", folder / record.filename, folder / REQUEST_FILENAME, *hidden):
             leftover.unlink(missing_ok=True)
         entries = list_files(folder)
         files_json = [entry.model_dump() for entry in entries]
@@ -138,6 +145,9 @@ class Store:
         final = final.model_copy(update={"uri": self._files_uri(final)})
         if not self._is_published(final):
             (folder / "files.json").write_text(json.dumps(files_json, indent=1) + "\n", encoding="utf-8")
+            request = self.request_path(record.stage, record.stage_key)
+            if request.is_file():
+                shutil.copyfile(request, folder / REQUEST_FILENAME)
             if self.is_local:
                 self._publish_local(final, folder)
             else:
@@ -301,5 +311,8 @@ class Store:
                     where=f"{final.uri}/{entry.path}",
                     fix="rerun the stage: nothing was published",
                 )
-        if not create_file(f"{self.prefix(final.stage, final.stage_key)}/{final.filename}", final.to_json()):
+        prefix = self.prefix(final.stage, final.stage_key)
+        if (folder / REQUEST_FILENAME).is_file():
+            create_file(f"{prefix}/{REQUEST_FILENAME}", (folder / REQUEST_FILENAME).read_bytes())
+        if not create_file(f"{prefix}/{final.filename}", final.to_json()):
             self._is_published(final)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport
 from softalign.config import Recipe
-from softalign.stages import Arm, StageResult, evaluate_key, run_compare, run_evaluate
+from softalign.evaluated_tokens import Arm
+from softalign.stages import StageResult, evaluate_key, run_compare, run_evaluate
 from softalign.storage import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_comparison, publish_stage, run_logger
@@ -14,7 +15,7 @@ from tasks.reporting import publish_comparison, publish_stage, run_logger
 def evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store_uri: str) -> StageResult[EvalReport]:
     """Generate and score the images of one arm (``base`` takes no adapter), or reuse what is there."""
     store = Store(store_uri)
-    is_needed = store.find(EvalReport, evaluate_key(recipe, arm, adapter)) is None
+    is_needed = store.find(EvalReport, evaluate_key(recipe, arm, adapter, store)) is None
     with gpu_slot(recipe.runtime.device, is_needed=is_needed):
         result = run_evaluate(recipe, arm, adapter, store, run_logger().info)
     publish_stage(result, recipe.name)

@@ -7,6 +7,7 @@ import numpy as np
 
 from softalign.artifacts import Adapter, EvalReport
 from softalign.config import EvalConfig
+from softalign.evaluated_tokens import tokens_digest
 from softalign.geneval import arms
 from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
@@ -54,6 +55,9 @@ def publish_adapter(store: Store, num_steps: int = 60) -> Adapter:
             rows.append(val)
     (work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (work / "adapter_config.json").write_text('{"type": "SOFT_TOKENS"}\n', encoding="utf-8")
+    (work / "initial").mkdir(exist_ok=True)
+    (work / "initial" / "adapter_config.json").write_text('{"placement": {"blocks": ["down"]}}\n', encoding="utf-8")
+    (work / "initial" / "soft_tokens.safetensors").write_bytes(b"step 0")
     return store.publish(
         Adapter(
             stage_key="adapter-key",
@@ -87,7 +91,8 @@ def publish_arm(
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
     suite = Suite(prompts, config.images_per_prompt)
     results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, ShapesDetector(), work)
-    return store.publish(arms._report(arm, adapter, config, results, len(prompts), f"{arm}-key"), work)
+    digest = tokens_digest(arm, adapter, store)
+    return store.publish(arms._report(arm, digest, config, results, len(prompts), f"{arm}-key"), work)
 
 
 def publish_arms(

@@ -43,6 +43,30 @@ def list_samples(source: Source, name: str, work_path: Path) -> Iterator[ListedS
         yield ListedSample(name, file_name, source.images_uri, tuple(texts))
 
 
+def check_table(source: CocoSource | ParquetSource) -> None:
+    """Check a captions table without reading rows of a Parquet file.
+
+    Raises:
+        MissingInputError: the table is not there.
+        DataError: the table cannot be used.
+    """
+    if isinstance(source, CocoSource):
+        read_coco(source)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = source.table_uri
+    data = pa.BufferReader(read_bytes(where))
+    try:
+        parquet = pq.ParquetFile(data)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError("The captions table is not a sound Parquet file.", found=str(error), where=where) from error
+    _check_columns(parquet.schema_arrow, [source.image_column, source.caption_column], where)
+    if parquet.metadata.num_rows == 0:
+        raise _empty_table(where, "rows")
+
+
 def image_uri(listed: ListedSample) -> str | None:
     """Return the URI of a listed sample's image, or None if its name would lead outside the image folder."""
     path = PurePosixPath(listed.file_name.replace("\\", "/"))

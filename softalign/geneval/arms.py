@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from PIL import Image, ImageOps
 from softalign.artifacts import Adapter, EvalReport, TagScore
 from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
-from softalign.errors import ConfigError, MissingInputError
+from softalign.errors import ConfigError
+from softalign.evaluated_tokens import INITIAL_FOLDER, Arm, tokens_digest
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detectors import Detection, Detector, detector_for, write_detections
@@ -33,12 +34,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Arm = Literal["base", "untrained", "adapter"]
 DETECTIONS_FILENAME = "detections.jsonl"
 IMAGES_FOLDER = "images"
 """The official layout lies below it, apart from the scorer's files."""
-INITIAL_FOLDER = "initial"
-"""Where an adapter keeps its step-0 tokens: the untrained arm."""
 _DETECTION_BATCH = 64
 
 
@@ -84,7 +82,8 @@ def evaluate(
         logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
         results = _detect_and_score(images_root, Suite(prompts, config.images_per_prompt), detector, output)
         _remove_strangers(output, {request.path for request in requests}, len(prompts))
-        report = store.publish(_report(arm, adapter, config, results, len(prompts), key), output)
+        digest = tokens_digest(arm, adapter, store)
+        report = store.publish(_report(arm, digest, config, results, len(prompts), key), output)
     shutil.rmtree(folder, ignore_errors=True)
     return report
 
@@ -143,18 +142,9 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     from softalign.consumer import load_soft_tokens
 
     folder = store.fetch(adapter)
-    if arm == "untrained":
-        folder = folder / INITIAL_FOLDER
-        if not folder.is_dir():
-            raise MissingInputError(
-                "The adapter has no step-0 tokens to compare with.",
-                expected=f"a folder {INITIAL_FOLDER}",
-                where=str(folder),
-                fix="train it again with this version",
-            )
     load_soft_tokens(
         pipeline,
-        folder,
+        folder / INITIAL_FOLDER if arm == "untrained" else folder,
         scale=config.scale,
         use_ema=config.use_ema and arm == "adapter",
         unconditional_bank=config.unconditional_bank,
@@ -192,7 +182,7 @@ def _remove_strangers(work: Path, images: Iterable[Path], num_prompts: int) -> N
 
 
 def _report(
-    arm: Arm, adapter: Adapter | None, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
+    arm: Arm, digest: str, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
 ) -> EvalReport:
     summary = summarize(results)
     intervals = score_intervals(
@@ -201,10 +191,10 @@ def _report(
     overall = intervals[OVERALL]
     return EvalReport(
         stage_key=key,
-        parents=(adapter.digest,) if adapter else (),
+        parents=(digest,) if digest else (),
         arm=arm,
         suite=config.suite,
-        adapter_digest=adapter.digest if adapter else "",
+        adapter_digest=digest,
         overall_score=overall.value,
         overall_ci_low=overall.low,
         overall_ci_high=overall.high,

@@ -10,6 +10,7 @@ from typing import Any
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, TagDifference
 from softalign.config import EvalConfig
 from softalign.errors import CompatibilityError
+from softalign.evaluated_tokens import tokens_digest
 from softalign.geneval.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
 from softalign.geneval.bootstrap import counts_by_tag, paired_intervals
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
@@ -64,7 +65,7 @@ def compare(
     """
     from softalign.geneval.report.page import render_page
 
-    _check_belonging(base, untrained, candidate, adapter)
+    _check_belonging((base, untrained, candidate), adapter, store)
     arms = tuple(_load_arm(report, store) for report in (base, untrained, candidate))
     _check_pairs(arms)
     comparison = ComparisonReport(
@@ -108,20 +109,22 @@ def _load_arm(report: EvalReport, store: Store) -> ArmFiles:
     return ArmFiles(report=report, root=root, results=read_results(root / RESULTS_FILENAME))
 
 
-def _check_belonging(base: EvalReport, untrained: EvalReport, candidate: EvalReport, adapter: Adapter) -> None:
-    found = (base.arm, untrained.arm, candidate.arm)
+def _check_belonging(reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store) -> None:
+    found = tuple(report.arm for report in reports)
     if found != ("base", "untrained", "adapter"):
         raise CompatibilityError(
             "The reports are of other arms.", expected="base, untrained, adapter", found=", ".join(found)
         )
-    digests = {untrained.adapter_digest, candidate.adapter_digest}
-    if digests != {adapter.digest}:
-        raise CompatibilityError(
-            "The arms were evaluated with another adapter.",
-            expected=f"digest {adapter.digest}",
-            found=", ".join(sorted(digests)),
-            fix="evaluate this adapter",
-        )
+    for report in reports:
+        expected = tokens_digest(report.arm, adapter, store)
+        if report.adapter_digest != expected:
+            raise CompatibilityError(
+                f"The arm {report.arm} was evaluated with another adapter.",
+                expected=f"digest {expected or 'of no adapter'}",
+                found=report.adapter_digest or "no adapter",
+                where=report.uri,
+                fix="evaluate this adapter",
+            )
 
 
 def _check_pairs(arms: tuple[ArmFiles, ...]) -> None:

@@ -128,6 +128,25 @@ def manifest():
     return DatasetManifest(stage_key="key", name="test", **counts)
 
 
+def test_what_was_asked_for_is_published_beside_the_record_and_read_again(store):
+    from softalign.config import load_recipe
+    from softalign.stage_requests import asking, curate_request
+    from softalign.what_changed import nearest_changes
+
+    counts = ("num_samples", "num_captions", "num_val_samples", "num_shards", "total_bytes", "num_seen")
+    for key, size in (("a", 7), ("b", 512)):
+        recipe = load_recipe("shapes", ["curation.val_share=0.3", f"curation.samples_per_shard={size}"])
+        with asking(curate_request(recipe), key, store):
+            folder = store.work_path("curate", key) / "out"
+            folder.mkdir()
+            record = DatasetManifest(stage_key=key, name="test", **dict.fromkeys(counts, 1))
+            store.publish(record, folder)
+    asked = curate_request(load_recipe("shapes"))
+    found = nearest_changes(asked, DatasetManifest, store)
+    assert [change.text for change in found] == ["curation.val_share: 0.3 -> 0.05"]
+    assert nearest_changes(asked.model_copy(update={"stage": "encode"}), EncodedManifest, store) is None
+
+
 def test_published_once_and_read_back(store, manifest, make_folder, tmp_path):
     assert store.find(DatasetManifest, "key") is None
     contents = {"small": b"1", "empty": b"", "large": os.urandom(12 << 20)}

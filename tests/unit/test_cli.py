@@ -18,7 +18,7 @@ def test_help_names_every_command():
     result = softalign("--help")
     assert result.returncode == 0
     for command in (
-        *("run", "plan", "curate", "encode", "train", "evaluate", "register"),
+        *("init", "run", "plan", "curate", "encode", "train", "evaluate", "register"),
         *("generate", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {command} " in result.stdout
@@ -35,11 +35,9 @@ def test_help_names_every_command():
         (["plan", "shapes", "--set", "nonsense"], 2, "section.field=value"),
         (["plan", "shapes", "--set", "train.objective={name: softrepa, banks: dual}"], 2, "no effect"),
         (["plan"], 2, "Missing argument"),
-        (["plan", "shapes", "--set", "evaluate.suite=geneval"], 2, "no built-in detector"),
         (["run", "shapes", "--set", "evaluate.suite=geneval"], 2, "softalign train RECIPE --through"),
-        (["evaluate", "shapes", "--through", "--set", "evaluate.suite=geneval"], 2, "no built-in detector"),
+        (["evaluate", "shapes", "--through", "--set", "evaluate.suite=geneval"], 2, "draws flat shapes alone"),
         (["run", "shapes", "--plain", "--store", "memory://x"], 2, "runtime.tracking_uri"),
-        (["plan", "shapes", "--store", "memory://x"], 2, "runtime.tracking_uri"),
         (["plan", "shapes", "--store", ""], 2, "The store has no name"),
         (["curate", "shapes", "--store", "/proc/nope"], 2, "The store cannot be made"),
         (["encode", "shapes", "--store", "empty"], 1, "softalign curate RECIPE"),
@@ -66,11 +64,21 @@ def test_bad_input_gets_one_message_and_its_exit_code(tmp_path, arguments, code,
         (["geneval", "score", "images", "--detections", "d.jsonl"], 1, "00000/metadata.jsonl"),
         (["geneval", "score", "images", "--detections", "auto"], 2, "record detections"),
         (["generate", "none", "a cat", "--base", "nosuch", "--out", "afile"], 2, "afile"),
+        (["generate", "none", "a cat", "--base", "nosuch", "--out", "made"], 2, "--overwrite"),
+        (
+            ["generate", "none", "a", "b", "--num-images", "4", "--base", "x", "--out", "made"],
+            2,
+            "0-0.png, prompt-001-3",
+        ),
+        (["generate", "none", "a cat", "--out", "made", "--overwrite"], 2, "neither an adapter nor a base model"),
         (["shapes", "pretrain", "--out", "afile"], 2, "afile"),
     ],
 )
 def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, capsys, arguments, code, said):
     (tmp_path / "afile").write_text("x")
+    (tmp_path / "made").mkdir()
+    for name in ("prompt-000-0.png", "prompt-001-3.png"):
+        (tmp_path / "made" / name).write_text("mine")
     (tmp_path / "images" / "00000" / "samples").mkdir(parents=True)
     (tmp_path / "images" / "00000" / "samples" / "0000.png").write_bytes(b"")
     (tmp_path / "images" / "00000" / "metadata.jsonl").write_bytes(b"\xff\xfe")
@@ -80,6 +88,7 @@ def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, cap
         cli.main()
     assert (stop.value.code, said in capsys.readouterr().err) == (code, True)
     assert (tmp_path / "afile").read_text() == "x"
+    assert {path.read_text() for path in (tmp_path / "made").iterdir()} == {"mine"}
 
 
 def test_an_error_of_the_operating_system_is_one_message(monkeypatch, capsys):
@@ -107,3 +116,26 @@ def test_geneval_prompts_are_the_official_file(tmp_path):
     assert softalign("geneval", "prompts", "--out", "p.jsonl", cwd=tmp_path).returncode == 0
     digest = hashlib.sha256((tmp_path / "p.jsonl").read_bytes()).hexdigest()
     assert digest == "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
+
+
+def command(monkeypatch, *arguments):
+    """Run a command line here, in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code or 0
+
+
+def test_plan_shows_what_cannot_run_here_and_warns_on_standard_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    overrides = ["--set", "evaluate.suite=geneval", "--set", "backbone={family: sd15, model: ./nowhere}"]
+    assert command(monkeypatch, "plan", "shapes", *overrides, "--json") == 0
+    out, err = capsys.readouterr()
+    printed = json.loads(out)
+    assert [row["state"] for row in printed["stages"]] == ["run", *["blocked"] * 7]
+    assert "backbone.model" in printed["stages"][1]["reason"]
+    assert err == "".join(f"warning: {text}\n" for text in printed["warnings"])
+    assert printed["warnings"]
+    assert command(monkeypatch, "plan", "shapes", *overrides) == 0
+    assert "to do (encode, train, " in capsys.readouterr().out
+    assert command(monkeypatch, "curate", "shapes", *overrides, "--set", "curation.sources=[]") == 2

@@ -299,13 +299,17 @@ def test_generate_uses_the_adapters_family(trained, models, name, tmp_path):
     settings = GenerationSettings(num_images=1, num_inference_steps=1, guidance_scale=2.0, scale=1.0, seed=0)
     folder = str(resolve_adapter(trained[name][1]))
     paths = generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, settings)
+    first = paths[0].read_bytes()
     assert Image.open(paths[0]).size == (RESOLUTION, RESOLUTION)
     if "without" not in name:
         plain = generate_to_folder("none", ["a red circle"], tmp_path / "base", models[name], settings)
-        assert plain[0].read_bytes() != paths[0].read_bytes()
+        assert plain[0].read_bytes() != first
     other = replace(settings, unconditional_bank="negative")
-    negative = generate_to_folder(folder, ["a red circle"], tmp_path / "negative", None, other)
-    assert negative[0].read_bytes() != paths[0].read_bytes()
+    with pytest.raises(ConfigError, match="nothing was written"):
+        generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, settings)
+    negative = generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, other, is_overwriting=True)
+    assert negative == paths
+    assert negative[0].read_bytes() != first
 
 
 def test_generate_samples_as_the_papers_unless_told(trained, name, tmp_path, monkeypatch):
@@ -318,7 +322,7 @@ def test_generate_samples_as_the_papers_unless_told(trained, name, tmp_path, mon
     monkeypatch.setattr(generate, "generate_batch", record)
     folder = str(resolve_adapter(trained[name][1]))
     for steps, guidance in ((None, None), (3, 1.0)):
-        generate_to_folder(folder, ["a"], tmp_path, None, GenerationSettings(1, steps, guidance, 1.0, 0))
+        generate_to_folder(folder, ["a"], tmp_path / str(steps), None, GenerationSettings(1, steps, guidance, 1.0, 0))
     found = [(settings.num_inference_steps, settings.guidance_scale) for settings in used]
     assert found == [(30, 7.0) if name == "sdxl" else (28, 4.0), (3, 1.0)]
 

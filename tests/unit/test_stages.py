@@ -70,10 +70,10 @@ def test_a_changed_source_is_another_key(tmp_path):
     assert len({first, second, stages.curate_key(recipe)}) == 3
 
 
-def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key():
-    recipe = load_recipe("shapes")
+def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(tmp_path):
+    recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     other = load_recipe("shapes", ["train.num_steps=7", "runtime.generation_batch_size=3"])
-    assert stages.evaluate_key(recipe, "base", None) == stages.evaluate_key(other, "base", None)
+    assert stages.evaluate_key(recipe, "base", None, store) == stages.evaluate_key(other, "base", None, store)
 
 
 def test_a_missing_stage_says_what_to_run(tmp_path):
@@ -102,7 +102,8 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * 16 * 128)
     assert stages.encode_key(hard, dataset) != stages.encode_key(recipe, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
-    assert "differ from the 1 published" in plan(other, store)[0].reason
+    reason = plan(other, store)[0].reason
+    assert "differ from the 1 published output(s), which do not say what they were asked for" in reason
 
 
 @pytest.mark.parametrize("table", ['{"images": ', "[1, 2]", '{"images": 5}', "[" * 100_000, '{"images": [1]}'])
@@ -113,9 +114,10 @@ def test_a_captions_file_that_cannot_be_used_is_named_by_plan_and_curate(tmp_pat
     path.write_text(table)
     source = f"curation.sources=[{{type: coco, annotations_uri: {path}, images_uri: {tmp_path}}}]"
     recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path / "store"))
-    for call in (plan, stages.run_curate):
-        with pytest.raises(DataError, match=r"captions\.json"):
-            call(recipe, store)
+    with pytest.raises(DataError, match=r"captions\.json"):
+        stages.run_curate(recipe, store)
+    row = plan(recipe, store)[0]
+    assert (row.state, "captions.json" in row.reason) == ("blocked", True)
 
 
 def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
@@ -133,9 +135,13 @@ def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
         ("sd3", 16 * 64 * 64, (77 + 256) * 4096 + 2048, (2 * 4 + 100) * 5 * 1536),
     ],
 )
-def test_a_plan_knows_the_sizes_of_published_models(tmp_path, family, values_per_latent, values_per_text, token_values):
+def test_a_plan_knows_the_sizes_of_published_models(
+    tmp_path, monkeypatch, family, values_per_latent, values_per_text, token_values
+):
+    from softalign import planning
     from softalign.planning import plan
 
+    monkeypatch.setattr(planning, "check_machine", lambda _recipe: None)
     overrides = [f"backbone={{family: {family}, model: some/model}}", "train.num_steps=1"]
     if family == "sd3":
         overrides.append("train.soft_tokens={placement: mmdit}")

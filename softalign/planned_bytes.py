@@ -1,0 +1,76 @@
+"""About how many bytes each stage of a recipe will write, without doing any of its work."""
+
+from __future__ import annotations
+
+from softalign.artifacts import DatasetManifest
+from softalign.config import CocoSource, Recipe, ShapesSource, Source
+from softalign.model_sizes import model_sizes
+from softalign.storage import open_filesystem
+
+FLOAT_BYTES = 4
+ENCODED_BYTES = 2
+"""Encodings are stored in float16."""
+SHAPES_PNG_BYTES = 700
+"""Mean size of a rendered scene's PNG (measured: 200 scenes)."""
+GENERATED_BYTES_PER_PIXEL = 2
+"""Typical PNG size of a generated photograph (assumption; for planning only)."""
+
+
+def _source_counts(source: Source) -> tuple[int, int] | None:
+    """Return the numbers of images and captions a source announces; of a Parquet table, neither without reading it."""
+    if isinstance(source, ShapesSource):
+        return source.num_scenes, source.num_scenes * source.captions_per_scene
+    if isinstance(source, CocoSource):
+        from softalign.curation.sources import read_coco
+
+        captions = read_coco(source)
+        return len(captions), sum(len(texts) for texts in captions.values())
+    return None
+
+
+def curate_bytes(recipe: Recipe) -> int | None:
+    """Return about how many bytes ``curate`` writes: the sources' images."""
+    total = 0
+    for source in recipe.curation.sources:
+        if isinstance(source, ShapesSource):
+            total += source.num_scenes * SHAPES_PNG_BYTES
+            continue
+        filesystem, path = open_filesystem(source.images_uri)
+        total += int(filesystem.du(path)) if filesystem.exists(path) else 0
+    return total
+
+
+def encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None:
+    """Return how many bytes ``encode`` writes; None where a source's table does not say how much it lists."""
+    if dataset is not None:
+        num_samples, num_captions = dataset.num_samples, dataset.num_captions
+    else:
+        counts = [_source_counts(source) for source in recipe.curation.sources]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
+    num_texts = num_captions * (1 + recipe.encode.hard_negatives_per_caption)
+    sizes = model_sizes(recipe.backbone)
+    return ENCODED_BYTES * (num_samples * sizes.latent + num_texts * sizes.text)
+
+
+def train_bytes(recipe: Recipe) -> int | None:
+    """Return about how many bytes ``train`` writes: tokens three times, and a row a step."""
+    tokens = recipe.train.soft_tokens
+    width = (tokens.num_layers or 1) * model_sizes(recipe.backbone).token_width
+    banks = 2 if recipe.train.objective.banks == "dual" else 1
+    values = (banks * tokens.num_soft_tokens + tokens.num_timestep_bins) * width
+    metrics_bytes_per_step = 300
+    return 3 * values * FLOAT_BYTES + recipe.train.num_steps * metrics_bytes_per_step
+
+
+def evaluate_bytes(recipe: Recipe) -> int | None:
+    """Return about how many bytes of images one arm of ``evaluate`` writes."""
+    if recipe.evaluate.suite == "shapes":
+        from softalign.shapes.suite import build_suite
+
+        num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES
+    else:
+        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.evaluate.side_px(recipe.backbone) ** 2
+    return num_prompts * recipe.evaluate.images_per_prompt * image_bytes

@@ -1,0 +1,281 @@
+"""A plan has a row for every stage of every recipe: why it cannot run here, or what changed so that it runs again."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from softalign import planning, preflight, stages
+from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest
+from softalign.config import load_recipe
+from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.planning import plan, plan_text
+from softalign.preflight import check_chain
+from softalign.stage_requests import asking, curate_request, encode_request, train_request
+from softalign.storage import Store
+from softalign.what_changed import changes, nearest_changes
+
+COUNTS = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "total_bytes": 1}
+
+
+def publish(store, record, request, *, has_request=True):
+    folder = store.work_path(record.stage, record.stage_key) / "out"
+    folder.mkdir(parents=True)
+    (folder / "data").write_bytes(record.stage_key.encode())
+    if not has_request:
+        return store.publish(record, folder)
+    with asking(request, record.stage_key, store):
+        return store.publish(record, folder)
+
+
+def publish_dataset(recipe, store, **options):
+    record = DatasetManifest(stage_key=stages.curate_key(recipe), name="shapes", num_shards=1, num_seen=12, **COUNTS)
+    return publish(store, record, curate_request(recipe), **options)
+
+
+def publish_encoded(recipe, store, dataset):
+    record = EncodedManifest(
+        stage_key=stages.encode_key(recipe, dataset),
+        name="shapes",
+        backbone_digest="b",
+        vae_digest="v",
+        text_encoder_digest="t",
+        latent_shape=(4, 4, 4),
+        text_shape=(16, 128),
+        pooled_width=0,
+        hard_negatives_per_caption=0,
+        num_latents=10,
+        num_texts=20,
+        **{name: COUNTS[name] for name in ("num_samples", "num_val_samples", "total_bytes")},
+    )
+    return publish(store, record, encode_request(recipe, dataset))
+
+
+def coco(table, images):
+    return f"curation.sources=[{{type: coco, annotations_uri: {table}, images_uri: {images}}}]"
+
+
+def rows_of(recipe, store):
+    return {row.label: row for row in plan(recipe, store)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A recipe's overrides for photographs that are there, and a hub model that is not."""
+    (tmp_path / "images").mkdir()
+    table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
+    (tmp_path / "captions.json").write_text(json.dumps(table))
+    return [coco(tmp_path / "captions.json", tmp_path / "images"), "backbone={family: sd15}", "evaluate.suite=geneval"]
+
+
+def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(store, photographs, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    recipe = load_recipe("shapes", photographs)
+    rows = rows_of(recipe, store)
+    assert [row.state for row in rows.values()] == ["run", "wait", "wait", *["blocked"] * 5]
+    assert "downloads stable-diffusion-v1-5/stable-diffusion-v1-5 first" in rows["encode"].reason
+    assert "no built-in detector" in rows["evaluate (base)"].reason
+    assert "softalign geneval score" in rows["evaluate (base)"].fix
+    assert "it needs evaluate" in rows["compare"].reason
+    assert "it needs compare" in rows["register"].reason
+    text = plan_text(plan(recipe, store))
+    assert text.count("softalign geneval score DIR") == 1
+    assert len(text.splitlines()) == 9
+    with pytest.raises(ConfigError, match=r"softalign train RECIPE --through.*softalign plan RECIPE"):
+        check_chain(recipe, store)
+    check_chain(recipe, store, "train")
+
+
+def test_without_the_hub_a_model_that_is_not_cached_blocks_what_needs_it(store, photographs, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    rows = rows_of(load_recipe("shapes", photographs), store)
+    assert [rows[label].state for label in ("curate", "encode", "train")] == ["run", "blocked", "blocked"]
+    assert "HF_HUB_OFFLINE" in rows["encode"].reason
+    monkeypatch.setattr(preflight, "uncached_models", lambda _backbone: ())
+    monkeypatch.setattr(planning, "uncached_models", lambda _backbone: ())
+    rows = rows_of(load_recipe("shapes", photographs), store)
+    assert (rows["encode"].state, rows["encode"].reason) == ("wait", "waits for curate")
+
+
+@pytest.mark.parametrize(
+    ("override", "blocked_from", "said", "error", "possible"),
+    [
+        ("backbone.model=./nowhere", "encode", "no such folder of a base model", MissingInputError, "curate"),
+        ("backbone.vae=/nowhere/vae", "encode", "backbone.vae", MissingInputError, "curate"),
+        ("train.init_from=nowhere", "train", "nowhere/adapter_config.json", MissingInputError, "encode"),
+        ("evaluate.suite=geneval", "evaluate (base)", "GenEval's prompts", ConfigError, "train"),
+        ("runtime.tracking_uri=null", "register", "no SQLite registry", ConfigError, "evaluate"),
+        (coco("captions.json", "nowhere"), "curate", "no folder of images", MissingInputError, "plan"),
+        (coco("nowhere.json", "images"), "curate", "nowhere.json", MissingInputError, "plan"),
+    ],
+)
+def test_each_obstacle_is_a_row_and_a_refusal_that_says_what_can_run(
+    tmp_path, photographs, monkeypatch, override, blocked_from, said, error, possible
+):
+    monkeypatch.chdir(tmp_path)
+    store = Store("memory://plans" if blocked_from == "register" else "store")
+    recipe = load_recipe("shapes", [override])
+    blocked = [row for row in plan(recipe, store) if row.state == "blocked"]
+    assert (blocked[0].label, said in blocked[0].reason) == (blocked_from, True), blocked[0]
+    assert blocked[-1].label == "register"
+    with pytest.raises(error, match=f"`softalign {possible} RECIPE"):
+        check_chain(recipe, store)
+
+
+def test_a_stage_that_is_published_is_done_whatever_stands_in_its_way(store, monkeypatch):
+    recipe = load_recipe("shapes")
+    publish_encoded(recipe, store, publish_dataset(recipe, store))
+    monkeypatch.setattr(planning, "obstacle", lambda *_: ConfigError("Nothing works."))
+    rows = rows_of(recipe, store)
+    assert [rows[label].state for label in ("curate", "encode", "train", "evaluate (base)")] == [
+        *("done", "done"),
+        *("blocked", "blocked"),
+    ]
+
+
+def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
+    recipe = load_recipe("shapes")
+    dataset = publish_dataset(recipe, store)
+    encoded = publish_encoded(recipe, store, dataset)
+    faster = load_recipe("shapes", ["train.optimizer.learning_rate=0.006"])
+    assert rows_of(faster, store)["train"].reason == "this store has no output of this stage"
+    with asking(train_request(recipe, encoded), "k", store):
+        folder = store.work_path("train", "x") / "out"
+        folder.mkdir()
+        texts = ("name", "base_model", "base_model_revision", "backbone_digest", "family", "objective")
+        texts += ("weights_sha256", "dataset_digest")
+        numbers = ("num_parameters", "num_steps", "samples_seen")
+        store.publish(Adapter(stage_key="k", **dict.fromkeys(texts, "x"), **dict.fromkeys(numbers, 1)), folder)
+    row = rows_of(faster, store)["train"]
+    assert (row.state, row.reason) == ("run", "train.optimizer.learning_rate: 0.003 -> 0.006")
+    assert row.model_dump()["changes"] == (
+        {"kind": "field", "name": "train.optimizer.learning_rate", "before": 0.003, "after": 0.006, "cause": ()},
+    )
+    both = load_recipe("shapes", ["train.optimizer.learning_rate=0.006", "curation.val_share=0.2"])
+    rows = rows_of(both, store)
+    assert rows["curate"].reason == "curation.val_share: 0.05 -> 0.2"
+    assert rows["encode"].reason == "waits for curate"
+    assert rows["train"].reason == "waits for encode; train.optimizer.learning_rate: 0.003 -> 0.006"
+    other_dataset = publish_dataset(both, store)
+    assert other_dataset.digest != dataset.digest
+    assert rows_of(both, store)["encode"].reason == "another output of curate (curation.val_share: 0.05 -> 0.2)"
+
+
+def test_a_plan_compares_with_the_nearest_output_and_the_latest_of_the_nearest(store):
+    def curated(*overrides):
+        return load_recipe("shapes", overrides)
+
+    for overrides in (["curation.val_share=0.2", "curation.samples_per_shard=7"], ["curation.val_share=0.3"]):
+        publish_dataset(curated(*overrides), store)
+    assert rows_of(curated(), store)["curate"].reason == "curation.val_share: 0.3 -> 0.05"
+    assert "of other recipes" in rows_of(curated("curation.name=other"), store)["curate"].reason
+
+
+def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
+    overrides = ["curation.val_share=0.2", "curation.samples_per_shard=7", "curation.filters.min_side_px=64"]
+    publish_dataset(load_recipe("shapes"), store)
+    row = rows_of(load_recipe("shapes", [*overrides, "curation.filters.max_aspect_ratio=9"]), store)["curate"]
+    assert row.reason.endswith("; and 1 more")
+    assert len(row.changes) == 4
+
+
+def test_another_version_of_the_library_is_named(store, monkeypatch):
+    from softalign import stage_requests
+
+    recipe = load_recipe("shapes")
+    publish_dataset(recipe, store)
+    monkeypatch.setattr(stages, "__version__", "9.9")
+    later = curate_request(recipe).model_copy(update={"library_version": "9.9"})
+    monkeypatch.setattr(planning, "curate_request", lambda _recipe: later)
+    reason = rows_of(recipe, store)["curate"].reason
+    assert reason == f"library version {stage_requests.__version__} -> 9.9"
+
+
+def test_changed_images_and_a_changed_place_are_told_apart(tmp_path, store, photographs):
+    recipe = load_recipe("shapes", photographs)
+    before = curate_request(recipe)
+    (tmp_path / "images" / "new.png").write_bytes(b"1")
+    texts = [change.text for change in changes(before, curate_request(recipe))]
+    assert texts == ["curation.sources.0: the files it names changed"]
+    (tmp_path / "other").mkdir()
+    moved = load_recipe("shapes", [photographs[0].replace("/images", "/other")])
+    (change,) = changes(before, curate_request(moved))
+    assert (change.name, change.before) == ("curation.sources.0.images_uri", str(tmp_path / "images"))
+
+
+def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
+    recipe = load_recipe("shapes")
+    silent, telling = Store(str(tmp_path / "silent")), Store(str(tmp_path / "telling"))
+    without = publish_dataset(recipe, silent, has_request=False)
+    record = publish_dataset(recipe, telling)
+    assert record.digest == without.digest
+    assert telling.files(record) == silent.files(without)
+    path = tmp_path / "telling" / "curate" / record.stage_key / "request.json"
+    assert path.read_bytes() == curate_request(recipe).to_json()
+    assert not (tmp_path / "silent" / "curate" / record.stage_key / "request.json").exists()
+    assert not telling.request_path("curate", record.stage_key).exists()
+    path.write_text("no request")
+    assert nearest_changes(curate_request(recipe), DatasetManifest, telling) is None
+
+
+def test_the_stages_publish_their_requests(tmp_path):
+    source = "curation.sources=[{type: shapes, num_scenes: 5, seed: 1}]"
+    recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path))
+    record = stages.run_curate(recipe, store).record
+    assert (tmp_path / "curate" / record.stage_key / "request.json").read_bytes() == curate_request(recipe).to_json()
+
+
+def test_requests_of_a_remote_store_are_found(photographs):
+    recipe, store = load_recipe("shapes"), Store("memory://requests")
+    publish_dataset(recipe, store)
+    other = load_recipe("shapes", ["curation.val_share=0.2"])
+    found = nearest_changes(curate_request(other), DatasetManifest, store)
+    assert [change.text for change in found] == ["curation.val_share: 0.05 -> 0.2"]
+
+
+def test_a_damaged_record_is_a_row(tmp_path, store):
+    recipe = load_recipe("shapes")
+    record = publish_dataset(recipe, store)
+    (tmp_path / "store" / "curate" / record.stage_key / "manifest.json").write_text("{}")
+    row = plan(recipe, store)[0]
+    assert (row.state, "remove this prefix" in row.fix) == ("blocked", True)
+
+
+def test_a_table_that_cannot_be_used_is_a_row(tmp_path, store):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"file": ["a.png"], "text": ["a cat"]}), tmp_path / "t.parquet")
+    source = f"curation.sources=[{{type: parquet, table_uri: {tmp_path / 't.parquet'}, images_uri: {tmp_path}}}]"
+    row = plan(load_recipe("shapes", [source]), store)[0]
+    assert (row.state, "file, text" in row.reason) == ("blocked", True)
+    with pytest.raises(DataError, match="image_column"):
+        check_chain(load_recipe("shapes", [source]), store, "curate")
+
+
+def test_the_recipe_of_the_readme_is_planned(tmp_path, store, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from huggingface_hub import constants
+
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"\n\n((?:    .*\n)*?    curation:\n(?:    .*\n)+)", readme)
+    (tmp_path / "images").mkdir()
+    table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
+    (tmp_path / "captions.json").write_text(json.dumps(table))
+    pq.write_table(pa.table({"file": ["b.jpg"], "text": ["a dog"]}), tmp_path / "more.parquet")
+    (tmp_path / "cats.yaml").write_text(example.replace("\n    ", "\n").strip())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    rows = rows_of(load_recipe("cats.yaml"), store)
+    assert [row.state for row in rows.values()] == ["run", "wait", "wait", *["blocked"] * 5]
