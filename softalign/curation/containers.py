@@ -11,6 +11,7 @@ from dataclasses import dataclass
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _EXIF = b"Exif\0\0"
+_START_OF_SCAN = b"\xff\xda"
 _LOWER_CASE = 0x20
 """The bit of a PNG chunk's first letter that says that pixels can be decoded without the chunk."""
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
@@ -28,7 +29,7 @@ class Picture:
 def picture_of(data: bytes) -> Picture:
     """Return a PNG or JPEG file's picture without its metadata; other files as they are.
 
-    From the first place that is not as the format has it, the file is left as it is: the decoder shall judge it.
+    What is not laid out as the format has it is left as it is: the decoder shall judge it.
     """
     if data.startswith(_PNG):
         return _png_picture(data)
@@ -53,13 +54,13 @@ def _png_picture(data: bytes) -> Picture:
 
 def _jpeg_picture(data: bytes) -> Picture:
     kept, exif, start = [_JPEG], b"", len(_JPEG)
-    while data[start : start + 1] == b"\xff" and start + 4 <= len(data):
-        marker, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xDA or end < start + 4 or end > len(data):
-            break  # 0xDA starts the scan; 0xD0 to 0xD9 have no length
-        if marker == 0xE1 and data.startswith(_EXIF, start + 4):
+    while data[start : start + 2] != _START_OF_SCAN:
+        marker, end = data[start + 1 : start + 2], start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[start : start + 1] != b"\xff" or not b"\xc0" <= marker <= b"\xfe" or end > len(data):
+            return Picture(data, exif)
+        if marker == b"\xe1" and data.startswith(_EXIF, start + 4):
             exif = exif or data[start + 4 : end]
-        if marker not in _JPEG_METADATA:
+        if marker[0] not in _JPEG_METADATA:
             kept.append(data[start:end])
         start = end
     return Picture(b"".join([*kept, data[start:]]), exif)

@@ -95,11 +95,12 @@ def _decode(data: bytes) -> tuple[Image.Image, str]:
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Exception as error:
-        # Any class: decoders meet damaged bytes with whatever their code runs into there (measured: a dozen classes).
-        # Only their work lies within; memory is the machine's failure, not the file's.
+        # Any class: decoders meet damaged bytes with whatever their code runs into, and only their work lies within.
+        # But memory is the machine's failure, not the file's.
         if isinstance(error, MemoryError) or "out of memory" in str(error):
             raise MemoryError(f"out of memory while a file of {len(data)} bytes was decoded") from error
-        raise UnreadableImageError("corrupt_image", type(error).__name__) from error
+        is_cut = isinstance(error, OSError) and "truncated" in str(error).lower()
+        raise UnreadableImageError("corrupt_image", "ends too early" if is_cut else type(error).__name__) from error
 
 
 def _unidentified(data: bytes) -> UnreadableImageError:

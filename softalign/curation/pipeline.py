@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -88,7 +89,9 @@ def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
     """
     run = _CurateRun(config, store.work_path("curate", key))
     run.restore()
-    run.write_shards()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
+        run.write_shards()
     manifest = run.finish(key)
     published = store.publish(manifest, run.output_path)
     shutil.rmtree(run.work_path, ignore_errors=True)
