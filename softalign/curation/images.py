@@ -83,7 +83,7 @@ def _decode(data: bytes) -> tuple[Image.Image, str]:
     try:
         with Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height}")
+                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
             opened.load()
             upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
             turned = opened if upright is None else opened.transpose(upright)
@@ -91,7 +91,7 @@ def _decode(data: bytes) -> tuple[Image.Image, str]:
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS}") from error
+        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Exception as error:

@@ -102,7 +102,7 @@ def test_other_formats_and_bombs_are_refused(make_picture, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
     with pytest.raises(UnreadableImageError) as caught:
         inspect_image(encoded(make_picture(1)))
-    assert caught.value.flaw == Flaw("too_many_pixels", "48 x 40")
+    assert caught.value.flaw == Flaw("too_many_pixels", "48 x 40 px")
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40)
     assert inspect_image(encoded(make_picture(1))).width_px == 48
 
