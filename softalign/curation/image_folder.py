@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 from softalign.curation.names import other_spellings
 from softalign.curation.rejections import ItemError
-from softalign.errors import SoftAlignError
+from softalign.errors import MissingInputError, SoftAlignError
 from softalign.files import is_local, open_filesystem, reaching
 
 NUM_WITNESSES = 8
+_HTTP = ("http://", "https://")
 _BUSY_STATUS = {408, 425, 429, 502, 503, 504}
 """What servers answer when they cannot answer now, whatever they are asked for."""
 _NOT_THERE = {
@@ -37,6 +38,28 @@ class ImageFolder:
 
     uri: str
     witnesses: tuple[str, ...] = ()
+
+    def require(self) -> None:
+        """Refuse a folder that is not there: its files would all be counted as missing. HTTP knows no folders.
+
+        Raises:
+            MissingInputError: it is not there, or a file is.
+            ConfigError: it cannot be opened.
+            StorageUnavailableError: the store does not answer.
+        """
+        if self.uri.startswith(_HTTP):
+            return
+        filesystem, root = open_filesystem(self.uri)
+        with reaching(self.uri):
+            found = "" if filesystem.isdir(root) else "a file" if filesystem.exists(root) else "nothing"
+        if found:
+            raise MissingInputError(
+                "The image folder is not there.",
+                expected="a folder",
+                found=found,
+                where=self.uri,
+                fix="correct images_uri of this source",
+            )
 
     def read(self, file_name: str) -> bytes:
         """Return a file's content.
@@ -85,7 +108,7 @@ class ImageFolder:
     def _fetch(self, file_name: str) -> bytes:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
-        name = quote(file_name) if self.uri.startswith(("http://", "https://")) else file_name
+        name = quote(file_name) if self.uri.startswith(_HTTP) else file_name
         path = f"{root.rstrip('/')}/{name}"
         with reaching(f"{self.uri.rstrip('/')}/{file_name}"):
             if is_local(self.uri):

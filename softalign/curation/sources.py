@@ -20,7 +20,7 @@ def list_sources(sources: tuple[Source, ...], work_path: Path) -> Iterator[Liste
     """Yield the samples of all sources in order; scenes of the embedded world are rendered below ``work_path`` first.
 
     Raises:
-        MissingInputError: a table is not there.
+        MissingInputError: a table or an image folder is not there.
         DataError: a table cannot be used as a whole; says what it is.
     """
     for index, source in enumerate(sources):
@@ -32,7 +32,7 @@ def list_samples(source: Source, name: str, work_path: Path) -> Iterator[ListedS
     """Yield one source's samples, images in the table's order, then the entries that cannot be used, with their flaw.
 
     Raises:
-        MissingInputError: the table is not there.
+        MissingInputError: the table or the image folder is not there.
         DataError: the table cannot be used as a whole.
     """
     if isinstance(source, ShapesSource):
@@ -41,6 +41,7 @@ def list_samples(source: Source, name: str, work_path: Path) -> Iterator[ListedS
     names = list(table.captions)
     witnesses = tuple(names[:: max(1, len(names) // NUM_WITNESSES)][:NUM_WITNESSES])
     images = ImageFolder(source.images_uri, witnesses)
+    images.require()
     for file_name, texts in table.captions.items():
         yield ListedSample(name, file_name, images, tuple(texts))
     for shown_name, flaw in table.flaws.items():

@@ -45,7 +45,6 @@ def test_relative_paths_are_of_the_working_folder(handover, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     source = CocoSource(annotations_uri="handover/captions.json", images_uri="handover/images")
     (sample,) = listed(source, tmp_path)
-    (handover.images / "a.png").parent.mkdir()
     (handover.images / "a.png").write_bytes(b"content")
     assert sample.images.read(sample.file_name) == b"content"
 
@@ -223,6 +222,17 @@ def test_a_table_of_another_kind_says_what_it_is(handover, tmp_path, content, wo
         (handover.root / name).write_bytes(content)
         with pytest.raises(DataError, match=words):
             listed(source, tmp_path)
+
+
+@pytest.mark.parametrize("found", ["nothing", "a file"])
+def test_an_image_folder_that_is_not_there_is_the_sources_failure(handover, tmp_path, found):
+    handover.rows = [("a.png", ["one"])]
+    source = handover.coco()
+    handover.images.rmdir()
+    if found == "a file":
+        handover.images.touch()
+    with pytest.raises(MissingInputError, match=f"found: {found}"):
+        listed(source, tmp_path)
 
 
 def test_an_empty_parquet_table(handover, tmp_path):
