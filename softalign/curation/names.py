@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import PurePosixPath
 
 from softalign.curation.rejections import Flaw
 
@@ -30,7 +29,11 @@ def flaw_of_name(name: object) -> Flaw | None:
 
 def has_surrogates(text: str) -> bool:
     """Whether a text holds halves of characters, which no file and no table can hold."""
-    return any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def shown(name: object) -> str:
@@ -51,13 +54,14 @@ def other_spellings(name: str) -> dict[str, str]:
 
 
 def _unsafe(name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in {"", "."}]
     if "\0" in name:
         return "a zero byte"
     if _URL.match(name):
         return "a URL"
-    if path.is_absolute() or _DRIVE.match(name):
+    if path.startswith("/") or _DRIVE.match(name):
         return "an absolute path"
-    if ".." in path.parts:
+    if ".." in parts:
         return "leads out of the image folder"
-    return "" if path.parts else "names the image folder itself"
+    return "" if parts else "names the image folder itself"

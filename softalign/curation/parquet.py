@@ -50,18 +50,23 @@ def read_parquet(source: ParquetSource) -> CaptionTable:
 
 
 def _rows(parquet: Any, columns: tuple[str, str]) -> Iterator[tuple[object, object]]:
-    import pyarrow as pa
-
     for batch in parquet.iter_batches(columns=list(columns)):
-        arrays = (batch.column(name) for name in columns)
-        flat = (array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays)
-        # as bytes: one cell that is no UTF-8 would make the whole batch unreadable
-        names, captions = ([_text(cell) for cell in array.cast(pa.large_binary()).to_pylist()] for array in flat)
+        names, captions = (_cells(batch.column(name)) for name in columns)
         yield from zip(names, captions, strict=True)
 
 
+def _cells(array: Any) -> list[str | bytes | None]:
+    """Return a column's texts; bytes where a cell is no UTF-8."""
+    import pyarrow as pa
+
+    flat = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    try:
+        return list(flat.to_pylist())
+    except UnicodeDecodeError:
+        return [_text(cell) for cell in flat.cast(pa.large_binary()).to_pylist()]
+
+
 def _text(cell: bytes | None) -> str | bytes | None:
-    """Return a cell's text; bytes where it is no UTF-8."""
     try:
         return None if cell is None else cell.decode()
     except UnicodeDecodeError:
