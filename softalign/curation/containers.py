@@ -6,6 +6,7 @@ JPEG file with a second picture in it (MPO) for another format. So the decoder g
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,7 +43,7 @@ def _png_picture(data: bytes) -> Picture:
         kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4], "big")
         if end > len(data) or not kind.isalpha():
             break
-        if kind == b"eXIf":
+        if kind == b"eXIf" and zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big"):
             exif = exif or data[start + 8 : end - 4]
         if not kind[0] & _LOWER_CASE or kind == b"tRNS":
             kept.append(data[start:end])

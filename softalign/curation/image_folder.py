@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from softalign.curation.names import other_spellings
 from softalign.curation.rejections import ItemError
-from softalign.errors import MissingInputError, SoftAlignError
+from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
 from softalign.files import is_local, open_filesystem, reaching
 
 NUM_WITNESSES = 8
@@ -76,16 +76,12 @@ class ImageFolder:
         """
         try:
             return self._read(file_name)
-        except ItemError:
-            raise
-        except SoftAlignError as error:
+        except (ConfigError, StorageUnavailableError) as error:
             if not self._answers_beside(file_name, error):
                 raise
         try:
             return self._read(file_name)
-        except ItemError:
-            raise
-        except SoftAlignError as error:
+        except (ConfigError, StorageUnavailableError) as error:
             code = _code(error.__cause__)
             is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
             raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
@@ -95,7 +91,7 @@ class ImageFolder:
 
         Raises:
             ItemError: there is no such file.
-            SoftAlignError: it could not be read, for a reason that may be the store's.
+            ConfigError, StorageUnavailableError: it was refused or broke off; that may be the store's failure.
         """
         try:
             return self._fetch(file_name)
@@ -122,11 +118,9 @@ class ImageFolder:
 
     def _is_answered(self, file_name: str) -> bool:
         try:
-            self._read(file_name)
-        except ItemError:
-            return True
-        except SoftAlignError:
-            return False
+            self._fetch(file_name)
+        except SoftAlignError as error:
+            return _why_not_there(error.__cause__) is not None
         return True
 
     def _other_spelling(self, file_name: str) -> str:
@@ -161,5 +155,7 @@ def _code(cause: BaseException | None) -> str:
     status = getattr(cause, "status", None)
     if isinstance(status, int):
         return f"HTTP {status}"
+    if isinstance(cause, ConnectionError) or type(cause).__module__.startswith("aiohttp"):
+        return "broken connection"  # which class it is depends on the moment
     number = cause.errno if isinstance(cause, OSError) else None
     return errno.errorcode.get(number or 0) or type(cause).__name__

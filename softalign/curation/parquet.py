@@ -37,7 +37,9 @@ def read_parquet(source: ParquetSource) -> CaptionTable:
                 table.captions[name].append(caption)
             elif cell:  # each row without a name is one of its own
                 refused.add(cell)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: of column names
+        if isinstance(error, MemoryError):
+            raise
         raise DataError(
             "The captions table is not a sound Parquet file.",
             expected="a Parquet file",

@@ -66,6 +66,7 @@ def flaw_of(folder, name):
         (http_error(403), Flaw("access_refused", "HTTP 403")),
         (http_error(500), Flaw("unreadable_file", "HTTP 500")),
         (OSError(errno.EIO, "x"), Flaw("unreadable_file", "EIO")),
+        (ConnectionResetError(errno.ECONNRESET, "x"), Flaw("unreadable_file", "broken connection")),
         (OSError("some text at 0x7f21"), Flaw("unreadable_file", "OSError")),
     ],
 )
@@ -221,7 +222,7 @@ def test_images_behind_http(served):
     assert flaw_of(folder, "404.jpg") == Flaw("missing_image")
     assert flaw_of(folder, "403.jpg") == Flaw("access_refused", "HTTP 403")
     assert flaw_of(folder, "500.jpg") == Flaw("unreadable_file", "HTTP 500")
-    assert flaw_of(folder, "cut.jpg") == Flaw("unreadable_file", "ClientPayloadError")
+    assert flaw_of(folder, "cut.jpg") == Flaw("unreadable_file", "broken connection")
     with pytest.raises(StorageUnavailableError):
         folder.read("503.jpg")
     with pytest.raises(ConfigError, match="refused access"):

@@ -157,6 +157,7 @@ def with_chunks(data, *chunks):
         chunk(b"tEXt", b"damaged", crc=7),
         chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff"),
         chunk(b"eXIf", b"no TIFF header"),
+        chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0" + bytes(4), crc=7),
         chunk(b"pHYs", b"\0"),
         chunk(b"gAMA", b""),
         chunk(b"cHRM", b"\0" * 5),
@@ -168,6 +169,13 @@ def test_a_pngs_metadata_does_not_decide_over_its_pixels(make_picture, odd):
     data = encoded(make_picture(1))
     assert np.array_equal(np.asarray(decode_rgb(with_chunks(data, odd))), np.asarray(make_picture(1)))
     assert inspect_image(with_chunks(data, odd)) == inspect_image(data)
+
+
+def test_a_pngs_orientation_may_come_first_or_last(make_picture):
+    exif = chunk(b"eXIf", b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0" + bytes(4))
+    data = encoded(make_picture(1))
+    for odd in (with_chunks(data, exif), data[:-12] + exif + data[-12:]):
+        assert decode_rgb(odd).size == (40, 48)
 
 
 def segment(marker, data):

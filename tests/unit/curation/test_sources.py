@@ -235,6 +235,14 @@ def test_an_image_folder_that_is_not_there_is_the_sources_failure(handover, tmp_
         listed(source, tmp_path)
 
 
+def test_column_names_that_are_no_utf8(handover, tmp_path):
+    source = handover.parquet(file_name=["a"], caption=["x"])
+    path = handover.root / "captions.parquet"
+    path.write_bytes(path.read_bytes().replace(b"caption", b"capti\xffn"))
+    with pytest.raises(DataError, match="not a sound Parquet file"):
+        listed(source, tmp_path)
+
+
 def test_an_empty_parquet_table(handover, tmp_path):
     empty = pa.array([], pa.string())
     with pytest.raises(DataError, match="0 rows"):
