@@ -6,7 +6,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from softalign.config import CocoSource, ParquetSource, ShapesSource
-from softalign.curation.names import flaw_of_name
 from softalign.curation.sources import list_samples, list_sources
 from softalign.errors import DataError, MissingInputError
 
@@ -257,50 +256,6 @@ def test_a_truncated_parquet_table(handover, tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match="Parquet"):
         listed(source, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "detail"),
-    [
-        ("../secret.png", "leads out"),
-        ("a/../../b.png", "leads out"),
-        ("..", "leads out"),
-        ("..\\x.png", "leads out"),
-        (".", "the image folder itself"),
-        ("/etc/passwd", "an absolute path"),
-        ("\\x.png", "an absolute path"),
-        ("C:/x.png", "an absolute path"),
-        ("c:\\x.png", "an absolute path"),
-        ("s3://b/k.png", "a URL"),
-        ("https://example.org/a.png", "a URL"),
-        ("a\0b", "a zero byte"),
-    ],
-)
-def test_names_that_lead_outside_the_image_folder(name, detail):
-    flaw = flaw_of_name(name)
-    assert flaw.reason == "unsafe_path"
-    assert detail in flaw.detail
-
-
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        (None, "no_name"),
-        ("", "no_name"),
-        (7, "name_not_text"),
-        (b"\xff", "name_not_text"),
-        ("\udce9.png", "name_not_text"),
-    ],
-)
-def test_cells_that_are_no_names(name, reason):
-    assert flaw_of_name(name).reason == reason
-
-
-@pytest.mark.parametrize(
-    "name", ["a.png", "train/a.png", "a..b.png", "12:30.png", "web/https://a.png", "a::b.png", " ", "~a"]
-)
-def test_names_inside_the_image_folder(name):
-    assert flaw_of_name(name) is None
 
 
 def test_sources_are_read_in_order_under_their_own_names(handover, tmp_path):
