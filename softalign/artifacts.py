@@ -51,7 +51,7 @@ class FileEntry(Frozen):
 
 
 class ReasonCount(Frozen):
-    """How many samples one filter rejected."""
+    """How many images, or captions of kept ones, were rejected for one reason."""
 
     reason: str
     count: int
@@ -95,6 +95,11 @@ class Record(Frozen):
     parents: tuple[str, ...] = ()
     files_digest: str = ""
     uri: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """What came out, in a few words for a log line; empty where the record's name says it all."""
+        return ""
 
     @property
     def digest(self) -> str:
@@ -161,6 +166,14 @@ class DatasetManifest(Record):
     total_bytes: int
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """How many images were kept, and what was rejected for which reason, the most frequent first."""
+        kept = f"{self.num_samples:,} of {self.num_seen:,} images kept"
+        most_first = sorted(self.rejected, key=lambda entry: (-entry.count, entry.reason))
+        reasons = ", ".join(f"{entry.count:,} {entry.reason}" for entry in most_first)
+        return f"{kept}, rejected: {reasons}" if reasons else kept
 
 
 class EncodedManifest(Record):

@@ -103,12 +103,14 @@ def reaching(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
+        raise MissingInputError(
+            "A folder lies where a file is expected.", expected="a file", found="a folder", where=uri
+        ) from error
+    except FileNotFoundError as error:
         raise MissingInputError("A file is missing.", found=_text_of(error), where=uri) from error
     except PermissionError as error:
-        raise ConfigError(
-            "The store refused access.", found=_text_of(error), where=uri, fix="check credentials and permissions"
-        ) from error
+        raise _refused(error, uri) from error
     except (NotADirectoryError, FileExistsError) as error:
         raise ConfigError(
             "The store's place is taken by a file.", expected="a folder", found=_text_of(error), where=uri
@@ -116,10 +118,14 @@ def reaching(uri: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200]) from error
+        if error.errno == errno.ELOOP:
+            raise MissingInputError("A file is missing: the links lead in a circle.", where=uri) from error
         raise StorageUnavailableError("The store did not answer.", found=_text_of(error), where=uri) from error
     except Exception as error:
         if not _is_client_error(error):
             raise
+        if getattr(error, "status", None) in {401, 403}:
+            raise _refused(error, uri) from error
         if "Credentials" in type(error).__name__:
             raise ConfigError(
                 "There are no credentials for the store.",
@@ -131,8 +137,14 @@ def reaching(uri: str) -> Iterator[None]:
             "The store did not answer.",
             found=_text_of(error),
             where=uri,
-            fix="check the endpoint (AWS_ENDPOINT_URL) and the network",
+            fix="check the address (for S3 also AWS_ENDPOINT_URL) and the network",
         ) from error
+
+
+def _refused(error: Exception, uri: str) -> ConfigError:
+    return ConfigError(
+        "The store refused access.", found=_text_of(error), where=uri, fix="check credentials and permissions"
+    )
 
 
 def _is_client_error(error: Exception) -> bool:

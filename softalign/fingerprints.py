@@ -8,8 +8,9 @@ from pathlib import Path
 
 from softalign.artifacts import digest_of
 from softalign.config import BackboneConfig, CocoSource, ShapesSource, Source, TrainConfig
+from softalign.curation.tables import read_table
 from softalign.errors import IntegrityError
-from softalign.storage import open_filesystem, read_bytes, sha256_of_file
+from softalign.files import open_filesystem, reaching, read_bytes, sha256_of_file
 
 ADAPTER_CONFIG_NAME = "adapter_config.json"
 WHOLE_FILE_BYTES = 64 << 20
@@ -21,13 +22,16 @@ def source_fingerprint(source: Source) -> str:
 
     Raises:
         MissingInputError: the captions table is not there.
+        ConfigError: access was refused.
+        StorageUnavailableError: the store did not answer.
     """
     if isinstance(source, ShapesSource):
         return ""
     table_uri = source.annotations_uri if isinstance(source, CocoSource) else source.table_uri
-    table = hashlib.sha256(read_bytes(table_uri)).hexdigest()
+    table = hashlib.sha256(read_table(table_uri)).hexdigest()
     filesystem, path = open_filesystem(source.images_uri)
-    found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+    with reaching(source.images_uri):
+        found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
     images = sorted((name.removeprefix(path), entry.get("size")) for name, entry in found.items())
     return digest_of([table, images])
 

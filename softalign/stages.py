@@ -60,7 +60,8 @@ class StageResult(Generic[RecordT]):
     def message(self) -> str:
         """One line for logs."""
         how = "already there, reused" if self.is_reused else f"done in {self.seconds:.1f} s"
-        return f"{self.label}: {how} ({self.record.uri})"
+        outcome = f"; {self.record.outcome}" if self.record.outcome else ""
+        return f"{self.label}: {how}{outcome} ({self.record.uri})"
 
 
 def _run(

@@ -10,7 +10,8 @@ from itertools import pairwise
 
 from softalign.config import FilterConfig
 from softalign.curation.images import HASH_BITS
-from softalign.curation.samples import Rejection, Sample
+from softalign.curation.rejections import Rejection
+from softalign.curation.samples import Sample
 
 
 class HammingIndex:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softalign.config import FilterConfig
-from softalign.curation.samples import ListedSample, Rejection, Sample
+from softalign.curation.names import has_surrogates
+from softalign.curation.rejections import Flaw, Reason, Rejection
+from softalign.curation.samples import ListedSample, Sample
 
 ImageFilter = Callable[[Sample, FilterConfig], str]
 """Returns what was found wrong, or an empty string."""
@@ -26,8 +28,8 @@ def aspect_ratio(sample: Sample, config: FilterConfig) -> str:
 
 
 def caption_empty(caption: str, config: FilterConfig) -> str:
-    """Refuse captions of white space only."""
-    return "" if caption else "white space only"
+    """Refuse captions without a character that can be seen."""
+    return "" if any(char.isprintable() and char != " " for char in caption) else "nothing to be seen"
 
 
 def caption_too_short(caption: str, config: FilterConfig) -> str:
@@ -40,8 +42,8 @@ def caption_too_long(caption: str, config: FilterConfig) -> str:
     return f"{len(caption)} characters" if len(caption) > config.max_caption_chars else ""
 
 
-IMAGE_FILTERS: dict[str, ImageFilter] = {"too_small": too_small, "aspect_ratio": aspect_ratio}
-CAPTION_FILTERS: dict[str, CaptionFilter] = {
+IMAGE_FILTERS: dict[Reason, ImageFilter] = {"too_small": too_small, "aspect_ratio": aspect_ratio}
+CAPTION_FILTERS: dict[Reason, CaptionFilter] = {
     "caption_empty": caption_empty,
     "caption_too_short": caption_too_short,
     "caption_too_long": caption_too_long,
@@ -62,15 +64,15 @@ def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdic
     rejections = []
     for index, raw in enumerate(listed.captions):
         caption = " ".join(raw.split()) if isinstance(raw, str) else ""
-        reason, detail = _caption_reason(raw, caption, config)
-        if not reason and caption in kept:
-            reason = "caption_repeated"
-        if reason:
-            rejections.append(Rejection(listed.source, listed.file_name, reason, detail, index))
-        else:
+        flaw = _flaw_of_caption(raw, caption, config)
+        if flaw is None and caption in kept:
+            flaw = Flaw("caption_repeated")
+        if flaw is None:
             kept[caption] = None
+        else:
+            rejections.append(Rejection(listed.source, listed.file_name, flaw.reason, flaw.detail, index))
     if not kept:
-        reason = "no_caption_left" if listed.captions else "no_caption"
+        reason: Reason = "no_caption_left" if listed.captions else "no_caption"
         rejections.append(Rejection(listed.source, listed.file_name, reason))
     return CaptionVerdict(tuple(kept), tuple(rejections))
 
@@ -83,12 +85,14 @@ def image_rejection(sample: Sample, config: FilterConfig) -> Rejection | None:
     return None
 
 
-def _caption_reason(raw: object, caption: str, config: FilterConfig) -> tuple[str, str]:
+def _flaw_of_caption(raw: object, caption: str, config: FilterConfig) -> Flaw | None:
+    if isinstance(raw, bytes) or has_surrogates(caption):
+        return Flaw("caption_not_text", "no valid Unicode")
     if not isinstance(raw, str):
-        return "caption_not_text", type(raw).__name__
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in caption):
-        return "caption_not_text", "unpaired surrogates"
+        return Flaw("caption_not_text", type(raw).__name__)
+    if any(char < " " or char == "\x7f" for char in caption):
+        return Flaw("caption_not_text", "control characters")
     for name, check in CAPTION_FILTERS.items():
         if detail := check(caption, config):
-            return name, detail
-    return "", ""
+            return Flaw(name, detail)
+    return None

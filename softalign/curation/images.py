@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 
 import imagehash
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-from softalign.errors import DataError
+from softalign.curation.containers import picture_of
+from softalign.curation.rejections import ItemError, Reason
 
-EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 HASH_SIDE = 16
 """Side of the perceptual hash: 16 x 16 = 256 bits.
 
@@ -23,15 +22,26 @@ at least 95 % are within 2 bits.
 """
 HASH_BITS = HASH_SIDE**2
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, above which it warns of a decompression bomb; checked before a pixel is decoded."""
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-class UnreadableImageError(DataError):
-    """An image file that cannot be decoded; ``reason`` is the filter reason it counts under."""
+class UnreadableImageError(ItemError):
+    """An image file that cannot be decoded."""
 
-    def __init__(self, reason: str, found: str) -> None:
-        super().__init__("An image cannot be decoded.", expected="a whole JPEG, PNG or WebP file", found=found)
-        self.reason = reason
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail, expected="a whole JPEG, PNG or WebP file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +79,54 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 def _decode(data: bytes) -> tuple[Image.Image, str]:
+    picture = picture_of(data)
+    try:
+        with Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
+            opened.load()
+            upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
+            turned = opened if upright is None else opened.transpose(upright)
+            return _to_rgb(turned), str(opened.format)
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except Exception as error:
+        # Any class: decoders meet damaged bytes with whatever their code runs into, and only their work lies within.
+        # But memory is the machine's failure, not the file's.
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise MemoryError(f"out of memory while a file of {len(data)} bytes was decoded") from error
+        is_cut = isinstance(error, OSError) and "truncated" in str(error).lower()
+        raise UnreadableImageError("corrupt_image", "ends too early" if is_cut else type(error).__name__) from error
+
+
+def _unidentified(data: bytes) -> UnreadableImageError:
+    if not data:
+        return UnreadableImageError("corrupt_image", "an empty file")
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            image_format = str(opened.format)
-            if image_format not in EXTENSIONS:
-                raise UnreadableImageError("unsupported_format", image_format)
-            opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            return _to_rgb(upright), image_format
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError("too_many_pixels", str(error)) from error
-    except _DECODER_ERRORS as error:
-        raise UnreadableImageError("corrupt_image", str(error) or type(error).__name__) from error
+            found = str(opened.format)
+    except Exception:  # as above; it is no image that anyone knows
+        return UnreadableImageError("corrupt_image", "no image, or a damaged header")
+    if found in EXTENSIONS:
+        return UnreadableImageError("corrupt_image", "a damaged header")
+    return UnreadableImageError("unsupported_format", found)
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation that EXIF data states, or 1 (upright) where it cannot be read, as viewers do."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        found = tags.get(_ORIENTATION_TAG)
+    except MemoryError:
+        raise
+    except Exception:  # of any class, see ``_decode``; metadata does not decide over pixels
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,8 +20,9 @@ from softalign.concurrency import map_ahead
 from softalign.config import CurationConfig
 from softalign.curation.dedup import DuplicateFilter
 from softalign.curation.filters import filter_captions, image_rejection
-from softalign.curation.images import UnreadableImageError, inspect_image
-from softalign.curation.samples import ListedSample, Rejection, Sample
+from softalign.curation.images import inspect_image
+from softalign.curation.rejections import ItemError, Reason, Rejection
+from softalign.curation.samples import ListedSample, Sample
 from softalign.curation.shards import (
     IndexRow,
     ShardWriter,
@@ -29,9 +31,9 @@ from softalign.curation.shards import (
     shard_name,
     write_rejections,
 )
-from softalign.curation.sources import image_uri, list_sources
-from softalign.errors import DataError, IntegrityError, MissingInputError
-from softalign.storage import Store, read_bytes, sha256_of_file, verify_file, write_atomically
+from softalign.curation.sources import list_sources
+from softalign.errors import DataError, IntegrityError
+from softalign.storage import Store, sha256_of_file, verify_file, write_atomically
 
 NUM_READERS = 4
 """Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
@@ -87,7 +89,9 @@ def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
     """
     run = _CurateRun(config, store.work_path("curate", key))
     run.restore()
-    run.write_shards()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
+        run.write_shards()
     manifest = run.finish(key)
     published = store.publish(manifest, run.output_path)
     shutil.rmtree(run.work_path, ignore_errors=True)
@@ -97,27 +101,34 @@ def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
 def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
     """Check a listed sample's captions, then read and check its image; captions are judged first as they cost nothing.
 
+    The one place where an item's failure (``ItemError``) becomes a rejection; every other error is not the item's.
+
     Raises:
-        StorageUnavailableError: the store did not answer; the sample is not rejected for that.
+        ConfigError: the image folder cannot be opened, or is refused as a whole.
+        StorageUnavailableError: the store did not answer.
+        MemoryError: there was none left to decode with.
     """
+    if listed.flaw is not None:
+        return ReadSample(None, (Rejection(listed.source, listed.file_name, listed.flaw.reason, listed.flaw.detail),))
     verdict = filter_captions(listed, config.filters)
     if not verdict.captions:
         return ReadSample(None, verdict.rejections)
-    uri = image_uri(listed)
-    if uri is None:
-        return ReadSample(None, (*verdict.rejections, Rejection(listed.source, listed.file_name, "unsafe_path")))
     try:
-        data = read_bytes(uri)
-        facts = inspect_image(data)
-    except MissingInputError:
-        return ReadSample(None, (*verdict.rejections, Rejection(listed.source, listed.file_name, "missing_image")))
-    except UnreadableImageError as error:
-        rejection = Rejection(listed.source, listed.file_name, error.reason, error.found[:200])
-        return ReadSample(None, (*verdict.rejections, rejection))
-    sample = Sample(
+        sample = _open_sample(listed, verdict.captions)
+    except ItemError as error:
+        refused = Rejection(listed.source, listed.file_name, error.flaw.reason, error.flaw.detail)
+        return ReadSample(None, (*verdict.rejections, refused))
+    filtered = image_rejection(sample, config.filters)
+    return ReadSample(None if filtered else sample, (*verdict.rejections, *((filtered,) if filtered else ())))
+
+
+def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
+    data = listed.images.read(listed.file_name)
+    facts = inspect_image(data)
+    return Sample(
         source=listed.source,
         file_name=listed.file_name,
-        captions=verdict.captions,
+        captions=captions,
         image=data,
         extension=facts.extension,
         image_digest=hashlib.sha256(data).hexdigest(),
@@ -125,8 +136,6 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
         width_px=facts.width_px,
         height_px=facts.height_px,
     )
-    refused = image_rejection(sample, config.filters)
-    return ReadSample(None if refused else sample, (*verdict.rejections, *((refused,) if refused else ())))
 
 
 class _CurateRun:
@@ -193,14 +202,7 @@ class _CurateRun:
         rejections = [rejection for part in parts if part.is_file() for rejection in read_rejections(part)]
         counts = Counter(rejection.reason for rejection in rejections)
         if not self.progress.num_samples:
-            raise DataError(
-                "No sample is left after the filters.",
-                expected="at least one sample",
-                found=f"{self.progress.num_seen} images; "
-                + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items())),
-                where=", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources)),
-                fix="check images_uri and the sources' tables, or relax curation.filters",
-            )
+            raise self._nothing_left(rejections, counts)
         write_rejections(self.output_path / "rejected.parquet", rejections)
         return DatasetManifest(
             stage_key=key,
@@ -212,6 +214,21 @@ class _CurateRun:
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
             num_seen=self.progress.num_seen,
             rejected=tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items())),
+        )
+
+    def _nothing_left(self, rejections: list[Rejection], counts: Counter[Reason]) -> DataError:
+        most_frequent = counts.most_common(1)[0][0]
+        example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
+        shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
+        return DataError(
+            "No sample is left after the filters.",
+            expected="at least one sample",
+            found=f"{self.progress.num_seen} images; "
+            + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+            + f"; {most_frequent} such as {shown}",
+            where=", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources)),
+            fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
+            "relax curation.filters",
         )
 
     def _new_writer(self) -> ShardWriter:

@@ -1,26 +1,31 @@
-"""What flows through curation: a sample as its source lists it, the same with its image read, or its rejection."""
+"""What flows through curation: a sample as its source lists it, and the same with its image read."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 
+from softalign.curation.image_folder import ImageFolder
+from softalign.curation.rejections import Flaw
+
 
 @dataclass(frozen=True, slots=True)
 class ListedSample:
-    """One image and its captions as the source's table names them; nothing was read or checked yet.
+    """One image and its captions as the source's table names them; its file was not read or checked yet.
 
     Attributes:
         source: the source's name within the dataset, such as ``0-coco``.
         file_name: the image's path as the table gives it, relative to the image folder.
-        images_uri: the image folder.
+        images: the image folder.
         captions: as found; anything that is not a string is rejected by the filters.
+        flaw: why the table's entry cannot be used, so that no image is looked for.
     """
 
     source: str
     file_name: str
-    images_uri: str
+    images: ImageFolder
     captions: tuple[object, ...]
+    flaw: Flaw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +49,6 @@ class Sample:
     perceptual_hash: int
     width_px: int
     height_px: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why an image (``caption_index`` -1) or one of its captions is not in the dataset."""
-
-    source: str
-    file_name: str
-    reason: str
-    detail: str = ""
-    caption_index: int = -1
 
 
 def caption_digest(caption: str) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softalign.artifacts import canonical_json, digest_of
-from softalign.curation.samples import Rejection, Sample, caption_digest
+from softalign.curation.rejections import Rejection
+from softalign.curation.samples import Sample, caption_digest
 
 Split = Literal["train", "val"]
 _TAR_BLOCK_BYTES = 512

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.config import CocoSource
-from softalign.curation.sources import read_coco
+from softalign.curation.coco import read_coco
 from softalign.drafting.images import find_images, list_images, look_at_images
 from softalign.drafting.records import Alternative, Found, FoundSource, SourceDraft
 from softalign.errors import DataError
@@ -45,7 +45,7 @@ def find_coco(path: Path, roots: list[Path], images: Path | None) -> Found:
         DataError: it cannot be used.
         MissingInputError: the images are nowhere.
     """
-    captions = read_coco(CocoSource(annotations_uri=str(path), images_uri=""))
+    captions = read_coco(CocoSource(annotations_uri=str(path), images_uri="")).captions
     folders = find_images(list(captions), [images] if images else roots, path)
     drafts = [
         SourceDraft(type="coco", table=str(path), images=str(folder)) for folder in (folders.chosen, *folders.others)

@@ -15,10 +15,13 @@ import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource, TrainConfig
+from softalign.curation.image_folder import ImageFolder
 from softalign.curation.pipeline import curate
+from softalign.curation.rejections import Flaw, ItemError
 from softalign.curation.rendering import render_source
+from softalign.curation.tables import read_table
 from softalign.encoding import encode
-from softalign.errors import ConfigError, IntegrityError, StorageUnavailableError
+from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.files import create_file
 from softalign.loader import EncodedReader
 from softalign.storage import Store, read_bytes
@@ -244,6 +247,26 @@ def test_curate_encode_and_read_there(store, tmp_path):
     batches = [reader.batch_at(8) for reader in readers]
     assert batches[0].keys == batches[1].keys
     assert batches[0].latents_BCHW.equal(batches[1].latents_BCHW)
+
+
+def test_images_and_tables_there_fail_one_by_one(store, monkeypatch):
+    filesystem, base = fsspec.core.url_to_fs(store.uri)
+    names = ("a b.jpg", "50% off.jpg", "what?versionId=1.jpg", "a#b+c.jpg", "a::b.jpg", "\u732b.jpg")
+    for name in names:
+        filesystem.pipe_file(f"{base}/images/{name}", name.encode())
+    images = ImageFolder(f"{store.uri}/images", names)
+    assert [images.read(name) for name in names] == [name.encode() for name in names]
+    for name in ("gone.jpg", "a b.jpg/below.jpg", "x" * 2000):
+        with pytest.raises(ItemError) as caught:
+            images.read(name)
+        assert caught.value.flaw == Flaw("missing_image")
+    filesystem.pipe_file(f"{base}/table/part-0.parquet", b"PAR1")
+    with pytest.raises(MissingInputError, match="a folder with part-0"):
+        read_table(f"{store.uri}/table")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(ConfigError, match="refused access"):
+        images.read(names[0])
 
 
 def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeypatch, caplog):

@@ -301,8 +301,8 @@ def test_a_kind_of_uri_nobody_knows():
         read_bytes("nosuch://bucket/file")
 
 
-def client_error(name):
-    return type(name, (Exception,), {"__module__": "botocore.exceptions"})("from the client")
+def client_error(name, **attributes):
+    return type(name, (Exception,), {"__module__": "botocore.exceptions", **attributes})("from the client")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,10 @@ def client_error(name):
         (FileNotFoundError("x"), MissingInputError),
         (IsADirectoryError("x"), MissingInputError),
         (OSError(36, "File name too long"), MissingInputError),
+        (OSError(40, "Too many levels of symbolic links"), MissingInputError),
         (PermissionError("x"), ConfigError),
+        (client_error("ClientResponseError", status=403), ConfigError),
+        (client_error("ClientResponseError", status=500), StorageUnavailableError),
         (NotADirectoryError("x"), ConfigError),
         (TimeoutError("x"), StorageUnavailableError),
         (OSError("SlowDown"), StorageUnavailableError),

@@ -54,7 +54,7 @@ class Handover:
             for caption in captions
         ]
         path = self.root / "captions.json"
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.images.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"images": images, "annotations": annotations, **changes}))
         return CocoSource(annotations_uri=str(path), images_uri=str(self.images))
 
@@ -62,7 +62,7 @@ class Handover:
         pairs = [(name, caption) for name, captions in self.rows for caption in captions]
         columns = columns or {"file_name": [p[0] for p in pairs], "caption": [p[1] for p in pairs]}
         path = self.root / "captions.parquet"
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.images.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
         return ParquetSource(table_uri=str(path), images_uri=str(self.images))
 

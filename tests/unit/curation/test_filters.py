@@ -4,11 +4,12 @@ import pytest
 
 from softalign.config import FilterConfig
 from softalign.curation.filters import CAPTION_FILTERS, IMAGE_FILTERS, filter_captions, image_rejection
+from softalign.curation.image_folder import ImageFolder
 from softalign.curation.samples import ListedSample, Sample
 
 
 def listed(*captions):
-    return ListedSample("s", "a.png", "/images", captions)
+    return ListedSample("s", "a.png", ImageFolder("/images"), captions)
 
 
 def sample(width_px=64, height_px=64):
@@ -35,12 +36,23 @@ def test_good_captions_pass_with_white_space_collapsed():
         (7, "caption_not_text"),
         (["a red circle"], "caption_not_text"),
         ("a \ud800 circle", "caption_not_text"),
+        (b"caf\xe9", "caption_not_text"),
+        ("a cat\0 on a mat", "caption_not_text"),
+        ("\x1b[31mred\x1b[0m bus", "caption_not_text"),
+        ("\u200b\u200b\u200b\ufeff", "caption_empty"),
         ("a red circle", "caption_repeated"),
         ("a red  circle ", "caption_repeated"),
     ],
 )
 def test_a_bad_caption_drops_that_caption_only(caption, reason):
     assert reasons("a red circle", caption) == (("a red circle",), [(1, reason)])
+
+
+@pytest.mark.parametrize(
+    "caption", ["\u0645\u0631\u062d\u0628\u0627 \u0628\u0643", "\U0001f600", "a\u200d\u2019b", "\u202ea b"]
+)
+def test_what_can_be_seen_is_text(caption):
+    assert reasons(caption, min_caption_chars=1) == ((caption,), [])
 
 
 def test_limits_are_inclusive():

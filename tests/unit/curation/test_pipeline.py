@@ -1,5 +1,6 @@
 """The curate stage: counts, resumption after SIGKILL, and every kind of bad input."""
 
+import errno
 import json
 import os
 import random
@@ -12,9 +13,10 @@ from PIL import Image
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, ShapesSource
 from softalign.curation import pipeline, shards
+from softalign.curation.image_folder import ImageFolder
 from softalign.curation.pipeline import curate
 from softalign.curation.shards import ShardWriter, read_index
-from softalign.errors import DataError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed
 
@@ -41,6 +43,7 @@ def test_all_samples_land_in_shards_in_order(handover, store, configure):
     assert (manifest.num_samples, manifest.num_captions, manifest.num_shards, manifest.num_seen) == (10, 20, 3, 10)
     assert manifest.num_val_samples == sum(row.split == "val" for row in rows)
     assert manifest.rejected == ()
+    assert manifest.outcome == "10 of 10 images kept"
     assert all(row.key == row.image_digest[:32] for row in rows)
     assert store.find(DatasetManifest, "k") == manifest
 
@@ -85,6 +88,9 @@ def test_every_rejection_is_counted_and_listed(handover, store, configure, make_
         "unsafe_path": 1,
     }
     assert (manifest.num_samples, manifest.num_seen) == (3, 14)
+    assert manifest.outcome.startswith(
+        "3 of 14 images kept, rejected: 3 corrupt_image, 1 aspect_ratio, 1 caption_empty,"
+    )
     listed = pq.read_table(Path(manifest.uri) / "rejected.parquet").to_pylist()
     assert len(listed) == sum(counts(manifest).values())
     assert next(r for r in listed if r["file_name"] == "copy.png")["detail"].startswith("same bytes as image")
@@ -104,7 +110,8 @@ def test_nothing_left_says_how_many_fell_to_what(handover, store, configure):
     for number in range(3):
         handover.add(f"{number}.png", ["gone"])
     handover.add("mute.png", [])
-    with pytest.raises(DataError, match="4 images; missing_image: 3, no_caption: 1") as caught:
+    message = "4 images; missing_image: 3, no_caption: 1; missing_image such as '0.png'"
+    with pytest.raises(DataError, match=message) as caught:
         curate(configure(handover.coco()), store, "k")
     assert caught.value.exit_code == 1
     assert store.find(DatasetManifest, "k") is None
@@ -118,14 +125,27 @@ def test_a_missing_table_is_an_error_and_nothing_is_published(tmp_path, store, c
     assert store.find(DatasetManifest, "k") is None
 
 
-def test_a_store_that_does_not_answer_rejects_no_sample(handover, store, configure, monkeypatch):
-    def unreachable(uri):
-        raise StorageUnavailableError("down", where=uri)
+@pytest.mark.parametrize(
+    "error", [StorageUnavailableError("down"), ConfigError("refused"), MemoryError(), KeyError("bug")]
+)
+def test_what_is_not_the_items_failure_rejects_no_sample(handover, store, configure, monkeypatch, error):
+    def failing(folder, file_name):
+        raise error
 
     source = handover.add_pictures(2).coco()
-    monkeypatch.setattr("softalign.curation.pipeline.read_bytes", unreachable)
-    with pytest.raises(StorageUnavailableError):
+    monkeypatch.setattr(ImageFolder, "read", failing)
+    with pytest.raises(type(error)):
         curate(configure(source), store, "k")
+    assert store.find(DatasetManifest, "k") is None
+
+
+def test_a_full_disk_ends_the_run(handover, store, configure, monkeypatch):
+    def full(self, sample, key):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardWriter, "add", full)
+    with pytest.raises(OSError, match="No space left"):
+        curate(configure(handover.add_pictures(2).coco()), store, "k")
 
 
 def test_the_same_request_gives_the_same_bytes_anywhere(tmp_path, configure):
@@ -157,6 +177,7 @@ def test_a_filter_setting_changes_what_is_kept(handover, tmp_path, configure, ma
 
 def test_killed_at_random_points_ends_with_the_same_bytes(handover, tmp_path, configure):
     handover.add_pictures(60).add("gone.png", ["gone"])
+    handover.rows += [("", ["nameless"]), ("../a.png", ["outside"]), ("half \ud83d.png", ["half an emoji"])]
     config = configure(handover.coco(), samples_per_shard=7)
     undisturbed, killed = Store(str(tmp_path / "undisturbed")), Store(str(tmp_path / "killed"))
     expected = curate(config, undisturbed, "k")
@@ -208,11 +229,13 @@ def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, co
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="the COCO sample is not beside the repository")
-def test_a_sample_of_coco(store, monkeypatch):
+def test_a_sample_of_coco(store, tmp_path, monkeypatch):
     monkeypatch.chdir(Path(__file__).parents[3])
     root = os.path.relpath(COCO)
     source = CocoSource(annotations_uri=f"{root}/annotations/captions_train2017.json", images_uri=f"{root}/train2017")
-    manifest = curate(CurationConfig(name="coco", sources=(source,), samples_per_shard=32), store, "k")
+    config = CurationConfig(name="coco", sources=(source,), samples_per_shard=32)
+    manifest = curate(config, store, "k")
+    assert curate(config, Store(str(tmp_path / "again")), "k").digest == manifest.digest
     table = json.loads((COCO / "annotations/captions_train2017.json").read_bytes())
     assert manifest.num_seen == manifest.num_samples == len(table["images"]) == 80
     assert manifest.num_captions == len(table["annotations"]) - counts(manifest).get("caption_repeated", 0)

@@ -6,7 +6,8 @@ import tarfile
 
 import pytest
 
-from softalign.curation.samples import Rejection, Sample, caption_digest
+from softalign.curation.rejections import Rejection
+from softalign.curation.samples import Sample, caption_digest
 from softalign.curation.shards import (
     ShardWriter,
     read_index,
