@@ -29,7 +29,6 @@ os.environ.update(
 shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
 
-
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, and all that need Prefect's server in another: they start first."""
     for item in items:
