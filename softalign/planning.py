@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from softalign.artifacts import (
+    BASE_ARMS,
     Adapter,
     ComparisonReport,
     DatasetManifest,
@@ -18,12 +19,14 @@ from softalign.config import CocoSource, Recipe, ShapesSource, Source
 from softalign.model_sizes import model_sizes
 from softalign.preflight import check_chain
 from softalign.stages import (
-    ARMS,
+    arms_of,
     compare_key,
     curate_key,
     encode_key,
     evaluate_key,
+    evaluate_label,
     register_key,
+    split_arms,
     train_key,
 )
 from softalign.storage import RecordT, Store, open_filesystem
@@ -82,13 +85,14 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     key = train_key(recipe, encoded) if encoded else None
     adapter = add("train", Adapter, key, "encode", _train_bytes(recipe))
     reports: list[EvalReport] = []
-    for arm in ARMS:
-        is_ready = arm == "base" or adapter is not None
-        key = evaluate_key(recipe, arm, None if arm == "base" else adapter) if is_ready else None
-        report = add(f"evaluate ({arm})", EvalReport, key, "train", _evaluate_bytes(recipe))
+    for arm in arms_of(recipe):
+        key = evaluate_key(recipe, arm, adapter) if arm in BASE_ARMS or adapter is not None else None
+        report = add(evaluate_label(arm), EvalReport, key, "train", _evaluate_bytes(recipe))
         if report is not None:
             reports.append(report)
-    key = compare_key(recipe, (reports[0], reports[1], reports[2])) if len(reports) == len(ARMS) else None
+    key = None
+    if len(reports) == len(arms_of(recipe)):
+        key = compare_key(recipe, *split_arms(reports))
     comparison = add("compare", ComparisonReport, key, "evaluate", None)
     key = register_key(recipe, adapter, comparison, store) if adapter and comparison else None
     add("register", ModelVersion, key, "compare", None)

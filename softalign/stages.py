@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal
+from typing import Generic
 
 from softalign import __version__
 from softalign.artifacts import (
+    BASE_ARMS,
     Adapter,
+    Arm,
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
@@ -33,8 +35,8 @@ from softalign.ranks import rank_environments
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
-Arm = Literal["base", "untrained", "adapter"]
-ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
+Reports = tuple[EvalReport, EvalReport, EvalReport]
+"""Of the arms that are compared: base, untrained tokens, adapter."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,29 @@ def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
     return stage_key("train", config, (encoded.digest,), __version__)
 
 
+def arms_of(recipe: Recipe) -> tuple[Arm, ...]:
+    """Return the arms of a recipe's evaluation, in order; the base with guidance comes last, where it is asked for."""
+    compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
+    return compared if recipe.evaluate.reference_guidance_scale is None else (*compared, "guided_base")
+
+
+def split_arms(reports: Sequence[EvalReport]) -> tuple[Reports, EvalReport | None]:
+    """Return the reports of ``arms_of`` as those that are compared, and the reference, if there is one."""
+    base, untrained, candidate, *references = reports
+    return (base, untrained, candidate), next(iter(references), None)
+
+
 def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None) -> str:
-    """Return the stage key of ``evaluate``; the base arm's holds no adapter, so it is shared by all of them."""
-    config = digest_of([recipe.evaluate.digest, backbone_key(recipe.backbone), arm])
-    return stage_key("evaluate", config, (adapter.digest,) if adapter else (), __version__)
+    """Return the stage key of ``evaluate``; a base arm's holds no adapter, so it is shared by all of them."""
+    config = digest_of([recipe.evaluate.of_arm(arm).digest, backbone_key(recipe.backbone), arm])
+    parents = () if adapter is None or arm in BASE_ARMS else (adapter.digest,)
+    return stage_key("evaluate", config, parents, __version__)
 
 
-def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
+def compare_key(recipe: Recipe, reports: Reports, guided_base: EvalReport | None) -> str:
     """Return the stage key of ``compare``."""
-    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in reports), __version__)
+    arms = reports if guided_base is None else (*reports, guided_base)
+    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in arms), __version__)
 
 
 def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport, store: Store) -> str:
@@ -154,25 +170,30 @@ def run_evaluate(
     recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine
 ) -> StageResult[EvalReport]:
     """Generate and score one arm in a supervised child process, unless that is already done."""
-    used = None if arm == "base" else adapter
+    used = None if arm in BASE_ARMS else adapter
     key = evaluate_key(recipe, arm, used)
 
     def work() -> EvalReport:
         return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
 
-    return _run(f"evaluate ({arm})", EvalReport, key, store, work)
+    return _run(evaluate_label(arm), EvalReport, key, store, work)
+
+
+def evaluate_label(arm: Arm) -> str:
+    """Return what an arm's evaluation is called in logs and plans."""
+    return f"evaluate ({arm.replace('_', ' ')})"
 
 
 def run_compare(
-    recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store
+    recipe: Recipe, reports: Reports, guided_base: EvalReport | None, adapter: Adapter, store: Store
 ) -> StageResult[ComparisonReport]:
     """Compare the three arms and write the report, unless that is already done."""
-    key = compare_key(recipe, reports)
+    key = compare_key(recipe, reports, guided_base)
 
     def work() -> ComparisonReport:
         from softalign.geneval.compare import compare
 
-        return compare(*reports, adapter, recipe.evaluate, store, key)
+        return compare(*reports, guided_base, adapter, recipe.evaluate, store, key)
 
     return _run_alone("compare", ComparisonReport, key, store, work)
 
@@ -181,7 +202,7 @@ def run_register(
     recipe: Recipe,
     adapter: Adapter,
     comparison: ComparisonReport,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: Reports,
     store: Store,
 ) -> StageResult[ModelVersion]:
     """Register the adapter and decide its alias, unless that is already done."""
