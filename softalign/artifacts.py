@@ -273,7 +273,7 @@ class ComparisonReport(Record):
         base = self.guided_base
         return (
             f"{text} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score:.3f} "
-            f"({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}), {base.denoiser_calls_per_image} calls an image."
+            f"({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}): {base.denoiser_calls_per_image} calls each."
         )
 
 

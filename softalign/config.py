@@ -614,7 +614,7 @@ class Recipe(Frozen):
         evaluate = evaluate.model_copy(update=update)
         if evaluate.reference_guidance_scale == evaluate.guidance_scale:
             raise ValueError(
-                f"evaluate.reference_guidance_scale has no effect: {evaluate.guidance_scale} is the guidance of the arms; "
+                f"evaluate.reference_guidance_scale has no effect: {evaluate.guidance_scale} is the arms' guidance; "
                 "remove it, or choose another"
             )
         object.__setattr__(self, "evaluate", evaluate)

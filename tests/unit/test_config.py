@@ -176,7 +176,7 @@ def test_guidance_costs_a_second_denoiser_call_a_step():
     config = load_recipe("shapes").evaluate
     assert config.denoiser_calls_per_image == config.num_inference_steps
     assert config.of_arm("guided_base").denoiser_calls_per_image == 2 * config.num_inference_steps
-    with pytest.raises(ConfigError, match=r"reference_guidance_scale has no effect: 2\.0 is the guidance"):
+    with pytest.raises(ConfigError, match=r"reference_guidance_scale has no effect: 2\.0 is the arms' guidance"):
         load_recipe("shapes", ["evaluate.guidance_scale=2"])
 
 

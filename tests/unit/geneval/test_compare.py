@@ -70,7 +70,7 @@ def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, compari
     for expected in (
         "The arms were compared without guidance, 15 denoiser calls an image.",
         f"the base at guidance 2 scores {reference.overall_score:.3f}",
-        "), 30 calls an image.",
+        "): 30 calls each.",
         "for reference: base model at guidance 2",
     ):
         assert expected in text
