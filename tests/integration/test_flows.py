@@ -1,6 +1,7 @@
 """The whole chain on Prefect, on a few scenes: what it publishes, what it reports, and that a rerun does nothing."""
 
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,6 +109,14 @@ def test_artifacts_hold_summaries_scores_and_the_link(first):
     assert scores.type == "table"
     assert '"overall"' in str(scores.data).replace("'", '"')
     assert Path(first.summary.report_uri).as_uri() in found["shapes-report"].data
+
+
+def test_the_cards_snippet_loads_the_adapter_into_its_base(first):
+    folder = Path(first.summary.adapter_uri)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    loaded = {}
+    exec(snippet.replace("PATH_OF_THIS_FOLDER", str(folder)), loaded)
+    assert loaded["handle"].is_enabled
 
 
 def test_the_child_processes_speak_in_the_run_log(first):
