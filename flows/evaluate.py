@@ -12,25 +12,24 @@ from prefect import flow
 from flows.command import run_command
 from flows.published import published_adapter
 from flows.summary import FlowSummary, summarize_stages
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport
+from softalign.artifacts import BASE_ARMS, Adapter, ComparisonReport, EvalReport
 from softalign.config import Recipe, load_recipe
-from softalign.stages import StageResult
+from softalign.stages import Reports, StageResult, arms_of, split_arms
 from softalign.storage import DEFAULT_STORE, Store
 from tasks import evaluation
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The three arms and their comparison."""
+    """The arms, base, untrained tokens and adapter first, and their comparison."""
 
-    arms: tuple[StageResult[EvalReport], StageResult[EvalReport], StageResult[EvalReport]]
+    arms: tuple[StageResult[EvalReport], ...]
     comparison: StageResult[ComparisonReport]
 
     @property
-    def reports(self) -> tuple[EvalReport, EvalReport, EvalReport]:
+    def reports(self) -> Reports:
         """The reports of base, untrained tokens and adapter."""
-        base, untrained, candidate = self.arms
-        return base.record, untrained.record, candidate.record
+        return split_arms([arm.record for arm in self.arms])[0]
 
     @property
     def results(self) -> tuple[StageResult[Any], ...]:
@@ -40,13 +39,11 @@ class Evaluation:
 
 def evaluate_arms(recipe: Recipe, adapter: Adapter, store_uri: str) -> Evaluation:
     """Run the evaluation's tasks in order; called within a flow."""
-    arms = (
-        evaluation.evaluate(recipe, "base", None, store_uri),
-        evaluation.evaluate(recipe, "untrained", adapter, store_uri),
-        evaluation.evaluate(recipe, "adapter", adapter, store_uri),
+    arms = tuple(
+        evaluation.evaluate(recipe, arm, None if arm in BASE_ARMS else adapter, store_uri) for arm in arms_of(recipe)
     )
-    reports = (arms[0].record, arms[1].record, arms[2].record)
-    return Evaluation(arms=arms, comparison=evaluation.compare(recipe, reports, adapter, store_uri))
+    reports, guided_base = split_arms([arm.record for arm in arms])
+    return Evaluation(arms=arms, comparison=evaluation.compare(recipe, reports, guided_base, adapter, store_uri))
 
 
 @flow(name="softalign-evaluate", flow_run_name="evaluate-{recipe}", persist_result=False)

@@ -5,10 +5,19 @@ Each function raises MissingInputError, naming the stage to run, where one is mi
 
 from __future__ import annotations
 
-from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport
+from softalign.artifacts import Adapter, Arm, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport
 from softalign.config import Recipe
-from softalign.evaluated_tokens import Arm
-from softalign.stages import compare_key, curate_key, encode_key, evaluate_key, require, train_key
+from softalign.stages import (
+    Reports,
+    arms_of,
+    compare_key,
+    curate_key,
+    encode_key,
+    evaluate_key,
+    require,
+    split_arms,
+    train_key,
+)
 from softalign.storage import Store
 
 
@@ -24,18 +33,11 @@ def published_adapter(recipe: Recipe, store: Store) -> Adapter:
     return require(Adapter, train_key(recipe, encoded), store)
 
 
-def published_reports(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[EvalReport, EvalReport, EvalReport]:
-    """Return the reports of the three arms: base, untrained tokens, adapter."""
+def published_evaluation(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[Reports, ComparisonReport]:
+    """Return the reports of the three arms (base, untrained tokens, adapter) and their comparison."""
 
     def report_of(arm: Arm) -> EvalReport:
-        key = evaluate_key(recipe, arm, None if arm == "base" else adapter, store)
-        return require(EvalReport, key, store)
+        return require(EvalReport, evaluate_key(recipe, arm, adapter, store), store)
 
-    return report_of("base"), report_of("untrained"), report_of("adapter")
-
-
-def published_comparison(
-    recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], store: Store
-) -> ComparisonReport:
-    """Return the comparison of the three arms."""
-    return require(ComparisonReport, compare_key(recipe, reports), store)
+    reports, guided_base = split_arms([report_of(arm) for arm in arms_of(recipe)])
+    return reports, require(ComparisonReport, compare_key(recipe, reports, guided_base), store)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.command import run_command
-from flows.published import published_adapter, published_comparison, published_reports
+from flows.published import published_adapter, published_evaluation
 from flows.summary import FlowSummary, summarize_stages
 from softalign.config import load_recipe
 from softalign.storage import DEFAULT_STORE, Store
@@ -26,8 +26,7 @@ def register(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_ST
     """
     loaded, opened = load_recipe(recipe, overrides), Store(store)
     adapter = published_adapter(loaded, opened)
-    reports = published_reports(loaded, adapter, opened)
-    comparison = published_comparison(loaded, reports, opened)
+    reports, comparison = published_evaluation(loaded, adapter, opened)
     return summarize_stages(loaded.name, registration.register(loaded, adapter, comparison, reports, opened.uri))
 
 

@@ -19,6 +19,10 @@ MAX_RECORD_BYTES = 4096
 """Records travel through orchestration databases; bulk belongs into files beside them."""
 
 Stage = Literal["curate", "encode", "train", "evaluate", "compare", "register"]
+Arm = Literal["base", "untrained", "adapter", "guided_base"]
+"""Whose images are scored: three arms are compared; the base with guidance may stand beside them, as a reference."""
+BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")
+"""The arms that take no adapter."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -230,7 +234,7 @@ class EvalReport(Record):
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"
 
-    arm: Literal["base", "untrained", "adapter"]
+    arm: Arm
     suite: str
     adapter_digest: str
     overall_score: float
@@ -243,8 +247,24 @@ class EvalReport(Record):
     guidance_scale: float
 
 
+class GuidedBase(Frozen):
+    """What the base scores with guidance, on the arms' prompts and noise: a reference that no gate looks at."""
+
+    guidance_scale: float
+    denoiser_calls_per_image: int
+    overall_score: float
+    overall_ci_low: float
+    overall_ci_high: float
+
+
 class ComparisonReport(Record):
-    """The arms of one evaluation side by side, paired by prompt and image: ``comparison.json``, ``report.html``."""
+    """The arms of one evaluation side by side, paired by prompt and image: ``comparison.json``, ``report.html``.
+
+    Attributes:
+        guidance_scale: of all three arms; 1 is without guidance. None in records of earlier versions.
+        denoiser_calls_per_image: how often the denoiser sees an image of the arms on its way; None likewise.
+        guided_base: where ``evaluate.reference_guidance_scale`` asked for it.
+    """
 
     stage: ClassVar[Stage] = "compare"
     filename: ClassVar[str] = "comparison.json"
@@ -256,6 +276,23 @@ class ComparisonReport(Record):
     adapter_vs_base: tuple[TagDifference, ...]
     adapter_vs_untrained: tuple[TagDifference, ...]
     num_images_per_arm: int
+    guidance_scale: float | None = None
+    denoiser_calls_per_image: int | None = None
+    guided_base: GuidedBase | None = None
+
+    def guidance_text(self) -> str:
+        """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""
+        if self.guidance_scale is None or self.denoiser_calls_per_image is None:
+            return "The arms' guidance was not recorded."
+        how = "without guidance" if self.guidance_scale == 1.0 else f"at guidance {self.guidance_scale:g}"
+        text = f"The arms were compared {how}, {self.denoiser_calls_per_image} denoiser calls an image."
+        if self.guided_base is None:
+            return text
+        base = self.guided_base
+        return (
+            f"{text} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score:.3f} "
+            f"({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}): {base.denoiser_calls_per_image} calls each."
+        )
 
 
 class ModelVersion(Record):

@@ -7,22 +7,26 @@ from typing import Any, Literal
 
 from softalign.artifacts import (
     Adapter,
+    Arm,
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
     EvalReport,
     Frozen,
+    GuidedBase,
     ModelVersion,
 )
 from softalign.config import Recipe
-from softalign.evaluated_tokens import Arm
 from softalign.preflight import check_chain
 from softalign.stages import (
+    Reports,
     StageResult,
+    arms_of,
     compare_key,
     curate_key,
     encode_key,
     evaluate_key,
+    evaluate_label,
     require,
     run_compare,
     run_curate,
@@ -30,6 +34,7 @@ from softalign.stages import (
     run_evaluate,
     run_register,
     run_train,
+    split_arms,
     train_key,
 )
 from softalign.storage import RecordT, Store
@@ -48,6 +53,10 @@ class ChainSummary(Frozen):
     overall_base: float
     overall_untrained: float
     overall_adapter: float
+    guidance: str
+    guidance_scale: float | None
+    denoiser_calls_per_image: int | None
+    guided_base: GuidedBase | None
     tags: tuple[tuple[str, float, float, float], ...]
     model: str
     version: int
@@ -66,6 +75,7 @@ class ChainSummary(Frozen):
                 f"{'':<14} {'base':>9} {'untrained':>9} {'adapter':>9}",
                 *(f"{tag:<14} {base:9.3f} {untrained:9.3f} {adapter:9.3f}" for tag, base, untrained, adapter in rows),
                 "",
+                f"guidance   {self.guidance}",
                 f"decision   {self.model} version {self.version} is {self.alias}: {self.reason}",
                 f"stages     {work}, {self.num_stages_reused} reused",
                 f"adapter    {self.adapter_uri}",
@@ -77,7 +87,7 @@ class ChainSummary(Frozen):
 
 def summarize(
     results: Sequence[StageResult[Any]],
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: Reports,
     adapter: Adapter,
     comparison: ComparisonReport,
     version: ModelVersion,
@@ -96,6 +106,10 @@ def summarize(
         overall_base=base.overall_score,
         overall_untrained=untrained.overall_score,
         overall_adapter=candidate.overall_score,
+        guidance=comparison.guidance_text(),
+        guidance_scale=comparison.guidance_scale,
+        denoiser_calls_per_image=comparison.denoiser_calls_per_image,
+        guided_base=comparison.guided_base,
         tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),
         model=version.name,
         version=version.version,
@@ -146,12 +160,13 @@ def run_until(
     def report_of(arm: Arm) -> EvalReport:
         if runs("evaluate"):
             return keep(run_evaluate(recipe, arm, adapter, store, on_line))
-        return existing(EvalReport, evaluate_key(recipe, arm, None if arm == "base" else adapter, store))
+        return existing(EvalReport, evaluate_key(recipe, arm, adapter, store))
 
-    reports = (report_of("base"), report_of("untrained"), report_of("adapter"))
-    key = compare_key(recipe, reports)
-    is_comparing = runs("evaluate")
-    comparison = keep(run_compare(recipe, reports, adapter, store)) if is_comparing else existing(ComparisonReport, key)
+    reports, guided_base = split_arms([report_of(arm) for arm in arms_of(recipe)])
+    if runs("evaluate"):
+        comparison = keep(run_compare(recipe, reports, guided_base, adapter, store))
+    else:
+        comparison = existing(ComparisonReport, compare_key(recipe, reports, guided_base))
     if last == "register":
         keep(run_register(recipe, adapter, comparison, reports, store))
     return tuple(results)
@@ -161,5 +176,5 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
     """Run the whole chain and return its summary."""
     results = run_until("register", recipe, store, on_line, is_through=True)
     records = {result.label: result.record for result in results}
-    reports = (records["evaluate (base)"], records["evaluate (untrained)"], records["evaluate (adapter)"])
+    reports, _ = split_arms([records[evaluate_label(arm)] for arm in arms_of(recipe)])
     return summarize(results, reports, records["train"], records["compare"], records["register"], store)

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from softalign.artifacts import Frozen, digest_of
+from softalign.artifacts import Arm, Frozen, digest_of
 from softalign.errors import ConfigError
 from softalign.families import (
     FAMILY_DEFAULTS,
@@ -425,6 +425,9 @@ class EvalConfig(StageConfig):
     )
     num_inference_steps: Count = Field(30, description="a Recipe fills in 28 for sd3 and sd35")
     guidance_scale: Annotated[float, Field(ge=1.0)] = Field(7.0, description="a Recipe fills in 4 for sd3 and sd35")
+    reference_guidance_scale: Annotated[float, Field(gt=1.0)] | None = Field(
+        None, description="the base is scored at this guidance too: a reference beside the arms, outside of the gate"
+    )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = False
     unconditional_bank: UnconditionalBank = Field(
@@ -441,6 +444,18 @@ class EvalConfig(StageConfig):
         is_embedded_world = "shapes" in (self.suite, backbone.model)
         return sample_px(backbone.family, backbone.resolution_px, is_embedded_world=is_embedded_world)
 
+    @property
+    def denoiser_calls_per_image(self) -> int:
+        """How often the denoiser sees an image on its way: once a step, with guidance twice (with and without text)."""
+        return self.num_inference_steps * (1 if self.guidance_scale == 1.0 else 2)
+
+    def of_arm(self, arm: Arm) -> Self:
+        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
+        guidance_scale = self.guidance_scale
+        if arm == "guided_base" and self.reference_guidance_scale is not None:
+            guidance_scale = self.reference_guidance_scale
+        return self.model_copy(update={"guidance_scale": guidance_scale, "reference_guidance_scale": None})
+
     @model_validator(mode="after")
     def _check_unconditional_bank(self) -> Self:
         if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
@@ -452,7 +467,10 @@ class PromotionPolicy(Frozen):
     """When a candidate becomes champion; differences are paired by prompt and image, in score points (ratios)."""
 
     min_overall_gain: float = Field(0.0, description="the candidate's overall gain over the base must be at least this")
-    is_gain_significant: bool = Field(True, description="the gain's interval must exclude 0")
+    is_gain_significant: bool = Field(
+        True,
+        description="the gain's interval must exclude 0, and with must_beat_untrained that over untrained tokens too",
+    )
     max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(0.05, description="no tag may fall by more than this")
     must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
 
@@ -593,7 +611,13 @@ class Recipe(Frozen):
             raise ValueError(
                 f"evaluate.resolution_px is {evaluate.resolution_px}, but the family {family!r} needs a multiple of 16"
             )
-        object.__setattr__(self, "evaluate", evaluate.model_copy(update=update))
+        evaluate = evaluate.model_copy(update=update)
+        if evaluate.reference_guidance_scale == evaluate.guidance_scale:
+            raise ValueError(
+                f"evaluate.reference_guidance_scale has no effect: {evaluate.guidance_scale} is the arms' guidance; "
+                "remove it, or choose another"
+            )
+        object.__setattr__(self, "evaluate", evaluate)
         return self
 
     @model_validator(mode="after")

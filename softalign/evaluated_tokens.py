@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
 
-from softalign.artifacts import Adapter, digest_of
+from softalign.artifacts import BASE_ARMS, Adapter, Arm, digest_of
 from softalign.errors import IntegrityError, MissingInputError
 from softalign.storage import Store, read_bytes
 
-Arm = Literal["base", "untrained", "adapter"]
 INITIAL_FOLDER = "initial"
 """Where an adapter keeps its step-0 tokens."""
 CONFIG_NAME = "adapter_config.json"
@@ -28,7 +26,7 @@ def tokens_digest(arm: Arm, adapter: Adapter | None, store: Store) -> str:
         MissingInputError: the adapter has no step-0 tokens.
         IntegrityError: their files are not what was published.
     """
-    if adapter is None or arm == "base":
+    if adapter is None or arm in BASE_ARMS:
         return ""
     return adapter.digest if arm == "adapter" else _initial_digest(adapter, store)
 

@@ -90,7 +90,7 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         name=name,
         base_model=config.base_model,
         imports="from softalign.shapes import weights_path\n" if is_embedded else "",
-        location="weights_path()" if is_embedded else repr(config.base_model),
+        location=f'weights_path("{config.family}")' if is_embedded else repr(config.base_model),
         revision=f" (revision {config.base_model_revision})" if config.base_model_revision else "",
         objective=config.objective,
         num_soft_tokens=config.num_soft_tokens,

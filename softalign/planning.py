@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Literal
 
 from softalign.artifacts import (
+    BASE_ARMS,
     Adapter,
+    Arm,
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
@@ -18,7 +20,6 @@ from softalign.artifacts import (
 )
 from softalign.config import Recipe
 from softalign.errors import ConfigError, SoftAlignError
-from softalign.evaluated_tokens import Arm
 from softalign.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
 from softalign.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models
 from softalign.stage_requests import (
@@ -31,12 +32,14 @@ from softalign.stage_requests import (
     train_request,
 )
 from softalign.stages import (
-    ARMS,
+    arms_of,
     compare_key,
     curate_key,
     encode_key,
     evaluate_key,
+    evaluate_label,
     register_key,
+    split_arms,
     train_key,
 )
 from softalign.storage import RecordT, Store, open_filesystem
@@ -100,13 +103,14 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         lambda: train_request(recipe, encoded),
         lambda: train_bytes(recipe),
     )
-    reports = [report for arm in ARMS if (report := _add_arm(planner, arm, adapter))]
-    arms = (reports[0], reports[1], reports[2]) if len(reports) == len(ARMS) else None
+    arms = arms_of(recipe)
+    reports = [report for arm in arms if (report := _add_arm(planner, arm, adapter))]
+    is_evaluated = len(reports) == len(arms)
     comparison = planner.add(
         "compare",
         ComparisonReport,
         "evaluate",
-        lambda: compare_key(recipe, arms) if arms else None,
+        lambda: compare_key(recipe, *split_arms(reports)) if is_evaluated else None,
         lambda: compare_request(recipe, tuple(reports)),
         lambda: None,
     )
@@ -123,12 +127,13 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 
 def _add_arm(planner: _Planner, arm: Arm, adapter: Adapter | None) -> EvalReport | None:
     recipe, store = planner.recipe, planner.store
-    used = None if arm == "base" else adapter
+    is_base = arm in BASE_ARMS
+    used = None if is_base else adapter
     return planner.add(
-        f"evaluate ({arm})",
+        evaluate_label(arm),
         EvalReport,
-        "" if arm == "base" else "train",
-        lambda: evaluate_key(recipe, arm, used, store) if arm == "base" or used else None,
+        "" if is_base else "train",
+        lambda: evaluate_key(recipe, arm, used, store) if is_base or used else None,
         lambda: evaluate_request(recipe, arm, used, store),
         lambda: evaluate_bytes(recipe),
     )

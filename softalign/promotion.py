@@ -4,7 +4,8 @@ Against its own base and its own untrained tokens a candidate is compared in pai
 difference has an interval. Against the current champion there are only two overall scores of separate evaluations.
 That comparison is unpaired and has no interval: it is a weak claim, so it can only hold a candidate back (its overall
 score must not be below the champion's), never promote it, and a tie goes to the candidate. It is made only where the
-two were scored on the same suite with as many images per arm; otherwise the reason says that it was not made.
+two were scored on the same suite with as many images per arm and the same guidance; otherwise the reason says that it
+was not made.
 """
 
 from __future__ import annotations
@@ -93,9 +94,9 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy) -> list
         if entry.tag != OVERALL:
             checks.append(_at_least(f"tag_drop:{entry.tag}", entry.difference, -policy.max_tag_drop))
     if policy.must_beat_untrained:
-        checks.append(
-            _above("beats_untrained", _overall(candidate.adapter_vs_untrained, "adapter_vs_untrained").difference, 0.0)
-        )
+        over_untrained = _overall(candidate.adapter_vs_untrained, "adapter_vs_untrained")
+        measured = over_untrained.ci_low if policy.is_gain_significant else over_untrained.difference
+        checks.append(_above("beats_untrained", measured, 0.0))
     return checks
 
 
@@ -123,7 +124,12 @@ def _overall(differences: tuple[TagDifference, ...], where: str) -> TagDifferenc
 
 
 def _is_same_evaluation(candidate: ComparisonReport, champion: ComparisonReport) -> bool:
-    return (candidate.suite, candidate.num_images_per_arm) == (champion.suite, champion.num_images_per_arm)
+    evaluations = {(one.suite, one.num_images_per_arm, one.guidance_scale) for one in (candidate, champion)}
+    return len(evaluations) == 1
+
+
+def _guidance(comparison: ComparisonReport) -> str:
+    return "" if comparison.guidance_scale is None else f" at guidance {comparison.guidance_scale:g}"
 
 
 def _reason(
@@ -144,6 +150,6 @@ def _reason(
     if not is_comparable:
         return (
             f"{sentence} Not compared with the champion, which was scored on {champion.suite} with "
-            f"{champion.num_images_per_arm} images per arm."
+            f"{champion.num_images_per_arm} images per arm{_guidance(champion)}."
         )
     return f"{sentence} The champion has {champion.overall_adapter:.4f} (unpaired: a weak comparison)."

@@ -16,6 +16,7 @@ from pydantic import Field
 from softalign import __version__
 from softalign.artifacts import (
     Adapter,
+    Arm,
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
@@ -25,7 +26,7 @@ from softalign.artifacts import (
     Stage,
 )
 from softalign.config import Recipe, ShapesSource
-from softalign.evaluated_tokens import Arm, tokens_digest
+from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.storage import Store, write_atomically
 
@@ -103,7 +104,7 @@ def evaluate_request(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: S
     return StageRequest(
         stage="evaluate",
         variant=arm,
-        config=_sections(recipe, "evaluate", "backbone"),
+        config=_sections(recipe, "backbone") | {"evaluate": recipe.evaluate.of_arm(arm).model_dump(mode="json")},
         content=_model(recipe),
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 from softalign import __version__
 from softalign.artifacts import (
+    BASE_ARMS,
     Adapter,
+    Arm,
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
@@ -28,7 +30,7 @@ from softalign.artifacts import (
 from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
-from softalign.evaluated_tokens import Arm, tokens_digest
+from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (
@@ -44,7 +46,8 @@ from softalign.stage_requests import (
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
-ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
+Reports = tuple[EvalReport, EvalReport, EvalReport]
+"""Of the arms that are compared: base, untrained tokens, adapter."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +128,29 @@ def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
     return stage_key("train", config, (encoded.digest,), __version__)
 
 
+def arms_of(recipe: Recipe) -> tuple[Arm, ...]:
+    """Return the arms of a recipe's evaluation, in order; the base with guidance comes last, where it is asked for."""
+    compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
+    return compared if recipe.evaluate.reference_guidance_scale is None else (*compared, "guided_base")
+
+
+def split_arms(reports: Sequence[EvalReport]) -> tuple[Reports, EvalReport | None]:
+    """Return the reports of ``arms_of`` as those that are compared, and the reference, if there is one."""
+    base, untrained, candidate, *references = reports
+    return (base, untrained, candidate), next(iter(references), None)
+
+
 def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store) -> str:
-    """Return the stage key of ``evaluate``: adapters share the base's arm, and that of the same step-0 tokens."""
-    config = digest_of([recipe.evaluate.digest, backbone_key(recipe.backbone), arm])
+    """Return the stage key of ``evaluate``: adapters share the base's arms, and that of the same step-0 tokens."""
+    config = digest_of([recipe.evaluate.of_arm(arm).digest, backbone_key(recipe.backbone), arm])
     digest = tokens_digest(arm, adapter, store)
     return stage_key("evaluate", config, (digest,) if digest else (), __version__)
 
 
-def compare_key(recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
+def compare_key(recipe: Recipe, reports: Reports, guided_base: EvalReport | None) -> str:
     """Return the stage key of ``compare``."""
-    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in reports), __version__)
+    arms = reports if guided_base is None else (*reports, guided_base)
+    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in arms), __version__)
 
 
 def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport, store: Store) -> str:
@@ -184,7 +200,7 @@ def run_evaluate(
     recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine
 ) -> StageResult[EvalReport]:
     """Generate and score one arm in a supervised child process, unless that is already done."""
-    used = None if arm == "base" else adapter
+    used = None if arm in BASE_ARMS else adapter
     key = evaluate_key(recipe, arm, used, store)
 
     def work() -> EvalReport:
@@ -193,28 +209,34 @@ def run_evaluate(
     def request() -> StageRequest:
         return evaluate_request(recipe, arm, used, store)
 
-    return _run(f"evaluate ({arm})", EvalReport, key, store, work, request)
+    return _run(evaluate_label(arm), EvalReport, key, store, work, request)
+
+
+def evaluate_label(arm: Arm) -> str:
+    """Return what an arm's evaluation is called in logs and plans."""
+    return f"evaluate ({arm.replace('_', ' ')})"
 
 
 def run_compare(
-    recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store
+    recipe: Recipe, reports: Reports, guided_base: EvalReport | None, adapter: Adapter, store: Store
 ) -> StageResult[ComparisonReport]:
     """Compare the three arms and write the report, unless that is already done."""
-    key = compare_key(recipe, reports)
+    key = compare_key(recipe, reports, guided_base)
+    arms = reports if guided_base is None else (*reports, guided_base)
 
     def work() -> ComparisonReport:
         from softalign.geneval.compare import compare
 
-        return compare(*reports, adapter, recipe.evaluate, store, key)
+        return compare(*reports, guided_base, adapter, recipe.evaluate, store, key)
 
-    return _run_alone("compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, reports))
+    return _run_alone("compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, arms))
 
 
 def run_register(
     recipe: Recipe,
     adapter: Adapter,
     comparison: ComparisonReport,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: Reports,
     store: Store,
 ) -> StageResult[ModelVersion]:
     """Register the adapter and decide its alias, unless that is already done."""

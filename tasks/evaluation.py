@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport
+from softalign.artifacts import Adapter, Arm, ComparisonReport, EvalReport
 from softalign.config import Recipe
-from softalign.evaluated_tokens import Arm
-from softalign.stages import StageResult, evaluate_key, run_compare, run_evaluate
+from softalign.stages import Reports, StageResult, evaluate_key, run_compare, run_evaluate
 from softalign.storage import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_comparison, publish_stage, run_logger
@@ -13,7 +12,7 @@ from tasks.reporting import publish_comparison, publish_stage, run_logger
 
 @stage_task("evaluate", uses_gpu=True)
 def evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store_uri: str) -> StageResult[EvalReport]:
-    """Generate and score the images of one arm (``base`` takes no adapter), or reuse what is there."""
+    """Generate and score the images of one arm (the base's take no adapter), or reuse what is there."""
     store = Store(store_uri)
     is_needed = store.find(EvalReport, evaluate_key(recipe, arm, adapter, store)) is None
     with gpu_slot(recipe.runtime.device, is_needed=is_needed):
@@ -24,10 +23,10 @@ def evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store_uri: str) 
 
 @stage_task("compare")
 def compare(
-    recipe: Recipe, reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store_uri: str
+    recipe: Recipe, reports: Reports, guided_base: EvalReport | None, adapter: Adapter, store_uri: str
 ) -> StageResult[ComparisonReport]:
     """Compare base, untrained tokens and adapter and write the report, or reuse what is there."""
-    result = run_compare(recipe, reports, adapter, Store(store_uri))
+    result = run_compare(recipe, reports, guided_base, adapter, Store(store_uri))
     publish_stage(result, recipe.name)
     publish_comparison(result, reports, recipe.name)
     return result

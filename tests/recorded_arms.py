@@ -1,4 +1,4 @@
-"""Three published arms of the embedded world whose images are drawn, not generated: for tests of what comes after."""
+"""Published arms of the embedded world whose images are drawn, not generated: for tests of what comes after."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from softalign.shapes.detector import ShapesDetector, detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
 from softalign.storage import Store
 
-SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7}
+SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7, "guided_base": 0.75}
 
 
 def draw_image(prompt: GenevalPrompt, is_right: bool, rng: np.random.Generator) -> np.ndarray:
@@ -92,17 +92,18 @@ def publish_arm(
     suite = Suite(prompts, config.images_per_prompt)
     results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, ShapesDetector(), work)
     digest = tokens_digest(arm, adapter, store)
-    return store.publish(arms._report(arm, digest, config, results, len(prompts), f"{arm}-key"), work)
+    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), work)
 
 
 def publish_arms(
     prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store
-) -> tuple[EvalReport, EvalReport, EvalReport, Adapter]:
-    """Publish an adapter and its three arms."""
+) -> tuple[EvalReport, EvalReport, EvalReport, EvalReport, Adapter]:
+    """Publish an adapter, its three arms and the base with guidance, which comes before it."""
     adapter = publish_adapter(store)
     return (
         publish_arm("base", None, prompts, config, store),
         publish_arm("untrained", adapter, prompts, config, store),
         publish_arm("adapter", adapter, prompts, config, store),
+        publish_arm("guided_base", None, prompts, config, store),
         adapter,
     )

@@ -7,6 +7,7 @@ from softalign.artifacts import (
     Adapter,
     ComparisonReport,
     EvalReport,
+    GuidedBase,
     TagDifference,
     TagScore,
     digest_of,
@@ -27,7 +28,9 @@ class Inputs:
     reports: tuple[EvalReport, EvalReport, EvalReport]
 
 
-def comparison_of(gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untrained=None, num_images=24, key="k"):
+def comparison_of(
+    gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untrained=None, num_images=24, guidance_scale=1.0, key="k"
+):
     """Return a comparison whose overall gain is ``gain`` and whose last tag falls by ``drop``."""
     tags = tuple(
         TagDifference(tag=tag, difference=-drop if tag == TAGS[-1] else gain, ci_low=gain - 0.1, ci_high=gain + 0.1)
@@ -47,6 +50,15 @@ def comparison_of(gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untra
         adapter_vs_base=(overall(gain), *tags),
         adapter_vs_untrained=(overall(over_untrained), *tags),
         num_images_per_arm=num_images,
+        guidance_scale=guidance_scale,
+        denoiser_calls_per_image=15,
+        guided_base=GuidedBase(
+            guidance_scale=2.0,
+            denoiser_calls_per_image=30,
+            overall_score=0.75,
+            overall_ci_low=0.7,
+            overall_ci_high=0.8,
+        ),
     )
 
 
@@ -105,7 +117,7 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
             num_images=24,
             num_prompts=6,
             num_prompts_any_correct=3,
-            guidance_scale=3.0,
+            guidance_scale=1.0,
         )
         for arm, score in overall.items()
     )

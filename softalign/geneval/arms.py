@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from softalign.artifacts import Adapter, EvalReport, TagScore
+from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.attempts import StopRequest, exclusive
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.errors import ConfigError
-from softalign.evaluated_tokens import INITIAL_FOLDER, Arm, tokens_digest
+from softalign.evaluated_tokens import INITIAL_FOLDER, tokens_digest
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detectors import Detection, Detector, detector_for, write_detections
@@ -52,8 +52,8 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: ``base`` takes no adapter, ``untrained`` its step-0 tokens, ``adapter`` its trained ones.
-        adapter: the trained adapter, except for the base arm.
+        arm: ``base`` and ``guided_base`` take no adapter, ``untrained`` its step-0 tokens, ``adapter`` the last.
+        adapter: the trained adapter, except for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
         runtime: device and batch size.
@@ -65,6 +65,7 @@ def evaluate(
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter)
+    config = config.of_arm(arm)
     detector = detector_for(config)
     prompts = suite_prompts(config)
     folder = store.work_path("evaluate", key)
@@ -98,10 +99,11 @@ def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
-    if (arm == "base") != (adapter is None):
+    is_base = arm in BASE_ARMS
+    if is_base != (adapter is None):
         raise ConfigError(
             f"The arm {arm!r} and the adapter do not go together.",
-            expected="no adapter" if arm == "base" else "an adapter",
+            expected="no adapter" if is_base else "an adapter",
             found="none" if adapter is None else f"adapter {adapter.name}",
             where=f"evaluate, arm {arm}",
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport, TagDifference
+from softalign.artifacts import Adapter, ComparisonReport, EvalReport, GuidedBase, TagDifference
 from softalign.config import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluated_tokens import tokens_digest
@@ -43,6 +43,7 @@ def compare(
     base: EvalReport,
     untrained: EvalReport,
     candidate: EvalReport,
+    guided_base: EvalReport | None,
     adapter: Adapter,
     config: EvalConfig,
     store: Store,
@@ -54,6 +55,7 @@ def compare(
         base: the base model's arm.
         untrained: the step-0 tokens' arm.
         candidate: the trained adapter's arm.
+        guided_base: the base model's arm with guidance, if it is to be named beside them.
         adapter: the adapter that was evaluated; its training curves go into the report.
         config: intervals; the arms' own configuration.
         store: where everything lies.
@@ -66,11 +68,13 @@ def compare(
     from softalign.geneval.report.page import render_page
 
     _check_belonging((base, untrained, candidate), adapter, store)
+    _check_reference(guided_base, candidate)
     arms = tuple(_load_arm(report, store) for report in (base, untrained, candidate))
     _check_pairs(arms)
     comparison = ComparisonReport(
         stage_key=key,
-        parents=(base.digest, untrained.digest, candidate.digest, adapter.digest),
+        parents=(base.digest, untrained.digest, candidate.digest, adapter.digest)
+        + (() if guided_base is None else (guided_base.digest,)),
         suite=config.suite,
         overall_base=base.overall_score,
         overall_untrained=untrained.overall_score,
@@ -78,6 +82,9 @@ def compare(
         adapter_vs_base=differences(arms[2].results, arms[0].results, config),
         adapter_vs_untrained=differences(arms[2].results, arms[1].results, config),
         num_images_per_arm=candidate.num_images,
+        guidance_scale=config.guidance_scale,
+        denoiser_calls_per_image=config.denoiser_calls_per_image,
+        guided_base=None if guided_base is None else _reference(guided_base, config),
     )
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
@@ -104,6 +111,16 @@ def differences(
     )
 
 
+def _reference(report: EvalReport, config: EvalConfig) -> GuidedBase:
+    return GuidedBase(
+        guidance_scale=report.guidance_scale,
+        denoiser_calls_per_image=config.of_arm("guided_base").denoiser_calls_per_image,
+        overall_score=report.overall_score,
+        overall_ci_low=report.overall_ci_low,
+        overall_ci_high=report.overall_ci_high,
+    )
+
+
 def _load_arm(report: EvalReport, store: Store) -> ArmFiles:
     root = store.fetch(report)
     return ArmFiles(report=report, root=root, results=read_results(root / RESULTS_FILENAME))
@@ -125,6 +142,17 @@ def _check_belonging(reports: tuple[EvalReport, EvalReport, EvalReport], adapter
                 where=report.uri,
                 fix="evaluate this adapter",
             )
+
+
+def _check_reference(reference: EvalReport | None, candidate: EvalReport) -> None:
+    expected = ("guided_base", candidate.suite, candidate.num_images)
+    if reference is not None and (reference.arm, reference.suite, reference.num_images) != expected:
+        raise CompatibilityError(
+            "The reference is not the base with guidance on the arms' prompts.",
+            expected=f"arm guided_base, {candidate.num_images} images of suite {candidate.suite}",
+            found=f"arm {reference.arm}, {reference.num_images} images of suite {reference.suite}",
+            fix="evaluate it with the arms' configuration",
+        )
 
 
 def _check_pairs(arms: tuple[ArmFiles, ...]) -> None:

@@ -80,9 +80,9 @@ def evaluation_section(comparison: ComparisonReport, reports: tuple[EvalReport, 
     lines = [
         "## Evaluation",
         "",
-        f"Suite `{comparison.suite}`, {comparison.num_images_per_arm} images per arm, guidance scale "
-        f"{reports[-1].guidance_scale:g}; same prompts and noise for every arm. Gain: paired difference to the base, "
-        "with its bootstrap interval over prompts.",
+        f"Suite `{comparison.suite}`, {comparison.num_images_per_arm} images per arm; same prompts and noise for every "
+        f"arm. {comparison.guidance_text()} Gain: paired difference to the base, with its bootstrap interval over "
+        "prompts.",
         "",
         f"| tag | {' | '.join(report.arm for report in reports)} | gain over base |",
         f"| --- |{' --- |' * (len(reports) + 1)}",

@@ -105,6 +105,8 @@ def _scores(
         yield f"{report.arm}/overall", report.overall_score, adapter.samples_seen
         for tag in report.tags:
             yield f"{report.arm}/{tag.tag}", tag.score, adapter.samples_seen
+    if comparison.guided_base is not None:
+        yield "guided_base/overall", comparison.guided_base.overall_score, adapter.samples_seen
     pairs = (("gain_over_base", comparison.adapter_vs_base), ("gain_over_untrained", comparison.adapter_vs_untrained))
     for name, differences in pairs:
         for entry in differences:

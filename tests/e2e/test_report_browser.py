@@ -20,10 +20,11 @@ TIMEOUT_MS = 120_000
 @pytest.fixture(scope="module")
 def report_path(tmp_path_factory):
     store = Store(str(tmp_path_factory.mktemp("report")))
-    config = EvalConfig(suite="shapes", images_per_prompt=2, num_bootstrap=100)
+    config = EvalConfig(
+        suite="shapes", images_per_prompt=2, guidance_scale=1.0, reference_guidance_scale=2.0, num_bootstrap=100
+    )
     prompts = tuple(build_suite()[::6])
-    base, untrained, candidate, adapter = publish_arms(prompts, config, store)
-    record = compare(base, untrained, candidate, adapter, config, store, "key")
+    record = compare(*publish_arms(prompts, config, store), config, store, "key")
     return Path(record.uri) / "report.html"
 
 

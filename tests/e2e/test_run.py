@@ -49,7 +49,7 @@ def test_run_again_does_nothing_and_prints_scores_decision_and_places(finished_r
     assert "nothing to do, all of it was already there" in result.stdout
     for expected in ("overall", "base", "untrained", "adapter", "decision", finished_run.summary.report_uri, "sqlite"):
         assert expected in result.stdout
-    assert result.stderr.count("already there, reused") == 8
+    assert result.stderr.count("already there, reused") == 9
 
 
 def test_plain_and_flow_find_the_same_outputs(finished_run):

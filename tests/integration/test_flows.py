@@ -1,6 +1,7 @@
 """The whole chain on Prefect, on a few scenes: what it publishes, what it reports, and that a rerun does nothing."""
 
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 LABELS = [
     *("curate", "encode", "train", "evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"),
-    *("compare", "register"),
+    *("evaluate (guided base)", "compare", "register"),
 ]
 
 
@@ -87,12 +88,15 @@ def test_the_chain_runs_and_publishes_every_stage(first):
         (DatasetManifest, 1),
         (EncodedManifest, 1),
         (Adapter, 1),
-        (EvalReport, 3),
+        (EvalReport, 4),
         (ComparisonReport, 1),
         (ModelVersion, 1),
     ):
         assert len(list((first.store / kind.stage).glob(f"*/{kind.filename}"))) == num
     assert Path(first.summary.report_uri).is_file()
+    assert (first.summary.guidance_scale, first.summary.guided_base.guidance_scale) == (1.0, 2.0)
+    assert (first.summary.denoiser_calls_per_image, first.summary.guided_base.denoiser_calls_per_image) == (1, 2)
+    assert first.summary.guidance in first.summary.to_text()
     assert first.summary.version == 1
     assert first.summary.alias in {"champion", "challenger"}
 
@@ -105,6 +109,14 @@ def test_artifacts_hold_summaries_scores_and_the_link(first):
     assert scores.type == "table"
     assert '"overall"' in str(scores.data).replace("'", '"')
     assert Path(first.summary.report_uri).as_uri() in found["shapes-report"].data
+
+
+def test_the_cards_snippet_loads_the_adapter_into_its_base(first):
+    folder = Path(first.summary.adapter_uri)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    loaded = {}
+    exec(snippet.replace("PATH_OF_THIS_FOLDER", str(folder)), loaded)
+    assert loaded["handle"].is_enabled
 
 
 def test_the_child_processes_speak_in_the_run_log(first):
@@ -124,7 +136,7 @@ def test_a_rerun_changes_nothing_and_says_so(first, second):
 
 
 def test_each_stage_is_a_flow_of_its_own(first, run_flow):
-    for flow, labels in ((curate, LABELS[:1]), (train, LABELS[1:3]), (evaluate, LABELS[3:7]), (register, LABELS[7:])):
+    for flow, labels in ((curate, LABELS[:1]), (train, LABELS[1:3]), (evaluate, LABELS[3:8]), (register, LABELS[8:])):
         stages = run_flow(flow, first.store).summary.stages
         assert [stage.label for stage in stages] == labels
         assert all(stage.is_reused for stage in stages)

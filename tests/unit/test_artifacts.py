@@ -13,6 +13,7 @@ from softalign.artifacts import (
     DatasetManifest,
     EncodedManifest,
     EvalReport,
+    GuidedBase,
     ModelVersion,
     ReasonCount,
     Record,
@@ -91,6 +92,15 @@ RECORDS = {
         adapter_vs_base=(DIFFERENCE,),
         adapter_vs_untrained=(DIFFERENCE,),
         num_images_per_arm=4,
+        guidance_scale=1.0,
+        denoiser_calls_per_image=15,
+        guided_base=GuidedBase(
+            guidance_scale=2.0,
+            denoiser_calls_per_image=30,
+            overall_score=0.6,
+            overall_ci_low=0.5,
+            overall_ci_high=0.7,
+        ),
     ),
     "version": ModelVersion(
         stage_key="k",

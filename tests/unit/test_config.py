@@ -165,11 +165,19 @@ def test_every_recipe_of_the_package_loads(name):
 
 def test_overrides_are_read_as_yaml():
     overrides = ["train.num_steps=7", "train.optimizer.learning_rate=1e-2", "evaluate.use_ema=true", "name=other"]
-    recipe = load_recipe("shapes", [*overrides, "backbone.revision=null", "train.soft_tokens.blocks=[mid]"])
+    recipe = load_recipe("shapes-unet", [*overrides, "backbone.revision=null", "train.soft_tokens.blocks=[mid]"])
     assert recipe.train.num_steps == 7
     assert recipe.train.optimizer.learning_rate == 0.01
     assert recipe.evaluate.use_ema
     assert (recipe.name, recipe.backbone.revision, recipe.train.soft_tokens.blocks) == ("other", None, ("mid",))
+
+
+def test_guidance_costs_a_second_denoiser_call_a_step():
+    config = load_recipe("shapes").evaluate
+    assert config.denoiser_calls_per_image == config.num_inference_steps
+    assert config.of_arm("guided_base").denoiser_calls_per_image == 2 * config.num_inference_steps
+    with pytest.raises(ConfigError, match=r"reference_guidance_scale has no effect: 2\.0 is the arms' guidance"):
+        load_recipe("shapes", ["evaluate.guidance_scale=2"])
 
 
 def test_a_later_override_wins_and_the_recipe_is_untouched():
@@ -258,11 +266,11 @@ def test_names_are_short_enough_for_a_record(field):
 
 def test_a_problem_of_a_whole_section_is_one_plain_sentence():
     with pytest.raises(ConfigError) as caught:
-        load_recipe("shapes", ["train.soft_tokens={placement: mmdit}", "train.optimizer.num_warmup_steps=300"])
+        load_recipe("shapes-unet", ["train.soft_tokens={placement: mmdit}", "train.optimizer.num_warmup_steps=300"])
     section = "    train: optimizer.num_warmup_steps is not below num_steps: the schedule would never begin"
     assert str(caught.value).splitlines()[1] == section
     with pytest.raises(ConfigError) as caught:
-        load_recipe("shapes", ["train.soft_tokens={placement: mmdit}"])
+        load_recipe("shapes-unet", ["train.soft_tokens={placement: mmdit}"])
     whole = "    train.soft_tokens.placement is 'mmdit', but the family 'sd21' needs 'unet'"
     assert str(caught.value).splitlines()[1] == whole
 
@@ -357,7 +365,7 @@ def test_unknown_fields_are_refused_everywhere(model):
 @pytest.mark.parametrize("field", ["has_t5=false", "has_t5=true", "max_sequence_length=77"])
 def test_fields_of_an_mmdit_are_refused_for_a_u_net(field):
     with pytest.raises(ConfigError, match="no effect with the family 'sd21'"):
-        load_recipe("shapes", [f"backbone.{field}"])
+        load_recipe("shapes-unet", [f"backbone.{field}"])
 
 
 MMDIT = (
@@ -380,9 +388,9 @@ MMDIT = (
     ],
 )
 def test_wrong_combinations_are_refused_when_the_recipe_is_read(override, problem):
-    assert load_recipe("shapes", MMDIT).train.soft_tokens.num_layers == 5
+    assert load_recipe("shapes-unet", MMDIT).train.soft_tokens.num_layers == 5
     with pytest.raises(ConfigError, match=problem):
-        load_recipe("shapes", [*MMDIT, override])
+        load_recipe("shapes-unet", [*MMDIT, override])
 
 
 def test_sd35_has_more_joint_blocks():

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from softalign.config import BackboneConfig, EvalConfig, Recipe, TrainConfig, UNetTokensConfig, load_recipe
 from softalign.families import FAMILY_DEFAULTS, KNOWN_MODELS, misfit
 
-SHAPES = load_recipe("shapes").model_dump(mode="json", by_alias=True)
+SHAPES = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
 
 
 def recipe(backbone, **sections):

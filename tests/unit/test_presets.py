@@ -10,7 +10,7 @@ FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
 
 
 def recipe(family, **objective):
-    data = load_recipe("shapes").model_dump(mode="json", by_alias=True)
+    data = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
     data["backbone"] = {"family": family}
     del data["evaluate"]["unconditional_bank"]
     data["train"] = {"objective": objective}
@@ -21,8 +21,8 @@ def objective_of(family, **objective):
     return recipe(family, **objective).train.objective
 
 
-def test_the_shapes_recipe_keeps_its_numbers():
-    assert load_recipe("shapes").train.objective.model_dump(exclude_none=True) == {
+def test_the_unet_recipe_keeps_its_numbers():
+    assert load_recipe("shapes-unet").train.objective.model_dump(exclude_none=True) == {
         "name": "agsm",
         "weights": "plackett_luce",
         "banks": "dual",
@@ -32,8 +32,8 @@ def test_the_shapes_recipe_keeps_its_numbers():
         "temperature": 0.1,
         "reward_reduction": "mean",
     }
-    assert load_recipe("shapes").train.objective == ObjectiveConfig()
-    assert load_recipe("shapes").train.optimizer == OptimizerConfig(learning_rate=0.003)
+    assert load_recipe("shapes-unet").train.objective == ObjectiveConfig()
+    assert load_recipe("shapes-unet").train.optimizer == OptimizerConfig(learning_rate=0.003)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -136,7 +136,7 @@ def test_what_a_recipe_says_itself_wins(preset):
 
 def test_null_is_unset_and_a_training_configuration_may_be_an_object():
     assert objective_of("sd3", gamma_negative=None).gamma_negative == 0.1
-    shapes = load_recipe("shapes")
+    shapes = load_recipe("shapes-unet")
     data = {name: getattr(shapes, name) for name in Recipe.model_fields} | {"register": shapes.register_}
     data = {**data, "train": TrainConfig(objective=ObjectiveConfig(preset="code"))}
     data["backbone"] = BackboneConfig(family="sdxl")

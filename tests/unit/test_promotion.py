@@ -38,10 +38,12 @@ def test_a_good_candidate_without_champion_is_promoted():
     ("candidate", "policy", "expected"),
     [
         (comparison_of(0.04), PromotionPolicy(min_overall_gain=0.05), "overall_gain"),
-        (comparison_of(0.01, half_width=0.02), POLICY, "gain_significant"),
-        (comparison_of(0.02, half_width=0.02), POLICY, "gain_significant"),
+        (comparison_of(0.01, half_width=0.02, over_untrained=0.1), POLICY, "gain_significant"),
+        (comparison_of(0.02, half_width=0.02, over_untrained=0.1), POLICY, "gain_significant"),
         (comparison_of(0.1, drop=0.06), POLICY, f"tag_drop:{TAGS[-1]}"),
-        (comparison_of(0.1, over_untrained=0.0), POLICY, "beats_untrained"),
+        (comparison_of(0.1, over_untrained=0.01, half_width=0.02), POLICY, "beats_untrained"),
+        (comparison_of(0.1, over_untrained=0.02, half_width=0.02), POLICY, "beats_untrained"),
+        (comparison_of(0.1, over_untrained=0.0), PromotionPolicy(is_gain_significant=False), "beats_untrained"),
         (comparison_of(0.1, over_untrained=-0.01), POLICY, "beats_untrained"),
     ],
 )
@@ -79,7 +81,16 @@ def test_below_the_champion_is_held_back_and_a_tie_is_not():
     assert tie.is_promoted and "unpaired" in tie.reason
 
 
-@pytest.mark.parametrize("champion", [comparison_of(0.3, suite="geneval"), comparison_of(0.3, num_images=12)])
+@pytest.mark.parametrize(
+    "champion",
+    [
+        comparison_of(0.3, suite="geneval"),
+        comparison_of(0.3, num_images=12),
+        comparison_of(0.3, guidance_scale=2.0),
+        comparison_of(0.3, guidance_scale=None),
+    ],
+    ids=["suite", "images", "guidance", "before guidance was recorded"],
+)
 def test_a_champion_of_another_evaluation_is_not_compared_and_the_reason_says_so(champion):
     decision = decide(comparison_of(0.1), champion, POLICY)
     assert decision.is_promoted

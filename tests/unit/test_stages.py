@@ -77,6 +77,15 @@ def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(
     assert stages.evaluate_key(recipe, "base", None, store) == stages.evaluate_key(other, "base", None, store)
 
 
+def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own():
+    recipe = load_recipe("shapes")
+    without = load_recipe("shapes", ["evaluate.reference_guidance_scale=null"])
+    stronger = load_recipe("shapes", ["evaluate.reference_guidance_scale=3"])
+    assert stages.arms_of(recipe) == (*stages.arms_of(without), "guided_base")
+    assert len({stages.evaluate_key(one, "base", None) for one in (recipe, without, stronger)}) == 1
+    assert len({stages.evaluate_key(one, "guided_base", None) for one in (recipe, stronger)}) == 2
+
+
 def test_a_missing_stage_says_what_to_run(tmp_path):
     recipe = load_recipe("shapes")
     for kind, command in ((DatasetManifest, "curate"), (ComparisonReport, "evaluate")):
@@ -91,16 +100,17 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     rows = plan(recipe, store)
     states = [row.state for row in rows]
     assert [row.label for row in rows][:3] == ["curate", "encode", "train"]
-    assert states == ["run", "wait", "wait", "run", "wait", "wait", "wait", "wait"]
+    assert states == ["run", "wait", "wait", "run", "wait", "wait", "run", "wait", "wait"]
     assert list(tmp_path.iterdir()) == []
     dataset = publish_dataset(recipe, store)
     rows = plan(recipe, store)
     assert [row.state for row in rows][:3] == ["done", "run", "wait"]
-    latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * 16 * 128)
+    text = (16 + 8) * 256 + 256  # CLIP's positions and T5's zeros, and the pooled states
+    latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * text)
     assert rows[1].predicted_bytes == latent_and_text
     assert rows[1].uri == store.prefix("encode", stages.encode_key(recipe, dataset))
     hard = load_recipe("shapes", ["encode.hard_negatives_per_caption=2"])
-    assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * 16 * 128)
+    assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * text)
     assert stages.encode_key(hard, dataset) != stages.encode_key(recipe, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     reason = plan(other, store)[0].reason
@@ -146,7 +156,7 @@ def test_a_plan_knows_the_sizes_of_published_models(
     overrides = [f"backbone={{family: {family}, model: some/model}}", "train.num_steps=1"]
     if family == "sd3":
         overrides.append("train.soft_tokens={placement: mmdit}")
-    recipe, store = load_recipe("shapes", overrides), Store(str(tmp_path))
+    recipe, store = load_recipe("shapes-unet", overrides), Store(str(tmp_path))
     publish_dataset(recipe, store)
     rows = plan(recipe, store)
     assert rows[1].predicted_bytes == 2 * (10 * values_per_latent + 20 * values_per_text)

@@ -106,7 +106,9 @@ def render_page(
         suite=comparison.suite,
         confidence=f"{100 * config.confidence:g} %",
         verdict=verdict_sentence(comparison, config),
+        guidance=comparison.guidance_text(),
         arm_cards=[_arm_card(report) for report in reports],
+        reference_card=_reference_card(comparison),
         difference_cards=[
             _difference_card("adapter − base model", comparison.adapter_vs_base),
             _difference_card("adapter − untrained tokens", comparison.adapter_vs_untrained),
@@ -123,7 +125,6 @@ def render_page(
         gallery_json=_script_json(_gallery(arms)),
         records=_records(comparison, reports, adapter),
         settings=_settings(config, adapter_path),
-        guidance_scale=f"{config.guidance_scale:g}",
         num_inference_steps=config.num_inference_steps,
     )
 
@@ -152,6 +153,18 @@ def _arm_card(report: EvalReport) -> Card:
         value=f"{report.overall_score:.3f}",
         interval=f"{report.overall_ci_low:.3f} to {report.overall_ci_high:.3f}",
         kind=report.arm,
+    )
+
+
+def _reference_card(comparison: ComparisonReport) -> Card | None:
+    base = comparison.guided_base
+    if base is None:
+        return None
+    return Card(
+        title=f"for reference: base model at guidance {base.guidance_scale:g}",
+        value=f"{base.overall_score:.3f}",
+        interval=f"{base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}",
+        kind="reference",
     )
 
 

@@ -1,4 +1,4 @@
-"""A tiny random model, an adapter for it, and three recorded arms, for the tests of this folder."""
+"""A tiny random model, an adapter for it, and recorded arms, for the tests of this folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ class Recorded:
     base: EvalReport
     untrained: EvalReport
     candidate: EvalReport
+    guided_base: EvalReport
     adapter: Adapter
 
 
@@ -44,9 +45,16 @@ def prompts():
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory, prompts):
-    """Three published arms; read only."""
+    """Three published arms, compared without guidance, and the base with guidance; read only."""
     store = Store(str(tmp_path_factory.mktemp("recorded")))
-    config = EvalConfig(suite="shapes", images_per_prompt=2, num_bootstrap=200)
+    config = EvalConfig(
+        suite="shapes",
+        images_per_prompt=2,
+        num_inference_steps=15,
+        guidance_scale=1.0,
+        reference_guidance_scale=2.0,
+        num_bootstrap=200,
+    )
     return Recorded(store, config, *publish_arms(prompts, config, store))
 
 

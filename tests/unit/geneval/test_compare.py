@@ -31,10 +31,11 @@ def _compare(recorded, key, **changes):
         "base": recorded.base,
         "untrained": recorded.untrained,
         "candidate": recorded.candidate,
+        "guided_base": recorded.guided_base,
         "adapter": recorded.adapter,
         **changes,
     }
-    return compare(**given, config=recorded.config, store=recorded.store, key=key)
+    return compare(**{"config": recorded.config, **given}, store=recorded.store, key=key)
 
 
 def gallery_of(page):
@@ -54,8 +55,40 @@ def test_differences_are_paired_score_differences(recorded, comparison):
         recorded.base.digest,
         recorded.untrained.digest,
         recorded.candidate.digest,
+        recorded.guided_base.digest,
         recorded.adapter.digest,
     }
+
+
+def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, comparison, page):
+    reference = comparison.guided_base
+    assert reference.guidance_scale == 2.0
+    assert reference.overall_score == recorded.guided_base.overall_score
+    assert reference.overall_ci_low < reference.overall_score < reference.overall_ci_high
+    assert (comparison.denoiser_calls_per_image, reference.denoiser_calls_per_image) == (15, 30)
+    text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
+    for expected in (
+        "The arms were compared without guidance, 15 denoiser calls an image.",
+        f"the base at guidance 2 scores {reference.overall_score:.3f}",
+        "): 30 calls each.",
+        "for reference: base model at guidance 2",
+    ):
+        assert expected in text
+    assert "DDIM" not in text  # the sampler is the family's
+
+
+def test_without_the_reference_nothing_is_said_of_it(recorded):
+    config = recorded.config.of_arm("base").model_copy(update={"guidance_scale": 3.0})
+    record = _compare(recorded, "no-reference", guided_base=None, config=config)
+    assert record.guided_base is None
+    assert record.guidance_text() == "The arms were compared at guidance 3, 30 denoiser calls an image."
+    assert "for reference" not in (Path(record.uri) / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("changes", [{"arm": "base"}, {"suite": "other"}, {"num_images": 1}])
+def test_a_reference_of_another_kind_or_suite_is_refused(recorded, changes):
+    with pytest.raises(CompatibilityError, match="not the base with guidance"):
+        _compare(recorded, "bad", guided_base=recorded.guided_base.model_copy(update=changes))
 
 
 def test_an_arm_against_itself_differs_by_nothing(recorded):
