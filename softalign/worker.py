@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -44,7 +43,6 @@ def main() -> int:
     level, form = (logging.INFO, "%(message)s") if rank == 0 else (logging.WARNING, f"process {rank}: %(message)s")
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
     watch_parent(request["parent_pid"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes here too; the parent stops us in order
     answer: dict[str, Any]
     try:
         answer, code = {"record": run_request(request).model_dump(mode="json")}, 0
@@ -69,4 +67,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_code)  # all is written, and taking torch apart takes seconds (measured: 5.2 on a busy machine)
