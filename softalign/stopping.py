@@ -197,9 +197,11 @@ class _Leaving:
         import psutil
 
         self.say(line)
-        for child in psutil.Process().children(recursive=True):
+        below = psutil.Process().children(recursive=True)
+        for process in below:
             with suppress(psutil.NoSuchProcess):
-                child.kill()
+                process.kill()
+        psutil.wait_procs(below, timeout=1.0)  # none is left as a zombie to whoever comes to be its parent
         os._exit(PreemptedError.exit_code)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from softalign.artifacts import Adapter, EncodedManifest, Record
 from softalign.config import Recipe
-from softalign.errors import SoftAlignError, UnexpectedError
+from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
 from softalign.storage import Store, write_atomically
 from softalign.supervise import KEPT_LINES, error_to_json, watch_parent
 from softalign.watchdog import Watchdog
@@ -42,6 +43,8 @@ def main() -> int:
     rank = int(os.environ.get("RANK", "0"))
     level, form = (logging.INFO, "%(message)s") if rank == 0 else (logging.WARNING, f"process {rank}: %(message)s")
     logging.basicConfig(level=level, format=form, stream=sys.stderr)
+    # what has something to keep listens itself; loading a model has nothing, and may take minutes
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: os._exit(PreemptedError.exit_code))
     watch_parent(request["parent_pid"])
     answer: dict[str, Any]
     try:
