@@ -6,6 +6,9 @@ a person's own settings and earlier runs stay in force and in sight. The default
 """
 
 import os
+import sys
+
+from softalign.stopping import leave_at_once
 
 DEFAULTS = {
     # Prefect's own 20 s are too short for the first start, which makes the database (measured: 31 s on 2 cores).
@@ -16,3 +19,6 @@ DEFAULTS = {
 
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+if sys.argv[0] == "-m":  # Python looks for the module of `python -m flows.NAME`: its imports take seconds
+    leave_at_once()

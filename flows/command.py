@@ -9,17 +9,18 @@ import argparse
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from prefect import Flow
 
-from softalign.attempts import STOPPED, leave
+from flows.server import start_server
 from softalign.config import load_recipe
 from softalign.errors import SoftAlignError
-from softalign.storage import DEFAULT_STORE, STORE_VARIABLE
+from softalign.kept import kept_line
+from softalign.stopping import leaving_in_order
+from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 
 class Summary(Protocol):
@@ -43,31 +44,32 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         arguments: instead of ``sys.argv``.
 
     Returns:
-        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint, 130 interrupted.
+        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint.
+
+    Raises:
+        SystemExit: with 75: it was stopped by Ctrl-C, SIGTERM or a closed terminal.
     """
     options = _parser(flow).parse_args(arguments)
-    signal.signal(signal.SIGTERM, leave)  # Prefect marks the run as crashed, then hands the signal on to this
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).addFilter(_without_traceback)
+        logging.getLogger(name).addFilter(_is_news)
     try:
-        load_recipe(options.recipe, options.overrides)  # refused here before a server starts
-        summary = flow(options.recipe, options.overrides, options.store)
+        recipe = load_recipe(options.recipe, options.overrides)  # refused here before a server starts
+        with leaving_in_order(lambda: kept_line(recipe, Store(options.store))):
+            start_server()
+            summary = flow(options.recipe, options.overrides, options.store)
     except SoftAlignError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write(STOPPED)
-        return 128 + signal.SIGINT
     text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
     sys.stdout.write(text + "\n")
     return 0
 
 
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Keep a log record, without the traceback of an error whose message says what to do."""
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop what Prefect says of SIGTERM, which we speak of; drop the traceback of an error that says what to do."""
     if record.exc_info and isinstance(record.exc_info[1], SoftAlignError):
         record.exc_info = None
-    return True
+    return "aborted by a termination signal" not in record.getMessage()
 
 
 def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.ArgumentParser:

@@ -1,11 +1,10 @@
-"""One attempt at a stage at a time, and how it and the command that started it are asked to stop."""
+"""One attempt at a stage at a time, and how it is asked to stop."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,38 +12,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TextIO
 
-from softalign.errors import PreemptedError, TrainingError
+from softalign.errors import TrainingError
 
 LOCK_TIMEOUT_S = 60.0
 """How long to wait for a predecessor that was told to stop and is still writing its checkpoint."""
-
-STOPPED = "stopped; what is published and checkpointed is kept: run again to continue\n"
-"""What a stopped command says."""
-
-
-@contextmanager
-def leaving_in_order() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end this process with a line and exit code 75 or 130, its children first.
-
-    Both arrive as exceptions in the main thread, so that whoever supervises a child stops it on the way out.
-    """
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.stderr.write(STOPPED)
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM: say how to go on and leave with exit code 75; a second one does not disturb the first."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.stderr.write(STOPPED)
-    sys.exit(PreemptedError.exit_code)
 
 
 @dataclass

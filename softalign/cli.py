@@ -1,7 +1,8 @@
 """The command line: ``softalign COMMAND``; a contract that other programs are written against.
 
-Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint. With ``--json`` the result is
-one JSON document on standard output; everything else goes to standard error. Heavy libraries load inside commands.
+Exit codes: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped (Ctrl-C, SIGTERM, a closed terminal): the
+same command goes on. With ``--json`` the result is one JSON document on standard output; everything else goes to
+standard error. Heavy libraries load inside commands.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softalign import __version__
-from softalign.attempts import leaving_in_order
 from softalign.console import ConsoleLines
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.families import Family
+from softalign.stopping import hold_signals, leaving_at_once, leaving_in_order
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _require_pipeline(command: str) -> None:
 
 
 @app.command()
+@leaving_at_once()
 def run(
     recipe: RecipeArgument,
     overrides: SetOption = None,
@@ -125,8 +127,9 @@ def run(
     check_chain(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.chain import run_chain
+        from softalign.kept import kept_line
 
-        with leaving_in_order():
+        with leaving_in_order(lambda: kept_line(loaded, opened)):
             summary = run_chain(loaded, opened, ConsoleLines(sys.stderr))
         _emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
@@ -136,6 +139,7 @@ def run(
     for override in overrides or ():
         command += ["--set", override]
     command += ["--json"] if as_json else []
+    hold_signals()  # until the flow's own process can be told
     os.execv(sys.executable, command)  # noqa: S606  # the same process: signals and exit code are the flow's own
 
 
@@ -157,6 +161,7 @@ def plan(
 
 def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "register"], doc: str) -> None:
     @app.command(name=stage, help=doc)
+    @leaving_at_once()
     def command(
         recipe: RecipeArgument,
         overrides: SetOption = None,
@@ -166,10 +171,11 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
     ) -> None:
         _require_pipeline(stage)
         from softalign.chain import run_until
+        from softalign.kept import kept_line
 
         loaded, opened = _open(recipe, overrides, store)
         _warn(loaded)
-        with leaving_in_order():
+        with leaving_in_order(lambda: kept_line(loaded, opened)):
             results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record

@@ -17,6 +17,7 @@ from typing import IO
 
 from softalign.config import Runtime
 from softalign.errors import ConfigError, PreemptedError
+from softalign.stopping import shielded
 
 TERMINATION_GRACE_S = 30.0
 """How long ranks may take to checkpoint after SIGTERM, or after the first of them left, before they are killed."""
@@ -88,12 +89,13 @@ class Ranks:
     ) -> None:
         reader, writer = os.pipe()
         try:
-            self._children = [
-                subprocess.Popen(  # noqa: S603
-                    list(command), stdout=writer, stderr=subprocess.STDOUT, env={**environment, **own}
-                )
-                for own in environments
-            ]
+            with shielded():  # from a terminal's Ctrl-C, which comes here too: the parent stops them in order
+                self._children = [
+                    subprocess.Popen(  # noqa: S603
+                        list(command), stdout=writer, stderr=subprocess.STDOUT, env={**environment, **own}
+                    )
+                    for own in environments
+                ]
         finally:
             os.close(writer)
         self.output: IO[str] = os.fdopen(reader, encoding="utf-8", errors="replace")

@@ -72,54 +72,54 @@ def train(
         ConfigError: there are more processes than images in a batch, or than GPUs, or they disagree on what to train.
         DataError: the encoded set is smaller than one batch.
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
-        PreemptedError: SIGTERM came; a checkpoint was written.
+        PreemptedError: SIGTERM came between the first step and the last; a checkpoint was written.
     """
     folder = store.work_path("train", key)
     stop = StopRequest()
-    with stop.listening():
-        team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
-        require_work_for_all(team, config.batch_size)
-        run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
-        team.require_same(run_digest, device)
-        with exclusive(folder) if team.is_leader else nullcontext():
-            # another process may have finished it while this one waited for the folder
-            finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
-            if finished is not None:
-                leave_team(team)
-                return finished
-            frozen = load_frozen(backbone, encoded, device, team, has_vae=config.sample_every_steps > 0)
-            reader = _train_reader(encoded, config, store)
-            bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
-            start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
-            state = initial_state(config, start, device)
-            denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
-            if runtime.compile:
-                num_blocks = compile_blocks(denoiser.module)
-                logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
-            run = Run(
-                stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
-                train_batches=reader,
-                val_batches=_val_batches(encoded, config, store),
-                folder=folder,
-                run_digest=run_digest,
-                runtime=runtime,
-                watchdog=watchdog or Watchdog(None),
-                uploads=uploads_of(runtime, store, key) if team.is_leader else None,
-                sheets=_sheets(frozen.backbone, encoded, backbone, config, store, folder) if team.is_leader else None,
-            )
+    team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
+    require_work_for_all(team, config.batch_size)
+    run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
+    team.require_same(run_digest, device)
+    with exclusive(folder) if team.is_leader else nullcontext():
+        # another process may have finished it while this one waited for the folder
+        finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
+        if finished is not None:
+            leave_team(team)
+            return finished
+        frozen = load_frozen(backbone, encoded, device, team, has_vae=config.sample_every_steps > 0)
+        reader = _train_reader(encoded, config, store)
+        bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
+        start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
+        state = initial_state(config, start, device)
+        denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+        if runtime.compile:
+            num_blocks = compile_blocks(denoiser.module)
+            logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
+        run = Run(
+            stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
+            train_batches=reader,
+            val_batches=_val_batches(encoded, config, store),
+            folder=folder,
+            run_digest=run_digest,
+            runtime=runtime,
+            watchdog=watchdog or Watchdog(None),
+            uploads=uploads_of(runtime, store, key) if team.is_leader else None,
+            sheets=_sheets(frozen.backbone, encoded, backbone, config, store, folder) if team.is_leader else None,
+        )
+        with stop.listening():
             progress = run_steps(run, stop)
-            denoiser.close()
-            published = None
-            if frozen.identity is not None:  # rank 0
-                if config.select == "best":
-                    progress = load_best(run.checkpoints_path, state, progress)
-                adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.identity, state.live)
-                adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
-                record = _record(encoded, adapter_config, frozen.identity, state.live, key, name)
-                published = store.publish(record, folder / "adapter")
-                _forget(run)
-        published = _of_leader(team, published)
-        leave_team(team)
+        denoiser.close()
+        published = None
+        if frozen.identity is not None:  # rank 0
+            if config.select == "best":
+                progress = load_best(run.checkpoints_path, state, progress)
+            adapter_config = _adapter_config(encoded, backbone, config, progress, frozen.identity, state.live)
+            adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
+            record = _record(encoded, adapter_config, frozen.identity, state.live, key, name)
+            published = store.publish(record, folder / "adapter")
+            _forget(run)
+    published = _of_leader(team, published)
+    leave_team(team)
     if published is None:
         raise TrainingError("Rank 0 published nothing.")
     return published

@@ -70,7 +70,7 @@ def evaluate(
     prompts = suite_prompts(config)
     folder = store.work_path("evaluate", key)
     stop = StopRequest()
-    with exclusive(folder), stop.listening():
+    with exclusive(folder):
         finished = store.find(EvalReport, key)
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
@@ -79,7 +79,9 @@ def evaluate(
         write_metadata(images_root, prompts)
         requests = _image_requests(prompts, config, images_root)
         frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
-        num_made = generate_missing(frozen, requests, _settings(backbone, config), runtime.generation_batch_size, stop)
+        settings = _settings(backbone, config)
+        with stop.listening():
+            num_made = generate_missing(frozen, requests, settings, runtime.generation_batch_size, stop)
         logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
         results = _detect_and_score(images_root, Suite(prompts, config.images_per_prompt), detector, output)
         _remove_strangers(output, {request.path for request in requests}, len(prompts))

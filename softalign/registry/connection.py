@@ -6,8 +6,9 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -127,14 +128,29 @@ def registry_client(uri: str) -> Iterator[Any]:
         raise _not_installed(uri, error) from error
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
-    if uri.startswith(SQLITE):
-        Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     try:
+        if uri.startswith(SQLITE):
+            _make_database(Path(uri.removeprefix(SQLITE)))
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
     except database_errors as error:
         raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+
+
+def _make_database(path: Path) -> None:
+    """Make a SQLite registry, whole or not at all: MLflow cannot go on with a schema that a kill left half-made."""
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        uri = f"{SQLITE}{made}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+        with suppress(FileExistsError):  # another process was sooner
+            os.link(made, path)
 
 
 def _database_errors() -> tuple[type[Exception], ...]:

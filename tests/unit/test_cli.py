@@ -129,13 +129,13 @@ def command(monkeypatch, *arguments):
 def test_plan_shows_what_cannot_run_here_and_warns_on_standard_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     overrides = ["--set", "evaluate.suite=geneval", "--set", "backbone={family: sd15, model: ./nowhere}"]
-    assert command(monkeypatch, "plan", "shapes", *overrides, "--json") == 0
+    assert command(monkeypatch, "plan", "shapes-unet", *overrides, "--json") == 0
     out, err = capsys.readouterr()
     printed = json.loads(out)
     assert [row["state"] for row in printed["stages"]] == ["run", *["blocked"] * 7]
     assert "backbone.model" in printed["stages"][1]["reason"]
     assert err == "".join(f"warning: {text}\n" for text in printed["warnings"])
     assert printed["warnings"]
-    assert command(monkeypatch, "plan", "shapes", *overrides) == 0
+    assert command(monkeypatch, "plan", "shapes-unet", *overrides) == 0
     assert "to do (encode, train, " in capsys.readouterr().out
-    assert command(monkeypatch, "curate", "shapes", *overrides, "--set", "curation.sources=[]") == 2
+    assert command(monkeypatch, "curate", "shapes-unet", *overrides, "--set", "curation.sources=[]") == 2

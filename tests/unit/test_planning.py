@@ -78,7 +78,7 @@ def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(sto
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    recipe = load_recipe("shapes", photographs)
+    recipe = load_recipe("shapes-unet", photographs)
     rows = rows_of(recipe, store)
     assert [row.state for row in rows.values()] == ["run", "wait", "wait", *["blocked"] * 5]
     assert "downloads stable-diffusion-v1-5/stable-diffusion-v1-5 first" in rows["encode"].reason
@@ -98,12 +98,12 @@ def test_without_the_hub_a_model_that_is_not_cached_blocks_what_needs_it(store, 
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    rows = rows_of(load_recipe("shapes", photographs), store)
+    rows = rows_of(load_recipe("shapes-unet", photographs), store)
     assert [rows[label].state for label in ("curate", "encode", "train")] == ["run", "blocked", "blocked"]
     assert "HF_HUB_OFFLINE" in rows["encode"].reason
     monkeypatch.setattr(preflight, "uncached_models", lambda _backbone: ())
     monkeypatch.setattr(planning, "uncached_models", lambda _backbone: ())
-    rows = rows_of(load_recipe("shapes", photographs), store)
+    rows = rows_of(load_recipe("shapes-unet", photographs), store)
     assert (rows["encode"].state, rows["encode"].reason) == ("wait", "waits for curate")
 
 
@@ -124,7 +124,7 @@ def test_each_obstacle_is_a_row_and_a_refusal_that_says_what_can_run(
 ):
     monkeypatch.chdir(tmp_path)
     store = Store("memory://plans" if blocked_from == "register" else "store")
-    recipe = load_recipe("shapes", [override])
+    recipe = load_recipe("shapes-unet", [override])
     blocked = [row for row in plan(recipe, store) if row.state == "blocked"]
     assert (blocked[0].label, said in blocked[0].reason) == (blocked_from, True), blocked[0]
     assert blocked[-1].label == "register"
@@ -133,7 +133,7 @@ def test_each_obstacle_is_a_row_and_a_refusal_that_says_what_can_run(
 
 
 def test_a_stage_that_is_published_is_done_whatever_stands_in_its_way(store, monkeypatch):
-    recipe = load_recipe("shapes")
+    recipe = load_recipe("shapes-unet")
     publish_encoded(recipe, store, publish_dataset(recipe, store))
     monkeypatch.setattr(planning, "obstacle", lambda *_: ConfigError("Nothing works."))
     rows = rows_of(recipe, store)
@@ -144,10 +144,10 @@ def test_a_stage_that_is_published_is_done_whatever_stands_in_its_way(store, mon
 
 
 def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
-    recipe = load_recipe("shapes")
+    recipe = load_recipe("shapes-unet")
     dataset = publish_dataset(recipe, store)
     encoded = publish_encoded(recipe, store, dataset)
-    faster = load_recipe("shapes", ["train.optimizer.learning_rate=0.006"])
+    faster = load_recipe("shapes-unet", ["train.optimizer.learning_rate=0.006"])
     assert rows_of(faster, store)["train"].reason == "this store has no output of this stage"
     with asking(train_request(recipe, encoded), "k", store):
         folder = store.work_path("train", "x") / "out"
@@ -161,7 +161,7 @@ def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
     assert row.model_dump()["changes"] == (
         {"kind": "field", "name": "train.optimizer.learning_rate", "before": 0.003, "after": 0.006, "cause": ()},
     )
-    both = load_recipe("shapes", ["train.optimizer.learning_rate=0.006", "curation.val_share=0.2"])
+    both = load_recipe("shapes-unet", ["train.optimizer.learning_rate=0.006", "curation.val_share=0.2"])
     rows = rows_of(both, store)
     assert rows["curate"].reason == "curation.val_share: 0.05 -> 0.2"
     assert rows["encode"].reason == "waits for curate"
@@ -173,7 +173,7 @@ def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
 
 def test_a_plan_compares_with_the_nearest_output_and_the_latest_of_the_nearest(store):
     def curated(*overrides):
-        return load_recipe("shapes", overrides)
+        return load_recipe("shapes-unet", overrides)
 
     for overrides in (["curation.val_share=0.2", "curation.samples_per_shard=7"], ["curation.val_share=0.3"]):
         publish_dataset(curated(*overrides), store)
@@ -183,8 +183,8 @@ def test_a_plan_compares_with_the_nearest_output_and_the_latest_of_the_nearest(s
 
 def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
     overrides = ["curation.val_share=0.2", "curation.samples_per_shard=7", "curation.filters.min_side_px=64"]
-    publish_dataset(load_recipe("shapes"), store)
-    row = rows_of(load_recipe("shapes", [*overrides, "curation.filters.max_aspect_ratio=9"]), store)["curate"]
+    publish_dataset(load_recipe("shapes-unet"), store)
+    row = rows_of(load_recipe("shapes-unet", [*overrides, "curation.filters.max_aspect_ratio=9"]), store)["curate"]
     assert row.reason.endswith("; and 1 more")
     assert len(row.changes) == 4
 
@@ -192,7 +192,7 @@ def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
 def test_another_version_of_the_library_is_named(store, monkeypatch):
     from softalign import stage_requests
 
-    recipe = load_recipe("shapes")
+    recipe = load_recipe("shapes-unet")
     publish_dataset(recipe, store)
     monkeypatch.setattr(stages, "__version__", "9.9")
     later = curate_request(recipe).model_copy(update={"library_version": "9.9"})
@@ -202,19 +202,19 @@ def test_another_version_of_the_library_is_named(store, monkeypatch):
 
 
 def test_changed_images_and_a_changed_place_are_told_apart(tmp_path, store, photographs):
-    recipe = load_recipe("shapes", photographs)
+    recipe = load_recipe("shapes-unet", photographs)
     before = curate_request(recipe)
     (tmp_path / "images" / "new.png").write_bytes(b"1")
     texts = [change.text for change in changes(before, curate_request(recipe))]
     assert texts == ["curation.sources.0: the files it names changed"]
     (tmp_path / "other").mkdir()
-    moved = load_recipe("shapes", [photographs[0].replace("/images", "/other")])
+    moved = load_recipe("shapes-unet", [photographs[0].replace("/images", "/other")])
     (change,) = changes(before, curate_request(moved))
     assert (change.name, change.before) == ("curation.sources.0.images_uri", str(tmp_path / "images"))
 
 
 def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
-    recipe = load_recipe("shapes")
+    recipe = load_recipe("shapes-unet")
     silent, telling = Store(str(tmp_path / "silent")), Store(str(tmp_path / "telling"))
     without = publish_dataset(recipe, silent, has_request=False)
     record = publish_dataset(recipe, telling)
@@ -230,21 +230,21 @@ def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
 
 def test_the_stages_publish_their_requests(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 5, seed: 1}]"
-    recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path))
+    recipe, store = load_recipe("shapes-unet", [source]), Store(str(tmp_path))
     record = stages.run_curate(recipe, store).record
     assert (tmp_path / "curate" / record.stage_key / "request.json").read_bytes() == curate_request(recipe).to_json()
 
 
 def test_requests_of_a_remote_store_are_found(photographs):
-    recipe, store = load_recipe("shapes"), Store("memory://requests")
+    recipe, store = load_recipe("shapes-unet"), Store("memory://requests")
     publish_dataset(recipe, store)
-    other = load_recipe("shapes", ["curation.val_share=0.2"])
+    other = load_recipe("shapes-unet", ["curation.val_share=0.2"])
     found = nearest_changes(curate_request(other), DatasetManifest, store)
     assert [change.text for change in found] == ["curation.val_share: 0.05 -> 0.2"]
 
 
 def test_a_damaged_record_is_a_row(tmp_path, store):
-    recipe = load_recipe("shapes")
+    recipe = load_recipe("shapes-unet")
     record = publish_dataset(recipe, store)
     (tmp_path / "store" / "curate" / record.stage_key / "manifest.json").write_text("{}")
     row = plan(recipe, store)[0]
@@ -257,10 +257,10 @@ def test_a_table_that_cannot_be_used_is_a_row(tmp_path, store):
 
     pq.write_table(pa.table({"file": ["a.png"], "text": ["a cat"]}), tmp_path / "t.parquet")
     source = f"curation.sources=[{{type: parquet, table_uri: {tmp_path / 't.parquet'}, images_uri: {tmp_path}}}]"
-    row = plan(load_recipe("shapes", [source]), store)[0]
+    row = plan(load_recipe("shapes-unet", [source]), store)[0]
     assert (row.state, "file, text" in row.reason) == ("blocked", True)
     with pytest.raises(DataError, match="image_column"):
-        check_chain(load_recipe("shapes", [source]), store, "curate")
+        check_chain(load_recipe("shapes-unet", [source]), store, "curate")
 
 
 def test_the_recipe_of_the_readme_is_planned(tmp_path, store, monkeypatch):

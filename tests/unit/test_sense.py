@@ -28,7 +28,7 @@ HUB = "backbone={family: sd15, model: someone/shapes-model}"
     ],
 )
 def test_the_parts_that_make_no_sense_together_are_named(overrides, refused, warned):
-    recipe = load_recipe("shapes", overrides)
+    recipe = load_recipe("shapes-unet", overrides)
     found = mismatches(recipe)
     assert [one.where for one in found if one.is_hopeless] == refused
     assert [one.where for one in found if not one.is_hopeless] == warned
@@ -46,4 +46,4 @@ def test_a_model_in_a_local_folder_goes_with_everything(tmp_path, suite, source)
         f"evaluate.suite={suite}",
         *([source] if source else []),
     ]
-    assert mismatches(load_recipe("shapes", overrides)) == ()
+    assert mismatches(load_recipe("shapes-unet", overrides)) == ()

@@ -77,13 +77,14 @@ def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(
     assert stages.evaluate_key(recipe, "base", None, store) == stages.evaluate_key(other, "base", None, store)
 
 
-def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own():
+def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_path):
+    store = Store(str(tmp_path))
     recipe = load_recipe("shapes")
     without = load_recipe("shapes", ["evaluate.reference_guidance_scale=null"])
     stronger = load_recipe("shapes", ["evaluate.reference_guidance_scale=3"])
     assert stages.arms_of(recipe) == (*stages.arms_of(without), "guided_base")
-    assert len({stages.evaluate_key(one, "base", None) for one in (recipe, without, stronger)}) == 1
-    assert len({stages.evaluate_key(one, "guided_base", None) for one in (recipe, stronger)}) == 2
+    assert len({stages.evaluate_key(one, "base", None, store) for one in (recipe, without, stronger)}) == 1
+    assert len({stages.evaluate_key(one, "guided_base", None, store) for one in (recipe, stronger)}) == 2
 
 
 def test_a_missing_stage_says_what_to_run(tmp_path):

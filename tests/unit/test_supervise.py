@@ -79,6 +79,11 @@ def test_a_child_that_does_not_stop_in_time_is_killed_and_that_is_said(child, mo
     assert "killed" in child.lines[-1]
 
 
+def test_a_terminals_signals_do_not_reach_a_child(child):
+    body = "for number in (signal.SIGINT, signal.SIGHUP): os.kill(os.getpid(), number)\n"
+    assert child(body + "json.dump({'record': 7}, open(answer, 'w'))") == {"record": 7}
+
+
 def test_preemption_is_told_from_failure(child):
     with pytest.raises(PreemptedError):
         child("sys.exit(75)")

@@ -10,6 +10,7 @@ import pytest
 from softalign import worker
 from softalign.errors import UnexpectedError
 from softalign.supervise import error_from_json
+from tests.killing import exit_codes
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def answer_to(tmp_path, monkeypatch):
     request.write_text(json.dumps({"stage": "train", "parent_pid": os.getpid()}))
     monkeypatch.setattr(sys, "argv", ["worker", str(request), str(answer)])
     monkeypatch.setattr(worker, "watch_parent", lambda _pid: None)
-    before = signal.getsignal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGTERM)
 
     def run(error):
         def fail(_request):
@@ -30,7 +32,7 @@ def answer_to(tmp_path, monkeypatch):
         return code, json.loads(answer.read_text())
 
     yield run
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_bug_is_an_error_that_is_not_tried_again_and_shows_where_it_is(answer_to):
@@ -50,3 +52,11 @@ def test_what_may_come_from_outside_ends_the_child_as_before(answer_to, monkeypa
     monkeypatch.setenv("WORLD_SIZE", world_size)
     with pytest.raises(type(error)):
         answer_to(error)
+
+
+def test_a_stop_is_not_waited_for_while_there_is_nothing_to_keep(answer_to, monkeypatch):
+    def work():
+        monkeypatch.setattr(worker, "error_to_json", lambda _error: signal.raise_signal(signal.SIGTERM))
+        answer_to(KeyError("loading a model"))
+
+    assert exit_codes(lambda _: work(), 1) == [75]

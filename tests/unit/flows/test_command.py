@@ -1,15 +1,24 @@
 """``python -m flows.NAME``: output, exit codes, signals; with functions in place of flows, so no server."""
 
+import asyncio
 import json
 import logging
+import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from prefect.exceptions import TerminationSignal
+from prefect.states import exception_to_crashed_state
 
-from flows import command, curate, evaluate, register, retrain, train
+from flows import command, curate, evaluate, register, retrain, server, train
 from flows.summary import FlowSummary, StageOutcome
 from softalign.errors import DataError, PreemptedError
+from softalign.stopping import STOP_SIGNALS
+from tests.killing import exit_codes, is_killed
 
 FLOWS = (curate.curate, train.train, evaluate.evaluate, register.register, retrain.retrain)
 SUMMARY = FlowSummary(
@@ -35,10 +44,8 @@ class FakeFlow:
 
 
 @pytest.fixture(autouse=True)
-def restored_signal():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+def without_server(monkeypatch):
+    monkeypatch.setattr(command, "start_server", lambda: None)
 
 
 def test_result_as_text_and_as_one_json_document(capsys):
@@ -74,22 +81,49 @@ def test_errors_become_exit_codes(capsys, error, code):
     assert captured.out == ""
 
 
-def test_an_interrupt_and_a_termination_leave_with_their_codes(capsys):
-    assert command.run_command(FakeFlow(KeyboardInterrupt()), ["shapes"]) == 130
-    with pytest.raises(SystemExit) as stop:
-        signal.raise_signal(signal.SIGTERM)
-    assert stop.value.code == 75
-    assert capsys.readouterr().err.count("run again to continue") == 2
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_stopped_flow_leaves_with_one_line_and_75(capfd, tmp_path, number):
+    class StoppedFlow(FakeFlow):
+        def __call__(self, *arguments):
+            signal.raise_signal(number)
+
+    def work():
+        with pytest.raises(SystemExit) as stop:
+            command.run_command(StoppedFlow(), ["shapes", "--store", str(tmp_path / "store")])
+        return stop.value.code
+
+    assert exit_codes(lambda _: work(), 1) == [75]
+    captured = capfd.readouterr()
+    assert captured.err == f"stopped: no stage is finished yet in {tmp_path / 'store'}; the same command goes on\n"
+    assert captured.out == ""
 
 
-def test_tracebacks_stay_out_of_the_log_for_our_errors_only():
+def test_only_news_is_logged():
     for error, kept in ((DataError("Bad data."), False), (ValueError("a bug"), True)):
         try:
             raise error
         except (DataError, ValueError):
             record = logging.LogRecord("x", logging.ERROR, "f", 1, "m", (), sys.exc_info())
-        assert command._without_traceback(record)
+        assert command._is_news(record)
         assert bool(record.exc_info) is kept
+    stopped = asyncio.run(exception_to_crashed_state(TerminationSignal(signal.SIGTERM)))
+    record = logging.LogRecord("x", logging.ERROR, "f", 1, "Crash detected! %s", (stopped.message,), None)
+    assert not command._is_news(record)
+
+
+def test_the_server_does_not_outlive_a_flow_that_is_killed(tmp_path):
+    def work():
+        process = subprocess.Popen(["sleep", "60"])
+        (tmp_path / "pid").write_text(str(process.pid))
+        server._guard(process.pid)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert is_killed(work)
+    found = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    deadline = time.monotonic() + 20
+    while found.exists() and found.read_text().rsplit(")", 1)[1].split()[0] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)

@@ -19,8 +19,8 @@ BOS_D = torch.linspace(-1, 1, WIDTH)
 
 
 def published(store, *overrides, has_initial=True):
-    """Publish what a training of the recipe ``shapes`` ends with: its own weights, and the tokens it started from."""
-    train = load_recipe("shapes", overrides).train
+    """Publish what a training of the recipe ``shapes-unet`` ends with: its own weights, and the tokens it started from."""
+    train = load_recipe("shapes-unet", overrides).train
     start = initial_tokens(train, BOS_D, WIDTH)
     key = digest_of(["train", *overrides])
     config = AdapterConfig(
@@ -65,7 +65,7 @@ def published(store, *overrides, has_initial=True):
 
 
 def keys(store, arm, *overrides):
-    recipe = load_recipe("shapes", overrides)
+    recipe = load_recipe("shapes-unet", overrides)
     return evaluate_key(recipe, arm, published(store, *overrides), store)
 
 
@@ -112,11 +112,11 @@ def test_a_shared_untrained_report_is_evidence_for_both_and_that_of_other_tokens
     arms = {"base": None, "untrained": first, "adapter": second}
     reports = {arm: publish_arm(arm, adapter, prompts, recorded.config, store) for arm, adapter in arms.items()}
     assert reports["untrained"].parents == (tokens_digest("untrained", second, store),)
-    done = compare(*reports.values(), second, recorded.config, store, "compare-key")
+    done = compare(*reports.values(), None, second, recorded.config, store, "compare-key")
     assert reports["untrained"].digest in done.parents
     other = publish_arm("adapter", stranger, prompts, recorded.config, Store(str(tmp_path / "other")))
     with pytest.raises(CompatibilityError, match="untrained was evaluated with another adapter"):
-        compare(reports["base"], reports["untrained"], other, stranger, recorded.config, store, "bad")
+        compare(reports["base"], reports["untrained"], other, None, stranger, recorded.config, store, "bad")
 
 
 def test_missing_or_changed_step_0_tokens_are_named(tmp_path):

@@ -2,6 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from softalign.artifacts import ModelVersion, digest_of
 from softalign.config import RegisterConfig, Runtime
@@ -9,6 +11,7 @@ from softalign.errors import ConfigError, DataError, RegistryError, StorageUnava
 from softalign.registry import history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
 from softalign.storage import Store, list_files
+from tests.killing import Fuse, is_killed
 from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
 
 VERSION_FILES = (
@@ -231,3 +234,17 @@ def test_an_address_that_is_no_registry_is_refused_in_one_message(tmp_path, addr
     (tmp_path / "damaged.db").write_bytes(b"not a database" * 1000)
     with pytest.raises(RegistryError, match=r"(?s)refused.*expected: a server"):
         history(NAME, address.format(tmp_path=tmp_path))
+
+
+def test_a_registry_whose_making_was_killed_is_made_anew(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'store' / 'mlflow.db'}"
+    fuse = Fuse(25)
+
+    def killed():
+        event.listen(Engine, "after_execute", fuse.wrap(lambda *_: None))  # in this child alone
+        with registry_client(uri) as client:
+            client.search_registered_models()
+
+    assert is_killed(killed)
+    with registry_client(uri) as client:
+        assert client.search_registered_models() == []
