@@ -22,6 +22,11 @@ class HalfFullStore(Store):
         return SimpleNamespace(digest="d" * 64) if self.num_left >= 0 else None
 
 
+@pytest.fixture(autouse=True)
+def tokens_of_records_without_files(monkeypatch):
+    monkeypatch.setattr("softalign.stages.tokens_digest", lambda arm, adapter, store: "" if arm == "base" else arm)
+
+
 ARMS = ["evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"]
 
 
@@ -38,18 +43,18 @@ ARMS = ["evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"]
     ],
 )
 def test_finished_stages_are_named(tmp_path, num_found, kept):
-    line = kept_line(load_recipe("shapes"), HalfFullStore(str(tmp_path), num_found))
+    line = kept_line(load_recipe("shapes-unet"), HalfFullStore(str(tmp_path), num_found))
     assert line == f"stopped: {kept} in {tmp_path}; the same command goes on from there"
 
 
 def test_nothing_finished_is_said_and_makes_nothing(tmp_path):
-    line = kept_line(load_recipe("shapes"), HalfFullStore(str(tmp_path / "s"), 0))
+    line = kept_line(load_recipe("shapes-unet"), HalfFullStore(str(tmp_path / "s"), 0))
     assert line == f"stopped: no stage is finished yet in {tmp_path / 's'}; the same command goes on"
     assert not (tmp_path / "s").exists()
 
 
 def test_the_newest_checkpoint_of_training_counts(tmp_path):
-    recipe, store = load_recipe("shapes", ["train.num_steps=300"]), HalfFullStore(str(tmp_path), 2)
+    recipe, store = load_recipe("shapes-unet", ["train.num_steps=300"]), HalfFullStore(str(tmp_path), 2)
     kept_line(recipe, store)
     for name in ("step-00000000", "step-00000100", "step-00000150", ".step-00000200.part"):
         (store.work_path("train", store.asked) / "checkpoints" / name).mkdir(parents=True)
@@ -58,7 +63,7 @@ def test_the_newest_checkpoint_of_training_counts(tmp_path):
 
 
 def test_the_images_of_an_arm_count(tmp_path):
-    recipe, store = load_recipe("shapes"), HalfFullStore(str(tmp_path), 4)
+    recipe, store = load_recipe("shapes-unet"), HalfFullStore(str(tmp_path), 4)
     kept_line(recipe, store)
     samples = store.work_path("evaluate", store.asked) / "arm" / "images" / "00000" / "samples"
     samples.mkdir(parents=True)

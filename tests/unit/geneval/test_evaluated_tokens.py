@@ -19,7 +19,7 @@ BOS_D = torch.linspace(-1, 1, WIDTH)
 
 
 def published(store, *overrides, has_initial=True):
-    """Publish what a training of the recipe ``shapes-unet`` ends with: its own weights, and the tokens it started from."""
+    """Publish what a training of ``shapes-unet`` ends with: its own weights, and the tokens it started from."""
     train = load_recipe("shapes-unet", overrides).train
     start = initial_tokens(train, BOS_D, WIDTH)
     key = digest_of(["train", *overrides])
