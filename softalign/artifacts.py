@@ -285,13 +285,14 @@ class ComparisonReport(Record):
         if self.guidance_scale is None or self.denoiser_calls_per_image is None:
             return "The arms' guidance was not recorded."
         how = "without guidance" if self.guidance_scale == 1.0 else f"at guidance {self.guidance_scale:g}"
-        text = f"The arms were compared {how}, {self.denoiser_calls_per_image} denoiser calls an image."
+        text = f"The arms were compared {how}: {self.denoiser_calls_per_image} denoiser calls an image."
         if self.guided_base is None:
             return text
         base = self.guided_base
         return (
-            f"{text} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score:.3f} "
-            f"({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}): {base.denoiser_calls_per_image} calls each."
+            f"{text} For reference, the base at guidance {base.guidance_scale:g}: "
+            f"{base.overall_score:.3f} ({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}), "
+            f"{base.denoiser_calls_per_image} calls an image."
         )
 
 

@@ -615,7 +615,7 @@ class Recipe(Frozen):
         if evaluate.reference_guidance_scale == evaluate.guidance_scale:
             raise ValueError(
                 f"evaluate.reference_guidance_scale has no effect: {evaluate.guidance_scale} is the arms' guidance; "
-                "remove it, or choose another"
+                "set it to null, or to another"
             )
         object.__setattr__(self, "evaluate", evaluate)
         return self

@@ -68,9 +68,9 @@ def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, compari
     assert (comparison.denoiser_calls_per_image, reference.denoiser_calls_per_image) == (15, 30)
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
     for expected in (
-        "The arms were compared without guidance, 15 denoiser calls an image.",
-        f"the base at guidance 2 scores {reference.overall_score:.3f}",
-        "): 30 calls each.",
+        "The arms were compared without guidance: 15 denoiser calls an image.",
+        f"For reference, the base at guidance 2: {reference.overall_score:.3f} (",
+        "), 30 calls an image.",
         "for reference: base model at guidance 2",
     ):
         assert expected in text
@@ -81,7 +81,7 @@ def test_without_the_reference_nothing_is_said_of_it(recorded):
     config = recorded.config.of_arm("base").model_copy(update={"guidance_scale": 3.0})
     record = _compare(recorded, "no-reference", guided_base=None, config=config)
     assert record.guided_base is None
-    assert record.guidance_text() == "The arms were compared at guidance 3, 30 denoiser calls an image."
+    assert record.guidance_text() == "The arms were compared at guidance 3: 30 denoiser calls an image."
     assert "for reference" not in (Path(record.uri) / "report.html").read_text(encoding="utf-8")
 
 
