@@ -12,6 +12,7 @@ Needs ``pip install -e '.[pipeline,stack]'`` and Postgres' ``initdb`` and ``post
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import shutil
 import subprocess
@@ -19,12 +20,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stack_processes import inherited, running, start, stop, wait
+from stack_processes import inherited, request, running, start, stop, wait
 from stack_services import database_user, postgres_binary, services
 from stack_settings import (
     BIN,
     GRPC_OFFSET,
     HOST,
+    POOL,
     ROOT,
     S3_PORTS,
     STATE,
@@ -57,11 +59,11 @@ def up() -> None:
     create_databases(settings)
     start(known["prefect"])
     start(known["mlflow"])
+    wait(known["s3"])
     wait(known["prefect"])
     start(known["worker"])  # it makes the work pool that deployments need
     wait(known["worker"])
     deploy(settings)
-    wait(known["s3"])
     wait(known["mlflow"])
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
     say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
@@ -90,12 +92,28 @@ def down() -> None:
     """Stop everything this stack started, last started first; data stay."""
     settings = read_settings()
     known = services(settings)
-    for names in (("worker",), ("prefect", "mlflow"), ("s3", "postgres")):
-        stop([known[name] for name in names])
+    stop([known["worker"]])
+    reschedule_runs(settings)
+    stop([known[name] for name in ("prefect", "mlflow", "s3")])
+    stop([known["postgres"]])
     for port in (settings.ports[name] for name in S3_PORTS):  # seaweedfs leaves sockets behind
         for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
             if path.stem.endswith((f"-{port}", f"-{port + GRPC_OFFSET}")):
                 path.unlink(missing_ok=True)
+
+
+def reschedule_runs(settings: Settings) -> None:
+    """Give the runs that the worker was stopped in back to the queue: left as running, they would be so for ever."""
+    unfinished = {
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}},
+        "work_pools": {"name": {"any_": [POOL]}},
+    }
+    port = settings.ports["prefect"]
+    answer = request(port, "POST", "/api/flow_runs/filter", json.dumps(unfinished))
+    for run in json.loads(answer or "[]"):
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "The stack was stopped."}
+        request(port, "POST", f"/api/flow_runs/{run['id']}/set_state", json.dumps({"state": state}))
+        say(f"{run['name']} goes on at the next start")
 
 
 def init_postgres(settings: Settings) -> None:
