@@ -75,6 +75,7 @@ def prefect(settings: Settings) -> Service:
             "PREFECT_API_DATABASE_CONNECTION_URL": settings.database("prefect", "asyncpg"),
             "PREFECT_UI_API_URL": settings.url("prefect", "/api"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PREFECT_SERVER_METRICS_ENABLED": "true",
             "PREFECT_HOME": str(STATE / "prefect"),
         },
