@@ -36,11 +36,12 @@ def postgres(settings: Settings) -> Service:
 def s3(settings: Settings) -> Service:
     """Return the object storage: seaweedfs with one bucket and one pair of keys."""
     ports = [settings.ports[name] for name in S3_PORTS]
+    listening = [f"-{name}.port={settings.ports[name]}" for name in S3_PORTS]
     return Service(
         "s3",
-        [str(BIN / "weed"), "mini", f"-dir={STATE / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}", f"-bucket={BUCKET}",
-         *(f"-{name}.port={settings.ports[name]}" for name in S3_PORTS), "-s3.port.iceberg=0", "-s3.port.lance=0",
-         "-webdav=false", "-admin.ui=false", "-master.telemetry=false"],
+        [str(BIN / "weed"), "-logtostderr=true", "mini", f"-dir={STATE / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}",
+         f"-bucket={BUCKET}", *listening, "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false",
+         "-master.telemetry=false"],
         env=settings.s3_client(),
         is_ready=lambda: bucket_exists(settings),
         ports=(*ports, *(port + GRPC_OFFSET for port in ports)),

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import urllib.request
 
 import psutil
 import pytest
@@ -54,19 +56,20 @@ def retrained(stack, client):
     return finished.stdout.split("UUID: ")[1].split()[0]
 
 
-def test_a_retrain_through_the_worker_is_registered_and_outlives_a_restart(stack, retrained, tmp_path):
+def test_a_retrain_through_the_worker_is_registered_and_outlives_a_restart(stack, retrained, tmp_path, monkeypatch):
     assert stack("status").stdout.count("ready") == 5
     assert (stack.state / "settings.json").stat().st_mode & 0o077 == 0
     events = history(NAME)
     assert [(event.action, event.version) for event in events] == [("register", 1)]
     files = contents(pull(f"{NAME}/1", tmp_path / "before"))
+    endless = start_run(*TINY, "train.num_steps=100000")
     look_at_the_pages(stack.exports, retrained, tmp_path)
+    wait_for_attempt(1, endless)
 
-    secrets = {*stack.exports.values()} & {stack.exports["AWS_ACCESS_KEY_ID"], stack.exports["AWS_SECRET_ACCESS_KEY"]}
-    secrets.add(json.loads((stack.state / "settings.json").read_text())["password"])
-    started = processes_of(stack)
-    assert not [line for _, line in started if any(secret in line for secret in secrets)]
-    before = dict(stack.exports)
+    settings = json.loads((stack.state / "settings.json").read_text())
+    started, before = processes_of(stack), dict(stack.exports)
+    for secret in ("password", "access_key", "secret_key"):
+        assert not [line for _, line in started if settings[secret] in line]
     assert stack("down").returncode == 0
     assert stack("status").returncode == 1
     assert [pid for pid, _ in started if psutil.pid_exists(pid)] == []
@@ -76,8 +79,29 @@ def test_a_retrain_through_the_worker_is_registered_and_outlives_a_restart(stack
     stack.up()
     assert stack.exports == before
     assert history(NAME) == events
-    os.environ["SOFTALIGN_CACHE"] = str(tmp_path / "other cache")
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "other cache"))
     assert contents(pull(f"{NAME}/1", tmp_path / "after")) == files
+    wait_for_attempt(2, endless)  # what was under way goes on
+    ask_prefect(f"/flow_runs/{endless}/set_state", {"state": {"type": "CANCELLING"}})
+
+
+def ask_prefect(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    question = urllib.request.Request(os.environ["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(question, timeout=60) as answer:
+        return json.load(answer)
+
+
+def start_run(*overrides):
+    deployment = ask_prefect(f"/deployments/name/{RETRAIN}")["id"]
+    return ask_prefect(f"/deployments/{deployment}/create_flow_run", {"parameters": {"overrides": overrides}})["id"]
+
+
+def wait_for_attempt(number, run_id):
+    deadline = time.monotonic() + 300
+    while (run := ask_prefect(f"/flow_runs/{run_id}"))["state"]["type"] != "RUNNING" or run["run_count"] != number:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.5)
 
 
 def contents(folder):

@@ -21,6 +21,7 @@ from softalign.loader import EncodedReader
 from softalign.storage import Store, read_bytes
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
+from tests.unit import tiny_training as tiny
 
 BUCKET = "softalign"
 TIMEOUTS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}
@@ -165,7 +166,7 @@ def test_curate_encode_and_read_there(store, tmp_path):
     assert batches[0].latents_BCHW.equal(batches[1].latents_BCHW)
 
 
-def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeypatch, caplog):
+def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, caplog):
     rendered = render_source(ShapesSource(num_scenes=24, seed=3), tmp_path / "scenes")
     source = CocoSource(annotations_uri=rendered.annotations_uri, images_uri=rendered.images_uri)
     curation = CurationConfig(name="test", sources=(source,), val_share=0.3)
@@ -179,23 +180,22 @@ def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeyp
         )
         return train(encoded, backbone, config, runtime, place, "t", "test")
 
-    batch_at = EncodedReader.batch_at
+    filesystem, path = fsspec.core.url_to_fs(f"{store.uri}/checkpoints/t")
 
-    def dies(self, samples_seen):
-        if samples_seen == 4 * config.batch_size:
-            time.sleep(3.0)  # the upload before is through
-            raise KeyboardInterrupt
-        return batch_at(self, samples_seen)
+    def die(step):
+        deadline = time.monotonic() + 60
+        while step == 4 and time.monotonic() < deadline:
+            filesystem.invalidate_cache()
+            if filesystem.exists(f"{path}/step-00000004/checkpoint.json"):
+                raise KeyboardInterrupt
+            time.sleep(0.1)
 
-    monkeypatch.setattr(EncodedReader, "batch_at", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with tiny.steps_counted(before=die), pytest.raises(KeyboardInterrupt):
         train_in(store)
-    monkeypatch.setattr(EncodedReader, "batch_at", batch_at)
     shutil.rmtree(tmp_path / "cache")
     with caplog.at_level("INFO"):
         there = train_in(store)
     assert "resuming at step 4" in caplog.text
     assert there.weights_sha256 == train_in(Store(str(tmp_path / "local"))).weights_sha256
-    filesystem, path = fsspec.core.url_to_fs(f"{store.uri}/checkpoints/t")
     filesystem.invalidate_cache()
     assert [name for name in filesystem.find(path) if name != path] == []  # this server's empty folders go later
