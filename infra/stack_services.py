@@ -95,6 +95,7 @@ def worker(settings: Settings) -> Service:
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_HOME": str(STATE / "prefect"),
+            "SOFTALIGN_CACHE": str(STATE / "cache"),
         },
         is_ready=lambda: worker_is_online(settings),
     )

@@ -56,7 +56,7 @@ def missing():
 
 @pytest.fixture(scope="session")
 def stack():
-    """A running stack; the flows' cache is the tests' own."""
+    """A running stack, with all its state in a folder of its own."""
     if lacking := missing():
         message = f"the stack needs {', '.join(lacking)}; pip install -c infra/constraints.txt -e '.[pipeline,stack]'"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
