@@ -93,7 +93,7 @@ def down() -> None:
     settings = read_settings()
     known = services(settings)
     stop([known["worker"]])
-    reschedule_runs(settings)
+    settle_runs(settings)
     stop([known[name] for name in ("prefect", "mlflow", "s3")])
     stop([known["postgres"]])
     for port in (settings.ports[name] for name in S3_PORTS):  # seaweedfs leaves sockets behind
@@ -102,18 +102,21 @@ def down() -> None:
                 path.unlink(missing_ok=True)
 
 
-def reschedule_runs(settings: Settings) -> None:
-    """Give the runs that the worker was stopped in back to the queue: left as running, they would be so for ever."""
+def settle_runs(settings: Settings) -> None:
+    """Queue the runs again that the worker was stopped in: left as they are, they would be running for ever."""
     unfinished = {
-        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}},
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
         "work_pools": {"name": {"any_": [POOL]}},
     }
-    port = settings.ports["prefect"]
+    port, message = settings.ports["prefect"], "The stack was stopped."
     answer = request(port, "POST", "/api/flow_runs/filter", json.dumps(unfinished))
     for run in json.loads(answer or "[]"):
-        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "The stack was stopped."}
+        if run["state_type"] == "CANCELLING":
+            state = {"type": "CANCELLED", "message": message}
+        else:
+            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
+            say(f"{run['name']} goes on at the next start")
         request(port, "POST", f"/api/flow_runs/{run['id']}/set_state", json.dumps({"state": state}))
-        say(f"{run['name']} goes on at the next start")
 
 
 def init_postgres(settings: Settings) -> None:

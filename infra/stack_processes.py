@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def start(service: Service) -> None:
         return
     if not Path(service.command[0]).is_file():
         fail(f"{service.command[0]} is not there; run: pip install -c infra/constraints.txt -e '.[pipeline,stack]'")
+    end(marked([service]))  # what outlived a service that was killed would hold its ports
     if taken := [str(port) for port in service.ports if is_listening(port)]:
         fail(
             f"{service.name}: another program listens at port {', '.join(taken)}; stop it, "
@@ -111,14 +113,19 @@ def stop(services: Sequence[Service]) -> None:
         if service.name in found:
             psutil.Process(found[service.name].pid).send_signal(service.stop_signal)
     _, late = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-    left = {*late, *marked(services)}
-    for process in left:
-        process.kill()
-    psutil.wait_procs(left, timeout=STOP_TIMEOUT_S)
+    end({*late, *marked(services)})
     for service in services:
         record_path(service.name).unlink(missing_ok=True)
         if service.name in found:
             say(f"{service.name} stopped")
+
+
+def end(processes: Collection[psutil.Process]) -> None:
+    """Kill processes and return when they are gone."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
 
 
 def family_of(process: Process) -> list[psutil.Process]:
