@@ -21,11 +21,10 @@ import tempfile
 from pathlib import Path
 
 from stack_processes import inherited, request, running, start, stop, wait
-from stack_services import database_user, postgres_binary, services
+from stack_services import connect, database_user, postgres_binary, services
 from stack_settings import (
     BIN,
     GRPC_OFFSET,
-    HOST,
     POOL,
     ROOT,
     S3_PORTS,
@@ -143,11 +142,7 @@ def init_postgres(settings: Settings) -> None:
 
 def create_databases(settings: Settings) -> None:
     """Make the databases that do not exist yet."""
-    import psycopg2
-
-    connection = psycopg2.connect(
-        host=HOST, port=settings.ports["postgres"], user=USER, password=settings.password, dbname="postgres"
-    )
+    connection = connect(settings)
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database")

@@ -8,9 +8,10 @@ import pwd
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from stack_processes import Service, request
-from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOL, S3_PORTS, STATE, Settings, fail, is_listening
+from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOL, S3_PORTS, STATE, USER, Settings, fail, is_listening
 
 
 def services(settings: Settings) -> dict[str, Service]:
@@ -26,7 +27,7 @@ def postgres(settings: Settings) -> Service:
         "postgres",
         [postgres_binary("postgres"), "-D", str(STATE / "postgres"), "-p", str(port), "-h", HOST, "-k", ""],
         env={},
-        is_ready=lambda: is_listening(port),
+        is_ready=lambda: is_database_open(settings),
         ports=(port,),
         user=database_user(),
         stop_signal=signal.SIGINT,
@@ -120,6 +121,26 @@ def database_user() -> str | None:
             continue
         return name
     fail("Postgres does not run as root, and there is no user `postgres`; install postgresql or run as another user")
+
+
+def is_database_open(settings: Settings) -> bool:
+    """Return whether the database server lets us in: it listens some time before it does."""
+    import psycopg2
+
+    try:
+        connect(settings).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def connect(settings: Settings) -> Any:
+    """Return a connection to the database server."""
+    import psycopg2
+
+    return psycopg2.connect(
+        host=HOST, port=settings.ports["postgres"], user=USER, password=settings.password, dbname="postgres"
+    )
 
 
 def bucket_exists(settings: Settings) -> bool:
