@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench stack clean
+.PHONY: run test lint bench stack stack-status stack-down clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,20 +13,27 @@ TEST_WORKERS ?= logical --maxprocesses=4
 TEST_THREADS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+STACK_STAMP := $(VENV)/.installed-stack
+PIP := PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q -c infra/constraints.txt
 
 # PIP_NO_COMPILE and compileall on all cores: the same byte code as pip's own, sooner; halves the imports' time where
 # PYTHONDONTWRITEBYTECODE is set. A package's file for another Python version may not compile: no error.
 $(STAMP): pyproject.toml infra/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softalign needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -c infra/constraints.txt -e '.[pipeline,dev]' -q
+	$(PIP) -e '.[pipeline,dev]'
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $(STAMP)
+
+# Apart, because an S3 server and database drivers are no part of a first run.
+$(STACK_STAMP): $(STAMP)
+	$(PIP) -e '.[pipeline,stack,dev]'
+	touch $(STACK_STAMP)
 
 run: $(STAMP)  ## captions to a registered adapter; again: nothing to do
 	$(BIN)/softalign run $(RECIPE) --store $(STORE)
 
-test: $(STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
+test: $(STACK_STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(STAMP)  ## style, types, import contracts
@@ -39,9 +46,14 @@ bench: $(STAMP)  ## what orchestration costs, and a training step beside the pla
 	$(BIN)/python -m tests.bench.orchestration
 	$(BIN)/python -m tests.bench.train_step
 
-stack: $(STAMP)  ## a server, a database, object storage and a registry on this machine
-	$(BIN)/pip install -q -c infra/constraints.txt -e '.[pipeline,stack]'
+stack: $(STACK_STAMP)  ## a server, a database, object storage, a registry and a worker on this machine
 	$(BIN)/python infra/local_stack.py up
 
-clean:  ## forget the environment and the caches; the store stays
+stack-status: $(STACK_STAMP)  ## what of it runs, and where
+	$(BIN)/python infra/local_stack.py status
+
+stack-down: $(STACK_STAMP)  ## stop it; all that it holds stays
+	$(BIN)/python infra/local_stack.py down
+
+clean:  ## forget the environment and the caches; the store and the stack stay
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,17 +12,30 @@ Needs ``pip install -e '.[pipeline,stack]'`` and Postgres' ``initdb`` and ``post
 from __future__ import annotations
 
 import argparse
-import os
+import json
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from stack_processes import running, start, stop, wait
-from stack_services import database_user, postgres_binary, services
-from stack_settings import BIN, HOST, POOL, ROOT, STATE, USER, Settings, fail, load_settings, say
+from stack_processes import inherited, request, running, start, stop, wait
+from stack_services import connect, database_user, postgres_binary, services
+from stack_settings import (
+    BIN,
+    GRPC_OFFSET,
+    POOL,
+    ROOT,
+    S3_PORTS,
+    STATE,
+    USER,
+    Settings,
+    fail,
+    make_settings,
+    read_settings,
+    say,
+)
 
 DATABASES = ("prefect", "mlflow")
 
@@ -31,27 +44,26 @@ def main() -> None:
     """Run one of the commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("command", choices=("up", "env", "status", "down"))
-    command = parser.parse_args().command
-    if command in {"env", "status"} and not (STATE / "settings.json").is_file():
-        fail(f"nothing was started in {STATE}; run `up` first")
-    {"up": up, "env": env, "status": status, "down": down}[command]()
+    {"up": up, "env": env, "status": status, "down": down}[parser.parse_args().command]()
 
 
 def up() -> None:
     """Start what is not running, and prepare databases, bucket, work pool and deployments."""
-    settings = load_settings(is_new_start=not running("s3"))
+    settings = make_settings()
+    known = services(settings)
+    start(known["s3"])
     init_postgres(settings)
-    known = {service.name: service for service in services(settings)}
     start(known["postgres"])
     wait(known["postgres"])
     create_databases(settings)
-    for name in ("s3", "mlflow", "prefect"):  # side by side: each takes 10 to 100 s on a small machine
-        start(known[name])
-    for name in ("s3", "mlflow", "prefect"):
-        wait(known[name])
-    deploy(settings)
-    start(known["worker"])
+    start(known["prefect"])
+    start(known["mlflow"])
+    wait(known["s3"])
+    wait(known["prefect"])
+    start(known["worker"])  # it makes the work pool that deployments need
     wait(known["worker"])
+    deploy(settings)
+    wait(known["mlflow"])
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
     say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
     say("then      prefect deployment run softalign-retrain/retrain --watch")
@@ -59,32 +71,51 @@ def up() -> None:
 
 def env() -> None:
     """Print the variables to export."""
-    for name, value in load_settings().exports().items():
-        say(f"export {name}='{value}'")
+    for name, value in read_settings().exports().items():
+        say(f"export {name}={shlex.quote(value)}")
 
 
 def status() -> None:
-    """Print what runs and answers; exit code 1 if something does not."""
-    is_all_ready = True
-    for service in services(load_settings()):
+    """Print what runs and answers, and where; exit code 1 if something does not."""
+    settings, is_all_ready = read_settings(), True
+    for service in services(settings).values():
         process = running(service.name)
         state = "down" if process is None else "ready" if service.is_ready() else "starting or stuck"
         is_all_ready &= state == "ready"
-        say(f"{service.name:<10}{state}" + (f"  pid {process.pid}" if process else ""))
+        where = settings.url(service.name) if service.name in {"prefect", "mlflow", "s3"} else ""
+        say(f"{service.name:<10}{state:<18}{f'pid {process.pid}' if process else '':<13}{where}".rstrip())
     sys.exit(0 if is_all_ready else 1)
 
 
 def down() -> None:
-    """Stop everything this stack started, last started first."""
-    for name in ("worker", "prefect", "mlflow", "s3", "postgres"):
-        process = running(name)
-        if process is not None:
-            # Postgres: SIGINT is its fast shutdown; SIGTERM would wait for its clients.
-            stop(process, signal.SIGINT if name == "postgres" else signal.SIGTERM)
-            say(f"{name} stopped")
-        (STATE / f"{name}.process.json").unlink(missing_ok=True)
-    if (STATE / "settings.json").is_file():  # seaweedfs leaves its socket behind
-        Path(tempfile.gettempdir(), f"seaweedfs-s3-{load_settings().ports['s3']}.sock").unlink(missing_ok=True)
+    """Stop everything this stack started, last started first; data stay."""
+    settings = read_settings()
+    known = services(settings)
+    stop([known["worker"]])
+    settle_runs(settings)
+    stop([known[name] for name in ("prefect", "mlflow", "s3")])
+    stop([known["postgres"]])
+    for port in (settings.ports[name] for name in S3_PORTS):  # seaweedfs leaves sockets behind
+        for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
+            if path.stem.endswith((f"-{port}", f"-{port + GRPC_OFFSET}")):
+                path.unlink(missing_ok=True)
+
+
+def settle_runs(settings: Settings) -> None:
+    """Queue the runs again that the worker was stopped in: left as they are, they would be running for ever."""
+    unfinished = {
+        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+        "work_pools": {"name": {"any_": [POOL]}},
+    }
+    port, message = settings.ports["prefect"], "The stack was stopped."
+    answer = request(port, "POST", "/api/flow_runs/filter", json.dumps(unfinished))
+    for run in json.loads(answer or "[]"):
+        if run["state_type"] == "CANCELLING":
+            state = {"type": "CANCELLED", "message": message}
+        else:
+            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
+            say(f"{run['name']} goes on at the next start")
+        request(port, "POST", f"/api/flow_runs/{run['id']}/set_state", json.dumps({"state": state}))
 
 
 def init_postgres(settings: Settings) -> None:
@@ -111,11 +142,7 @@ def init_postgres(settings: Settings) -> None:
 
 def create_databases(settings: Settings) -> None:
     """Make the databases that do not exist yet."""
-    import psycopg2
-
-    connection = psycopg2.connect(
-        host=HOST, port=settings.ports["postgres"], user=USER, password=settings.password, dbname="postgres"
-    )
+    connection = connect(settings)
     connection.autocommit = True
     with connection.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database")
@@ -127,18 +154,15 @@ def create_databases(settings: Settings) -> None:
 
 
 def deploy(settings: Settings) -> None:
-    """Make the work pool and the deployments of ``prefect.yaml``."""
-    environment = {**os.environ, **settings.exports(), "PREFECT_HOME": str(STATE / "prefect")}
-    prefect = str(BIN / "prefect")
-    for command in (
-        [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
-        [prefect, "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"],
-    ):
-        result = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
-        if result.returncode:
-            fail(f"`{' '.join(command[1:])}` failed: {(result.stderr or result.stdout).strip()[-800:]}")
+    """Make or renew the deployments of ``prefect.yaml``."""
+    command = [str(BIN / "prefect"), "--no-prompt", "deploy", "--all", "--prefect-file", "infra/prefect.yaml"]
+    environment = {**inherited(), **settings.exports(), "PREFECT_HOME": str(STATE / "prefect")}
+    result = subprocess.run(  # noqa: S603
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        fail(f"`{' '.join(command[1:])}` failed: {(result.stderr or result.stdout).strip()[-800:]}")
+    say("flows deployed")
 
 
 if __name__ == "__main__":

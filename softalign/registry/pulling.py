@@ -10,7 +10,9 @@ import logging
 import shutil
 import tempfile
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from softalign.artifacts import FileEntry, digest_of
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, SoftAlignError, StorageUnavailableError
@@ -99,7 +101,7 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
             source = _present_source(found.source, uri)
             folder = Path(download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
         except (OSError, MlflowException) as error:
-            if isinstance(error, MlflowException) and error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if not _says_missing(error):
                 raise
             raise IntegrityError(
                 "A registered version's files are not there.",
@@ -116,6 +118,15 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
         if target.exists():  # a copy that was damaged after it was verified
             shutil.rmtree(target)
         verified.replace(target)
+
+
+def _says_missing(error: Any) -> bool:
+    """Return whether an error says that files are not there, as folders, MLflow and its artifacts' proxy say it."""
+    if hasattr(error, "error_code"):
+        return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+    if hasattr(error, "response"):
+        return error.response is not None and bool(error.response.status_code == HTTPStatus.NOT_FOUND)
+    return True
 
 
 def _present_source(source: str, uri: str) -> str:

