@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from softalign.config_errors import problems
 from softalign.errors import IntegrityError
 
 MAX_RECORD_BYTES = 4096
@@ -132,7 +133,7 @@ class Record(Frozen):
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise IntegrityError(
                 f"{cls.filename} is not a {cls.__name__} of schema version 1.",
-                found=str(error).splitlines()[0],
+                found=problems(error, cls)[0] if isinstance(error, ValidationError) else str(error),
                 where=f"{uri}/{cls.filename}",
                 fix="it was written by another version or damaged; remove this prefix and rerun the stage",
             ) from error
