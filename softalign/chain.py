@@ -13,9 +13,12 @@ from softalign.artifacts import (
     EvalReport,
     Frozen,
     ModelVersion,
+    TagDifference,
 )
 from softalign.config import Recipe
+from softalign.ending import ending_text
 from softalign.preflight import check_chain, check_evaluation
+from softalign.promotion import Check
 from softalign.stages import (
     Arm,
     StageResult,
@@ -39,7 +42,17 @@ StageName = Literal["curate", "encode", "train", "evaluate", "register"]
 
 
 class ChainSummary(Frozen):
-    """What a run of the whole chain came to."""
+    """What a run of the whole chain came to; scores, gains and intervals are ratios (0..1).
+
+    Attributes:
+        tags: for each tag the scores of base, untrained tokens and adapter.
+        adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
+        adapter_vs_untrained: the same over untrained tokens.
+        checks: the conditions of the promotion gate, with what was measured.
+        is_registry_of_store: the registry is the SQLite database inside the store.
+        num_inference_steps: of the images that were compared, as is ``guidance_scale``.
+        seconds: what the stages took, those that were already there included.
+    """
 
     name: str
     store: str
@@ -57,22 +70,20 @@ class ChainSummary(Frozen):
     report_uri: str
     tracking_uri: str
 
+    suite: str
+    confidence: float
+    adapter_vs_base: tuple[TagDifference, ...]
+    adapter_vs_untrained: tuple[TagDifference, ...]
+    checks: tuple[Check, ...]
+    is_promoted: bool
+    is_registry_of_store: bool
+    num_inference_steps: int
+    guidance_scale: float
+    seconds: float
+
     def to_text(self) -> str:
-        """Return the summary for people: scores of the three arms, the decision, and where things are."""
-        rows = [*self.tags, ("overall", self.overall_base, self.overall_untrained, self.overall_adapter)]
-        work = "nothing to do, all of it was already there" if not self.num_stages_run else f"{self.num_stages_run} run"
-        return "\n".join(
-            [
-                f"{'':<14} {'base':>9} {'untrained':>9} {'adapter':>9}",
-                *(f"{tag:<14} {base:9.3f} {untrained:9.3f} {adapter:9.3f}" for tag, base, untrained, adapter in rows),
-                "",
-                f"decision   {self.model} version {self.version} is {self.alias}: {self.reason}",
-                f"stages     {work}, {self.num_stages_reused} reused",
-                f"adapter    {self.adapter_uri}",
-                f"report     {self.report_uri}",
-                f"registry   {self.tracking_uri}",
-            ]
-        )
+        """Return the summary for people, in sentences (``softalign.ending``)."""
+        return ending_text(self)
 
 
 def summarize(
@@ -81,12 +92,14 @@ def summarize(
     adapter: Adapter,
     comparison: ComparisonReport,
     version: ModelVersion,
+    recipe: Recipe,
     store: Store,
 ) -> ChainSummary:
     """Return the summary of a finished chain."""
-    from softalign.registry import reachable_uri
+    from softalign.registry import reachable_uri, registered_decision, registry_of_store
 
     base, untrained, candidate = reports
+    registry, gate = reachable_uri(version.tracking_uri, store), registered_decision(version, store)
     scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
     return ChainSummary(
         name=adapter.name,
@@ -103,7 +116,17 @@ def summarize(
         reason=version.reason,
         adapter_uri=adapter.uri,
         report_uri=f"{comparison.uri}/report.html",
-        tracking_uri=reachable_uri(version.tracking_uri, store),
+        tracking_uri=registry,
+        suite=comparison.suite,
+        confidence=recipe.evaluate.confidence,
+        adapter_vs_base=comparison.adapter_vs_base,
+        adapter_vs_untrained=comparison.adapter_vs_untrained,
+        checks=gate.checks,
+        is_promoted=gate.is_promoted,
+        is_registry_of_store=store.is_local and registry == registry_of_store(store),
+        num_inference_steps=recipe.evaluate.num_inference_steps,
+        guidance_scale=recipe.evaluate.guidance_scale,
+        seconds=round(sum(result.seconds for result in results), 3),
     )
 
 
@@ -164,4 +187,4 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
     results = run_until("register", recipe, store, on_line, is_through=True)
     records = {result.label: result.record for result in results}
     reports = (records["evaluate (base)"], records["evaluate (untrained)"], records["evaluate (adapter)"])
-    return summarize(results, reports, records["train"], records["compare"], records["register"], store)
+    return summarize(results, reports, records["train"], records["compare"], records["register"], recipe, store)

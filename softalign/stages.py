@@ -6,6 +6,7 @@ key means the same answer. ``plan`` says beforehand what would run and why.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -29,37 +30,46 @@ from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
+from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
 
 Arm = Literal["base", "untrained", "adapter"]
 ARMS: tuple[Arm, ...] = ("base", "untrained", "adapter")
+LABELS = ("curate", "encode", "train", *(f"evaluate ({arm})" for arm in ARMS), "compare", "register")
+"""The whole chain's stages, in order."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StageResult(Generic[RecordT]):
-    """What one stage returned: its record, and whether it was already there."""
+    """What one stage returned: its record, whether it was already there, and its counts and figures in a line."""
 
     label: str
     record: RecordT
     is_reused: bool
     seconds: float
+    figures: str = ""
 
     @property
     def message(self) -> str:
         """One line for logs."""
-        how = "already there, reused" if self.is_reused else f"done in {self.seconds:.1f} s"
-        return f"{self.label}: {how} ({self.record.uri})"
+        if self.is_reused:
+            return f"{place(self.label, LABELS)}: already there, reused"
+        return f"{self.label}: done in {self.seconds:.1f} s{'; ' if self.figures else ''}{self.figures}"
 
 
 def _run(label: str, kind: type[RecordT], key: str, store: Store, work: Callable[[], RecordT]) -> StageResult[RecordT]:
     started = time.monotonic()
-    found = store.find(kind, key)
-    record = found if found is not None else work()
-    return StageResult(
-        label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
-    )
+    record = store.find(kind, key)
+    if record is not None:
+        seconds = round(time.monotonic() - started, 3)
+        return StageResult(label=label, record=record, is_reused=True, seconds=seconds)
+    logger.info("%s", headline(label, LABELS))
+    record = work()
+    seconds = round(time.monotonic() - started, 3)
+    return StageResult(label, record, is_reused=False, seconds=seconds, figures=figures(record, store))
 
 
 def _run_alone(
@@ -130,6 +140,7 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
     key = encode_key(recipe, dataset)
 
     def work() -> EncodedManifest:
+        logger.info("Loading PyTorch and the model")
         from softalign.encoding import encode
 
         number = recipe.encode.hard_negatives_per_caption
