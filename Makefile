@@ -10,18 +10,23 @@ STORE ?= softalign-store
 RECIPE ?= shapes
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROGRESS := $(PYTHON) infra/with_progress.py
 
 # PIP_NO_COMPILE and compileall on all cores: the same byte code as pip's own, sooner; halves the imports' time where
 # PYTHONDONTWRITEBYTECODE is set. A package's file for another Python version may not compile: no error.
 $(STAMP): pyproject.toml infra/constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softalign needs Python 3.11 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -c infra/constraints.txt -e '.[pipeline,dev]' -q
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
-	touch $(STAMP)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softalign needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "Making the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off $(PROGRESS) $(VENV)/install.log \
+	  'Installing softalign and what it builds on: about 2 minutes and 2 GB' -- \
+	  $(BIN)/pip install -c infra/constraints.txt -e '.[pipeline,dev]'
+	@$(PROGRESS) $(VENV)/compile.log 'Compiling to byte code, so that programs start sooner' -- \
+	  $(SHELL) -c '$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true'
+	@touch $(STAMP)
 
 run: $(STAMP)  ## captions to a registered adapter; again: nothing to do
-	$(BIN)/softalign run $(RECIPE) --store $(STORE)
+	@$(BIN)/softalign run $(RECIPE) --store $(STORE)
 
 test: $(STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
 	$(BIN)/pytest --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85
