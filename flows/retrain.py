@@ -36,7 +36,7 @@ def retrain(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STO
     comparison = evaluated.comparison.record
     registered = registration.register(loaded, trained.record, comparison, evaluated.reports, opened.uri)
     results: tuple[StageResult[Any], ...] = (dataset, encoded, trained, *evaluated.results, registered)
-    return summarize(results, evaluated.reports, trained.record, comparison, registered.record, opened)
+    return summarize(results, evaluated.reports, trained.record, comparison, registered.record, loaded, opened)
 
 
 if __name__ == "__main__":

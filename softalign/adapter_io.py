@@ -22,6 +22,7 @@ from torch import Tensor
 from softalign.artifacts import FileEntry, Frozen
 from softalign.base_fingerprint import BaseFingerprint
 from softalign.config import LayersEnd, SoftTokensConfig
+from softalign.config_errors import problems
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.families import Family
 from softalign.soft_tokens import SoftTokens
@@ -168,9 +169,10 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     try:
         return AdapterConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise IntegrityError(
-            f"{CONFIG_NAME} does not describe soft tokens this version can read.", found=problems, where=str(path)
+            f"{CONFIG_NAME} does not describe soft tokens this version can read.",
+            found="; ".join(problems(error, AdapterConfig)),
+            where=str(path),
         ) from error
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from softalign.config_errors import problems
 from softalign.errors import IntegrityError
 
 MAX_RECORD_BYTES = 4096
@@ -101,11 +102,6 @@ class Record(Frozen):
     uri: str = ""
 
     @property
-    def outcome(self) -> str:
-        """What came out, in a few words for a log line; empty where the record's name says it all."""
-        return ""
-
-    @property
     def digest(self) -> str:
         """The sha256 hex digest of the content."""
         return digest_of(self.model_dump(mode="json", exclude={"uri"}))
@@ -141,7 +137,7 @@ class Record(Frozen):
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise IntegrityError(
                 f"{cls.filename} is not a {cls.__name__} of schema version 1.",
-                found=str(error).splitlines()[0],
+                found=problems(error, cls)[0] if isinstance(error, ValidationError) else str(error),
                 where=f"{uri}/{cls.filename}",
                 fix="it was written by another version or damaged; remove this prefix and rerun the stage",
             ) from error
@@ -170,14 +166,6 @@ class DatasetManifest(Record):
     total_bytes: int
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
-
-    @property
-    def outcome(self) -> str:
-        """How many images were kept, and what was rejected for which reason, the most frequent first."""
-        kept = f"{self.num_samples:,} of {self.num_seen:,} images kept"
-        most_first = sorted(self.rejected, key=lambda entry: (-entry.count, entry.reason))
-        reasons = ", ".join(f"{entry.count:,} {entry.reason}" for entry in most_first)
-        return f"{kept}, rejected: {reasons}" if reasons else kept
 
 
 class EncodedManifest(Record):

@@ -15,9 +15,12 @@ from softalign.artifacts import (
     Frozen,
     GuidedBase,
     ModelVersion,
+    TagDifference,
 )
 from softalign.config import Recipe
+from softalign.ending import ending_text
 from softalign.preflight import check_chain
+from softalign.promotion import Check
 from softalign.stages import (
     Reports,
     StageResult,
@@ -44,7 +47,19 @@ StageName = Literal["curate", "encode", "train", "evaluate", "register"]
 
 
 class ChainSummary(Frozen):
-    """What a run of the whole chain came to."""
+    """What a run of the whole chain came to; scores, gains and intervals are ratios (0..1).
+
+    Attributes:
+        tags: for each tag the scores of base, untrained tokens and adapter.
+        adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
+        adapter_vs_untrained: the same over untrained tokens.
+        checks: the conditions of the promotion gate, with what was measured.
+        guidance: in sentences, at which guidance the arms were compared, what an image cost, and the reference.
+        guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
+        is_registry_of_store: the registry is the SQLite database inside the store.
+        num_inference_steps: of the images that were compared, as is ``guidance_scale``.
+        seconds: what the stages took, those that were already there included.
+    """
 
     name: str
     store: str
@@ -54,7 +69,6 @@ class ChainSummary(Frozen):
     overall_untrained: float
     overall_adapter: float
     guidance: str
-    guidance_scale: float | None
     denoiser_calls_per_image: int | None
     guided_base: GuidedBase | None
     tags: tuple[tuple[str, float, float, float], ...]
@@ -65,24 +79,20 @@ class ChainSummary(Frozen):
     adapter_uri: str
     report_uri: str
     tracking_uri: str
+    suite: str
+    confidence: float
+    adapter_vs_base: tuple[TagDifference, ...]
+    adapter_vs_untrained: tuple[TagDifference, ...]
+    checks: tuple[Check, ...]
+    is_promoted: bool
+    is_registry_of_store: bool
+    num_inference_steps: int
+    guidance_scale: float
+    seconds: float
 
     def to_text(self) -> str:
-        """Return the summary for people: scores of the three arms, the decision, and where things are."""
-        rows = [*self.tags, ("overall", self.overall_base, self.overall_untrained, self.overall_adapter)]
-        work = "nothing to do, all of it was already there" if not self.num_stages_run else f"{self.num_stages_run} run"
-        return "\n".join(
-            [
-                f"{'':<14} {'base':>9} {'untrained':>9} {'adapter':>9}",
-                *(f"{tag:<14} {base:9.3f} {untrained:9.3f} {adapter:9.3f}" for tag, base, untrained, adapter in rows),
-                "",
-                f"guidance   {self.guidance}",
-                f"decision   {self.model} version {self.version} is {self.alias}: {self.reason}",
-                f"stages     {work}, {self.num_stages_reused} reused",
-                f"adapter    {self.adapter_uri}",
-                f"report     {self.report_uri}",
-                f"registry   {self.tracking_uri}",
-            ]
-        )
+        """Return the summary for people, in sentences (``softalign.ending``)."""
+        return ending_text(self)
 
 
 def summarize(
@@ -91,12 +101,14 @@ def summarize(
     adapter: Adapter,
     comparison: ComparisonReport,
     version: ModelVersion,
+    recipe: Recipe,
     store: Store,
 ) -> ChainSummary:
     """Return the summary of a finished chain."""
-    from softalign.registry import reachable_uri
+    from softalign.registry import reachable_uri, registered_decision, registry_of_store
 
     base, untrained, candidate = reports
+    registry, gate = reachable_uri(version.tracking_uri, store), registered_decision(version, store)
     scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
     return ChainSummary(
         name=adapter.name,
@@ -107,7 +119,6 @@ def summarize(
         overall_untrained=untrained.overall_score,
         overall_adapter=candidate.overall_score,
         guidance=comparison.guidance_text(),
-        guidance_scale=comparison.guidance_scale,
         denoiser_calls_per_image=comparison.denoiser_calls_per_image,
         guided_base=comparison.guided_base,
         tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),
@@ -117,7 +128,17 @@ def summarize(
         reason=version.reason,
         adapter_uri=adapter.uri,
         report_uri=f"{comparison.uri}/report.html",
-        tracking_uri=reachable_uri(version.tracking_uri, store),
+        tracking_uri=registry,
+        suite=comparison.suite,
+        confidence=recipe.evaluate.confidence,
+        adapter_vs_base=comparison.adapter_vs_base,
+        adapter_vs_untrained=comparison.adapter_vs_untrained,
+        checks=gate.checks,
+        is_promoted=gate.is_promoted,
+        is_registry_of_store=store.is_local and registry == registry_of_store(store),
+        num_inference_steps=recipe.evaluate.num_inference_steps,
+        guidance_scale=recipe.evaluate.guidance_scale,
+        seconds=round(sum(result.seconds for result in results), 3),
     )
 
 
@@ -177,4 +198,4 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
     results = run_until("register", recipe, store, on_line, is_through=True)
     records = {result.label: result.record for result in results}
     reports, _ = split_arms([records[evaluate_label(arm)] for arm in arms_of(recipe)])
-    return summarize(results, reports, records["train"], records["compare"], records["register"], store)
+    return summarize(results, reports, records["train"], records["compare"], records["register"], recipe, store)

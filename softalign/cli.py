@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from softalign import __version__
-from softalign.console import ConsoleLines
-from softalign.errors import ConfigError, SoftAlignError
+from softalign.completion import override_words, recipe_words
+from softalign.console import narrating
+from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
 from softalign.families import Family
 from softalign.stopping import hold_signals, leaving_at_once, leaving_in_order
-from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
+from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store, require_folder_place
 
 if TYPE_CHECKING:
     from softalign.config import Recipe
@@ -32,7 +33,6 @@ app = typer.Typer(
     name="softalign",
     help="Reward-free text alignment of text-to-image diffusion models, run as an operation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,9 +41,17 @@ shapes_app = typer.Typer(help="The embedded world.", no_args_is_help=True)
 app.add_typer(geneval_app, name="geneval")
 app.add_typer(shapes_app, name="shapes")
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="a recipe's name or the path of a YAML file")]
+log = logging.getLogger("softalign")
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="a recipe's name or the path of a YAML file", autocompletion=recipe_words),
+]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated", autocompletion=override_words
+    ),
 ]
 StoreOption = Annotated[
     str, typer.Option("--store", envvar=STORE_VARIABLE, help="folder or s3:// URI where everything is published")
@@ -59,12 +67,14 @@ TrackingOption = Annotated[
 def main() -> None:
     """Run the command line: an error of ours, or of the operating system, is a message, without a traceback."""
     try:
-        app()
+        with narrating(sys.stderr):
+            app()
     except SoftAlignError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
     except OSError as error:
-        sys.stderr.write(f"error: {error}\n")
+        fix = os_error_fix(error)
+        sys.stderr.write(f"error: {os_error_text(error)}\n" + (f"  to do: {fix}\n" if fix else ""))
         sys.exit(SoftAlignError.exit_code)
 
 
@@ -79,9 +89,8 @@ def _configure(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what is done in detail")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "alembic", "urllib3", "fsspec", "botocore", "PIL", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger().setLevel(logging.INFO if verbose else logging.WARNING)
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def _emit(result: dict[str, Any], as_json: bool, text: str) -> None:
@@ -92,7 +101,10 @@ def _emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 def _open(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
     from softalign.config import load_recipe
 
-    return load_recipe(recipe, overrides or ()), Store(store)
+    loaded, opened = load_recipe(recipe, overrides or ()), Store(store)
+    if opened.is_local:
+        require_folder_place(Path(opened.uri))
+    return loaded, opened
 
 
 def _warn(recipe: Recipe) -> list[str]:
@@ -130,7 +142,7 @@ def run(
         from softalign.kept import kept_line
 
         with leaving_in_order(lambda: kept_line(loaded, opened)):
-            summary = run_chain(loaded, opened, ConsoleLines(sys.stderr))
+            summary = run_chain(loaded, opened, log.info)
         _emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
     if find_spec("prefect") is None or find_spec("flows") is None:
@@ -138,7 +150,9 @@ def run(
     command = [sys.executable, "-P", "-m", "flows.retrain", recipe, "--store", opened.uri]
     for override in overrides or ():
         command += ["--set", override]
-    command += ["--json"] if as_json else []
+    command += [*(["--json"] if as_json else []), *(["--verbose"] if log.level == logging.DEBUG else [])]
+    log.info("Recipe %s, store %s", loaded.name, opened.uri)
+    log.info("Loading Prefect")
     hold_signals()  # until the flow's own process can be told
     os.execv(sys.executable, command)  # noqa: S606  # the same process: signals and exit code are the flow's own
 
@@ -176,7 +190,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         loaded, opened = _open(recipe, overrides, store)
         _warn(loaded)
         with leaving_in_order(lambda: kept_line(loaded, opened)):
-            results = run_until(stage, loaded, opened, ConsoleLines(sys.stderr), is_through=through)
+            results = run_until(stage, loaded, opened, log.info, is_through=through)
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record
         payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}
@@ -275,6 +289,7 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Generate images from prompts with an adapter."""
+    log.info("Loading PyTorch and the model")
     from softalign.generate import GenerationSettings, generate_to_folder
 
     settings = GenerationSettings(

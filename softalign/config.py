@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from softalign.artifacts import Arm, Frozen, digest_of
+from softalign.config_errors import did_you_mean, problems
 from softalign.errors import ConfigError
 from softalign.families import (
     FAMILY_DEFAULTS,
@@ -37,7 +37,7 @@ from softalign.presets import (
     softrepa_defaults,
     unconditional_bank_default,
 )
-from softalign.strict_yaml import read_yaml
+from softalign.strict_yaml import read_yaml, yaml_problem
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
@@ -47,7 +47,11 @@ MAX_NAME_CHARS = 100
 """Names go into records, which stay below 4 kB."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
+MAX_COUNT = 10**12
+"""No number of steps or samples is above it; far above it, arithmetic in floats would fail."""
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What a random generator takes."""
 
 
 class StageConfig(Frozen):
@@ -68,7 +72,7 @@ class ShapesSource(Frozen):
     incomplete_share: Ratio = 0.1
     wrong_share: Ratio = 0.05
     table: Literal["coco", "parquet"] = "coco"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
@@ -230,7 +234,7 @@ SoftTokensConfig = Annotated[
 class EncodeConfig(StageConfig):
     """What is encoded besides images, captions and the empty caption."""
 
-    hard_negatives_per_caption: Annotated[int, Field(ge=0)] = Field(
+    hard_negatives_per_caption: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
         0, description="edits of each caption, where it has so many, for train.negatives.hard_share to draw from"
     )
 
@@ -329,7 +333,7 @@ class OptimizerConfig(Frozen):
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     max_grad_norm: Positive | None = Field(1.0, description="the gradient is scaled down to it; null: never")
-    num_warmup_steps: Annotated[int, Field(ge=0)] = 0
+    num_warmup_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
     schedule: Literal["constant", "cosine", "cosine_restarts"] = "constant"
     min_learning_rate: Annotated[float, Field(ge=0.0)] | None = Field(
         None, description="where a cosine ends (0; with restarts the papers' 1e-5)"
@@ -364,15 +368,15 @@ class TrainConfig(StageConfig):
     negatives: NegativesConfig = NegativesConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     num_steps: Count = 1000
-    batch_size: Annotated[int, Field(ge=2)] = Field(4, description="images per step")
+    batch_size: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(4, description="images per step")
     noise_sharing: Literal["paper", "per_image"] = Field(
         "paper", description="paper: one timestep and noise for the whole batch; per_image: each image its own"
     )
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
-    validate_every_steps: Annotated[int, Field(ge=0)] = Field(
+    validate_every_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
         100, description="steps between validation rows in metrics.jsonl; 0: never"
     )
-    sample_every_steps: Annotated[int, Field(ge=0)] = Field(
+    sample_every_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
         0, description="steps between pictures of held-out captions, drawn with fixed noise; 0: never"
     )
     early_stop_patience: Count | None = Field(
@@ -384,7 +388,7 @@ class TrainConfig(StageConfig):
     init_from: str | None = Field(
         None, description="an adapter whose tokens the run starts from, instead of soft_tokens.init; a folder or URI"
     )
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _check_negatives(self) -> Self:
@@ -433,7 +437,7 @@ class EvalConfig(StageConfig):
     unconditional_bank: UnconditionalBank = Field(
         "positive", description="psi+ or psi- on the unconditional branch of guidance; train.objective.preset fills it"
     )
-    seed: int = 0
+    seed: Seed = 0
     num_bootstrap: Annotated[int, Field(ge=100)] = 2000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
 
@@ -499,7 +503,7 @@ class Runtime(Frozen):
         False, description="torch.compile for the denoiser's blocks in training; minutes to start, other last bits"
     )
     generation_batch_size: Count = 16
-    num_workers: Annotated[int, Field(ge=1)] = 2
+    num_workers: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
     checkpoint_every_steps: Count = 50
     keep_checkpoints: Count = Field(2, description="the newest so many; the best validation's is kept besides")
     checkpoint_uri: str | None = Field(
@@ -556,7 +560,8 @@ class Recipe(Frozen):
     def _fill_placement(cls, data: Any) -> Any:
         """Say which kind of tokens is meant where the recipe leaves it to the family."""
         family = _given(_given(data, "backbone"), "family") or "sd15"
-        train = _given(data, "train") or {}
+        train = _given(data, "train")
+        train = {} if train is None else train
         tokens = _given(train, "soft_tokens")
         is_open = tokens is None or (isinstance(tokens, dict) and "placement" not in tokens)
         if not isinstance(data, dict) or not isinstance(family, str) or family not in FAMILY_DEFAULTS or not is_open:
@@ -681,66 +686,99 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         data = read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError("The recipe is not valid YAML.", found=str(error), where=where) from error
+        raise ConfigError("The recipe is not valid YAML.", found=yaml_problem(error), where=where) from error
     if not isinstance(data, dict):
-        raise ConfigError("The recipe is not a mapping of sections.", found=type(data).__name__, where=where)
+        found = {type(None): "nothing", list: "a list: its first character is a dash or a bracket"}
+        raise ConfigError(
+            "The recipe is not a mapping of sections.",
+            expected="sections by name, such as `name: cats` and `curation: ...`",
+            found=found.get(type(data), f"a single value: {str(data)[:100]}"),
+            where=where,
+            fix="begin with a recipe that works, such as those in softalign/recipes, or `softalign init FOLDER`",
+        )
     for override in overrides:
         _apply_override(data, override)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        problems = "\n".join(f"    {_problem(item)}" for item in error.errors())
+        sentences = problems(error, Recipe)
+        number = "one problem" if len(sentences) == 1 else f"{len(sentences)} problems"
+        given = f" with --set {' --set '.join(overrides)}" if overrides else ""
         raise ConfigError(
-            f"The recipe has {error.error_count()} problem(s):\n{problems}",
-            where=where,
+            f"The recipe has {number}:\n" + "\n".join(f"    {sentence}" for sentence in sentences),
+            where=f"{where}{given}",
             fix="correct these fields; `softalign plan RECIPE` checks a recipe without running it",
         ) from error
-
-
-def _problem(item: ErrorDetails) -> str:
-    """Return one of pydantic's errors as a line: where, what, and what was found if that is a value."""
-    where = _location(item["loc"])
-    found = "" if item["type"] == "missing" or isinstance(item["input"], dict) else f" (found {item['input']!r})"[:200]
-    return f"{where}{': ' if where else ''}{item['msg'].removeprefix('Value error, ')}{found}"
-
-
-def _location(parts: Sequence[str | int]) -> str:
-    """Return where a problem is, as it would be written in ``--set``: without the name of a kind of tokens."""
-    tags = (("soft_tokens", "unet"), ("soft_tokens", "mmdit"))
-    pairs = zip(("", *parts), parts, strict=False)
-    return ".".join(str(part) for before, part in pairs if (before, part) not in tags)
 
 
 def _recipe_text(name_or_path: str) -> tuple[str, str]:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise ConfigError("There is no such recipe file.", where=str(path), fix="check the path")
-        try:
-            return path.read_text(encoding="utf-8"), str(path)
-        except ValueError as error:
-            raise ConfigError("The recipe is not UTF-8 text.", found=str(error), where=str(path)) from error
+        return _file_text(path), str(path)
     if name_or_path not in recipe_names():
         raise ConfigError(
-            f"There is no recipe named {name_or_path!r}.",
+            f"There is no recipe named {name_or_path!r}{_meant_recipe(name_or_path)}",
             expected=f"one of {', '.join(recipe_names())}, or the path of a .yaml file",
-            found=name_or_path,
+            found="a folder of that name" if path.is_dir() else name_or_path,
+            fix="name the .yaml file in it; `softalign init FOLDER` writes one" if path.is_dir() else "",
         )
     resource = resources.files("softalign") / "recipes" / f"{name_or_path}.yaml"
     return resource.read_text(encoding="utf-8"), f"recipe {name_or_path}"
+
+
+def _file_text(path: Path) -> str:
+    if path.is_dir():
+        raise ConfigError("The recipe is a folder.", expected="a YAML file", where=str(path), fix="name a file in it")
+    if not path.is_file():
+        near = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            "There is no such recipe file.",
+            found=f"the recipe files {', '.join(near[:5])}" if near else "",
+            where=str(path),
+            fix=f"check the path{did_you_mean(path.name, near)}",
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ConfigError("The recipe is not UTF-8 text.", found=str(error), where=str(path)) from error
+    except OSError as error:
+        raise ConfigError(
+            "The recipe cannot be read.",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check its permission",
+        ) from error
+
+
+def _meant_recipe(name: str) -> str:
+    files = [f"{name}{suffix}" for suffix in (".yaml", ".yml") if Path(f"{name}{suffix}").is_file()]
+    return f"; did you mean {files[0]}?" if files else did_you_mean(name, recipe_names()) or "."
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
     dotted, separator, value = override.partition("=")
     *sections, field = dotted.strip().split(".")
     if not separator or not field or not all(sections):
-        raise ConfigError("An override is malformed.", expected="section.field=value", found=override)
+        raise ConfigError(
+            "An override is malformed.",
+            expected="section.field=value",
+            found=override,
+            fix="such as --set train.num_steps=100",
+        )
     target = data
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise ConfigError("An override reaches into a value.", expected="a section", found=section, where=override)
+            raise ConfigError(
+                "An override reaches into a value.",
+                expected=f"a section named {section}",
+                found="a list" if isinstance(target, list) else "a single value",
+                where=f"--set {override}",
+                fix=f"set it whole: --set '{dotted.partition(section)[0]}{section}=...'",
+            )
     try:
         target[field] = read_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigError("An override's value is not valid YAML.", found=str(error), where=override) from error
+        raise ConfigError(
+            "An override's value is not valid YAML.", found=yaml_problem(error), where=f"--set {override}"
+        ) from error

@@ -29,6 +29,7 @@ from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_
 from softalign.encoded_pool import EncodedPool, PoolShard
 from softalign.frozen_encoders import FrozenEncoders
 from softalign.hard_negatives import drawn_edits
+from softalign.pace import Counting
 from softalign.preprocessing import preprocess
 from softalign.storage import Store
 
@@ -76,14 +77,17 @@ def encode(
         for index in range(dataset.num_shards)
     )
 
+    images = Counting("images", dataset.num_samples)
+
     def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers)),)
+        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))),)
 
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
     latents = _encode_images(shards, latents_pool, latents_of)
+    captions = Counting("captions", dataset.num_captions * (1 + hard_negatives_per_caption))
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, lambda captions: encoders.text_states_of(captions).tensors())
-    _log.info("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
+    texts = _encode_texts(shards, texts_pool, lambda texts: encoders.text_states_of(captions.over(texts)).tensors())
+    _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
 
     output_path = work_path / "output"
     _write_index(output_path, shards, latents, texts)

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+
+_OS_FIXES = {
+    errno.ENOSPC: "make room, then run again: finished work is kept",
+    errno.EDQUOT: "make room within your quota, then run again: finished work is kept",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "choose a place you may read and write, or change its permissions",
+    errno.EPERM: "choose a place you may read and write, or change its permissions",
+    errno.EROFS: "choose a place that can be written: this one is read-only",
+    errno.EADDRINUSE: "choose another port, or stop the program that has this one",
+    errno.EMFILE: "allow more open files (`ulimit -n 4096`), then run again",
+}
+"""What to do about errors of the operating system that people meet."""
+
+
+def os_error_text(error: OSError) -> str:
+    """Return an error of the operating system in words, with its place, without its number."""
+    text = error.strerror or str(error) or type(error).__name__
+    places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([text, *([" and ".join(places)] if places else [])])
+
+
+def os_error_fix(error: OSError) -> str:
+    """Return what can be done about an error of the operating system; empty where nothing is known."""
+    return _OS_FIXES.get(error.errno or 0, "")
+
 
 class SoftAlignError(Exception):
     """Base of all errors this library raises on purpose.

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softalign.artifacts import FileEntry
-from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.errors import (
+    ConfigError,
+    IntegrityError,
+    MissingInputError,
+    StorageUnavailableError,
+    os_error_text,
+)
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -52,6 +58,11 @@ def is_local(uri: str) -> bool:
 def local_path_of(uri: str) -> Path:
     """Return the local path that a plain path or ``file://`` URI names."""
     return Path(uri.removeprefix("file://"))
+
+
+def link_of(uri: str) -> str:
+    """Return a URI a browser or tool can open: local paths as ``file://``, others unchanged."""
+    return local_path_of(uri).absolute().as_uri() if is_local(uri) else uri
 
 
 def cache_dir() -> Path:
@@ -108,7 +119,7 @@ def reaching(uri: str) -> Iterator[None]:
             "A folder lies where a file is expected.", expected="a file", found="a folder", where=uri
         ) from error
     except FileNotFoundError as error:
-        raise MissingInputError("A file is missing.", found=_text_of(error), where=uri) from error
+        raise MissingInputError("A file is missing.", found=_text_of(error), where=uri, fix="check the path") from error
     except PermissionError as error:
         raise _refused(error, uri) from error
     except (NotADirectoryError, FileExistsError) as error:
@@ -153,7 +164,8 @@ def _is_client_error(error: Exception) -> bool:
 
 
 def _text_of(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:300]
+    text = os_error_text(error) if isinstance(error, OSError) else str(error)
+    return (text or type(error).__name__)[:300]
 
 
 def read_bytes(uri: str) -> bytes:

@@ -8,12 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from softalign.diagnostics import TrainRow
+from softalign.pace import Pace, duration
 
 logger = logging.getLogger(__name__)
-
-LOG_INTERVAL_S = 10.0
-FIRST_MINUTE_INTERVAL_S = 2.0
-"""Short runs, and people who watch the beginning of long ones, see more lines."""
 
 
 class _Clock:
@@ -29,7 +26,7 @@ class _Clock:
         steps = row.step - self.first_step
         images_per_s = row.samples_seen / row.step * steps / elapsed_s
         left_s = (self.num_steps - row.step) * elapsed_s / max(steps, 1)
-        return f"{_figures(row)}  {images_per_s:.1f} images/s  {_duration(left_s)} left"
+        return f"{duration(left_s)} left  {_figures(row)}  {images_per_s:.1f} images/s"
 
 
 class ProgressLines:
@@ -37,7 +34,7 @@ class ProgressLines:
 
     def __init__(self, num_steps: int, done_steps: int) -> None:
         self._clock = _Clock(num_steps, done_steps)
-        self._last_line = -LOG_INTERVAL_S
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         logger.info("training: step %d of %d", self._clock.first_step, self._clock.num_steps)
@@ -49,11 +46,9 @@ class ProgressLines:
         return None
 
     def update(self, row: TrainRow) -> None:
-        """Show a finished step, unless the last line was just written."""
-        now = time.monotonic()
-        interval_s = FIRST_MINUTE_INTERVAL_S if now - self._clock.started < 60.0 else LOG_INTERVAL_S
-        if now - self._last_line >= interval_s or row.step == self._clock.num_steps:
-            self._last_line = now
+        """Show a finished step if it is the first, the last, or a line is due."""
+        is_first = row.step == self._clock.first_step + 1
+        if self._pace.is_due() or is_first or row.step == self._clock.num_steps:
             logger.info("step %d/%d  %s", row.step, self._clock.num_steps, self._clock.summary(row))
 
 
@@ -67,9 +62,3 @@ def _figures(row: TrainRow) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4g}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -40,9 +40,32 @@ class Check(Frozen):
     is_passed: bool
 
     def __str__(self) -> str:
-        """Return the check as it appears in reasons and logs."""
-        verdict = "passed" if self.is_passed else "failed"
-        return f"{self.name} {verdict} (measured {self.measured:+.4f}, asked {self.comparison} {self.threshold:+.4f})"
+        """Return what was found as a person says it, in score points of a hundred."""
+        kind, _, tag = self.name.partition(":")
+        found, asked = self.measured * 100, self.threshold * 100
+        passed, failed = {
+            "overall_gain": (
+                f"the gain over the base is {found:+.1f} points, of at least {asked:+.1f} asked",
+                f"the gain over the base is {found:+.1f} points, less than the {asked:+.1f} asked",
+            ),
+            "gain_significant": (
+                f"the gain over the base is certain: its interval begins at {found:+.1f} points, above zero",
+                f"the gain over the base may be chance: its interval begins at {found:+.1f} points, not above zero",
+            ),
+            "tag_drop": (
+                f"{tag} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
+                f"{tag} fell by {-found:.1f} points, more than the {-asked:.1f} allowed",
+            ),
+            "beats_untrained": (
+                f"it scores {found:+.1f} points over untrained tokens",
+                f"it does not beat untrained tokens ({found:+.1f} points)",
+            ),
+            "not_below_champion": (
+                f"it scores {found:.1f}, not below the champion's {asked:.1f}",
+                f"it scores {found:.1f}, below the champion's {asked:.1f}",
+            ),
+        }[kind]
+        return passed if self.is_passed else failed
 
 
 class Decision(Frozen):
@@ -137,14 +160,14 @@ def _reason(
 ) -> str:
     gain = _overall(candidate.adapter_vs_base, "adapter_vs_base")
     measured = (
-        f"overall {candidate.overall_adapter:.4f} on {candidate.suite}, {gain.difference:+.4f} over the base "
-        f"(paired, interval {gain.ci_low:+.4f} to {gain.ci_high:+.4f})"
+        f"{candidate.overall_adapter * 100:.1f} points on {candidate.suite}, {gain.difference * 100:+.1f} over base "
+        f"(paired, interval {gain.ci_low * 100:+.1f} to {gain.ci_high * 100:+.1f})"
     )
     failed = [check for check in checks if not check.is_passed]
     if failed:
-        sentence = f"Not promoted: {'; '.join(str(check) for check in failed)}. Measured: {measured}."
+        sentence = f"Not promoted: {'; '.join(str(check) for check in failed)}. It has {measured}."
     else:
-        sentence = f"Promoted: all {len(checks)} checks passed; {measured}."
+        sentence = f"Promoted: it passes all {len(checks)} checks of the gate, with {measured}."
     if champion is None:
         return f"{sentence} There is no scored champion to compare with."
     if not is_comparable:
@@ -152,4 +175,4 @@ def _reason(
             f"{sentence} Not compared with the champion, which was scored on {champion.suite} with "
             f"{champion.num_images_per_arm} images per arm{_guidance(champion)}."
         )
-    return f"{sentence} The champion has {champion.overall_adapter:.4f} (unpaired: a weak comparison)."
+    return f"{sentence} The champion has {champion.overall_adapter * 100:.1f} (unpaired: a weak comparison)."

@@ -12,7 +12,6 @@ import hashlib
 import io
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +28,12 @@ from softalign.attempts import StopRequest
 from softalign.backbones.base import Backbone
 from softalign.errors import PreemptedError
 from softalign.frozen_vae import decode_latents
+from softalign.pace import Pace, duration
 from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 
 _PNG_COMPRESS_LEVEL = 6
-_LOG_INTERVAL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def generate_missing(
     side = settings.resolution_px
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
-    num_todo, num_made, started, logged = sum(len(batch) for batch in todo), 0, time.monotonic(), 0.0
+    num_todo, num_made, pace = sum(len(batch) for batch in todo), 0, Pace()
     for batch in todo:
         if stop.is_set:
             raise PreemptedError(
@@ -108,11 +107,10 @@ def generate_missing(
         for request, image in zip(batch, generate_batch(backbone, batch, settings), strict=True):
             _write_whole(request.path, png_bytes(image))
         num_made += len(batch)
-        elapsed = time.monotonic() - started
-        if elapsed - logged >= _LOG_INTERVAL_S or num_made == num_todo:
-            logged, rate = elapsed, num_made / elapsed
-            left = (num_todo - num_made) / rate
-            logger.info("images %d/%d  %.1f images/s  %.0f s left", num_made, num_todo, rate, left)
+        if pace.is_due() or num_made == num_todo:
+            rate = num_made / max(pace.elapsed_s, 1e-6)
+            left = duration((num_todo - num_made) / rate)
+            logger.info("images %d/%d  %s left  %.1f images/s", num_made, num_todo, left, rate)
     return num_made
 
 

@@ -6,6 +6,7 @@ key means the same answer. ``plan`` says beforehand what would run and why.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
+from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (
     StageRequest,
@@ -48,26 +50,30 @@ from softalign.supervise import OnLine, run_child
 
 Reports = tuple[EvalReport, EvalReport, EvalReport]
 """Of the arms that are compared: base, untrained tokens, adapter."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StageResult(Generic[RecordT]):
-    """What one stage returned: its record, and whether it was already there."""
+    """What one stage returned: its record, whether it was already there, and its counts and figures in a line."""
 
     label: str
     record: RecordT
     is_reused: bool
     seconds: float
+    figures: str = ""
+    place: str = ""
 
     @property
     def message(self) -> str:
         """One line for logs."""
-        how = "already there, reused" if self.is_reused else f"done in {self.seconds:.1f} s"
-        outcome = f"; {self.record.outcome}" if self.record.outcome else ""
-        return f"{self.label}: {how}{outcome} ({self.record.uri})"
+        if self.is_reused:
+            return f"{self.place or self.label}: already there, reused"
+        return f"{self.label}: done in {self.seconds:.1f} s{'; ' if self.figures else ''}{self.figures}"
 
 
 def _run(
+    recipe: Recipe,
     label: str,
     kind: type[RecordT],
     key: str,
@@ -75,19 +81,20 @@ def _run(
     work: Callable[[], RecordT],
     request: Callable[[], StageRequest],
 ) -> StageResult[RecordT]:
-    started = time.monotonic()
-    found = store.find(kind, key)
-    if found is None:
+    started, labels = time.monotonic(), stage_labels(recipe)
+    record, shown = store.find(kind, key), ""
+    is_reused = record is not None
+    if record is None:
+        logger.info("%s", headline(label, labels))
         with asking(request(), key, store):
             record = work()
-    else:
-        record = found
-    return StageResult(
-        label=label, record=record, is_reused=found is not None, seconds=round(time.monotonic() - started, 3)
-    )
+        shown = figures(record, store)
+    seconds = round(time.monotonic() - started, 3)
+    return StageResult(label, record, is_reused, seconds, figures=shown, place=place(label, labels))
 
 
 def _run_alone(
+    recipe: Recipe,
     label: str,
     kind: type[RecordT],
     key: str,
@@ -97,12 +104,17 @@ def _run_alone(
 ) -> StageResult[RecordT]:
     """Run a stage in this process, one attempt at a time; who waited for another's finds what that one published."""
     if store.find(kind, key) is not None:
-        return _run(label, kind, key, store, work, request)
+        return _run(recipe, label, kind, key, store, work, request)
     folder = store.work_path(kind.stage, key)
     with exclusive(folder):
-        result = _run(label, kind, key, store, work, request)
+        result = _run(recipe, label, kind, key, store, work, request)
         shutil.rmtree(folder, ignore_errors=True)
     return result
+
+
+def stage_labels(recipe: Recipe) -> tuple[str, ...]:
+    """Return what the stages of a recipe's whole chain are called in logs and plans, in order."""
+    return ("curate", "encode", "train", *(evaluate_label(arm) for arm in arms_of(recipe)), "compare", "register")
 
 
 def backbone_key(backbone: BackboneConfig) -> str:
@@ -170,7 +182,7 @@ def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     def work() -> DatasetManifest:
         return curate(recipe.curation, store, key)
 
-    return _run_alone("curate", DatasetManifest, key, store, work, lambda: curate_request(recipe))
+    return _run_alone(recipe, "curate", DatasetManifest, key, store, work, lambda: curate_request(recipe))
 
 
 def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
@@ -178,12 +190,13 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
     key = encode_key(recipe, dataset)
 
     def work() -> EncodedManifest:
+        logger.info("Loading PyTorch and the model")
         from softalign.encoding import encode
 
         number = recipe.encode.hard_negatives_per_caption
         return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
 
-    return _run_alone("encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
+    return _run_alone(recipe, "encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
 
 
 def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
@@ -193,7 +206,7 @@ def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: O
     def work() -> Adapter:
         return Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line))
 
-    return _run("train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
+    return _run(recipe, "train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
 
 
 def run_evaluate(
@@ -209,7 +222,7 @@ def run_evaluate(
     def request() -> StageRequest:
         return evaluate_request(recipe, arm, used, store)
 
-    return _run(evaluate_label(arm), EvalReport, key, store, work, request)
+    return _run(recipe, evaluate_label(arm), EvalReport, key, store, work, request)
 
 
 def evaluate_label(arm: Arm) -> str:
@@ -229,7 +242,7 @@ def run_compare(
 
         return compare(*reports, guided_base, adapter, recipe.evaluate, store, key)
 
-    return _run_alone("compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, arms))
+    return _run_alone(recipe, "compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, arms))
 
 
 def run_register(
@@ -250,7 +263,7 @@ def run_register(
     def request() -> StageRequest:
         return register_request(recipe, adapter, comparison, store)
 
-    return _run_alone("register", ModelVersion, key, store, work, request)
+    return _run_alone(recipe, "register", ModelVersion, key, store, work, request)
 
 
 def _child(

@@ -18,11 +18,14 @@ from softalign.storage import Store, write_atomically
 from softalign.supervise import KEPT_LINES, error_to_json, watch_parent
 from softalign.watchdog import Watchdog
 
+logger = logging.getLogger(__name__)
+
 
 def run_request(request: dict[str, Any]) -> Record:
     """Run the requested stage (``train`` or ``evaluate``) and return its record."""
     recipe = Recipe.model_validate(request["recipe"])
     store = Store(request["store"])
+    logger.info("Loading PyTorch and the model")
     if request["stage"] == "train":
         from softalign.trainer import train
 

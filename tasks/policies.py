@@ -18,6 +18,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from softalign.errors import SoftAlignError
+from tasks.run_log import relay_library_log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +51,7 @@ def stage_task(name: str, *, uses_gpu: bool = False) -> Callable[[Callable[P, R]
     """Return a decorator that makes a function a task of the given name with this module's policies."""
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
+        relay_library_log()
         return Task(
             function,
             name=name,

@@ -10,8 +10,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.logging import get_run_logger
 
 from softalign.artifacts import ComparisonReport, EvalReport, Record
+from softalign.files import link_of
 from softalign.stages import StageResult
-from softalign.storage import is_local, local_path_of
 
 REPORT_FILENAME = "report.html"
 
@@ -25,11 +25,6 @@ def artifact_key(recipe_name: str, label: str) -> str:
     """Return an artifact's key: lower case, digits and dashes; runs of one recipe make one history per key."""
     kept = "".join(character if character.isalnum() else "-" for character in f"{recipe_name}-{label}".lower())
     return "-".join(part for part in kept.split("-") if part)
-
-
-def link_of(uri: str) -> str:
-    """Return a URI a browser or tool can open: local paths as ``file://``, others unchanged."""
-    return local_path_of(uri).absolute().as_uri() if is_local(uri) else uri
 
 
 def stage_markdown(result: StageResult[Any]) -> str:

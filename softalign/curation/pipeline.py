@@ -8,6 +8,7 @@ it ends with the bytes of an undisturbed run.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 import warnings
 from collections import Counter
@@ -33,7 +34,10 @@ from softalign.curation.shards import (
 )
 from softalign.curation.sources import list_sources
 from softalign.errors import DataError, IntegrityError
+from softalign.pace import Pace
 from softalign.storage import Store, sha256_of_file, verify_file, write_atomically
+
+logger = logging.getLogger(__name__)
 
 NUM_READERS = 4
 """Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
@@ -171,10 +175,13 @@ class _CurateRun:
         rest = islice(listed, self.progress.num_seen, None)
         writer: ShardWriter | None = None
         rejections: list[Rejection] = []
-        num_seen = self.progress.num_seen
+        first = num_seen = self.progress.num_seen
+        pace = Pace()
         for read in map_ahead(lambda item: read_sample(item, self.config), rest, NUM_READERS):
             num_seen += 1
             rejections.extend(read.rejections)
+            if pace.is_due():
+                logger.info("%d images read, %.0f/s", num_seen, (num_seen - first) / pace.elapsed_s)
             if read.sample is None:
                 continue
             duplicate = self.duplicates.check(read.sample)

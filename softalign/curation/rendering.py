@@ -12,6 +12,7 @@ from PIL import Image
 
 from softalign.artifacts import Frozen
 from softalign.config import CocoSource, ParquetSource, ShapesSource
+from softalign.pace import Counting
 from softalign.shapes.captions import complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
 from softalign.storage import write_atomically
@@ -37,7 +38,7 @@ def render_source(source: ShapesSource, folder: Path) -> CocoSource | ParquetSou
     table = folder / ("captions.json" if is_coco else "captions.parquet")
     if not table.is_file():
         images.mkdir(parents=True, exist_ok=True)
-        rows = list(_render_files(source, images))
+        rows = list(Counting("scenes", source.num_scenes).over(_render_files(source, images)))
         write_atomically(table, _coco_table(rows) if is_coco else _parquet_table(rows))
     if is_coco:
         return CocoSource(annotations_uri=str(table), images_uri=str(images))

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.config import EvalConfig
+from softalign.config_errors import problems
 from softalign.errors import ConfigError, DataError, MissingInputError
 
 COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
@@ -150,8 +151,7 @@ def _parse_detection(entry: dict[str, Any]) -> Detection:
 
 def _brief(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        return problems(error)[0]
     if isinstance(error, KeyError):
         return f"no key {error.args[0]!r}"
     return str(error)

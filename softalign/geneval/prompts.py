@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.config_errors import problems
 from softalign.errors import DataError
 
 Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
@@ -102,7 +103,7 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
         raise DataError(
             "A prompt's metadata cannot be read.",
             expected='one JSON object with the keys "tag", "include" and "prompt"',
-            found=f"{type(error).__name__}: {error}".splitlines()[0],
+            found=problems(error)[0] if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}",
             where=where,
             fix="regenerate the official ones with `softalign geneval prompts`",
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.config_errors import problems
 from softalign.errors import DataError
 from softalign.geneval.completeness import Lack, inspect_set, require_complete
 from softalign.geneval.decision import decide, select_objects
@@ -149,7 +150,7 @@ def read_results(path: Path) -> tuple[ImageResult, ...]:
             results.append(ImageResult.model_validate_json(line))
         except ValidationError as error:
             raise DataError(
-                "A result cannot be read.", found=str(error).splitlines()[-1].strip(), where=f"{path}, line {number}"
+                "A result cannot be read.", found=problems(error)[0], where=f"{path}, line {number}"
             ) from error
     return tuple(results)
 

@@ -7,9 +7,16 @@ arrived from what was registered.
 
 from __future__ import annotations
 
-from softalign.registry.connection import public_uri, reachable_uri, registry_of_store, tracking_uri
+from softalign.registry.connection import (
+    consumer_uri,
+    public_uri,
+    reachable_uri,
+    registry_of_store,
+    tracking_uri,
+    without_credentials,
+)
 from softalign.registry.events import PromotionEvent, history, promote, rollback
-from softalign.registry.publishing import register
+from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.versions import Reference, parse_reference
 
@@ -17,6 +24,7 @@ __all__ = [
     "PromotionEvent",
     "PulledVersion",
     "Reference",
+    "consumer_uri",
     "history",
     "parse_reference",
     "promote",
@@ -25,7 +33,9 @@ __all__ = [
     "pull_version",
     "reachable_uri",
     "register",
+    "registered_decision",
     "registry_of_store",
     "rollback",
     "tracking_uri",
+    "without_credentials",
 ]

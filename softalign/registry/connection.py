@@ -35,6 +35,8 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
+_LOG_LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
+"""urllib3 warns of each of its retries with the whole query: that the registry did not answer is said once."""
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 """How MLflow's client words that a server kept answering with an error."""
@@ -129,8 +131,8 @@ def registry_client(uri: str) -> Iterator[Any]:
         database_errors = () if uri.startswith(HTTP) else _database_errors()
     except ImportError as error:
         raise _not_installed(uri, error) from error
-    for logger in ("mlflow", "alembic"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
+    for logger, level in _LOG_LEVELS.items():
+        logging.getLogger(logger).setLevel(level)
     try:
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
@@ -177,8 +179,16 @@ def _not_installed(uri: str, error: ImportError, fix: str = "") -> ConfigError:
     )
 
 
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the error that led to the others: `connection refused` says more than what was asked and how often."""
+    while (before := error.__cause__ or error.__context__) is not None and str(before).strip():
+        error = before
+    return error
+
+
 def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
-    found = _CREDENTIALS.sub("//", str(error).strip().splitlines()[0])[:500]
+    cause = _first_cause(error) if is_unavailable else error
+    found = _CREDENTIALS.sub("//", str(cause).strip().splitlines()[0])[:500]
     where = without_credentials(uri)
     if is_unavailable and (answer := _SERVER_ERROR.search(found)):
         return StorageUnavailableError(

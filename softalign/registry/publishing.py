@@ -34,6 +34,7 @@ DECISION_TAG = "softalign.decision"
 PREVIOUS_TAG = "softalign.previous_champion"
 SETTLED_TAG = "softalign.settled"
 NO_VERSION = "none"
+DECISION_FILENAME = "decision.json"
 
 
 def register(
@@ -101,11 +102,17 @@ def register(
     return _publish(record, decision, store, work)
 
 
+def registered_decision(version: ModelVersion, store: Store) -> Decision:
+    """Return what the gate decided about a registered version, from its published files."""
+    folder = store.fetch(version, under=DECISION_FILENAME)
+    return Decision.model_validate_json((folder / DECISION_FILENAME).read_bytes())
+
+
 def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path) -> ModelVersion:
     folder = work / "record"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder / "decision.json").write_text(json.dumps(decision.model_dump(), indent=1) + "\n", encoding="utf-8")
+    (folder / DECISION_FILENAME).write_text(json.dumps(decision.model_dump(), indent=1) + "\n", encoding="utf-8")
     published = store.publish(record, folder)
     shutil.rmtree(work, ignore_errors=True)
     return published

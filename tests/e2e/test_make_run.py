@@ -30,6 +30,6 @@ def test_make_run_twice(tmp_path):
     assert first_s < 600
     assert second_s < 60
     assert after == before
-    for expected in ("overall", "decision", "report", "registry"):
+    for expected in ("overall", "romoted: ", "report", "registry", "What you can do next:"):
         assert expected in first
     assert "nothing to do" in second

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from softalign.config import load_recipe
+from softalign.stages import stage_labels
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,9 +48,16 @@ def test_run_again_does_nothing_and_prints_scores_decision_and_places(finished_r
     result = run("run", "shapes", "--store", str(finished_run.store), *overrides_of(finished_run))
     assert result.returncode == 0, result.stderr
     assert "nothing to do, all of it was already there" in result.stdout
-    for expected in ("overall", "base", "untrained", "adapter", "decision", finished_run.summary.report_uri, "sqlite"):
+    places = (Path(finished_run.summary.report_uri).as_uri(), "sqlite", "softalign pull tiny/1")
+    for expected in ("overall", "base", "untrained", "adapter", "romoted", *places):
         assert expected in result.stdout
-    assert result.stderr.count("already there, reused") == 9
+    lines, labels = result.stderr.splitlines(), stage_labels(load_recipe("shapes"))
+    assert [line for line in lines if "already there, reused" in line] == [
+        f"Stage {number} of 9, {label}: already there, reused" for number, label in enumerate(labels, start=1)
+    ]
+    assert any(line.startswith("Starting Prefect's server") for line in lines)
+    for noise in ("INFO", "Finished in state", "Created task run", "temporary server", "Task run"):
+        assert noise not in result.stderr
 
 
 def test_plain_and_flow_find_the_same_outputs(finished_run):

@@ -30,7 +30,7 @@ def test_help_names_every_command():
         (["plan", "nosuch"], 2, "no recipe named 'nosuch'"),
         (["plan", "nosuch.yaml"], 2, "no such recipe file"),
         (["plan", "shapes", "--set", "train.num_stepz=3"], 2, "train.num_stepz"),
-        (["plan", "shapes", "--set", "train.num_steps=-3"], 2, "greater than or equal to 1"),
+        (["plan", "shapes", "--set", "train.num_steps=-3"], 2, "it must be at least 1"),
         (["plan", "shapes", "--set", "train.soft_tokens.blocks=[left]"], 2, "train.soft_tokens.blocks"),
         (["plan", "shapes", "--set", "nonsense"], 2, "section.field=value"),
         (["plan", "shapes", "--set", "train.objective={name: softrepa, banks: dual}"], 2, "no effect"),
@@ -99,7 +99,8 @@ def test_an_error_of_the_operating_system_is_one_message(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.value.code == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: '/full/disk'\n"
+    said = "error: No space left on device: /full/disk\n  to do: make room, then run again: finished work is kept\n"
+    assert capsys.readouterr().err == said
 
 
 def test_plan_prints_json(tmp_path):
@@ -139,3 +140,24 @@ def test_plan_shows_what_cannot_run_here_and_warns_on_standard_error(tmp_path, m
     assert command(monkeypatch, "plan", "shapes-unet", *overrides) == 0
     assert "to do (encode, train, " in capsys.readouterr().out
     assert command(monkeypatch, "curate", "shapes-unet", *overrides, "--set", "curation.sources=[]") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["rnu"], "Did you mean 'run'?"), (["run", "--stroe", "x"], "--store")]
+)
+def test_a_misspelt_command_or_option_is_told_which_was_meant(monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("store", ["afile", "afile/below"])
+def test_a_store_that_is_a_file_is_refused_at_once(tmp_path, monkeypatch, capsys, store):
+    (tmp_path / "afile").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["softalign", "plan", "shapes", "--store", store])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert (stop.value.code, "taken by a file" in capsys.readouterr().err) == (2, True)

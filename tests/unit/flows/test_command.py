@@ -77,7 +77,7 @@ def test_a_bad_recipe_is_refused_before_the_flow_starts(capsys):
 def test_errors_become_exit_codes(capsys, error, code):
     assert command.run_command(FakeFlow(error), ["shapes"]) == code
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"error: {error.what}")
+    assert f"\nerror: {error.what}" in captured.err
     assert captured.out == ""
 
 

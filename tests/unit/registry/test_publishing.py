@@ -111,7 +111,7 @@ def test_registering_again_after_a_rollback_does_not_bring_it_back(store, client
 def test_a_worse_candidate_becomes_challenger_with_the_reason(store, client):
     register_sample(store, 0.2)
     worse = register_sample(store, 0.1)
-    assert worse.alias == "challenger" and "not_below_champion" in worse.reason
+    assert worse.alias == "challenger" and "it scores 60.0, below the champion's 70.0" in worse.reason
     assert client.get_registered_model(NAME).aliases == {"champion": 1, "challenger": 2}
     assert client.get_model_version(NAME, "2").description == worse.reason
 

@@ -1,0 +1,207 @@
+"""How a run of the chain ends, for people: what came out, how sure that is, what was decided, and what to do next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from softalign.artifacts import TagDifference
+from softalign.errors import SoftAlignError
+from softalign.files import link_of, local_path_of
+
+if TYPE_CHECKING:
+    from softalign.chain import ChainSummary
+
+OVERALL = "overall"
+MINUTE_S = 60.0
+
+
+def ending_text(summary: ChainSummary) -> str:
+    """Return the whole ending: one paragraph each of what was done, scores, meaning, decision, places and commands."""
+    paragraphs = (
+        [finished(summary)],
+        score_table(summary),
+        meaning(summary),
+        [decision(summary)],
+        places(summary),
+        next_commands(summary),
+    )
+    return "\n\n".join("\n".join(lines) for lines in paragraphs)
+
+
+def finished(summary: ChainSummary) -> str:
+    """Return how many stages ran, in what time, and how many were already there."""
+    num_run, num_reused = summary.num_stages_run, summary.num_stages_reused
+    if not num_run:
+        return f"Finished: nothing to do, all of it was already there ({num_reused} stages)."
+    reused = f"; {num_reused} were already there and are reused" if num_reused else ""
+    return f"Finished: {num_run} stages in {time_text(summary.seconds)}{reused}."
+
+
+def time_text(seconds: float) -> str:
+    """Return a time as a person says it."""
+    if seconds < MINUTE_S:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(round(seconds / MINUTE_S), 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{int(seconds // MINUTE_S)} min {int(seconds % MINUTE_S)} s"
+
+
+def score_table(summary: ChainSummary) -> list[str]:
+    """Return the scores of the arms and the gain over the base with its interval, a line for each tag."""
+    gains = {gain.tag: gain for gain in summary.adapter_vs_base}
+    overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
+    head = f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary)}"
+    lines = [head]
+    for tag, *scores in (*summary.tags, overall):
+        row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
+        gain = gains.get(tag)
+        lines.append(row if gain is None else f"{row}   {gain.difference * 100:+5.1f}  {_interval(gain)}")
+    return lines
+
+
+def meaning(summary: ChainSummary) -> list[str]:
+    """Return whether the adapter helped, by how much and how surely, which tags gained or lost, and at which guidance."""
+    base, untrained = _overall(summary.adapter_vs_base), _overall(summary.adapter_vs_untrained)
+    scores = f"it scores {summary.overall_adapter * 100:.1f} against {summary.overall_base * 100:.1f} of the base"
+    measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {_interval(base)}"
+    said = {
+        "more": f"The adapter helped: {scores}, {measured}.",
+        "less": f"The adapter did harm: {scores}, {measured}.",
+        "unclear": f"No difference to the base can be told: {scores}, {measured}, which includes zero.",
+    }[outcome(base)]
+    again = f"{untrained.difference * 100:+.1f} points, {_interval(untrained)}"
+    beside = {
+        "more": f"Against untrained tokens it gains {again}.",
+        "less": f"Against untrained tokens it loses: {again}.",
+        "unclear": f"No difference to untrained tokens can be told: {again}.",
+    }[outcome(untrained)]
+    return [said, beside, _clear_tags(summary), summary.guidance]
+
+
+def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
+    """Return what a difference says: an interval that includes zero says nothing."""
+    if difference.ci_low > 0.0:
+        return "more"
+    return "less" if difference.ci_high < 0.0 else "unclear"
+
+
+def decision(summary: ChainSummary) -> str:
+    """Return whether the version was promoted, and why."""
+    named = f"{summary.model} version {summary.version}"
+    failed = [str(check) for check in summary.checks if not check.is_passed]
+    if summary.is_promoted:
+        number = len(summary.checks)
+        return f"Promoted: {named} is champion; it passed the gate ({number} check{'s' if number > 1 else ''})."
+    return f"Not promoted: {'; '.join(failed)}. {named} is registered as challenger."
+
+
+def places(summary: ChainSummary) -> list[str]:
+    """Return where report, adapter and registry are."""
+    return [
+        f"report    {link_of(summary.report_uri)}",
+        f"adapter   {summary.adapter_uri}",
+        f"registry  {summary.tracking_uri}",
+    ]
+
+
+def next_commands(summary: ChainSummary) -> list[str]:
+    """Return commands for this run's store and version that can be pasted as they are."""
+    # by its number where this run did not make the alias: it may have moved since
+    at = f"@{summary.alias}" if summary.num_stages_run else f"/{summary.version}"
+    softalign, name = program("softalign"), f"{summary.model}-{summary.version}"
+    pulled = ["pull", f"{summary.model}{at}", "--to", name, *_registry_options(summary)]
+    images = ["generate", f"models:/{summary.model}{at}", _prompt(summary), "--out"]
+    images += [f"{name}-images", "--num-images", "4", *_sampling_options(summary)]
+    steps = (
+        _ui(summary),
+        ("fetch the adapter", f"{softalign} {shlex.join(pulled)}"),
+        ("make images with it", f"{_registry_variable(summary)}{softalign} {shlex.join(images)}"),
+        ("begin with images of your own (a folder, or a table)", f"{softalign} init FOLDER"),
+    )
+    return ["What you can do next:", *(f"  {what}:\n    {command}" for what, command in steps)]
+
+
+def program(name: str) -> str:
+    """Return how a shell calls a program of this environment: by name where that finds this very one, else by path."""
+    own = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found is not None and (not own.exists() or Path(found).resolve() == own.resolve()):
+        return name
+    near = nearby(own)
+    return name if not own.exists() else shlex.quote(near if "/" in near else f"./{near}")
+
+
+def nearby(path: Path) -> str:
+    """Return a path as short as it can be from the working folder."""
+    absolute = Path(os.path.abspath(path))
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def _ui(summary: ChainSummary) -> tuple[str, str]:
+    """Return how to look at the registry: a server's own pages, or MLflow's started on the database."""
+    if summary.tracking_uri.startswith(("http://", "https://")):
+        return "see the runs and versions in a browser", summary.tracking_uri
+    command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(summary.tracking_uri)}"
+    return "see the runs and versions at http://127.0.0.1:5000", command
+
+
+def _registry_options(summary: ChainSummary) -> list[str]:
+    if summary.is_registry_of_store:
+        return ["--store", nearby(local_path_of(summary.store))]
+    return ["--tracking-uri", summary.tracking_uri]
+
+
+def _registry_variable(summary: ChainSummary) -> str:
+    """Return what ``generate`` needs in front to find the registry; nothing where it is the one it asks anyway."""
+    from softalign.registry import consumer_uri, without_credentials
+
+    try:
+        if without_credentials(consumer_uri(None)) == summary.tracking_uri:
+            return ""
+    except SoftAlignError:  # the environment names no registry at all
+        pass
+    return f"MLFLOW_TRACKING_URI={shlex.quote(summary.tracking_uri)} "
+
+
+def _sampling_options(summary: ChainSummary) -> list[str]:
+    """Return the options that make images as the compared ones were made."""
+    return [
+        *("--num-inference-steps", str(summary.num_inference_steps)),
+        *("--guidance-scale", f"{summary.guidance_scale:g}"),
+    ]
+
+
+def _prompt(summary: ChainSummary) -> str:
+    return "a photo of three circles" if summary.suite == "shapes" else "a photo of three apples"
+
+
+def _clear_tags(summary: ChainSummary) -> str:
+    tags = [gain for gain in summary.adapter_vs_base if gain.tag != OVERALL]
+
+    def listed(kind: str) -> str:
+        chosen = sorted((gain for gain in tags if outcome(gain) == kind), key=lambda gain: -abs(gain.difference))
+        return ", ".join(f"{gain.tag} ({gain.difference * 100:+.1f})" for gain in chosen)
+
+    better, worse = listed("more"), listed("less")
+    if not better and not worse:
+        return "No single tag gained or lost clearly."
+    return f"Clearly better: {better or 'no tag'}. Clearly worse: {worse or 'no tag'}."
+
+
+def _overall(differences: tuple[TagDifference, ...]) -> TagDifference:
+    return next(entry for entry in differences if entry.tag == OVERALL)
+
+
+def _interval(gain: TagDifference) -> str:
+    return f"{gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}"
+
+
+def _confidence(summary: ChainSummary) -> str:
+    return f"{summary.confidence * 100:g} % interval"

@@ -1,0 +1,116 @@
+"""What stages say of themselves: one line when they begin, one of counts and figures when they are done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    ModelVersion,
+    Record,
+)
+from softalign.storage import Store
+
+METRICS_FILENAME = "metrics.jsonl"
+AVERAGED_SHARE = 0.1
+"""Of a run's steps, at its start and at its end, that first and last figures are means of: single steps are noise."""
+DOES = {
+    "curate": "reading, checking and filtering images and captions",
+    "encode": "images and captions through the frozen model's encoders",
+    "train": "soft tokens; the model stays frozen",
+    "evaluate": "images of all prompts, and their score",
+    "compare": "the arms in pairs, and the report",
+    "register": "into MLflow (the first time its database is made)",
+}
+
+
+def headline(label: str, labels: Sequence[str]) -> str:
+    """Return what a stage says when it begins: its place among all stages, and what it does."""
+    return f"{place(label, labels)}: {DOES[label.split(maxsplit=1)[0]]}"
+
+
+def place(label: str, labels: Sequence[str]) -> str:
+    """Return ``Stage 3 of 8, train``."""
+    return f"Stage {labels.index(label) + 1} of {len(labels)}, {label}"
+
+
+def figures(record: Record, store: Store) -> str:
+    """Return counts, losses and scores of a stage's record, in one line; empty where it has none."""
+    match record:
+        case DatasetManifest():
+            text = dataset_figures(record)
+        case EncodedManifest():
+            text = f"{record.num_latents:,} images and {record.num_texts:,} texts, {record.total_bytes / 1e6:,.1f} MB"
+        case Adapter():
+            path = store.fetch(record, under=METRICS_FILENAME) / METRICS_FILENAME
+            text = training_figures(read_rows(path)) if path.is_file() else f"{record.num_steps:,} steps"
+        case EvalReport():
+            interval = f"{points(record.overall_ci_low)} to {points(record.overall_ci_high)}"
+            text = f"{record.num_images:,} images, score {points(record.overall_score)} (interval {interval})"
+        case ComparisonReport():
+            gains = [entry.difference for entry in record.adapter_vs_base if entry.tag == "overall"]
+            text = "".join(f"the adapter has {gain * 100:+.1f} points over the base" for gain in gains)
+        case ModelVersion():
+            text = f"{record.name} version {record.version} is {record.alias}"
+        case _:
+            text = ""
+    return text
+
+
+def points(ratio: float) -> str:
+    """Return a ratio as score points, of a hundred."""
+    return f"{ratio * 100:.1f}"
+
+
+def dataset_figures(record: DatasetManifest) -> str:
+    """Return how many images were kept, and what was rejected, by reason."""
+    kept = (
+        f"kept {record.num_samples:,} of {record.num_seen:,} images with {record.num_captions:,} captions "
+        f"({record.num_val_samples:,} images held out)"
+    )
+    reasons = ", ".join(
+        f"{entry.count:,} {entry.reason}" for entry in sorted(record.rejected, key=lambda entry: -entry.count)
+    )
+    return f"{kept}; rejected: {reasons}" if reasons else f"{kept}; nothing rejected"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def training_figures(rows: Sequence[dict[str, Any]]) -> str:
+    """Return first and last loss, validation loss, win rate and the own caption's weight beside chance.
+
+    Args:
+        rows: of ``metrics.jsonl``; training figures are means over a tenth of the steps.
+    """
+    steps = [row for row in rows if row["split"] == "train"]
+    validations = [row for row in rows if row["split"] == "val"]
+    if not steps:
+        return ""
+    number = max(1, round(AVERAGED_SHARE * len(steps)))
+    first, last = steps[:number], steps[-number:]
+    parts = [f"{steps[-1]['step']:,} steps, loss {_mean(first, 'loss')} -> {_mean(last, 'loss')}"]
+    if validations:
+        parts.append(f"validation loss {_mean(validations[:1], 'val_loss')} -> {_mean(validations[-1:], 'val_loss')}")
+    if last[-1]["win_rate"] is not None:
+        parts.append(f"own caption preferred in {_mean(last, 'win_rate', percent=True)}")
+        parts.append(f"its weight {_mean(last, 'match_weight')} (chance {_mean(last, 'chance')})")
+    return ", ".join(parts)
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str, *, percent: bool = False) -> str:
+    values = [row[name] for row in rows if row[name] is not None]
+    if not values:
+        return "not finite"
+    mean = sum(values) / len(values)
+    return f"{mean:.0%}" if percent else f"{mean:.3g}"

@@ -1,0 +1,194 @@
+"""The ending of a run: what is said for a clear gain, none, and a loss; and commands that fit this run."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from softalign import ending
+from softalign.artifacts import TagDifference
+from softalign.chain import ChainSummary
+from softalign.ending import ending_text, time_text
+from softalign.promotion import Check
+
+
+def gain(tag, difference, low, high):
+    return TagDifference(tag=tag, difference=difference, ci_low=low, ci_high=high)
+
+
+GAINED = (gain("counting", 0.12, 0.05, 0.2), gain("colors", -0.01, -0.03, 0.02), gain("overall", 0.056, 0.027, 0.083))
+UNCLEAR = (gain("counting", 0.01, -0.02, 0.04), gain("colors", 0.0, 0.0, 0.0), gain("overall", 0.001, -0.01, 0.012))
+LOST = (gain("counting", -0.2, -0.3, -0.1), gain("colors", 0.0, 0.0, 0.0), gain("overall", -0.1, -0.15, -0.05))
+PASSED = Check(name="gain_significant", measured=0.027, threshold=0.0, comparison=">", is_passed=True)
+FAILED = (
+    Check(name="gain_significant", measured=-0.01, threshold=0.0, comparison=">", is_passed=False),
+    Check(name="beats_untrained", measured=0.0, threshold=0.0, comparison=">", is_passed=False),
+)
+
+
+def summary(**changes):
+    fields = {
+        "name": "shapes",
+        "store": "/somewhere/store",
+        "num_stages_run": 8,
+        "num_stages_reused": 0,
+        "overall_base": 0.611,
+        "overall_untrained": 0.609,
+        "overall_adapter": 0.667,
+        "tags": (("counting", 0.5, 0.5, 0.62), ("colors", 0.7, 0.7, 0.69)),
+        "model": "softalign-shapes",
+        "version": 3,
+        "alias": "champion",
+        "reason": "Promoted.",
+        "adapter_uri": "/somewhere/store/train/k",
+        "report_uri": "/somewhere/store/compare/a b/report.html",
+        "tracking_uri": "sqlite:////somewhere/store/mlflow.db",
+        "suite": "shapes",
+        "confidence": 0.95,
+        "adapter_vs_base": GAINED,
+        "adapter_vs_untrained": GAINED,
+        "checks": (PASSED,),
+        "is_promoted": True,
+        "is_registry_of_store": True,
+        "num_inference_steps": 15,
+        "guidance_scale": 1.0,
+        "seconds": 187.4,
+    }
+    return ChainSummary(**{**fields, **changes})
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path, monkeypatch):
+    """Run in an empty folder whose environment's programs are on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+
+
+def lines_of(found):
+    return ending_text(found).splitlines()
+
+
+def commands_of(found):
+    return [line.strip() for line in lines_of(found) if line.startswith("    ")]
+
+
+def test_a_clear_gain_is_called_help_and_its_figures_stand_in_points():
+    lines = lines_of(summary())
+    assert lines[0] == "Finished: 8 stages in 3 min 7 s."
+    assert (
+        "The adapter helped: it scores 66.7 against 61.1 of the base, +5.6 points, 95 % interval 2.7 to 8.3." in lines
+    )
+    assert "Against untrained tokens it gains +5.6 points, 2.7 to 8.3." in lines
+    assert "Clearly better: counting (+12.0). Clearly worse: no tag." in lines
+    assert "Promoted: softalign-shapes version 3 is champion; it passed the gate (1 check)." in lines
+    assert "report    file:///somewhere/store/compare/a%20b/report.html" in lines
+    table = [line.split() for line in lines[2:6]]
+    assert table[0][:6] == ["score,", "of", "100", "base", "untrained", "adapter"]
+    assert table[1] == ["counting", "50.0", "50.0", "62.0", "+12.0", "5.0", "to", "20.0"]
+    assert table[3] == ["overall", "61.1", "60.9", "66.7", "+5.6", "2.7", "to", "8.3"]
+
+
+def test_an_interval_that_includes_zero_is_no_difference():
+    lines = lines_of(
+        summary(
+            adapter_vs_base=UNCLEAR,
+            adapter_vs_untrained=UNCLEAR,
+            overall_adapter=0.612,
+            is_promoted=False,
+            checks=FAILED,
+            alias="challenger",
+            confidence=0.9,
+        )
+    )
+    said = "it scores 61.2 against 61.1 of the base, +0.1 points, 90 % interval -1.0 to 1.2, which includes zero."
+    assert f"No difference to the base can be told: {said}" in lines
+    assert "No difference to untrained tokens can be told: +0.1 points, -1.0 to 1.2." in lines
+    assert "No single tag gained or lost clearly." in lines
+    assert (
+        "Not promoted: the gain over the base may be chance: its interval begins at -1.0 points, not above zero; it "
+        "does not beat untrained tokens (+0.0 points). softalign-shapes version 3 is registered as challenger."
+    ) in lines
+
+
+def test_a_loss_is_called_harm():
+    text = ending_text(summary(adapter_vs_base=LOST, adapter_vs_untrained=LOST, overall_adapter=0.511))
+    assert "The adapter did harm: it scores 51.1 against 61.1 of the base, -10.0 points" in text
+    assert "Against untrained tokens it loses: -10.0 points, -15.0 to -5.0." in text
+    assert "Clearly better: no tag. Clearly worse: counting (-20.0)." in text
+
+
+def test_a_rerun_says_that_nothing_was_to_do_and_names_the_version_by_number():
+    found = summary(num_stages_run=0, num_stages_reused=8)
+    assert lines_of(found)[0] == "Finished: nothing to do, all of it was already there (8 stages)."
+    assert any("pull softalign-shapes/3 " in command for command in commands_of(found))
+    partly = lines_of(summary(num_stages_run=3, num_stages_reused=5, seconds=4.25))
+    assert partly[0] == "Finished: 3 stages in 4.2 s; 5 were already there and are reused."
+
+
+def test_the_commands_fit_the_store_and_its_registry(tmp_path):
+    store = tmp_path / "my store"
+    found = summary(store=str(store), tracking_uri=f"sqlite:///{store}/mlflow.db")
+    ui, pull, images, own = commands_of(found)
+    assert shlex.split(ui) == ["mlflow", "ui", "--backend-store-uri", f"sqlite:///{store}/mlflow.db"]
+    assert shlex.split(pull) == [
+        *("softalign", "pull", "softalign-shapes@champion", "--to", "softalign-shapes-3", "--store", "my store")
+    ]
+    assert shlex.split(images) == [
+        f"MLFLOW_TRACKING_URI=sqlite:///{store}/mlflow.db",
+        *("softalign", "generate", "models:/softalign-shapes@champion", "a photo of three circles"),
+        *("--out", "softalign-shapes-3-images", "--num-images", "4"),
+        *("--num-inference-steps", "15", "--guidance-scale", "1"),
+    ]
+    assert own == "softalign init FOLDER"
+
+
+def test_the_default_store_needs_no_variable(tmp_path):
+    store = tmp_path / "softalign-store"
+    images = commands_of(summary(store=str(store), tracking_uri=f"sqlite:///{store}/mlflow.db"))[2]
+    assert images.startswith("softalign generate ")
+
+
+def test_a_server_is_opened_in_a_browser_and_named_to_pull():
+    found = summary(
+        store="s3://bucket/store", tracking_uri="http://127.0.0.1:5000", is_registry_of_store=False, suite="geneval"
+    )
+    ui, pull, images, _ = commands_of(found)
+    assert ui == "http://127.0.0.1:5000"
+    assert pull.endswith("--to softalign-shapes-3 --tracking-uri http://127.0.0.1:5000")
+    assert images.startswith("MLFLOW_TRACKING_URI=http://127.0.0.1:5000 softalign generate ")
+    assert "circles" not in images
+
+
+def test_a_server_that_the_environment_names_is_asked_anyway(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@127.0.0.1:5000")
+    found = summary(tracking_uri="http://127.0.0.1:5000", is_registry_of_store=False)
+    assert commands_of(found)[2].startswith("softalign generate ")
+    assert "secret" not in ending_text(found)
+
+
+def test_programs_that_the_shell_does_not_find_are_named_by_path(tmp_path, monkeypatch):
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "softalign").write_text("")
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "")
+    assert ending.program("softalign") == ".venv/bin/softalign"
+    assert ending.program("mlflow") == "mlflow"
+    monkeypatch.chdir(folder)
+    assert ending.program("softalign") == "./softalign"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.25, "4.2 s"), (59.9, "59.9 s"), (187.4, "3 min 7 s"), (3600.0, "1 h 0 min"), (9000, "2 h 30 min")],
+)
+def test_times_as_people_say_them(seconds, text):
+    assert time_text(seconds) == text
+
+
+def test_the_json_keeps_its_fields_and_adds_the_gains():
+    data = json.loads(summary().model_dump_json())
+    assert {"overall_base", "tags", "alias", "reason", "report_uri", "tracking_uri"} <= set(data)
+    assert data["adapter_vs_base"][-1] == {"tag": "overall", "difference": 0.056, "ci_low": 0.027, "ci_high": 0.083}
