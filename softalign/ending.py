@@ -66,7 +66,7 @@ def score_table(summary: ChainSummary) -> list[str]:
 
 
 def meaning(summary: ChainSummary) -> list[str]:
-    """Return whether the adapter helped, by how much and how surely, which tags gained or lost, and at which guidance."""
+    """Return whether the adapter helped, how much and how surely, which tags gained or lost, at which guidance."""
     base, untrained = _overall(summary.adapter_vs_base), _overall(summary.adapter_vs_untrained)
     scores = f"it scores {summary.overall_adapter * 100:.1f} against {summary.overall_base * 100:.1f} of the base"
     measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {_interval(base)}"

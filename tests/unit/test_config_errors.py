@@ -97,7 +97,7 @@ EXAMPLES = {
 
 def with_value(path, value):
     """Return the U-Net recipe's mapping with one field set."""
-    recipe = load_recipe("shapes", ["backbone.family=sd21", "train.soft_tokens={placement: unet}"])
+    recipe = load_recipe("shapes-unet", ["backbone.family=sd21", "train.soft_tokens={placement: unet}"])
     data = recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     *sections, field = path.split(".")
     target = data
@@ -189,7 +189,7 @@ WRONG = [None, [], {}, "x", "", -1, 1.5, True, 10**400, "\ud800", [None], {"x": 
 
 @pytest.mark.parametrize("value", WRONG, ids=[str(index) for index in range(len(WRONG))])
 def test_no_wrong_value_anywhere_is_answered_in_pydantics_words(value):
-    recipe = load_recipe("shapes").model_dump(mode="json", by_alias=True)
+    recipe = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
     num_refused = 0
     for path in field_paths(Recipe):
         data = copy.deepcopy(recipe)
@@ -222,7 +222,7 @@ def test_no_wrong_value_anywhere_is_answered_in_pydantics_words(value):
 )
 def test_a_misspelt_or_misplaced_field_is_told_which_was_meant(path, meant):
     with pytest.raises(ConfigError) as caught:
-        load_recipe("shapes", [f"{path}=1"])
+        load_recipe("shapes-unet", [f"{path}=1"])
     assert f"    {path}: there is no such field; {meant}" in str(caught.value).splitlines()
     assert f"recipe shapes with --set {path}=1" in caught.value.where
 

@@ -53,7 +53,10 @@ def summary(**changes):
         "is_promoted": True,
         "is_registry_of_store": True,
         "num_inference_steps": 15,
+        "guidance": "The arms were compared without guidance.",
         "guidance_scale": 1.0,
+        "denoiser_calls_per_image": 15,
+        "guided_base": None,
         "seconds": 187.4,
     }
     return ChainSummary(**{**fields, **changes})

@@ -156,10 +156,8 @@ def test_every_stage_has_a_headline_with_its_place():
     lines = [headline(label, labels) for label in labels]
     assert lines[2] == f"Stage 3 of 8, train: {DOES['train']}"
     assert lines[3] == f"Stage 4 of 8, evaluate (base): {DOES['evaluate']}"
-    assert (
-        len({line.partition(", ")[0] for line in lines}) == len(labels)
+    assert len({line.partition(", ")[0] for line in lines}) == len(labels)
     assert stage_labels(load_recipe("shapes"))[-3] == "evaluate (guided base)"
-    )
 
 
 def test_messages_of_stages_that_ran_and_that_were_there():
