@@ -224,7 +224,7 @@ def test_a_misspelt_or_misplaced_field_is_told_which_was_meant(path, meant):
     with pytest.raises(ConfigError) as caught:
         load_recipe("shapes-unet", [f"{path}=1"])
     assert f"    {path}: there is no such field; {meant}" in str(caught.value).splitlines()
-    assert f"recipe shapes with --set {path}=1" in caught.value.where
+    assert f"recipe shapes-unet with --set {path}=1" in caught.value.where
 
 
 def test_a_value_that_fits_none_of_several_kinds_is_one_problem():

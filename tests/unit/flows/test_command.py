@@ -96,7 +96,7 @@ def test_a_stopped_flow_leaves_with_one_line_and_75(capfd, tmp_path, number):
     captured = capfd.readouterr()
     *_, said = captured.err.splitlines()
     assert said == f"stopped: no stage is finished yet in {tmp_path / 'store'}; the same command goes on"
-    assert captured.err.count("stopped") == 1
+    assert captured.err.count("stopped:") == 1
     assert captured.out == ""
 
 
