@@ -269,12 +269,12 @@ def test_the_recipe_of_the_readme_is_planned(tmp_path, store, monkeypatch):
     from huggingface_hub import constants
 
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"\n\n((?:    .*\n)*?    curation:\n(?:    .*\n)+)", readme)
+    (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.S)
     (tmp_path / "images").mkdir()
     table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
     (tmp_path / "captions.json").write_text(json.dumps(table))
     pq.write_table(pa.table({"file": ["b.jpg"], "text": ["a dog"]}), tmp_path / "more.parquet")
-    (tmp_path / "cats.yaml").write_text(example.replace("\n    ", "\n").strip())
+    (tmp_path / "cats.yaml").write_text(example)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     rows = rows_of(load_recipe("cats.yaml"), store)

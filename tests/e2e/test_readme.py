@@ -1,0 +1,91 @@
+"""README from top to bottom: its blocks are run in order, in one folder, with a small recipe in place of the default."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from softalign import cli
+from tests.conftest import TINY
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
+SMALL = (
+    *(override for override in TINY if not override.startswith("register.name")),
+    "register.policy={min_overall_gain: -1.0, is_gain_significant: false, max_tag_drop: 1.0, must_beat_untrained: false}",
+)
+"""Promoted whatever it scores: later commands name the champion."""
+ELSEWHERE = {
+    "make test": "this very run",
+    "pip install -c infra/constraints.txt -e '.[pipeline,dev]'": "e2e/test_run.py, with the Makefile",
+    "make stack": "integration/test_local_stack.py, as all that follows it",
+    "source .venv/bin/activate": "integration/test_local_stack.py",
+    'eval "$(python infra/local_stack.py env)"': "integration/test_local_stack.py",
+    "prefect deployment run softalign-retrain/retrain --watch": "integration/test_local_stack.py",
+    "prefect deployment run softalign-retrain/retrain --param recipe=shapes-sd3": "integration/test_local_stack.py",
+    "make stack-status": "integration/test_local_stack.py",
+    "make stack-down": "integration/test_local_stack.py",
+}
+"""Commands that are not run here, and what runs them."""
+
+
+def hand_over(folder):
+    """Write what a data team has: photographs (noise will do) with captions, as the README's recipe names them."""
+    (folder / "images").mkdir()
+    names = [f"{number}.jpg" for number in range(4)]
+    for number, name in enumerate(names):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((96, 96)).save(folder / "images" / name)
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names[:2])]
+    captions = [{"image_id": number, "caption": f"a photo of {number + 2} cats"} for number in range(2)]
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    pq.write_table(pa.table({"file": names[2:], "text": ["a dog", "two dogs"]}), folder / "more.parquet")
+
+
+def softalign(arguments, monkeypatch):
+    """Run a command in this process, and return its exit code."""
+    if arguments[0] == "run":  # Prefect's server takes 15 s to start, and e2e/test_run.py has one
+        arguments = [*arguments, "--plain"]
+    if "shapes" in arguments and arguments[0] in {"run", "plan", "train", "evaluate"}:
+        arguments = [*arguments, *(part for override in SMALL for part in ("--set", override))]
+    monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
+
+
+def commands_of(block):
+    """Return a block's commands, without comments and prompts."""
+    return [line for text in block.splitlines() if (line := re.sub(r"\s+# .*", "", text).strip())]
+
+
+def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    hand_over(tmp_path)
+    scope, ran = {}, []
+    for language, block in BLOCKS:
+        if language == "yaml":
+            Path("cats.yaml").write_text(block, encoding="utf-8")
+        elif language == "python":
+            exec(compile(block, "README.md", "exec"), scope)
+            ran.append(block)
+        for command in commands_of(block) if language == "sh" else ():
+            if command in ELSEWHERE:
+                continue
+            words = shlex.split(command.replace("make run", "softalign run shapes"))
+            assert words[0] == "softalign", f"nothing runs this line of README: {command}"
+            code = softalign(words[1:], monkeypatch)
+            assert code == 0, f"{command}: exit {code}\n{capfd.readouterr().err[-3000:]}"
+            ran.append(command)
+    assert {language for language, _ in BLOCKS} <= {"sh", "python", "yaml", "text"}
+    assert len([command for command in ran if command.startswith("softalign")]) >= 10
+    assert scope["image"].size == (32, 32)
+    assert all(command in README for command in ELSEWHERE)
