@@ -29,12 +29,19 @@ os.environ.update(
 shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
 
+SERVERS = ("prefect_server", "stack")
+"""Fixtures that start servers, once for all tests that need them."""
+
+
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, and all that need Prefect's server in another: they start first."""
+    """Keep a file's tests in one process, and all tests of one server in one; those start first."""
+
+    def server_of(item):
+        return next((name for name in SERVERS if name in item.fixturenames), None)
+
     for item in items:
-        needs_server = "prefect_server" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("prefect" if needs_server else item.path.as_posix()))
-    items.sort(key=lambda item: "prefect_server" not in item.fixturenames)
+        item.add_marker(pytest.mark.xdist_group(server_of(item) or item.path.as_posix()))
+    items.sort(key=lambda item: server_of(item) is None)
 
 
 TINY = (
