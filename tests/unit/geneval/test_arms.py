@@ -163,6 +163,20 @@ def test_every_field_of_generation_changes_the_files(small, backbone, tmp_path, 
     assert changed.files_digest != reference.files_digest
 
 
+def test_the_guided_base_is_the_base_at_the_reference_guidance(small, backbone, tmp_path):
+    store = Store(str(tmp_path))
+    images = {
+        path: data for path, data in published(evaluate("base", None, backbone, store)).items() if path.endswith(".png")
+    }
+    unguided = CONFIG.model_copy(update={"guidance_scale": 1.0, "reference_guidance_scale": CONFIG.guidance_scale})
+    report = evaluate("guided_base", None, backbone, store, config=unguided)
+    assert report.guidance_scale == CONFIG.guidance_scale
+    found = published(report)
+    assert {path: found[path] for path in images} == images
+    plain = published(evaluate("base", None, backbone, store, config=unguided, key="plain"))
+    assert {path: plain[path] for path in images} != images
+
+
 def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_path):
     with pytest.raises(ConfigError) as caught:
         evaluate("base", None, backbone, Store(str(tmp_path)), config=EvalConfig(suite="geneval"))
@@ -173,7 +187,7 @@ def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_p
 def test_base_takes_no_adapter_and_the_others_need_one(backbone, publish_tokens, tmp_path):
     store = Store(str(tmp_path))
     adapter = publish_tokens(store)
-    for arm, given in (("base", adapter), ("untrained", None), ("adapter", None)):
+    for arm, given in (("base", adapter), ("guided_base", adapter), ("untrained", None), ("adapter", None)):
         with pytest.raises(ConfigError, match="do not go together"):
             evaluate(arm, given, backbone, store)
 
