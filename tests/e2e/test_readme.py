@@ -1,4 +1,4 @@
-"""README from top to bottom: its blocks are run in order, in one folder, with a small recipe in place of the default."""
+"""README from top to bottom: its blocks run in order, in one folder, with a small recipe in place of the default."""
 
 import json
 import re
@@ -18,7 +18,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 SMALL = (
     *(override for override in TINY if not override.startswith("register.name")),
-    "register.policy={min_overall_gain: -1.0, is_gain_significant: false, max_tag_drop: 1.0, must_beat_untrained: false}",
+    "register.policy={min_overall_gain: -1, is_gain_significant: false, max_tag_drop: 1, must_beat_untrained: false}",
 )
 """Promoted whatever it scores: later commands name the champion."""
 ELSEWHERE = {
