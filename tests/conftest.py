@@ -33,6 +33,7 @@ SERVERS = ("prefect_server", "stack")
 """Fixtures that start servers, once for all tests that need them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, and all tests of one server in one; those start first."""
 
