@@ -26,7 +26,8 @@ class Check(Frozen):
     """One condition of the gate.
 
     Attributes:
-        name: ``overall_gain``, ``gain_significant``, ``tag_drop:TAG``, ``beats_untrained`` or ``not_below_champion``.
+        name: ``overall_gain``, ``gain_significant``, ``tag_drop:TAG``, ``beats_untrained``,
+            ``untrained_gain_significant`` or ``not_below_champion``.
         measured: what was measured (score points, ratios).
         threshold: what it was held against.
         comparison: how: ``measured >= threshold`` or ``measured > threshold``.
@@ -59,6 +60,11 @@ class Check(Frozen):
             "beats_untrained": (
                 f"it scores {found:+.1f} points over untrained tokens",
                 f"it does not beat untrained tokens ({found:+.1f} points)",
+            ),
+            "untrained_gain_significant": (
+                f"the interval of the gain over untrained tokens begins at {found:+.1f} points, above zero",
+                "the gain over untrained tokens may be chance: its interval begins at "
+                f"{found:+.1f} points, not above zero",
             ),
             "not_below_champion": (
                 f"it scores {found:.1f}, not below the champion's {asked:.1f}",
@@ -118,8 +124,10 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy) -> list
             checks.append(_at_least(f"tag_drop:{entry.tag}", entry.difference, -policy.max_tag_drop))
     if policy.must_beat_untrained:
         over_untrained = _overall(candidate.adapter_vs_untrained, "adapter_vs_untrained")
-        measured = over_untrained.ci_low if policy.is_gain_significant else over_untrained.difference
-        checks.append(_above("beats_untrained", measured, 0.0))
+        if policy.is_gain_significant and over_untrained.difference > 0.0:
+            checks.append(_above("untrained_gain_significant", over_untrained.ci_low, 0.0))
+        else:
+            checks.append(_above("beats_untrained", over_untrained.difference, 0.0))
     return checks
 
 

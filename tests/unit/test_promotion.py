@@ -29,7 +29,7 @@ def test_a_good_candidate_without_champion_is_promoted():
         "overall_gain",
         "gain_significant",
         *(f"tag_drop:{tag}" for tag in TAGS),
-        "beats_untrained",
+        "untrained_gain_significant",
     ]
     assert "no scored champion" in decision.reason
 
@@ -41,8 +41,8 @@ def test_a_good_candidate_without_champion_is_promoted():
         (comparison_of(0.01, half_width=0.02, over_untrained=0.1), POLICY, "gain_significant"),
         (comparison_of(0.02, half_width=0.02, over_untrained=0.1), POLICY, "gain_significant"),
         (comparison_of(0.1, drop=0.06), POLICY, f"tag_drop:{TAGS[-1]}"),
-        (comparison_of(0.1, over_untrained=0.01, half_width=0.02), POLICY, "beats_untrained"),
-        (comparison_of(0.1, over_untrained=0.02, half_width=0.02), POLICY, "beats_untrained"),
+        (comparison_of(0.1, over_untrained=0.01, half_width=0.02), POLICY, "untrained_gain_significant"),
+        (comparison_of(0.1, over_untrained=0.02, half_width=0.02), POLICY, "untrained_gain_significant"),
         (comparison_of(0.1, over_untrained=0.0), PromotionPolicy(is_gain_significant=False), "beats_untrained"),
         (comparison_of(0.1, over_untrained=-0.01), POLICY, "beats_untrained"),
     ],
@@ -63,12 +63,17 @@ def test_each_condition_alone_holds_a_candidate_back_and_is_named(candidate, pol
             "Not promoted: the gain over the base is +4.0 points, less than the +5.0 asked. It has ",
         ),
         (
-            comparison_of(0.01, half_width=0.02),
+            comparison_of(0.01, half_width=0.02, over_untrained=0.1),
             POLICY,
             "the gain over the base may be chance: its interval begins at -1.0 points, not above zero.",
         ),
         (comparison_of(0.1, drop=0.06), POLICY, f"{TAGS[-1]} fell by 6.0 points, more than the 5.0 allowed."),
         (comparison_of(0.1, over_untrained=0.0), POLICY, "it does not beat untrained tokens (+0.0 points)."),
+        (
+            comparison_of(0.1, over_untrained=0.01, half_width=0.02),
+            POLICY,
+            "the gain over untrained tokens may be chance: its interval begins at -1.0 points, not above zero.",
+        ),
     ],
 )
 def test_reasons_are_sentences_in_points(candidate, policy, sentence):
