@@ -33,15 +33,17 @@ SERVERS = ("prefect_server", "stack")
 """Fixtures that start servers, once for all tests that need them."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def server_of(item):
+    return next((name for name in SERVERS if name in item.fixturenames), None)
+
+
+def pytest_itemcollected(item):
+    """Keep a file's tests in one process, and all tests of one server in one."""
+    item.add_marker(pytest.mark.xdist_group(server_of(item) or item.path.name))
+
+
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, and all tests of one server in one; those start first."""
-
-    def server_of(item):
-        return next((name for name in SERVERS if name in item.fixturenames), None)
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(server_of(item) or item.path.as_posix()))
+    """Start the servers first: their tests take longest."""
     items.sort(key=lambda item: server_of(item) is None)
 
 

@@ -24,12 +24,19 @@ from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
 from tests.unit.test_encoding import captions_of, make_dataset
 
-SIDE = 32
+SIDE, NUM_STEPS = 32, 5
 FAMILIES = {
     "sd15": (save_tiny_pipeline, {}, UNetTokensConfig()),
     "sdxl": (save_tiny_sdxl, {}, UNetTokensConfig(init="normal")),
     "sd3": (save_tiny_sd3, {"max_sequence_length": 6}, MMDiTTokensConfig(num_layers=2)),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softalign.sample_sheets.NUM_INFERENCE_STEPS", NUM_STEPS)
+        yield
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -85,7 +92,7 @@ def test_the_last_sheet_is_what_the_adapter_draws(setting, sampled):
     frozen.use_papers_sampler()
     load_soft_tokens(frozen.pipeline, folder)
     requests = [ImageRequest(caption, index, 0, folder) for index, caption in enumerate(captions)]
-    settings = SamplingSettings(num_inference_steps=20, guidance_scale=4.0, resolution_px=SIDE, seed=config.seed)
+    settings = SamplingSettings(num_inference_steps=NUM_STEPS, guidance_scale=4.0, resolution_px=SIDE, seed=config.seed)
     theirs = np.concatenate(list(generate_batch(frozen, requests, settings)), axis=1)
     ours = np.asarray(Image.open(folder / "samples" / "step-00000004.png"))
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1 + 3 * (backbone.family != "sd3")  # fp16 texts
