@@ -54,7 +54,7 @@ class ChainSummary(Frozen):
         adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
         adapter_vs_untrained: the same over untrained tokens.
         checks: the conditions of the promotion gate, with what was measured.
-        guidance: in sentences, at which guidance the arms were compared, what an image cost, and the reference.
+        denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
         is_registry_of_store: the registry is the SQLite database inside the store.
         num_inference_steps: of the images that were compared, as is ``guidance_scale``.
@@ -68,7 +68,6 @@ class ChainSummary(Frozen):
     overall_base: float
     overall_untrained: float
     overall_adapter: float
-    guidance: str
     denoiser_calls_per_image: int | None
     guided_base: GuidedBase | None
     tags: tuple[tuple[str, float, float, float], ...]
@@ -118,7 +117,6 @@ def summarize(
         overall_base=base.overall_score,
         overall_untrained=untrained.overall_score,
         overall_adapter=candidate.overall_score,
-        guidance=comparison.guidance_text(),
         denoiser_calls_per_image=comparison.denoiser_calls_per_image,
         guided_base=comparison.guided_base,
         tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),

@@ -81,7 +81,21 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    return [said, beside, _clear_tags(summary), summary.guidance]
+    return [said, beside, _clear_tags(summary), guidance(summary)]
+
+
+def guidance(summary: ChainSummary) -> str:
+    """Return at which guidance the arms were compared, what an image cost, and what the base scores with guidance."""
+    how = "without guidance" if summary.guidance_scale == 1.0 else f"at guidance {summary.guidance_scale:g}"
+    said = f"All three were compared {how}, with {summary.denoiser_calls_per_image} calls of the denoiser an image."
+    base = summary.guided_base
+    if base is None:
+        return said
+    interval = f"{base.overall_ci_low * 100:.1f} to {base.overall_ci_high * 100:.1f}"
+    return (
+        f"{said} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score * 100:.1f} "
+        f"({interval}), with {base.denoiser_calls_per_image} calls an image."
+    )
 
 
 def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:

@@ -96,7 +96,6 @@ def test_the_chain_runs_and_publishes_every_stage(first):
     assert Path(first.summary.report_uri).is_file()
     assert (first.summary.guidance_scale, first.summary.guided_base.guidance_scale) == (1.0, 2.0)
     assert (first.summary.denoiser_calls_per_image, first.summary.guided_base.denoiser_calls_per_image) == (1, 2)
-    assert first.summary.guidance in first.summary.to_text()
     assert first.summary.version == 1
     assert first.summary.alias in {"champion", "challenger"}
 

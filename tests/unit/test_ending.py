@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softalign import ending
-from softalign.artifacts import TagDifference
+from softalign.artifacts import GuidedBase, TagDifference
 from softalign.chain import ChainSummary
 from softalign.ending import ending_text, time_text
 from softalign.promotion import Check
@@ -53,7 +53,6 @@ def summary(**changes):
         "is_promoted": True,
         "is_registry_of_store": True,
         "num_inference_steps": 15,
-        "guidance": "The arms were compared without guidance.",
         "guidance_scale": 1.0,
         "denoiser_calls_per_image": 15,
         "guided_base": None,
@@ -91,6 +90,22 @@ def test_a_clear_gain_is_called_help_and_its_figures_stand_in_points():
     assert table[0][:6] == ["score,", "of", "100", "base", "untrained", "adapter"]
     assert table[1] == ["counting", "50.0", "50.0", "62.0", "+12.0", "5.0", "to", "20.0"]
     assert table[3] == ["overall", "61.1", "60.9", "66.7", "+5.6", "2.7", "to", "8.3"]
+
+
+def test_guidance_and_what_an_image_costs_are_said():
+    text = ending_text(summary())
+    assert "All three were compared without guidance, with 15 calls of the denoiser an image." in text
+    assert "For reference" not in text
+    reference = GuidedBase(
+        guidance_scale=2.0,
+        denoiser_calls_per_image=30,
+        overall_score=0.719,
+        overall_ci_low=0.693,
+        overall_ci_high=0.745,
+    )
+    text = ending_text(summary(guided_base=reference, guidance_scale=1.5))
+    assert "compared at guidance 1.5," in text
+    assert "the base at guidance 2 scores 71.9 (69.3 to 74.5), with 30 calls an image." in text
 
 
 def test_an_interval_that_includes_zero_is_no_difference():
