@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from softalign.version import __version__
+
 if TYPE_CHECKING:
     from softalign.consumer import AdapterHandle, load_soft_tokens
 
-__version__ = "0.1.0"
 __all__ = ["AdapterHandle", "__version__", "load_soft_tokens"]
 
 

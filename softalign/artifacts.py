@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from softalign.config_errors import problems
 from softalign.errors import IntegrityError
+from softalign.problems import problems
 
 MAX_RECORD_BYTES = 4096
 """Records travel through orchestration databases; bulk belongs into files beside them."""

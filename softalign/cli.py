@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from softalign import __version__
 from softalign.completion import override_words, recipe_words
 from softalign.console import narrating
 from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
 from softalign.families import Family
 from softalign.stopping import hold_signals, leaving_at_once, leaving_in_order
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store, require_folder_place
+from softalign.version import __version__
 
 if TYPE_CHECKING:
     from softalign.config import Recipe

@@ -17,7 +17,7 @@ def recipe_words(incomplete: str) -> list[str]:
 def override_words(incomplete: str) -> list[str]:
     """Return the fields (``section.field=``) and sections (``section.``) that begin so, one level at a time."""
     from softalign.config import Recipe
-    from softalign.config_errors import field_paths
+    from softalign.problems import field_paths
 
     paths = list(field_paths(Recipe))
     sections = {path.rpartition(".")[0] for path in paths}

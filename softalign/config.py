@@ -16,7 +16,6 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from softalign.artifacts import Arm, Frozen, digest_of
-from softalign.config_errors import did_you_mean, problems
 from softalign.errors import ConfigError
 from softalign.families import (
     FAMILY_DEFAULTS,
@@ -37,6 +36,7 @@ from softalign.presets import (
     softrepa_defaults,
     unconditional_bank_default,
 )
+from softalign.problems import did_you_mean, problems
 from softalign.strict_yaml import read_yaml, yaml_problem
 
 UnconditionalBank = Literal["positive", "negative"]

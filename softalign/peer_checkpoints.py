@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from softalign import __version__
 from softalign.adapter_io import AdapterConfig, MMDiTPlacement, PeerFiles, Placement, UNetPlacement, save_adapter
 from softalign.config import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
@@ -28,6 +27,7 @@ from softalign.model_card import converted_card
 from softalign.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, published_base, read_base
 from softalign.peer_files import PeerFormat, format_of, read_table, read_tokens
 from softalign.soft_tokens import SoftTokens
+from softalign.version import __version__
 
 NUM_TIMESTEP_BINS = 100
 """Rows of both projects' tables: one for ten timesteps."""

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from softalign import __version__
 from softalign.artifacts import (
     Adapter,
     Arm,
@@ -29,6 +28,7 @@ from softalign.config import Recipe, ShapesSource
 from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
 from softalign.storage import Store, write_atomically
+from softalign.version import __version__
 
 TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train"}
 """What an arm's images are drawn with, as an input's label."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from softalign import __version__
 from softalign.artifacts import (
     BASE_ARMS,
     Adapter,
@@ -47,6 +46,7 @@ from softalign.stage_requests import (
 )
 from softalign.storage import RecordT, Store
 from softalign.supervise import OnLine, run_child
+from softalign.version import __version__
 
 Reports = tuple[EvalReport, EvalReport, EvalReport]
 """Of the arms that are compared: base, untrained tokens, adapter."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from softalign import __version__
 from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
@@ -36,6 +35,7 @@ from softalign.team import Team, join_team, leave_team, require_work_for_all
 from softalign.training_parts import METRICS_NAME, Run
 from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
+from softalign.version import __version__
 from softalign.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)

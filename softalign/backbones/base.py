@@ -1,4 +1,4 @@
-"""What every family offers; loading the frozen model, wherever it lies, and saying which one it is."""
+"""What every family offers: the frozen pipeline, and a denoiser that predicts with soft tokens."""
 
 from __future__ import annotations
 

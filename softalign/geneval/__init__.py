@@ -1,1 +1,1 @@
-"""GenEval: prompts, detections, scoring, paired comparison and the report."""
+"""GenEval's published rules and nothing else: prompts, detections, decisions, scores, the official folder layout."""

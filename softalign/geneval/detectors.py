@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.config import EvalConfig
-from softalign.config_errors import problems
 from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.problems import problems
 
 COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 """COCO's labels where GenEval's names differ (same indices)."""

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
-from softalign.config_errors import problems
 from softalign.errors import DataError
+from softalign.problems import problems
 
 Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
 TAGS: tuple[Tag, ...] = ("single_object", "two_object", "counting", "colors", "position", "color_attr")

@@ -1,4 +1,4 @@
-"""From decisions to GenEval's scores, and the scoring of a folder in the official layout from recorded detections."""
+"""From decisions to GenEval's scores: of an image, of prompt folders with recorded detections, of a suite."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
-from softalign.config_errors import problems
 from softalign.errors import DataError
 from softalign.geneval.completeness import Lack, inspect_set, require_complete
 from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, COLORS, TAGS, GenevalPrompt, Tag, to_metadata
+from softalign.problems import problems
 from softalign.storage import require_folder_place
 
 RESULTS_FILENAME = "results.jsonl"

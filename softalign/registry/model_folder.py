@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from softalign import __version__
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry
 from softalign.errors import DataError
 from softalign.storage import list_files
+from softalign.version import __version__
 
 WEIGHTS_NAME = "soft_tokens.safetensors"
 CONFIG_NAME = "adapter_config.json"

@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from softalign import __version__
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry, ModelVersion, canonical_json
 from softalign.config import PromotionPolicy, RegisterConfig, Runtime
 from softalign.promotion import Decision, decide
@@ -29,6 +28,7 @@ from softalign.registry.versions import (
     versions_of,
 )
 from softalign.storage import Store
+from softalign.version import __version__
 
 DECISION_TAG = "softalign.decision"
 PREVIOUS_TAG = "softalign.previous_champion"

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from softalign import __version__
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport
 from softalign.config import RegisterConfig
 from softalign.errors import DataError
 from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
+from softalign.version import __version__
 
 MAX_METRICS_PER_REQUEST = 1000
 MAX_PARAMETERS_PER_REQUEST = 100
