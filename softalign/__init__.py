@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from softalign.version import __version__
 
 if TYPE_CHECKING:
-    from softalign.consumer import AdapterHandle, load_soft_tokens
+    from softalign.adapters.attach import AdapterHandle, load_soft_tokens
 
 __all__ = ["AdapterHandle", "__version__", "load_soft_tokens"]
 
@@ -15,7 +15,7 @@ __all__ = ["AdapterHandle", "__version__", "load_soft_tokens"]
 def __getattr__(name: str) -> Any:
     """Load the consumer's names on first use: ``import softalign`` alone loads no torch."""
     if name in {"AdapterHandle", "load_soft_tokens"}:
-        from softalign import consumer
+        from softalign.adapters import attach
 
-        return getattr(consumer, name)
+        return getattr(attach, name)
     raise AttributeError(f"module 'softalign' has no attribute {name!r}")

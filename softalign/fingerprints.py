@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 from softalign.artifacts import digest_of
-from softalign.config import BackboneConfig, CocoSource, ShapesSource, Source, TrainConfig
+from softalign.config import BackboneConfig, CocoSource, ShapesSource, Source
 from softalign.curation.tables import read_table
-from softalign.errors import IntegrityError
-from softalign.files import open_filesystem, reaching, read_bytes, sha256_of_file
+from softalign.files import open_filesystem, reaching, sha256_of_file
 
-ADAPTER_CONFIG_NAME = "adapter_config.json"
 WHOLE_FILE_BYTES = 64 << 20
 """Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
 
@@ -62,29 +59,6 @@ def model_fingerprint(backbone: BackboneConfig) -> str:
 def _folder_fingerprint(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return digest_of([[path.relative_to(folder).as_posix(), _file_fingerprint(path)] for path in files])
-
-
-def resolved(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with the content of the adapter it starts from in the place of the adapter's URI.
-
-    The same weights at another place are the same request; other weights at the same place are another.
-
-    Raises:
-        MissingInputError: there is no adapter.
-        IntegrityError: its configuration cannot be read.
-    """
-    if config.init_from is None:
-        return config
-    where = f"{config.init_from.rstrip('/')}/{ADAPTER_CONFIG_NAME}"
-    if config.init_from.startswith("models:/"):
-        from softalign.registry import pull
-
-        where = str(pull(config.init_from) / ADAPTER_CONFIG_NAME)
-    try:
-        weights_sha256 = str(json.loads(read_bytes(where))["weights_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError("This is no adapter configuration.", found=str(error), where=where) from error
-    return config.model_copy(update={"init_from": f"sha256:{weights_sha256}"})
 
 
 def _file_fingerprint(path: Path) -> str:

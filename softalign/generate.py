@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from softalign.adapters.attach import load_soft_tokens
+from softalign.adapters.locating import resolve_adapter
 from softalign.backbones import family_of, load_backbone
 from softalign.backbones.base import backbone_dtype, resolve_device
 from softalign.config import BackboneConfig, Runtime, UnconditionalBank
-from softalign.consumer import load_soft_tokens, resolve_adapter
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.families import FAMILY_DEFAULTS, misfit
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
@@ -118,7 +119,7 @@ def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | Non
         if base is None:
             raise ConfigError("There is neither an adapter nor a base model.", fix="name a base model with --base")
         return BackboneConfig(family=family_of(base), model=base), None
-    from softalign.adapter_io import read_adapter_config
+    from softalign.adapters.files import read_adapter_config
 
     folder = resolve_adapter(adapter)
     config = read_adapter_config(folder)

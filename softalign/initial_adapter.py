@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from softalign.adapter_io import load_adapter, placement_of, read_adapter_config
+from softalign.adapters.files import load_adapter, placement_of, read_adapter_config
+from softalign.adapters.locating import resolve_adapter
 from softalign.config import BackboneConfig, TrainConfig
-from softalign.consumer import resolve_adapter
 from softalign.errors import CompatibilityError
 from softalign.soft_tokens import SoftTokens
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from softalign.adapters.locating import resolved
 from softalign.artifacts import Stage
 from softalign.config import BackboneConfig, Recipe, ShapesSource, Source
 from softalign.errors import MissingInputError, SoftAlignError
 from softalign.files import open_filesystem, reaching
-from softalign.fingerprints import model_folder, resolved
+from softalign.fingerprints import model_folder
 from softalign.sense import mismatches
 from softalign.storage import Store
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from softalign.adapters.locating import resolved
 from softalign.artifacts import (
     Adapter,
     Arm,
@@ -26,7 +27,7 @@ from softalign.artifacts import (
 )
 from softalign.config import Recipe, ShapesSource
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
+from softalign.fingerprints import model_fingerprint, source_fingerprint
 from softalign.storage import Store, write_atomically
 from softalign.version import __version__
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from softalign.adapters.locating import resolved
 from softalign.artifacts import (
     BASE_ARMS,
     Adapter,
@@ -31,7 +32,7 @@ from softalign.attempts import exclusive
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import model_fingerprint, resolved, source_fingerprint
+from softalign.fingerprints import model_fingerprint, source_fingerprint
 from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
-from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
+from softalign.adapters.card import model_card
+from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
+from softalign.adapters.locating import resolved
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.base import Backbone, resolve_device
@@ -21,12 +23,10 @@ from softalign.checkpoints import Progress, load_best
 from softalign.compiled_blocks import compile_blocks
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.errors import DataError, SoftAlignError, TrainingError
-from softalign.fingerprints import resolved
 from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens
 from softalign.loader import EncodedBatch, EncodedReader
 from softalign.micro_batches import MicroBatches
-from softalign.model_card import model_card
 from softalign.pair_grid import Division
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.soft_tokens import SoftTokens

@@ -143,7 +143,7 @@ def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
 
 
 def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store: Store) -> None:
-    from softalign.consumer import load_soft_tokens
+    from softalign.adapters.attach import load_soft_tokens
 
     folder = store.fetch(adapter)
     load_soft_tokens(

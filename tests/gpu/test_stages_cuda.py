@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
 from softalign import load_soft_tokens, trainer
+from softalign.adapters.locating import resolve_adapter
 from softalign.backbones import load_backbone
 from softalign.backbones.base import backbone_dtype
 from softalign.config import BackboneConfig, MMDiTTokensConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.consumer import resolve_adapter
 from softalign.encoding import encode
 from softalign.errors import PreemptedError
 from softalign.loader import EncodedReader

@@ -13,11 +13,11 @@ from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusi
 from PIL import Image
 
 from softalign import generate, load_soft_tokens
-from softalign.adapter_io import AdapterConfig, read_adapter_config
+from softalign.adapters.base_fingerprint import fingerprint_of
+from softalign.adapters.files import AdapterConfig, read_adapter_config
+from softalign.adapters.locating import resolve_adapter
 from softalign.backbones import family_of, load_backbone
-from softalign.base_fingerprint import fingerprint_of
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.consumer import resolve_adapter
 from softalign.encoding import encode
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.generate import GenerationSettings, generate_to_folder

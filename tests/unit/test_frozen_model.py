@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.backbones import load_backbone
 from softalign.backbones.base import component_digest
-from softalign.base_fingerprint import fingerprint_of
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import CompatibilityError

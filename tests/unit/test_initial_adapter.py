@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from softalign.adapter_io import read_adapter_config, save_adapter
+from softalign.adapters.files import read_adapter_config, save_adapter
+from softalign.adapters.locating import resolved
 from softalign.attempts import StopRequest
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
-from softalign.fingerprints import resolved
 from softalign.initial_adapter import starting_tokens
 from softalign.soft_tokens import SoftTokens
 from softalign.training_run import run_steps

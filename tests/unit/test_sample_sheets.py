@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from softalign import load_soft_tokens
+from softalign.adapters.locating import resolve_adapter
 from softalign.backbones import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.consumer import resolve_adapter
 from softalign.encoding import encode
 from softalign.errors import PreemptedError
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from softalign import training_run, validation
-from softalign.adapter_io import load_adapter
+from softalign.adapters.files import load_adapter
 from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError

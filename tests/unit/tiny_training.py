@@ -15,10 +15,10 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from softalign import training_run
-from softalign.adapter_io import AdapterConfig, UNetPlacement
+from softalign.adapters.base_fingerprint import fingerprint_of
+from softalign.adapters.files import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
-from softalign.base_fingerprint import fingerprint_of
 from softalign.candidates import choose_candidates
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig

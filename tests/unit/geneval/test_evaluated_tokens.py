@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from softalign.adapter_io import AdapterConfig, placement_of, save_adapter
+from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, digest_of
 from softalign.config import load_recipe
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from softalign.adapter_io import AdapterConfig
+from softalign.adapters.files import AdapterConfig
 from softalign.backbones.base import PIPELINES
 from softalign.config import TrainConfig
 

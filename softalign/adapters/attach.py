@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -11,24 +10,17 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from softalign.adapter_io import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    AdapterConfig,
-    MMDiTPlacement,
-    load_adapter,
-    read_adapter_config,
-)
+from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
+from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
+from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Adapter
 from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
 from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
-from softalign.base_fingerprint import BaseFingerprint, check_base
 from softalign.config import UnconditionalBank
-from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.errors import CompatibilityError, ConfigError
 from softalign.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
 from softalign.joint_injection import JointAttentionInjection
 from softalign.soft_tokens import SoftTokens
-from softalign.storage import cache_dir, is_local, local_path_of, read_bytes, write_atomically
 
 
 class AdapterHandle:
@@ -192,36 +184,6 @@ def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:
             where=type(pipe).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-
-
-def resolve_adapter(source: str | Path | Adapter) -> Path:
-    """Return a local folder with an adapter's files; remote ones are copied to the cache.
-
-    Raises:
-        MissingInputError: there is no adapter there.
-    """
-    uri = source.uri if isinstance(source, Adapter) else str(source)
-    if uri.startswith("models:/"):
-        from softalign.registry import pull
-
-        return pull(uri)
-    if is_local(uri):
-        folder = local_path_of(uri)
-        if "@" in uri and not folder.exists():
-            raise MissingInputError(
-                "There is no such adapter folder.", found=uri, fix=f"a registered version is models:/{uri}"
-            )
-        return folder
-    folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        try:
-            data = read_bytes(f"{uri.rstrip('/')}/{name}")
-        except MissingInputError as error:
-            raise MissingInputError(
-                "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=uri
-            ) from error
-        write_atomically(folder / name, data)
-    return folder
 
 
 def _denoiser_of(pipe: Any, config: AdapterConfig) -> nn.Module:

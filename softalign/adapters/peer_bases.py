@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from softalign.base_fingerprint import BaseFingerprint, fingerprint_of
+from softalign.adapters.base_fingerprint import BaseFingerprint, fingerprint_of
 from softalign.errors import CompatibilityError, MissingInputError
 
 PeerFamily = Literal["sd15", "sdxl", "sd3"]

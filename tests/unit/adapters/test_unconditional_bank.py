@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from softalign import load_soft_tokens
-from softalign.adapter_io import AdapterConfig, MMDiTPlacement, UNetPlacement, save_adapter
-from softalign.base_fingerprint import fingerprint_of
+from softalign.adapters.base_fingerprint import fingerprint_of
+from softalign.adapters.files import AdapterConfig, MMDiTPlacement, UNetPlacement, save_adapter
 from softalign.soft_tokens import SoftTokens
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3

@@ -6,10 +6,10 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from softalign import load_soft_tokens
-from softalign.adapter_io import AdapterConfig, UNetPlacement, read_adapter_config, save_adapter
+from softalign.adapters.base_fingerprint import fingerprint_of
+from softalign.adapters.files import AdapterConfig, UNetPlacement, read_adapter_config, save_adapter
+from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Adapter
-from softalign.base_fingerprint import fingerprint_of
-from softalign.consumer import resolve_adapter
 from softalign.errors import CompatibilityError, ConfigError, IntegrityError, MissingInputError
 from softalign.soft_tokens import SoftTokens
 from tests.tiny_unet import make_unet

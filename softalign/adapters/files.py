@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from softalign.adapters.base_fingerprint import BaseFingerprint
+from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
 from softalign.artifacts import FileEntry, Frozen
-from softalign.base_fingerprint import BaseFingerprint
 from softalign.config import LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.families import Family
@@ -28,8 +29,6 @@ from softalign.problems import problems
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
 
-WEIGHTS_NAME = "soft_tokens.safetensors"
-CONFIG_NAME = "adapter_config.json"
 EMA_PREFIX = "ema."
 BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")
 TABLE_NAME = "timestep_offsets"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from softalign.base_fingerprint import NUM_SAMPLES, check_base, fingerprint_of
+from softalign.adapters.base_fingerprint import NUM_SAMPLES, check_base, fingerprint_of
 from softalign.errors import CompatibilityError
 
 

@@ -12,9 +12,9 @@ from diffusers import SD3Transformer2DModel
 from torch import nn
 
 from softalign import cli, load_soft_tokens
-from softalign.adapter_io import load_adapter, read_adapter_config
+from softalign.adapters.convert import CheckpointFacts, blocks_of, convert, unverified
+from softalign.adapters.files import load_adapter, read_adapter_config
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError
-from softalign.peer_checkpoints import CheckpointFacts, blocks_of, convert, unverified
 from softalign.storage import sha256_of_file
 from tests.tiny_unet import WIDTH, make_unet
 
