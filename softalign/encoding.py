@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
-from softalign.backbones import load_backbone
-from softalign.backbones.base import resolve_device
+from softalign.backbones.frozen_pipeline import resolve_device
+from softalign.backbones.loading import load_backbone
 from softalign.concurrency import map_ahead
 from softalign.config import BackboneConfig, Runtime
 from softalign.curation.samples import caption_digest

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from softalign.artifacts import digest_of
-from softalign.config import BackboneConfig, CocoSource, ShapesSource, Source
+from softalign.config import CocoSource, ShapesSource, Source
 from softalign.curation.tables import read_table
-from softalign.files import open_filesystem, reaching, sha256_of_file
-
-WHOLE_FILE_BYTES = 64 << 20
-"""Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
+from softalign.files import open_filesystem, reaching
 
 
 def source_fingerprint(source: Source) -> str:
@@ -31,41 +27,3 @@ def source_fingerprint(source: Source) -> str:
         found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
     images = sorted((name.removeprefix(path), entry.get("size")) for name, entry in found.items())
     return digest_of([table, images])
-
-
-def model_folder(backbone: BackboneConfig) -> Path | None:
-    """Return the local folder of a backbone's model, or None for a hub id."""
-    if backbone.model == "shapes":
-        from softalign.shapes import weights_path
-
-        return weights_path(backbone.family)
-    folder = Path(backbone.model)
-    return folder if folder.is_dir() else None
-
-
-def model_fingerprint(backbone: BackboneConfig) -> str:
-    """Return a digest of a local model folder's content; of a hub model, its id and revision are all there is.
-
-    The same of a VAE that takes the place of the model's own.
-    """
-    folder = model_folder(backbone)
-    model = digest_of([backbone.model, backbone.revision]) if folder is None else _folder_fingerprint(folder)
-    if backbone.vae is None:
-        return model
-    vae = Path(backbone.vae)
-    return digest_of([model, _folder_fingerprint(vae) if vae.is_dir() else backbone.vae])
-
-
-def _folder_fingerprint(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return digest_of([[path.relative_to(folder).as_posix(), _file_fingerprint(path)] for path in files])
-
-
-def _file_fingerprint(path: Path) -> str:
-    size = path.stat().st_size
-    if size <= WHOLE_FILE_BYTES:
-        return sha256_of_file(path)
-    with path.open("rb") as file:
-        head = file.read(1 << 20)
-        file.seek(-(1 << 20), 2)
-        return hashlib.sha256(size.to_bytes(8, "big") + head + file.read()).hexdigest()

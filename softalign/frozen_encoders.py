@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from softalign.artifacts import digest_of
-from softalign.backbones.base import Backbone, component_digest, text_encoder_digest
+from softalign.backbones.base import Backbone
+from softalign.backbones.identity import component_digest, text_encoder_digest
+from softalign.backbones.vae import encode_images, rows_per_call
 from softalign.encoded_pool import TensorName
-from softalign.frozen_vae import encode_images, rows_per_call
 from softalign.preprocessing import PREPROCESSING
 from softalign.text_states import TextStates
 

@@ -8,8 +8,10 @@ import torch
 
 from softalign.adapters.base_fingerprint import BaseFingerprint, fingerprint_of
 from softalign.artifacts import EncodedManifest
-from softalign.backbones import load_backbone
-from softalign.backbones.base import Backbone, backbone_dtype, component_digest, text_encoder_digest, text_length
+from softalign.backbones.base import Backbone
+from softalign.backbones.frozen_pipeline import backbone_dtype
+from softalign.backbones.identity import component_digest, text_encoder_digest, text_length
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
 from softalign.errors import CompatibilityError, SoftAlignError
 from softalign.loader import require_encoders, require_shapes

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from softalign.adapters.attach import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
-from softalign.backbones import family_of, load_backbone
-from softalign.backbones.base import backbone_dtype, resolve_device
+from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
+from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, Runtime, UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.families import FAMILY_DEFAULTS, misfit

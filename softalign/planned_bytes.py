@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
+from softalign.backbones.sizes import model_sizes
 from softalign.config import CocoSource, Recipe, ShapesSource, Source
-from softalign.model_sizes import model_sizes
 from softalign.storage import open_filesystem
 
 FLOAT_BYTES = 4

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from softalign.adapters.locating import resolved
 from softalign.artifacts import Stage
+from softalign.backbones.locating import model_folder
 from softalign.config import BackboneConfig, Recipe, ShapesSource, Source
 from softalign.errors import MissingInputError, SoftAlignError
 from softalign.files import open_filesystem, reaching
-from softalign.fingerprints import model_folder
 from softalign.sense import mismatches
 from softalign.storage import Store
 
@@ -118,7 +118,7 @@ def check_model(backbone: BackboneConfig) -> None:
         MissingInputError: there is no such folder, or a component is missing.
         DataError: a component's configuration cannot be used.
     """
-    from softalign.model_sizes import model_sizes
+    from softalign.backbones.sizes import model_sizes
 
     for field, model in (("model", backbone.model), ("vae", backbone.vae)):
         if model is not None and model != "shapes" and not Path(model).is_dir() and not is_hub_id(model):
@@ -176,7 +176,7 @@ def check_machine(recipe: Recipe) -> None:
             fix="unset HF_HUB_OFFLINE, or set backbone.model to a local folder",
         )
     if recipe.runtime.device == "cuda":
-        from softalign.backbones.base import resolve_device
+        from softalign.backbones.frozen_pipeline import resolve_device
 
         resolve_device(recipe.runtime)
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from softalign.attempts import StopRequest
 from softalign.backbones.base import Backbone
+from softalign.backbones.vae import decode_latents
 from softalign.errors import PreemptedError
-from softalign.frozen_vae import decode_latents
 from softalign.pace import Pace, duration
 from softalign.text_states import TextStates
 

@@ -25,9 +25,10 @@ from softalign.artifacts import (
     Record,
     Stage,
 )
+from softalign.backbones.locating import model_fingerprint
 from softalign.config import Recipe, ShapesSource
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import model_fingerprint, source_fingerprint
+from softalign.fingerprints import source_fingerprint
 from softalign.storage import Store, write_atomically
 from softalign.version import __version__
 

@@ -29,10 +29,11 @@ from softalign.artifacts import (
     stage_key,
 )
 from softalign.attempts import exclusive
+from softalign.backbones.locating import model_fingerprint
 from softalign.config import BackboneConfig, Recipe
 from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import model_fingerprint, source_fingerprint
+from softalign.fingerprints import source_fingerprint
 from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (

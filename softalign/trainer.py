@@ -17,10 +17,11 @@ from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.adapters.locating import resolved
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
 from softalign.attempts import StopRequest, exclusive
-from softalign.backbones.base import Backbone, resolve_device
+from softalign.backbones.base import Backbone
+from softalign.backbones.compiled_blocks import compile_blocks
+from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads
 from softalign.checkpoints import Progress, load_best
-from softalign.compiled_blocks import compile_blocks
 from softalign.config import BackboneConfig, NegativesConfig, Runtime, TrainConfig
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.frozen_model import ModelIdentity, load_frozen

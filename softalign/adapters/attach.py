@@ -14,12 +14,12 @@ from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Adapter
+from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
+from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
 from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
 from softalign.config import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
-from softalign.joint_injection import JointAttentionInjection
 from softalign.soft_tokens import SoftTokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softalign.adapters.files import AdapterConfig
-from softalign.backbones.base import PIPELINES
+from softalign.backbones.frozen_pipeline import PIPELINES
 from softalign.config import TrainConfig
 
 _HEADER = """---

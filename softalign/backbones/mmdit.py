@@ -11,19 +11,13 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
-from softalign.backbones.base import (
-    ALL_PARTS,
-    Part,
-    explained_access,
-    load_frozen_pipeline,
-    present_parts,
-    resolve_model,
-)
+from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, load_frozen_pipeline, present_parts
+from softalign.backbones.joint_injection import JointAttentionInjection
+from softalign.backbones.locating import resolve_model
+from softalign.backbones.row_cache import RowCache
 from softalign.config import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
-from softalign.joint_injection import JointAttentionInjection
-from softalign.row_cache import RowCache
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 

@@ -123,8 +123,8 @@ def _load_arm(
     arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store: Store
 ) -> Backbone:
     """Return the backbone of an arm, soft tokens attached."""
-    from softalign.backbones import load_backbone
-    from softalign.backbones.base import backbone_dtype, resolve_device
+    from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
+    from softalign.backbones.loading import load_backbone
 
     device = resolve_device(runtime)
     frozen = load_backbone(backbone, device=device, dtype=backbone_dtype(device))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from softalign.backbones.base import resolve_device
+from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.config import Runtime
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; without it its sums vary

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from softalign.backbones.base import backbone_dtype, resolve_device
+from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
+from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks
 from softalign.config import ObjectiveConfig, Runtime
 from softalign.forward_process import FlowProcess, draw_noise
-from softalign.joint_injection import JointAttentionInjection
 from softalign.objective import candidate_mask
 from softalign.pair_grid import Division, backward_grid, num_banks
 from softalign.soft_tokens import SoftTokens

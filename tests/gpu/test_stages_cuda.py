@@ -10,8 +10,8 @@ from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
 from softalign import load_soft_tokens, trainer
 from softalign.adapters.locating import resolve_adapter
-from softalign.backbones import load_backbone
-from softalign.backbones.base import backbone_dtype
+from softalign.backbones.frozen_pipeline import backbone_dtype
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import PreemptedError

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from softalign.backbones.base import backbone_dtype
+from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, Runtime, TrainConfig
 from softalign.errors import PreemptedError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from softalign.backbones.base import backbone_dtype, resolve_device
+from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig, Runtime
 from softalign.forward_process import DDPMProcess

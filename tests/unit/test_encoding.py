@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from softalign import encoded_pool, encoding
 from softalign.artifacts import EncodedManifest
-from softalign.backbones import load_backbone
-from softalign.backbones.base import component_digest
+from softalign.backbones.identity import component_digest
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
 from softalign.curation.pipeline import curate
 from softalign.curation.samples import caption_digest

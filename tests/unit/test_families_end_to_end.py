@@ -16,7 +16,7 @@ from softalign import generate, load_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
-from softalign.backbones import family_of, load_backbone
+from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError

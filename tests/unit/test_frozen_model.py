@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from softalign.adapters.base_fingerprint import fingerprint_of
-from softalign.backbones import load_backbone
-from softalign.backbones.base import component_digest
+from softalign.backbones.identity import component_digest
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import CompatibilityError

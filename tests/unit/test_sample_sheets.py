@@ -11,7 +11,7 @@ from PIL import Image
 
 from softalign import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
-from softalign.backbones import load_backbone
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import PreemptedError

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
 from softalign.attempts import StopRequest
-from softalign.backbones import load_backbone
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
 from softalign.errors import PreemptedError
 from softalign.sampling import (

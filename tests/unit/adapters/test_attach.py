@@ -121,8 +121,8 @@ def test_averaged_tokens_on_request(pipe, folder):
 
 
 def test_a_saved_and_loaded_adapter_predicts_what_the_module_in_memory_does(pipe, tmp_path):
+    from softalign.backbones.injection import CrossAttentionInjection
     from softalign.backbones.unet import injection_sites
-    from softalign.injection import CrossAttentionInjection
 
     live, _ = write(tmp_path, pipe.unet)
     injection = CrossAttentionInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
@@ -198,8 +198,8 @@ class GuidedPipe:
 
 def rows_with_bank(pipe, bank, live):
     """Return the prediction of ``predict`` with all rows of one bank, by the training path."""
+    from softalign.backbones.injection import CrossAttentionInjection
     from softalign.backbones.unet import injection_sites
-    from softalign.injection import CrossAttentionInjection
 
     injection = CrossAttentionInjection(pipe.unet, injection_sites(pipe.unet, ("down", "mid")), live)
     with torch.no_grad(), injection.using(live, torch.full((2,), bank)):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from softalign.backbones.base import component_digest
+from softalign.backbones.identity import component_digest
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_unet import make_unet
 

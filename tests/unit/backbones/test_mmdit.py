@@ -8,11 +8,11 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
 
+from softalign.backbones.injection import find_injection
+from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess
-from softalign.injection import find_injection
-from softalign.joint_injection import JointAttentionInjection
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 from tests.tiny_sd3 import JOINT_WIDTH, NUM_BLOCKS, POOLED_WIDTH, SD35, STREAM_WIDTH, make_transformer

@@ -3,10 +3,10 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
+from softalign.backbones.injection import find_injection
 from softalign.backbones.unet import UNetDenoiser, injection_sites, text_width
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import DDPMProcess
-from softalign.injection import find_injection
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates
 

@@ -9,7 +9,7 @@ import torch
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement, save_adapter
 from softalign.artifacts import Adapter, EvalReport
-from softalign.backbones import load_backbone
+from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
 from softalign.shapes.suite import build_suite
 from softalign.soft_tokens import SoftTokens

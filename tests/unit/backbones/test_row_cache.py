@@ -7,9 +7,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from softalign.backbones.row_cache import RowCache, SharedParts
 from softalign.config import ObjectiveConfig
 from softalign.pair_grid import Division, Pairs, backward_grid
-from softalign.row_cache import RowCache, SharedParts
 from softalign.text_states import TextStates
 from tests.tiny_families import FAMILIES, drawn
 from tests.tiny_families import NUM_TOKENS as S

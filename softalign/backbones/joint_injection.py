@@ -17,13 +17,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from softalign.backbones.injection import SoftTokenInjection
 from softalign.errors import CompatibilityError
-from softalign.injection import SoftTokenInjection
 from softalign.soft_tokens import POSITIVE_BANK
 
 TEXT_PLACE = 1
@@ -40,7 +41,7 @@ class JointAttentionInjection(SoftTokenInjection):
 
     timestep_place = 3
 
-    _drawn_BNSD: Tensor | None = None
+    _drawn_BNSD: Float[Tensor, "B N S D"] | None = None
     _bias: _InsertedKeyBias | None = None
     _is_skipping = False
 

@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 
-from softalign.backbones import load_backbone
+from softalign.backbones.loading import load_backbone
+from softalign.backbones.sizes import model_sizes
 from softalign.config import BackboneConfig
 from softalign.errors import DataError, MissingInputError
 from softalign.frozen_encoders import FrozenEncoders
-from softalign.model_sizes import model_sizes
 from softalign.shapes import weights_path
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3

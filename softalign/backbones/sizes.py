@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softalign.backbones.locating import model_folder
 from softalign.config import BackboneConfig
 from softalign.errors import DataError, MissingInputError
 from softalign.families import UNET_FAMILIES, Family, num_joint_blocks
-from softalign.fingerprints import model_folder
 
 CLIP_LENGTH = 77
 """Positions of CLIP's text sequence."""

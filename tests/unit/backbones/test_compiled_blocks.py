@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from softalign.compiled_blocks import compile_blocks
+from softalign.backbones.compiled_blocks import compile_blocks
 from softalign.config import ObjectiveConfig
 from softalign.errors import CompatibilityError
-from tests.unit.test_row_cache import Case
+from tests.unit.backbones.test_row_cache import Case
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def rows_per_call(resolution_px: int) -> int:
 
 
 @torch.no_grad()
-def encode_images(backbone: Backbone, images_B3RR: Tensor) -> Tensor:
+def encode_images(backbone: Backbone, images_B3RR: Float[Tensor, "B 3 R R"]) -> Float[Tensor, "B C H W"]:
     """Return the latents (B, C, H, W) of images in [-1, 1].
 
     They are the posterior's mean, shifted and scaled to unit deviation as the pipeline expects them.
@@ -36,7 +37,7 @@ def encode_images(backbone: Backbone, images_B3RR: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def decode_latents(backbone: Backbone, latents_BCHW: Tensor) -> NDArray[np.uint8]:
+def decode_latents(backbone: Backbone, latents_BCHW: Float[Tensor, "B C H W"]) -> NDArray[np.uint8]:
     """Return the images (B, R, R, 3) of latents, as the pipeline would give them."""
     pipeline, vae = backbone.pipeline, backbone.pipeline.vae
     decoded = []

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from softalign import frozen_vae
-from softalign.backbones import load_backbone
+from softalign.backbones import vae as frozen_vae
+from softalign.backbones.loading import load_backbone
+from softalign.backbones.locating import model_fingerprint
+from softalign.backbones.vae import decode_latents, rows_per_call
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.encoding import encode
 from softalign.errors import CompatibilityError, MissingInputError
-from softalign.fingerprints import model_fingerprint
 from softalign.frozen_encoders import FrozenEncoders
-from softalign.frozen_vae import decode_latents, rows_per_call
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from softalign.trainer import train

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from softalign.backbones.injection import CrossAttentionInjection, find_injection
 from softalign.backbones.unet import injection_sites
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.injection import CrossAttentionInjection, find_injection
 from softalign.soft_tokens import SoftTokens
 from tests.tiny_unet import make_unet
 

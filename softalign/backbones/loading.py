@@ -1,0 +1,65 @@
+"""The backbone of a configuration, whatever its family; and the family of a model."""
+
+from __future__ import annotations
+
+import torch
+
+from softalign.backbones.base import Backbone
+from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, families_of_pipeline
+from softalign.config import BackboneConfig
+from softalign.errors import CompatibilityError
+from softalign.families import UNET_FAMILIES, Family
+
+
+def load_backbone(
+    config: BackboneConfig, *, device: torch.device, dtype: torch.dtype, parts: tuple[Part, ...] = ALL_PARTS
+) -> Backbone:
+    """Return a family's frozen backbone, or some parts of it, in eval mode, on a device.
+
+    Raises:
+        MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
+        CompatibilityError: the model is not of the family.
+    """
+    if config.family in UNET_FAMILIES:
+        from softalign.backbones.unet import UNetBackbone
+
+        return UNetBackbone.load(config, device=device, dtype=dtype, parts=parts)
+    from softalign.backbones.mmdit import MMDiTBackbone
+
+    return MMDiTBackbone.load(config, device=device, dtype=dtype, parts=parts)
+
+
+def family_of(model: str) -> Family:
+    """Return the family that a model's own configuration files name.
+
+    Args:
+        model: ``shapes`` (its U-Net), a local folder or a hub id.
+
+    Raises:
+        MissingInputError: there is no such model, or it is gated.
+        CompatibilityError: no family has such a pipeline.
+    """
+    from diffusers import DDIMScheduler, SD3Transformer2DModel
+
+    from softalign.backbones.mmdit import QK_NORMS
+    from softalign.backbones.unet import PREDICTION_TYPES
+
+    if model == "shapes":
+        return "sd21"
+    with explained_access(model):
+        families = families_of_pipeline(model)
+        if "sd3" in families:
+            found = SD3Transformer2DModel.load_config(model, subfolder="transformer").get("qk_norm")
+            marks = {family: mark for family, mark in QK_NORMS.items() if family in families}
+        else:
+            found = DDIMScheduler.load_config(model, subfolder="scheduler").get("prediction_type", "epsilon")
+            marks = {family: mark for family, mark in PREDICTION_TYPES.items() if family in families}
+    fitting = [family for family, mark in marks.items() if mark == found]
+    if not fitting:
+        raise CompatibilityError(
+            "The base model belongs to no family.",
+            expected=", ".join(f"{mark} ({family})" for family, mark in marks.items()),
+            found=str(found),
+            where=model,
+        )
+    return fitting[0]
