@@ -18,8 +18,8 @@ from prefect import Flow
 
 from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
 from flows.server import start_server
+from softalign.cli.console import narrating
 from softalign.config import load_recipe
-from softalign.console import narrating
 from softalign.errors import SoftAlignError
 from softalign.kept import kept_line
 from softalign.stopping import leaving_in_order

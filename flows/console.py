@@ -9,7 +9,7 @@ from pathlib import Path
 import prefect
 from prefect.settings import get_current_settings
 
-from softalign.console import ConsoleHandler
+from softalign.cli.console import ConsoleHandler
 from softalign.errors import StorageUnavailableError
 from tasks.run_log import RELAYED
 

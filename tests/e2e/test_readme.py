@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from softalign import cli
+from softalign.cli import app
 from tests.conftest import TINY
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def softalign(arguments, monkeypatch):
         arguments = [*arguments, *(part for override in SMALL for part in ("--set", override))]
     monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
     try:
-        cli.main()
+        app.main()
     except SystemExit as stop:
         return stop.code or 0
     return 0

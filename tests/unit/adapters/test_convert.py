@@ -11,9 +11,10 @@ import torch
 from diffusers import SD3Transformer2DModel
 from torch import nn
 
-from softalign import cli, load_soft_tokens
+from softalign import load_soft_tokens
 from softalign.adapters.convert import CheckpointFacts, blocks_of, convert, unverified
 from softalign.adapters.files import load_adapter, read_adapter_config
+from softalign.cli import app
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError
 from softalign.storage import sha256_of_file
 from tests.tiny_unet import WIDTH, make_unet
@@ -438,7 +439,7 @@ def command(tmp_path, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["softalign", "convert", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
         shown = capsys.readouterr()
         return stop.value.code or 0, shown.out, shown.err
 

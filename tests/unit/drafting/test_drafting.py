@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from softalign import cli
+from softalign.cli import app
 from softalign.config import load_recipe
 from softalign.drafting import draft_recipe
 from softalign.drafting.parquet import judge_columns
@@ -347,7 +347,7 @@ def test_the_command_reports_in_json_and_for_people(here, monkeypatch, capsys):
     def command(*arguments):
         monkeypatch.setattr(sys, "argv", ["softalign", "init", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
         return stop.value.code or 0
 
     assert command("data", "--json", "--family", "sd3", "--images", "data") == 0

@@ -6,7 +6,7 @@ import pytest
 from prefect import task_engine
 
 from flows.console import FlowConsoleHandler, is_not_the_servers, line_of, server_error, server_line
-from softalign.console import ConsoleLines
+from softalign.cli.console import ConsoleLines
 from softalign.errors import DataError
 from tasks.run_log import RELAYED, RunLogHandler, relay_library_log
 

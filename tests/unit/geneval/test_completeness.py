@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softalign import cli
+from softalign.cli import app
 from softalign.errors import DataError
 from softalign.geneval import arms
 from softalign.geneval.completeness import Suite, image_fault, inspect_set
@@ -256,7 +256,7 @@ def test_the_command(own, monkeypatch, capsys):
     def run(*options):
         monkeypatch.setattr(sys, "argv", [*command, *options])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
         shown = capsys.readouterr()
         return stop.value.code or 0, shown.out, shown.err
 

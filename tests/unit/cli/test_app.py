@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from softalign import cli
+from softalign.cli import app
 
 
 def softalign(*arguments, cwd=None):
@@ -85,7 +85,7 @@ def test_a_place_or_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert (stop.value.code, said in capsys.readouterr().err) == (code, True)
     assert (tmp_path / "afile").read_text() == "x"
     assert {path.read_text() for path in (tmp_path / "made").iterdir()} == {"mine"}
@@ -95,9 +95,9 @@ def test_an_error_of_the_operating_system_is_one_message(monkeypatch, capsys):
     def fail():
         raise OSError(28, "No space left on device", "/full/disk")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(app, "app", fail)
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert stop.value.code == 1
     said = "error: No space left on device: /full/disk\n  to do: make room, then run again: finished work is kept\n"
     assert capsys.readouterr().err == said
@@ -123,7 +123,7 @@ def command(monkeypatch, *arguments):
     """Run a command line here, in this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     return stop.value.code or 0
 
 
@@ -148,7 +148,7 @@ def test_plan_shows_what_cannot_run_here_and_warns_on_standard_error(tmp_path, m
 def test_a_misspelt_command_or_option_is_told_which_was_meant(monkeypatch, capsys, arguments, said):
     monkeypatch.setattr(sys, "argv", ["softalign", *arguments])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
 
@@ -159,5 +159,5 @@ def test_a_store_that_is_a_file_is_refused_at_once(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["softalign", "plan", "shapes", "--store", store])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        app.main()
     assert (stop.value.code, "taken by a file" in capsys.readouterr().err) == (2, True)

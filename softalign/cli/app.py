@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from softalign.completion import override_words, recipe_words
-from softalign.console import narrating
+from softalign.cli.completion import override_words, recipe_words
+from softalign.cli.console import narrating
 from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
 from softalign.families import Family
 from softalign.stopping import hold_signals, leaving_at_once, leaving_in_order

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from softalign.console import ConsoleLines, narrating
+from softalign.cli.console import ConsoleLines, narrating
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from softalign.completion import override_words, recipe_words
+from softalign.cli.completion import override_words, recipe_words
 
 
 @pytest.fixture(autouse=True)
