@@ -1,0 +1,54 @@
+"""Commands of GenEval: the official prompts and the scorer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softalign.cli.options import JsonOption, emit
+from softalign.errors import ConfigError
+
+geneval_app = typer.Typer(help="GenEval: the official prompts and the scorer.", no_args_is_help=True)
+
+
+@geneval_app.command("prompts")
+def geneval_prompts(
+    out: Annotated[Path | None, typer.Option("--out", help="file to write; default: standard output")] = None,
+) -> None:
+    """Write the official 553 prompts as JSON lines."""
+    from softalign.geneval.prompts import official_prompts, to_json_line
+
+    text = "".join(to_json_line(prompt) + "\n" for prompt in official_prompts())
+    if out is None:
+        typer.echo(text, nl=False)
+    elif out.is_dir() or not out.parent.is_dir():
+        raise ConfigError("The prompts cannot be written there.", expected="a file in a folder", where=str(out))
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+@geneval_app.command("score")
+def geneval_score(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="images in the official layout")],
+    detections: Annotated[Path, typer.Option("--detections", help="detections, one image a line (JSON)")],
+    out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="score what is there of an incomplete set, and say what is missing")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Score images by GenEval's rules from recorded detections."""
+    from softalign.geneval.detectors import LINE_FORMAT
+    from softalign.geneval.scoring import score_directory
+
+    if detections.name == "auto":
+        raise ConfigError(
+            "No detector for photographs comes with softalign.",
+            expected="a file of recorded detections",
+            found="--detections auto",
+            fix=f"record detections with a detector of your own, one image a line: {LINE_FORMAT}",
+        )
+    result = score_directory(folder, detections, out, is_partial_allowed=allow_partial)
+    emit(result.to_json(), as_json, result.to_text())

@@ -1,0 +1,70 @@
+"""What all commands share: the application, their options, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from softalign.cli.completion import override_words, recipe_words
+from softalign.errors import ConfigError
+from softalign.storage import STORE_VARIABLE, Store, require_folder_place
+
+if TYPE_CHECKING:
+    from softalign.config import Recipe
+
+
+app = typer.Typer(
+    name="softalign",
+    help="Reward-free text alignment of text-to-image diffusion models, run as an operation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="a recipe's name or the path of a YAML file", autocompletion=recipe_words),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="SECTION.FIELD=VALUE", help="override a field; may be repeated", autocompletion=override_words
+    ),
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar=STORE_VARIABLE, help="folder or s3:// URI where everything is published")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+ThroughOption = Annotated[bool, typer.Option("--through", help="run the earlier stages too where they are missing")]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow; default: the store's own database"),
+]
+
+
+def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """Print a result on standard output: as JSON, or as the text for people."""
+    typer.echo(json.dumps(result, indent=2) if as_json else text)
+
+
+def open_recipe(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
+    """Return a recipe with its overrides applied, and the store."""
+    from softalign.config import load_recipe
+
+    loaded, opened = load_recipe(recipe, overrides or ()), Store(store)
+    if opened.is_local:
+        require_folder_place(Path(opened.uri))
+    return loaded, opened
+
+
+def require_pipeline(command: str) -> None:
+    """Refuse a command that needs the pipeline extra where that is not installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if find_spec("pyarrow") is None or find_spec("mlflow") is None:
+        raise ConfigError(f"`softalign {command}` needs the pipeline extra.", fix="pip install 'softalign[pipeline]'")

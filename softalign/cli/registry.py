@@ -1,0 +1,78 @@
+"""Commands of the model registry: pull, promote, rollback, history."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softalign.cli.options import JsonOption, StoreOption, TrackingOption, app, emit
+from softalign.storage import DEFAULT_STORE, Store
+
+
+def _registry(tracking_uri: str | None, store: str) -> str:
+    """Return the registry to ask: the one named, or the store's own database."""
+    from softalign.registry import registry_of_store
+
+    return tracking_uri or registry_of_store(Store(store))
+
+
+@app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(metavar="NAME@ALIAS|NAME/VERSION")],
+    to: Annotated[Path, typer.Option("--to", help="folder for the adapter's files")],
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a registered adapter: verified by sha256, cached, offline afterwards."""
+    from softalign.registry import pull_version
+
+    found = pull_version(reference, to, _registry(tracking_uri, store))
+    payload = {**asdict(found), "path": str(found.path), "reference": reference}
+    emit(payload, as_json, str(found.path))
+
+
+@app.command()
+def promote(
+    name: str,
+    version: Annotated[int | None, typer.Option("--version", help="default: the challenger")] = None,
+    reason: Annotated[str, typer.Option("--reason", help="kept in the history")] = "promoted by hand",
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a version champion by hand."""
+    from softalign.registry import promote as promote_version
+
+    entry = promote_version(name, version, reason, _registry(tracking_uri, store))
+    emit(entry.model_dump(mode="json"), as_json, entry.to_text())
+
+
+@app.command()
+def rollback(
+    name: str,
+    reason: Annotated[str, typer.Option("--reason", help="kept in the history")] = "rolled back by hand",
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the champion alias back to the champion before."""
+    from softalign.registry import rollback as roll_back
+
+    entry = roll_back(name, reason, _registry(tracking_uri, store))
+    emit(entry.model_dump(mode="json"), as_json, entry.to_text())
+
+
+@app.command()
+def history(
+    name: str, tracking_uri: TrackingOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
+) -> None:
+    """List the versions of a model and what was decided about each."""
+    from softalign.registry import history as read_history
+
+    entries = read_history(name, _registry(tracking_uri, store))
+    payload = {"name": name, "history": [entry.model_dump(mode="json") for entry in entries]}
+    emit(payload, as_json, "\n".join(entry.to_text() for entry in entries))
