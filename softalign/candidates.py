@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from softalign.caption_similarity import are_near_duplicates
-from softalign.config import NegativesConfig
+from softalign.config.recipe import NegativesConfig
 
 ItemT = TypeVar("ItemT")
 
@@ -38,7 +38,7 @@ def choose_candidates(
 ) -> CandidateChoice:
     """Return each image's candidates.
 
-    Each image gets ``config.num_of(B)`` negatives: ``config.num_hard_of(B)`` edits of its caption, drawn from those
+    Each image gets ``recipe.num_of(B)`` negatives: ``recipe.num_hard_of(B)`` edits of its caption, drawn from those
     there are, and captions of other images for the rest, near-duplicates of its own left out. An image whose caption
     has fewer edits gets more captions of others; one with nothing to choose from gets fewer, maybe no negative.
 

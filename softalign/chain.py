@@ -17,7 +17,7 @@ from softalign.artifacts import (
     ModelVersion,
     TagDifference,
 )
-from softalign.config import Recipe
+from softalign.config.recipe import Recipe
 from softalign.ending import ending_text
 from softalign.preflight import check_chain
 from softalign.promotion import Check

@@ -6,7 +6,7 @@ import logging
 
 from softalign.adapters.files import load_adapter, placement_of, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
-from softalign.config import BackboneConfig, TrainConfig
+from softalign.config.recipe import BackboneConfig, TrainConfig
 from softalign.errors import CompatibilityError
 from softalign.soft_tokens import SoftTokens
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
-from softalign.config import Recipe
+from softalign.config.recipe import Recipe
 from softalign.stages import (
     arms_of,
     compare_key,

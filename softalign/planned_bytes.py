@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
-from softalign.config import CocoSource, Recipe, ShapesSource, Source
+from softalign.config.recipe import CocoSource, Recipe, ShapesSource, Source
 from softalign.storage import open_filesystem
 
 FLOAT_BYTES = 4

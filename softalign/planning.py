@@ -18,7 +18,7 @@ from softalign.artifacts import (
     Record,
     Stage,
 )
-from softalign.config import Recipe
+from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
 from softalign.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models

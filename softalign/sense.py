@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from softalign.backbones.locating import model_folder
-from softalign.config import Recipe, ShapesSource
+from softalign.config.families import KNOWN_MODELS
+from softalign.config.recipe import Recipe, ShapesSource
 from softalign.errors import ConfigError
-from softalign.families import KNOWN_MODELS
 
 EMBEDDED = "shapes"
 """The embedded model, its suite and its kind of source."""

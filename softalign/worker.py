@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, EncodedManifest, Record
-from softalign.config import Recipe
+from softalign.config.recipe import Recipe
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
 from softalign.storage import Store, write_atomically
 from softalign.supervise import KEPT_LINES, error_to_json, watch_parent

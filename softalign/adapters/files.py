@@ -22,9 +22,9 @@ from torch import Tensor
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
 from softalign.artifacts import FileEntry, Frozen
-from softalign.config import LayersEnd, SoftTokensConfig
+from softalign.config.families import Family
+from softalign.config.recipe import LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
-from softalign.families import Family
 from softalign.problems import problems
 from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically

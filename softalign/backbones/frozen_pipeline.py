@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from softalign.backbones.locating import resolve_model
-from softalign.config import BackboneConfig, Runtime
+from softalign.config.families import Family
+from softalign.config.recipe import BackboneConfig, Runtime
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
-from softalign.families import Family
 
 PIPELINES: dict[Family, str] = {
     "sd15": "StableDiffusionPipeline",

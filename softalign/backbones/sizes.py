@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from softalign.backbones.locating import model_folder
-from softalign.config import BackboneConfig
+from softalign.config.families import UNET_FAMILIES, Family, num_joint_blocks
+from softalign.config.recipe import BackboneConfig
 from softalign.errors import DataError, MissingInputError
-from softalign.families import UNET_FAMILIES, Family, num_joint_blocks
 
 CLIP_LENGTH = 77
 """Positions of CLIP's text sequence."""

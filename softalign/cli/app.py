@@ -29,14 +29,14 @@ from softalign.cli.options import (
     open_recipe,
     require_pipeline,
 )
+from softalign.config.families import Family
 from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
-from softalign.families import Family
 from softalign.stopping import hold_signals, leaving_at_once, leaving_in_order
 from softalign.storage import DEFAULT_STORE
 from softalign.version import __version__
 
 if TYPE_CHECKING:
-    from softalign.config import Recipe
+    from softalign.config.recipe import Recipe
 
 shapes_app = typer.Typer(help="The embedded world.", no_args_is_help=True)
 app.add_typer(geneval_app, name="geneval")

@@ -14,7 +14,7 @@ from softalign.errors import ConfigError
 from softalign.storage import STORE_VARIABLE, Store, require_folder_place
 
 if TYPE_CHECKING:
-    from softalign.config import Recipe
+    from softalign.config.recipe import Recipe
 
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def open_recipe(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
     """Return a recipe with its overrides applied, and the store."""
-    from softalign.config import load_recipe
+    from softalign.config.recipe import load_recipe
 
     loaded, opened = load_recipe(recipe, overrides or ()), Store(store)
     if opened.is_local:

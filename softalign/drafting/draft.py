@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from softalign.artifacts import Frozen
-from softalign.config import load_recipe
+from softalign.config.families import Family
+from softalign.config.recipe import load_recipe
 from softalign.drafting.pairs import read_pairs, write_pairs
 from softalign.drafting.parquet import find_parquet
 from softalign.drafting.recipe_text import RESOLUTIONS, recipe_name, recipe_text
 from softalign.drafting.records import Found, FoundSource, SourceDraft
 from softalign.drafting.survey import survey
 from softalign.errors import ConfigError
-from softalign.families import Family
 from softalign.storage import write_atomically
 
 

@@ -7,9 +7,9 @@ import re
 
 import yaml
 
-from softalign.config import MAX_NAME_CHARS
+from softalign.config.families import FAMILY_DEFAULTS, Family
+from softalign.config.recipe import MAX_NAME_CHARS
 from softalign.drafting.records import Alternative, Found, SourceDraft
-from softalign.families import FAMILY_DEFAULTS, Family
 from softalign.version import __version__
 
 RESOLUTIONS: dict[Family, int] = {family: defaults.sample_px for family, defaults in FAMILY_DEFAULTS.items()}

@@ -1,6 +1,6 @@
 """The published models' true shapes, on torch's meta device: no weights, but every site, shape and count.
 
-The configurations are those of the models' public ``config.json`` files in diffusers layout, each named below; fields
+The configurations are those of the models' public ``recipe.json`` files in diffusers layout, each named below; fields
 that are left out have the class's default there as well.
 """
 

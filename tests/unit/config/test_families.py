@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from softalign.config import BackboneConfig, EvalConfig, Recipe, TrainConfig, UNetTokensConfig, load_recipe
-from softalign.families import FAMILY_DEFAULTS, KNOWN_MODELS, misfit
+from softalign.config.families import FAMILY_DEFAULTS, KNOWN_MODELS, misfit
 
 SHAPES = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
 

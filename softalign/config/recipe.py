@@ -1,8 +1,4 @@
-"""Configuration: one frozen pydantic model per stage, and the Recipe that holds them.
-
-A stage's ``digest`` covers every field of its model, so a changed field is a changed request. Fields that only say how
-fast something runs live in ``Runtime`` and are in no digest.
-"""
+"""The whole recipe, and what one section says of another: family and preset fill what was left open."""
 
 from __future__ import annotations
 
@@ -16,16 +12,8 @@ import yaml
 from pydantic import BaseModel, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from softalign.artifacts import Arm, Frozen, digest_of
-from softalign.errors import ConfigError
-from softalign.families import (
-    FAMILY_DEFAULTS,
-    UNET_FAMILIES,
-    Family,
-    misfit,
-    num_joint_blocks,
-    sample_px,
-)
-from softalign.presets import (
+from softalign.config.families import FAMILY_DEFAULTS, UNET_FAMILIES, Family, misfit, num_joint_blocks, sample_px
+from softalign.config.presets import (
     RESTART_PERIOD_STEPS,
     Defaults,
     Preset,
@@ -36,6 +24,7 @@ from softalign.presets import (
     softrepa_defaults,
     unconditional_bank_default,
 )
+from softalign.errors import ConfigError
 from softalign.problems import did_you_mean, problems
 from softalign.strict_yaml import read_yaml, yaml_problem
 

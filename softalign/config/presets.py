@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from softalign.families import Family
+    from softalign.config.families import Family
 
 Preset = Literal["paper", "code"]
 TemperatureMode = Literal["fixed", "calibrated"]
