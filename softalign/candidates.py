@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from softalign.caption_similarity import are_near_duplicates
-from softalign.config.recipe import NegativesConfig
+from softalign.config.training import NegativesConfig
 
 ItemT = TypeVar("ItemT")
 

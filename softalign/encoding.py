@@ -23,7 +23,8 @@ from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
 from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.backbones.loading import load_backbone
 from softalign.concurrency import map_ahead
-from softalign.config.recipe import BackboneConfig, Runtime
+from softalign.config.backbone import BackboneConfig
+from softalign.config.runtime import Runtime
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
 from softalign.encoded_pool import EncodedPool, PoolShard

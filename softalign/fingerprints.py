@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from softalign.artifacts import digest_of
-from softalign.config.recipe import CocoSource, ShapesSource, Source
+from softalign.config.curation import CocoSource, ShapesSource, Source
 from softalign.curation.tables import read_table
 from softalign.files import open_filesystem, reaching
 

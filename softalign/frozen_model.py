@@ -12,7 +12,7 @@ from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.identity import component_digest, text_encoder_digest, text_length
 from softalign.backbones.loading import load_backbone
-from softalign.config.recipe import BackboneConfig
+from softalign.config.backbone import BackboneConfig
 from softalign.errors import CompatibilityError, SoftAlignError
 from softalign.loader import require_encoders, require_shapes
 from softalign.team import Team

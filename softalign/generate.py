@@ -11,8 +11,10 @@ from softalign.adapters.attach import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.loading import family_of, load_backbone
+from softalign.config.backbone import BackboneConfig
+from softalign.config.evaluation import UnconditionalBank
 from softalign.config.families import FAMILY_DEFAULTS, misfit
-from softalign.config.recipe import BackboneConfig, Runtime, UnconditionalBank
+from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
 from softalign.storage import require_folder_place, write_atomically

@@ -6,7 +6,8 @@ import logging
 
 from softalign.adapters.files import load_adapter, placement_of, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
-from softalign.config.recipe import BackboneConfig, TrainConfig
+from softalign.config.backbone import BackboneConfig
+from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
 from softalign.soft_tokens import SoftTokens
 

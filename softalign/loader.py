@@ -21,7 +21,7 @@ from torch import Tensor
 from softalign.artifacts import EncodedManifest, digest_of
 from softalign.candidates import choose_candidates
 from softalign.caption_similarity import are_near_duplicates
-from softalign.config.recipe import NegativesConfig
+from softalign.config.training import NegativesConfig
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import Split
 from softalign.encoded_pool import PoolShard

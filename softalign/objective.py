@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from softalign.config.recipe import ObjectiveConfig
+    from softalign.config.objective import ObjectiveConfig
 
 ROUNDING_STEPS = 4
 """A mean of many squares is exact to a few of its type's smallest steps."""

@@ -32,7 +32,7 @@ from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 from softalign.team import ALONE, Team
 
 if TYPE_CHECKING:
-    from softalign.config.recipe import ObjectiveConfig
+    from softalign.config.objective import ObjectiveConfig
 
 
 @dataclass(frozen=True)

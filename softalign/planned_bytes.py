@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
-from softalign.config.recipe import CocoSource, Recipe, ShapesSource, Source
+from softalign.config.curation import CocoSource, ShapesSource, Source
+from softalign.config.recipe import Recipe
 from softalign.storage import open_filesystem
 
 FLOAT_BYTES = 4

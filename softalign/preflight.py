@@ -7,7 +7,9 @@ from pathlib import Path
 from softalign.adapters.locating import resolved
 from softalign.artifacts import Stage
 from softalign.backbones.locating import model_folder
-from softalign.config.recipe import BackboneConfig, Recipe, ShapesSource, Source
+from softalign.config.backbone import BackboneConfig
+from softalign.config.curation import ShapesSource, Source
+from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError, SoftAlignError
 from softalign.files import open_filesystem, reaching
 from softalign.sense import mismatches

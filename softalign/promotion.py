@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
-from softalign.config.recipe import PromotionPolicy
+from softalign.config.evaluation import PromotionPolicy
 from softalign.errors import DataError
 
 OVERALL = "overall"

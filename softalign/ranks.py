@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from softalign.config.recipe import Runtime
+from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError, PreemptedError
 from softalign.stopping import shielded
 

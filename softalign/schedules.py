@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from softalign.config.recipe import OptimizerConfig
+from softalign.config.training import OptimizerConfig
 
 
 def learning_rate(settings: OptimizerConfig, step: int, num_steps: int) -> float:

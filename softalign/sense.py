@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from softalign.backbones.locating import model_folder
+from softalign.config.curation import ShapesSource
 from softalign.config.families import KNOWN_MODELS
-from softalign.config.recipe import Recipe, ShapesSource
+from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError
 
 EMBEDDED = "shapes"

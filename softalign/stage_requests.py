@@ -26,7 +26,8 @@ from softalign.artifacts import (
     Stage,
 )
 from softalign.backbones.locating import model_fingerprint
-from softalign.config.recipe import Recipe, ShapesSource
+from softalign.config.curation import ShapesSource
+from softalign.config.recipe import Recipe
 from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import source_fingerprint
 from softalign.storage import Store, write_atomically

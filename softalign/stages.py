@@ -30,7 +30,8 @@ from softalign.artifacts import (
 )
 from softalign.attempts import exclusive
 from softalign.backbones.locating import model_fingerprint
-from softalign.config.recipe import BackboneConfig, Recipe
+from softalign.config.backbone import BackboneConfig
+from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import tokens_digest
 from softalign.fingerprints import source_fingerprint

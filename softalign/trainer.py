@@ -22,7 +22,9 @@ from softalign.backbones.compiled_blocks import compile_blocks
 from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads
 from softalign.checkpoints import Progress, load_best
-from softalign.config.recipe import BackboneConfig, NegativesConfig, Runtime, TrainConfig
+from softalign.config.backbone import BackboneConfig
+from softalign.config.runtime import Runtime
+from softalign.config.training import NegativesConfig, TrainConfig
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens

@@ -10,7 +10,7 @@ from typing import Protocol
 from softalign.attempts import StopRequest
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads, RunFiles
 from softalign.checkpoints import Progress
-from softalign.config.recipe import Runtime
+from softalign.config.runtime import Runtime
 from softalign.loader import EncodedBatch
 from softalign.sample_sheets import SampleSheets
 from softalign.team import Team

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from softalign.backbones.base import Denoiser
 from softalign.checkpoints import TrainingState
-from softalign.config.recipe import TrainConfig
+from softalign.config.training import TrainConfig
 from softalign.diagnostics import TrainRow, train_row
 from softalign.forward_process import NoisyBatch, draw_noise
 from softalign.loader import EncodedBatch

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Real
 from torch import Tensor
 
-from softalign.config.recipe import ObjectiveConfig
+from softalign.config.objective import ObjectiveConfig
 from softalign.diagnostics import ValidationRow, finite_or_none, token_norms
 from softalign.loader import EncodedBatch
 from softalign.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of

@@ -18,7 +18,7 @@ from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInje
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
 from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
-from softalign.config.recipe import UnconditionalBank
+from softalign.config.evaluation import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.soft_tokens import SoftTokens
 

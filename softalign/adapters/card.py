@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from softalign.adapters.files import AdapterConfig
 from softalign.backbones.frozen_pipeline import PIPELINES
-from softalign.config.recipe import TrainConfig
+from softalign.config.training import TrainConfig
 
 _HEADER = """---
 library_name: softalign

@@ -23,7 +23,7 @@ from softalign.adapters.card import converted_card
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, PeerFiles, Placement, UNetPlacement, save_adapter
 from softalign.adapters.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, published_base, read_base
 from softalign.adapters.peer_files import PeerFormat, format_of, read_table, read_tokens
-from softalign.config.recipe import LayersEnd
+from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.files import file_entry, write_atomically
 from softalign.soft_tokens import SoftTokens

@@ -23,7 +23,7 @@ from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
 from softalign.artifacts import FileEntry, Frozen
 from softalign.config.families import Family
-from softalign.config.recipe import LayersEnd, SoftTokensConfig
+from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.problems import problems
 from softalign.soft_tokens import SoftTokens

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from softalign.artifacts import Adapter
-from softalign.config.recipe import TrainConfig
+from softalign.config.training import TrainConfig
 from softalign.errors import IntegrityError, MissingInputError
 from softalign.files import read_bytes
 from softalign.storage import cache_dir, is_local, local_path_of, write_atomically

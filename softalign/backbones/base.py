@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.backbones.row_cache import RowCache
-from softalign.config.recipe import SoftTokensConfig
+from softalign.config.soft_tokens import SoftTokensConfig
 from softalign.forward_process import ForwardProcess
 from softalign.soft_tokens import SoftTokens
 from softalign.text_states import TextStates

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from softalign.backbones.locating import resolve_model
+from softalign.config.backbone import BackboneConfig
 from softalign.config.families import Family
-from softalign.config.recipe import BackboneConfig, Runtime
+from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 
 PIPELINES: dict[Family, str] = {

@@ -6,8 +6,8 @@ import torch
 
 from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, families_of_pipeline
+from softalign.config.backbone import BackboneConfig
 from softalign.config.families import UNET_FAMILIES, Family
-from softalign.config.recipe import BackboneConfig
 from softalign.errors import CompatibilityError
 
 

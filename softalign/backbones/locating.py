@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from softalign.artifacts import digest_of
-from softalign.config.recipe import BackboneConfig
+from softalign.config.backbone import BackboneConfig
 from softalign.files import sha256_of_file
 
 WHOLE_FILE_BYTES = 64 << 20

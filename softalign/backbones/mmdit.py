@@ -15,7 +15,8 @@ from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_acces
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
 from softalign.backbones.row_cache import RowCache
-from softalign.config.recipe import BackboneConfig, LayersEnd, MMDiTTokensConfig, SoftTokensConfig
+from softalign.config.backbone import BackboneConfig
+from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import FlowProcess, ForwardProcess
 from softalign.soft_tokens import SoftTokens

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from softalign.backbones.locating import model_folder
+from softalign.config.backbone import BackboneConfig
 from softalign.config.families import UNET_FAMILIES, Family, num_joint_blocks
-from softalign.config.recipe import BackboneConfig
 from softalign.errors import DataError, MissingInputError
 
 CLIP_LENGTH = 77

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, load_frozen_pipeline, present_parts
 from softalign.backbones.injection import INSERT_AT, CrossAttentionInjection
 from softalign.backbones.row_cache import RowCache, SharedParts
+from softalign.config.backbone import BackboneConfig
 from softalign.config.families import Family
-from softalign.config.recipe import BackboneConfig, SoftTokensConfig, UNetTokensConfig
+from softalign.config.soft_tokens import SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.forward_process import DDPMProcess, ForwardProcess
 from softalign.soft_tokens import SoftTokens

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def recipe_words(incomplete: str) -> list[str]:
     """Return the recipes of the package and the YAML files whose name or path begins so."""
-    from softalign.config.recipe import recipe_names
+    from softalign.config.loading import recipe_names
 
     folder = Path(incomplete[: incomplete.rindex("/") + 1]) if "/" in incomplete else Path()
     found = [str(path) + ("/" if path.is_dir() else "") for path in folder.glob("*") if _may_lead_to_a_recipe(path)]

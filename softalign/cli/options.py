@@ -52,7 +52,7 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def open_recipe(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
     """Return a recipe with its overrides applied, and the store."""
-    from softalign.config.recipe import load_recipe
+    from softalign.config.loading import load_recipe
 
     loaded, opened = load_recipe(recipe, overrides or ()), Store(store)
     if opened.is_local:

@@ -6,39 +6,16 @@ how fast something runs live in ``runtime`` and are in no digest. Numbers of the
 
 from __future__ import annotations
 
-from softalign.config.recipe import (
-    MAX_COUNT,
-    MAX_NAME_CHARS,
-    BackboneConfig,
-    CocoSource,
-    Count,
-    CurationConfig,
-    EncodeConfig,
-    EvalConfig,
-    FilterConfig,
-    LayersEnd,
-    MMDiTTokensConfig,
-    NegativesConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ParquetSource,
-    Positive,
-    PromotionPolicy,
-    Ratio,
-    Recipe,
-    RegisterConfig,
-    Runtime,
-    Seed,
-    ShapesSource,
-    SoftTokensConfig,
-    Source,
-    StageConfig,
-    TrainConfig,
-    UnconditionalBank,
-    UNetTokensConfig,
-    load_recipe,
-    recipe_names,
-)
+from softalign.config.backbone import BackboneConfig, EncodeConfig
+from softalign.config.base import MAX_COUNT, MAX_NAME_CHARS, Count, Positive, Ratio, Seed, StageConfig
+from softalign.config.curation import CocoSource, CurationConfig, FilterConfig, ParquetSource, ShapesSource, Source
+from softalign.config.evaluation import EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
+from softalign.config.loading import load_recipe, recipe_names, yaml_problem
+from softalign.config.objective import ObjectiveConfig
+from softalign.config.recipe import Recipe
+from softalign.config.runtime import Runtime
+from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig, UNetTokensConfig
+from softalign.config.training import NegativesConfig, OptimizerConfig, TrainConfig
 
 __all__ = [
     "BackboneConfig",
@@ -72,4 +49,5 @@ __all__ = [
     "UnconditionalBank",
     "load_recipe",
     "recipe_names",
+    "yaml_problem",
 ]

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from softalign.config.recipe import CocoSource
+from softalign.config.curation import CocoSource
 from softalign.curation.names import shown
 from softalign.curation.rejections import Flaw
 from softalign.curation.tables import CaptionTable, empty_table, kind_of, read_table

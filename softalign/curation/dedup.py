@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from softalign.config.recipe import FilterConfig
+from softalign.config.curation import FilterConfig
 from softalign.curation.images import HASH_BITS
 from softalign.curation.rejections import Rejection
 from softalign.curation.samples import Sample

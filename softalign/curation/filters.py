@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from softalign.config.recipe import FilterConfig
+from softalign.config.curation import FilterConfig
 from softalign.curation.names import has_surrogates
 from softalign.curation.rejections import Flaw, Reason, Rejection
 from softalign.curation.samples import ListedSample, Sample

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from softalign.config.recipe import ParquetSource
+from softalign.config.curation import ParquetSource
 from softalign.curation.tables import CaptionTable, empty_table, kind_of, read_table
 from softalign.errors import DataError
 

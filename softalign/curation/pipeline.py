@@ -18,7 +18,7 @@ from pathlib import Path
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
 from softalign.concurrency import map_ahead
-from softalign.config.recipe import CurationConfig
+from softalign.config.curation import CurationConfig
 from softalign.curation.dedup import DuplicateFilter
 from softalign.curation.filters import filter_captions, image_rejection
 from softalign.curation.images import inspect_image

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from softalign.config.recipe import CocoSource, ParquetSource, ShapesSource, Source
+from softalign.config.curation import CocoSource, ParquetSource, ShapesSource, Source
 from softalign.curation.coco import read_coco
 from softalign.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.curation.parquet import check_parquet, read_parquet

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from softalign.config.recipe import CocoSource
+from softalign.config.curation import CocoSource
 from softalign.curation.coco import read_coco
 from softalign.drafting.images import find_images, list_images, look_at_images
 from softalign.drafting.records import Alternative, Found, FoundSource, SourceDraft

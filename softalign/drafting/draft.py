@@ -6,7 +6,7 @@ from pathlib import Path
 
 from softalign.artifacts import Frozen
 from softalign.config.families import Family
-from softalign.config.recipe import load_recipe
+from softalign.config.loading import load_recipe
 from softalign.drafting.pairs import read_pairs, write_pairs
 from softalign.drafting.parquet import find_parquet
 from softalign.drafting.recipe_text import RESOLUTIONS, recipe_name, recipe_text

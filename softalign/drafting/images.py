@@ -11,7 +11,7 @@ from statistics import median
 
 from PIL import Image
 
-from softalign.config.recipe import FilterConfig
+from softalign.config.curation import FilterConfig
 from softalign.drafting.records import ImageLook
 from softalign.errors import DataError, MissingInputError
 

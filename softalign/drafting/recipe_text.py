@@ -7,8 +7,8 @@ import re
 
 import yaml
 
+from softalign.config.base import MAX_NAME_CHARS
 from softalign.config.families import FAMILY_DEFAULTS, Family
-from softalign.config.recipe import MAX_NAME_CHARS
 from softalign.drafting.records import Alternative, Found, SourceDraft
 from softalign.version import __version__
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from softalign.artifacts import Frozen
-from softalign.config.recipe import CocoSource, ParquetSource
+from softalign.config.curation import CocoSource, ParquetSource
 
 
 class SourceDraft(Frozen):

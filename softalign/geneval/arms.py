@@ -17,7 +17,9 @@ from PIL import Image, ImageOps
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.attempts import StopRequest, exclusive
-from softalign.config.recipe import BackboneConfig, EvalConfig, Runtime
+from softalign.config.backbone import BackboneConfig
+from softalign.config.evaluation import EvalConfig
+from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError
 from softalign.evaluated_tokens import INITIAL_FOLDER, tokens_digest
 from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals

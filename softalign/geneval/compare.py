@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, GuidedBase, TagDifference
-from softalign.config.recipe import EvalConfig
+from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluated_tokens import tokens_digest
 from softalign.geneval.arms import DETECTIONS_FILENAME, IMAGES_FOLDER

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
-from softalign.config.recipe import EvalConfig
+from softalign.config.evaluation import EvalConfig
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.problems import problems
 

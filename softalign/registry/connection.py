@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from softalign.config.recipe import Runtime
+from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport
-from softalign.config.recipe import RegisterConfig
+from softalign.config.evaluation import RegisterConfig
 from softalign.errors import DataError
 from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG

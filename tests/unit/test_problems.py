@@ -16,9 +16,9 @@ from softalign.config import (
     load_recipe,
     recipe_names,
 )
+from softalign.config.loading import read_yaml, yaml_problem
 from softalign.errors import ConfigError
 from softalign.problems import NEEDS, PATTERNS, PURPOSES, did_you_mean, field_paths, models_at, need_of, problems
-from softalign.strict_yaml import read_yaml, yaml_problem
 
 OWN_SENTENCES = {"missing", "extra_forbidden", "value_error"}
 LIMITS = {"ge": "greater_than_equal", "gt": "greater_than", "le": "less_than_equal", "lt": "less_than"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, Record, TagDifference
-from softalign.config.recipe import EvalConfig
+from softalign.config.evaluation import EvalConfig
 from softalign.geneval.bootstrap import OVERALL
 from softalign.geneval.decision import select_objects
 from softalign.geneval.detectors import Detection, read_detections

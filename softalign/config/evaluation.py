@@ -1,0 +1,84 @@
+"""How arms are sampled and scored, and when an adapter is promoted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from softalign.artifacts import Arm, Frozen
+from softalign.config.backbone import BackboneConfig
+from softalign.config.base import MAX_NAME_CHARS, Count, Seed, StageConfig
+from softalign.config.families import sample_px
+
+UnconditionalBank = Literal["positive", "negative"]
+"""Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
+
+
+class EvalConfig(StageConfig):
+    """GenEval-style evaluation: same prompts, noise and scorer for base, untrained tokens and adapter."""
+
+    suite: Literal["shapes", "geneval"] = "geneval"
+    images_per_prompt: Count = 4
+    resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
+        None,
+        description="side of the images; unset: the family's (512, 768 or 1024), in the embedded world the backbone's",
+    )
+    num_inference_steps: Count = Field(30, description="a Recipe fills in 28 for sd3 and sd35")
+    guidance_scale: Annotated[float, Field(ge=1.0)] = Field(7.0, description="a Recipe fills in 4 for sd3 and sd35")
+    reference_guidance_scale: Annotated[float, Field(gt=1.0)] | None = Field(
+        None, description="the base is scored at this guidance too: a reference beside the arms, outside of the gate"
+    )
+    scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
+    use_ema: bool = False
+    unconditional_bank: UnconditionalBank = Field(
+        "positive", description="psi+ or psi- on the unconditional branch of guidance; train.objective.preset fills it"
+    )
+    seed: Seed = 0
+    num_bootstrap: Annotated[int, Field(ge=100)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+    def side_px(self, backbone: BackboneConfig) -> int:
+        """Return the side of a backbone's images: as said, else the family's; in the embedded world the backbone's."""
+        if self.resolution_px is not None:
+            return self.resolution_px
+        is_embedded_world = "shapes" in (self.suite, backbone.model)
+        return sample_px(backbone.family, backbone.resolution_px, is_embedded_world=is_embedded_world)
+
+    @property
+    def denoiser_calls_per_image(self) -> int:
+        """How often the denoiser sees an image on its way: once a step, with guidance twice (with and without text)."""
+        return self.num_inference_steps * (1 if self.guidance_scale == 1.0 else 2)
+
+    def of_arm(self, arm: Arm) -> Self:
+        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
+        guidance_scale = self.guidance_scale
+        if arm == "guided_base" and self.reference_guidance_scale is not None:
+            guidance_scale = self.reference_guidance_scale
+        return self.model_copy(update={"guidance_scale": guidance_scale, "reference_guidance_scale": None})
+
+    @model_validator(mode="after")
+    def _check_unconditional_bank(self) -> Self:
+        if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
+            raise ValueError("unconditional_bank has no effect at guidance_scale 1, which has no unconditional branch")
+        return self
+
+
+class PromotionPolicy(Frozen):
+    """When a candidate becomes champion; differences are paired by prompt and image, in score points (ratios)."""
+
+    min_overall_gain: float = Field(0.0, description="the candidate's overall gain over the base must be at least this")
+    is_gain_significant: bool = Field(
+        True,
+        description="the gain's interval must exclude 0, and with must_beat_untrained that over untrained tokens too",
+    )
+    max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(0.05, description="no tag may fall by more than this")
+    must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
+
+
+class RegisterConfig(StageConfig):
+    """Where and under which name the adapter is registered, and the promotion gate."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
+    experiment: str = "softalign"
+    policy: PromotionPolicy = PromotionPolicy()
