@@ -27,9 +27,9 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
+from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.encoded_pool import EncodedPool, PoolShard
 from softalign.frozen_encoders import FrozenEncoders
-from softalign.hard_negatives import drawn_edits
 from softalign.pace import Counting
 from softalign.preprocessing import preprocess
 from softalign.storage import Store

@@ -19,14 +19,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from softalign.artifacts import EncodedManifest, digest_of
-from softalign.candidates import choose_candidates
-from softalign.caption_similarity import are_near_duplicates
 from softalign.config.training import NegativesConfig
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import Split
+from softalign.data.captions.candidates import choose_candidates
+from softalign.data.captions.matching import distinct_choices
+from softalign.data.captions.similarity import are_near_duplicates
 from softalign.encoded_pool import PoolShard
 from softalign.errors import CompatibilityError, DataError
-from softalign.matching import distinct_choices
 from softalign.storage import Store
 from softalign.text_states import TextStates
 

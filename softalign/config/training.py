@@ -22,7 +22,7 @@ class NegativesConfig(Frozen):
         0.0, description="share of them that are edits of the image's own caption (encode.hard_negatives_per_caption)"
     )
     max_similarity: Ratio = Field(
-        0.8, description="captions more alike are not each other's negatives; 1: only equal ones (caption_similarity)"
+        0.8, description="captions more alike are not each other's negatives; 1: only equal ones (captions.similarity)"
     )
 
     def num_of(self, batch_size: int) -> int:

@@ -20,10 +20,10 @@ from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
 from softalign.curation.pipeline import curate
 from softalign.curation.samples import caption_digest
+from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.encoding import encode
 from softalign.errors import DataError, IntegrityError
 from softalign.frozen_encoders import BATCH_SIZE, FrozenEncoders
-from softalign.hard_negatives import drawn_edits
 from softalign.preprocessing import preprocess, resize_and_crop
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed

@@ -15,11 +15,11 @@ from softalign.artifacts import EncodedManifest, canonical_json
 from softalign.config import NegativesConfig
 from softalign.curation.samples import caption_digest
 from softalign.curation.shards import write_table
+from softalign.data.captions.matching import distinct_choices
 from softalign.encoded_pool import PoolShard, PoolTensor
 from softalign.encoding import SAMPLE_SCHEMA
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.loader import EncodedReader, require_encoders
-from softalign.matching import distinct_choices
 from softalign.storage import Store
 
 LATENT_SHAPE, TEXT_SHAPE = (2, 4, 4), (3, 5)

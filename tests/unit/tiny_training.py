@@ -19,9 +19,9 @@ from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement
 from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
-from softalign.candidates import choose_candidates
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig
+from softalign.data.captions.candidates import choose_candidates
 from softalign.errors import SoftAlignError
 from softalign.forward_process import DDPMProcess
 from softalign.loader import EncodedBatch

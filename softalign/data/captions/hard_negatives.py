@@ -15,7 +15,7 @@ from itertools import combinations
 from typing import Literal
 
 from softalign.artifacts import digest_of
-from softalign.caption_words import (
+from softalign.data.captions.words import (
     COUNTS,
     NUMBERS,
     OPPOSITES,

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from softalign.caption_similarity import are_near_duplicates
 from softalign.config.training import NegativesConfig
+from softalign.data.captions.similarity import are_near_duplicates
 
 ItemT = TypeVar("ItemT")
 

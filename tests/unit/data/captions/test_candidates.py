@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softalign.candidates import choose_candidates
-from softalign.caption_similarity import are_near_duplicates
 from softalign.config import NegativesConfig
+from softalign.data.captions.candidates import choose_candidates
+from softalign.data.captions.similarity import are_near_duplicates
 
 CAPTIONS = ("a red cup", "two dogs", "a bus left of a bench", "surfers", "a kite above a boat")
 EDITS = (

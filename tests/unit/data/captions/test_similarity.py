@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softalign.caption_similarity import are_near_duplicates, facts_of, normal_form, similarity
+from softalign.data.captions.similarity import are_near_duplicates, facts_of, normal_form, similarity
 
 LONG = "the quick young man in the grey jacket slowly walks along the very long and winding road near the sea at dusk"
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softalign.caption_similarity import are_near_duplicates, facts_of, normal_form
 from softalign.config import NegativesConfig
+from softalign.data.captions.hard_negatives import KINDS, drawn_edits, edited_captions
+from softalign.data.captions.similarity import are_near_duplicates, facts_of, normal_form
 from softalign.geneval.prompts import CLASSES, COLORS, POSITIONS, official_prompts, with_article
-from softalign.hard_negatives import KINDS, drawn_edits, edited_captions
 from softalign.shapes.captions import COUNT_WORDS, Caption, Phrase, altered_captions
 from softalign.shapes.scenes import COLORS as WORLD_COLORS
 from softalign.shapes.scenes import SHAPES
 from softalign.shapes.tokenizer import vocabulary
 
-COCO = Path(__file__).parents[2].parent / "shared" / "data" / "coco" / "annotations" / "captions_train2017.json"
+COCO = Path(__file__).parents[4].parent / "shared" / "data" / "coco" / "annotations" / "captions_train2017.json"
 
 
 def texts(caption, kind, also_true=()):

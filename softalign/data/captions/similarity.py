@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import pairwise
 
-from softalign.caption_words import ARTICLES, NUMBERS, OPPOSITES, is_color, nouns_of, tokens_of
+from softalign.data.captions.words import ARTICLES, NUMBERS, OPPOSITES, is_color, nouns_of, tokens_of
 
 _POSITION_WORDS = frozenset(OPPOSITES) | frozenset("over under behind front beside inside outside top bottom".split())
 

@@ -1,0 +1,1 @@
+"""From image and caption sources to batches: ``curation``, ``captions`` and ``encoding``."""
