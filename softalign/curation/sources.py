@@ -12,8 +12,8 @@ from softalign.config.curation import CocoSource, ParquetSource, ShapesSource, S
 from softalign.curation.coco import read_coco
 from softalign.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.curation.parquet import check_parquet, read_parquet
-from softalign.curation.rendering import render_source
 from softalign.curation.samples import ListedSample
+from softalign.shapes.rendering import render_source
 
 
 def list_sources(sources: tuple[Source, ...], work_path: Path) -> Iterator[ListedSample]:

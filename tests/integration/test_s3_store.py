@@ -15,12 +15,12 @@ from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime
 from softalign.curation.image_folder import ImageFolder
 from softalign.curation.pipeline import curate
 from softalign.curation.rejections import Flaw, ItemError
-from softalign.curation.rendering import render_source
 from softalign.curation.tables import read_table
 from softalign.encoding import encode
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.files import create_file
 from softalign.loader import EncodedReader
+from softalign.shapes.rendering import render_source
 from softalign.storage import Store, read_bytes
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline

@@ -9,8 +9,8 @@ from PIL import Image
 from softalign.config import FilterConfig, ShapesSource
 from softalign.curation.dedup import DuplicateFilter, HammingIndex
 from softalign.curation.images import HASH_BITS, perceptual_hash
-from softalign.curation.rendering import captioned_scene
 from softalign.curation.samples import Sample
+from softalign.shapes.rendering import captioned_scene
 from softalign.shapes.scenes import render_batch
 
 
