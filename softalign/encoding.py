@@ -25,9 +25,9 @@ from softalign.backbones.loading import load_backbone
 from softalign.concurrency import map_ahead
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
-from softalign.curation.samples import caption_digest
-from softalign.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
 from softalign.data.captions.hard_negatives import drawn_edits
+from softalign.data.curation.samples import caption_digest
+from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
 from softalign.encoded_pool import EncodedPool, PoolShard
 from softalign.frozen_encoders import FrozenEncoders
 from softalign.pace import Counting

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from softalign.artifacts import EncodedManifest, digest_of
 from softalign.config.training import NegativesConfig
-from softalign.curation.samples import caption_digest
-from softalign.curation.shards import Split
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
+from softalign.data.curation.samples import caption_digest
+from softalign.data.curation.shards import Split
 from softalign.encoded_pool import PoolShard
 from softalign.errors import CompatibilityError, DataError
 from softalign.storage import Store

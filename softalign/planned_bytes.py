@@ -22,7 +22,7 @@ def _source_counts(source: Source) -> tuple[int, int] | None:
     if isinstance(source, ShapesSource):
         return source.num_scenes, source.num_scenes * source.captions_per_scene
     if isinstance(source, CocoSource):
-        from softalign.curation.coco import read_coco
+        from softalign.data.curation.coco import read_coco
 
         captions = read_coco(source).captions
         return len(captions), sum(len(texts) for texts in captions.values())

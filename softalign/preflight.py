@@ -94,7 +94,7 @@ def check_source(source: Source, index: int) -> None:
         DataError: the table cannot be used.
         StorageUnavailableError: its place did not answer.
     """
-    from softalign.curation.sources import check_table
+    from softalign.data.curation.sources import check_table
 
     if isinstance(source, ShapesSource):
         return

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from softalign.curation.images import decode_rgb
+from softalign.data.curation.images import decode_rgb
 
 PREPROCESSING = "shortest side by Lanczos, centre crop, version 1"
 """Part of every latent's identity: change it whenever ``preprocess`` gives other pixels."""

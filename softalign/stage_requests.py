@@ -28,8 +28,8 @@ from softalign.artifacts import (
 from softalign.backbones.locating import model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
+from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import source_fingerprint
 from softalign.storage import Store, write_atomically
 from softalign.version import __version__
 

@@ -32,9 +32,9 @@ from softalign.attempts import exclusive
 from softalign.backbones.locating import model_fingerprint
 from softalign.config.backbone import BackboneConfig
 from softalign.config.recipe import Recipe
+from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.errors import MissingInputError
 from softalign.evaluated_tokens import tokens_digest
-from softalign.fingerprints import source_fingerprint
 from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (
@@ -178,7 +178,7 @@ def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport,
 
 def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
     """Curate the recipe's sources, unless that is already done."""
-    from softalign.curation.pipeline import curate
+    from softalign.data.curation.pipeline import curate
 
     key = curate_key(recipe)
 

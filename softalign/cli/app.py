@@ -181,7 +181,7 @@ def init(
 ) -> None:
     """Look at images and captions and write a recipe for them."""
     require_pipeline("init")
-    from softalign.drafting import draft_recipe
+    from softalign.data.drafting import draft_recipe
 
     draft = draft_recipe(place, out, family, images, is_forced=force)
     emit(draft.model_dump(mode="json"), as_json, draft.to_text())

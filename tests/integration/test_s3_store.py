@@ -12,10 +12,10 @@ import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource, TrainConfig
-from softalign.curation.image_folder import ImageFolder
-from softalign.curation.pipeline import curate
-from softalign.curation.rejections import Flaw, ItemError
-from softalign.curation.tables import read_table
+from softalign.data.curation.image_folder import ImageFolder
+from softalign.data.curation.pipeline import curate
+from softalign.data.curation.rejections import Flaw, ItemError
+from softalign.data.curation.tables import read_table
 from softalign.encoding import encode
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.files import create_file

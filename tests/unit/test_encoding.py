@@ -18,9 +18,9 @@ from softalign.artifacts import EncodedManifest
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
-from softalign.curation.pipeline import curate
-from softalign.curation.samples import caption_digest
 from softalign.data.captions.hard_negatives import drawn_edits
+from softalign.data.curation.pipeline import curate
+from softalign.data.curation.samples import caption_digest
 from softalign.encoding import encode
 from softalign.errors import DataError, IntegrityError
 from softalign.frozen_encoders import BATCH_SIZE, FrozenEncoders

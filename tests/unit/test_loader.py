@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from softalign import loader
 from softalign.artifacts import EncodedManifest, canonical_json
 from softalign.config import NegativesConfig
-from softalign.curation.samples import caption_digest
-from softalign.curation.shards import write_table
 from softalign.data.captions.matching import distinct_choices
+from softalign.data.curation.samples import caption_digest
+from softalign.data.curation.shards import write_table
 from softalign.encoded_pool import PoolShard, PoolTensor
 from softalign.encoding import SAMPLE_SCHEMA
 from softalign.errors import CompatibilityError, DataError, IntegrityError

@@ -24,7 +24,7 @@ def publish_dataset(recipe, store):
 def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monkeypatch):
     recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     published = publish_dataset(recipe, store)
-    from softalign.curation import pipeline
+    from softalign.data.curation import pipeline
 
     monkeypatch.setattr(pipeline, "curate", lambda *_: pytest.fail("ran again"))
     result = stages.run_curate(recipe, store)

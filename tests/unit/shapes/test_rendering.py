@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from softalign.config import ShapesSource
-from softalign.curation.sources import list_samples
+from softalign.data.curation.sources import list_samples
 from softalign.shapes.rendering import captioned_scene, render_source
 from softalign.storage import list_files
 

@@ -1,0 +1,161 @@
+"""Image folders: reading a file by the name a table gives it, and telling its failure from the folder's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from softalign.data.curation.names import other_spellings
+from softalign.data.curation.rejections import ItemError
+from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
+from softalign.files import is_local, open_filesystem, reaching
+
+NUM_WITNESSES = 8
+_HTTP = ("http://", "https://")
+_BUSY_STATUS = {408, 425, 429, 502, 503, 504}
+"""What servers answer when they cannot answer now, whatever they are asked for."""
+_NOT_THERE = {
+    errno.EISDIR: "a folder",
+    errno.ENOTDIR: "below a file",
+    errno.ELOOP: "links in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENXIO: "no regular file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFolder:
+    """Where a source's images lie.
+
+    Attributes:
+        uri: a folder, or any fsspec URI.
+        witnesses: some of the names the table lists: while one of them can be read, or is known to be missing, the
+            store answers, and what cannot be read is one file.
+    """
+
+    uri: str
+    witnesses: tuple[str, ...] = ()
+
+    def require(self) -> None:
+        """Refuse a folder that is not there: its files would all be counted as missing. HTTP knows no folders.
+
+        Raises:
+            MissingInputError: it is not there, or a file is.
+            ConfigError: it cannot be opened.
+            StorageUnavailableError: the store does not answer.
+        """
+        if self.uri.startswith(_HTTP):
+            return
+        filesystem, root = open_filesystem(self.uri)
+        with reaching(self.uri):
+            found = "" if filesystem.isdir(root) else "a file" if filesystem.exists(root) else "nothing"
+        if found:
+            raise MissingInputError(
+                "The image folder is not there.",
+                expected="a folder",
+                found=found,
+                where=self.uri,
+                fix="correct images_uri of this source",
+            )
+
+    def read(self, file_name: str) -> bytes:
+        """Return a file's content.
+
+        A file that is refused or breaks off is tried once more, if the folder answers for another one.
+
+        Args:
+            file_name: one for which ``flaw_of_name`` finds nothing.
+
+        Raises:
+            ItemError: this file is missing, no file, refused, or cannot be read to its end.
+            ConfigError: the folder cannot be opened, or is refused as a whole.
+            StorageUnavailableError: the store does not answer.
+        """
+        try:
+            return self._read(file_name)
+        except (ConfigError, StorageUnavailableError) as error:
+            if not self._answers_beside(file_name, error):
+                raise
+        try:
+            return self._read(file_name)
+        except (ConfigError, StorageUnavailableError) as error:
+            code = _code(error.__cause__)
+            is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
+            raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
+
+    def _read(self, file_name: str) -> bytes:
+        """Return a file's content.
+
+        Raises:
+            ItemError: there is no such file.
+            ConfigError, StorageUnavailableError: it was refused or broke off; that may be the store's failure.
+        """
+        try:
+            return self._fetch(file_name)
+        except SoftAlignError as error:
+            detail = _why_not_there(error.__cause__)
+            if detail is None:
+                raise
+            raise ItemError("missing_image", detail or self._other_spelling(file_name)) from error
+
+    def _fetch(self, file_name: str) -> bytes:
+        # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
+        filesystem, root = open_filesystem(self.uri)
+        name = quote(file_name) if self.uri.startswith(_HTTP) else file_name
+        path = f"{root.rstrip('/')}/{name}"
+        with reaching(f"{self.uri.rstrip('/')}/{file_name}"):
+            if is_local(self.uri):
+                _require_regular_file(path)
+            return bytes(filesystem.cat_file(path))
+
+    def _answers_beside(self, file_name: str, error: SoftAlignError) -> bool:
+        if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
+            return False
+        return any(self._is_answered(name) for name in self.witnesses if name != file_name)
+
+    def _is_answered(self, file_name: str) -> bool:
+        try:
+            self._fetch(file_name)
+        except SoftAlignError as error:
+            return _why_not_there(error.__cause__) is not None
+        return True
+
+    def _other_spelling(self, file_name: str) -> str:
+        for spelling, difference in other_spellings(file_name).items():
+            try:
+                self._fetch(spelling)
+            except SoftAlignError:
+                continue
+            return difference
+        return ""
+
+
+def _require_regular_file(path: str) -> None:
+    """Refuse what is no file, before it is opened: to open a pipe waits for ever, a device never ends."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+        raise FileNotFoundError(code, os.strerror(code), path)
+
+
+def _why_not_there(cause: BaseException | None) -> str | None:
+    """Return in which way a file is not there, '' if it just is not, or None if that is not what went wrong."""
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number in _NOT_THERE:
+        return _NOT_THERE[number]
+    if getattr(cause, "status", None) == 410:
+        return "HTTP 410"
+    return "" if isinstance(cause, FileNotFoundError) else None
+
+
+def _code(cause: BaseException | None) -> str:
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return f"HTTP {status}"
+    if isinstance(cause, ConnectionError) or type(cause).__module__.startswith("aiohttp"):
+        return "broken connection"  # which class it is depends on the moment
+    number = cause.errno if isinstance(cause, OSError) else None
+    return errno.errorcode.get(number or 0) or type(cause).__name__

@@ -1,0 +1,138 @@
+"""Reading image files: which are accepted, how they become RGB, and what identifies their content."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import imagehash
+from PIL import Image, UnidentifiedImageError
+
+from softalign.data.curation.containers import picture_of
+from softalign.data.curation.rejections import ItemError, Reason
+
+EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+HASH_SIDE = 16
+"""Side of the perceptual hash: 16 x 16 = 256 bits.
+
+Measured on 1500 scenes of the embedded world at distance 2: 256 bits call 3 scenes with other words or cells a
+duplicate, 64 bits (8 x 8) call 529 so, because they hardly see shapes and colours of 8 pixels. On 80 COCO photographs
+the nearest distinct pair differs in 100 bits, and of copies saved again as JPEG (quality 75, or 85 at half the size)
+at least 95 % are within 2 bits.
+"""
+HASH_BITS = HASH_SIDE**2
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, above which it warns of a decompression bomb; checked before a pixel is decoded."""
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImageError(ItemError):
+    """An image file that cannot be decoded."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail, expected="a whole JPEG, PNG or WebP file")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What curation needs to know of an image; sizes are after the EXIF orientation was applied."""
+
+    extension: str
+    width_px: int
+    height_px: int
+    perceptual_hash: int
+
+
+def decode_rgb(data: bytes) -> Image.Image:
+    """Return an image file's content as RGB: upright by its EXIF orientation, transparency over white.
+
+    Raises:
+        UnreadableImageError: not one of the accepted formats, damaged, or too large to be decoded safely.
+    """
+    return _decode(data)[0]
+
+
+def inspect_image(data: bytes) -> ImageFacts:
+    """Decode an image file once and return its facts.
+
+    Raises:
+        UnreadableImageError: as ``decode_rgb``.
+    """
+    image, image_format = _decode(data)
+    return ImageFacts(EXTENSIONS[image_format], image.width, image.height, perceptual_hash(image))
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
+    return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
+
+
+def _decode(data: bytes) -> tuple[Image.Image, str]:
+    picture = picture_of(data)
+    try:
+        with Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
+            opened.load()
+            upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
+            turned = opened if upright is None else opened.transpose(upright)
+            return _to_rgb(turned), str(opened.format)
+    except UnreadableImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except Exception as error:
+        # Any class: decoders meet damaged bytes with whatever their code runs into, and only their work lies within.
+        # But memory is the machine's failure, not the file's.
+        if isinstance(error, MemoryError) or "out of memory" in str(error):
+            raise MemoryError(f"out of memory while a file of {len(data)} bytes was decoded") from error
+        is_cut = isinstance(error, OSError) and "truncated" in str(error).lower()
+        raise UnreadableImageError("corrupt_image", "ends too early" if is_cut else type(error).__name__) from error
+
+
+def _unidentified(data: bytes) -> UnreadableImageError:
+    if not data:
+        return UnreadableImageError("corrupt_image", "an empty file")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            found = str(opened.format)
+    except Exception:  # as above; it is no image that anyone knows
+        return UnreadableImageError("corrupt_image", "no image, or a damaged header")
+    if found in EXTENSIONS:
+        return UnreadableImageError("corrupt_image", "a damaged header")
+    return UnreadableImageError("unsupported_format", found)
+
+
+def _orientation(exif: bytes) -> int:
+    """Return the orientation that EXIF data states, or 1 (upright) where it cannot be read, as viewers do."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        found = tags.get(_ORIENTATION_TAG)
+    except MemoryError:
+        raise
+    except Exception:  # of any class, see ``_decode``; metadata does not decide over pixels
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a channel: Pillow would clip to white instead of scaling
+        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

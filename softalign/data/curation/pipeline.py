@@ -1,0 +1,279 @@
+"""The curate stage: sources -> filters -> shards, one stream, resumable after any kill.
+
+After each shard a journal entry is written with the position in the stream and the shard's checksums. A restart keeps
+the shards whose checksums still hold, refills the duplicate filter from their indexes, and goes on at the position; so
+it ends with the bytes of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
+from softalign.concurrency import map_ahead
+from softalign.config.curation import CurationConfig
+from softalign.data.curation.dedup import DuplicateFilter
+from softalign.data.curation.filters import filter_captions, image_rejection
+from softalign.data.curation.images import inspect_image
+from softalign.data.curation.rejections import ItemError, Reason, Rejection
+from softalign.data.curation.samples import ListedSample, Sample
+from softalign.data.curation.shards import (
+    IndexRow,
+    ShardWriter,
+    read_index,
+    read_rejections,
+    shard_name,
+    write_rejections,
+)
+from softalign.data.curation.sources import list_sources
+from softalign.errors import DataError, IntegrityError
+from softalign.pace import Pace
+from softalign.storage import Store, sha256_of_file, verify_file, write_atomically
+
+logger = logging.getLogger(__name__)
+
+NUM_READERS = 4
+"""Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
+KEY_CHARS = 32
+
+
+class JournalEntry(Frozen):
+    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
+
+    num_seen: int
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSample:
+    """A sample whose image could be read, or none; with the rejections on the way."""
+
+    sample: Sample | None
+    rejections: tuple[Rejection, ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the finished shards amount to."""
+
+    num_seen: int = 0
+    num_samples: int = 0
+    num_captions: int = 0
+    num_val_samples: int = 0
+    num_shards: int = 0
+    occurrences: Counter[str] = field(default_factory=Counter)
+
+    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
+        """Count a finished shard."""
+        self.num_seen = num_seen
+        self.num_samples += len(rows)
+        self.num_captions += sum(len(row.captions) for row in rows)
+        self.num_val_samples += sum(row.split == "val" for row in rows)
+        self.num_shards += 1
+
+
+def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
+    """Curate the configured sources and publish the dataset.
+
+    Args:
+        config: sources, filters and shard size.
+        store: where the dataset is published.
+        key: the stage key of the request.
+
+    Raises:
+        MissingInputError: a captions table is not there.
+        DataError: a table cannot be used, or no sample passed the filters (with the count of every reason).
+    """
+    run = _CurateRun(config, store.work_path("curate", key))
+    run.restore()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
+        run.write_shards()
+    manifest = run.finish(key)
+    published = store.publish(manifest, run.output_path)
+    shutil.rmtree(run.work_path, ignore_errors=True)
+    return published
+
+
+def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
+    """Check a listed sample's captions, then read and check its image; captions are judged first as they cost nothing.
+
+    The one place where an item's failure (``ItemError``) becomes a rejection; every other error is not the item's.
+
+    Raises:
+        ConfigError: the image folder cannot be opened, or is refused as a whole.
+        StorageUnavailableError: the store did not answer.
+        MemoryError: there was none left to decode with.
+    """
+    if listed.flaw is not None:
+        return ReadSample(None, (Rejection(listed.source, listed.file_name, listed.flaw.reason, listed.flaw.detail),))
+    verdict = filter_captions(listed, config.filters)
+    if not verdict.captions:
+        return ReadSample(None, verdict.rejections)
+    try:
+        sample = _open_sample(listed, verdict.captions)
+    except ItemError as error:
+        refused = Rejection(listed.source, listed.file_name, error.flaw.reason, error.flaw.detail)
+        return ReadSample(None, (*verdict.rejections, refused))
+    filtered = image_rejection(sample, config.filters)
+    return ReadSample(None if filtered else sample, (*verdict.rejections, *((filtered,) if filtered else ())))
+
+
+def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
+    data = listed.images.read(listed.file_name)
+    facts = inspect_image(data)
+    return Sample(
+        source=listed.source,
+        file_name=listed.file_name,
+        captions=captions,
+        image=data,
+        extension=facts.extension,
+        image_digest=hashlib.sha256(data).hexdigest(),
+        perceptual_hash=facts.perceptual_hash,
+        width_px=facts.width_px,
+        height_px=facts.height_px,
+    )
+
+
+class _CurateRun:
+    """The state of one curation: the work folder, the duplicate filter and the counts."""
+
+    def __init__(self, config: CurationConfig, work_path: Path) -> None:
+        self.config = config
+        self.work_path = work_path
+        self.output_path, self.journal_path = work_path / "output", work_path / "journal"
+        for folder in (self.output_path, self.journal_path):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.duplicates = DuplicateFilter(config.filters)
+        self.progress = Progress()
+
+    def restore(self) -> None:
+        """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
+        while (journal := self._journal(self.progress.num_shards)).is_file():
+            entry = JournalEntry.model_validate_json(journal.read_bytes())
+            try:
+                for file in entry.files:
+                    verify_file(self.work_path / file.path, file, where=str(self.work_path / file.path))
+            except IntegrityError:
+                break
+            rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
+            for row in rows:
+                self._remember(row.image_digest, int(row.perceptual_hash, 16))
+            self.progress.add_shard(rows, entry.num_seen)
+        self._drop_unfinished()
+
+    def write_shards(self) -> None:
+        """Run the stream from where the finished shards end."""
+        listed = list_sources(self.config.sources, self.work_path / "sources")
+        rest = islice(listed, self.progress.num_seen, None)
+        writer: ShardWriter | None = None
+        rejections: list[Rejection] = []
+        first = num_seen = self.progress.num_seen
+        pace = Pace()
+        for read in map_ahead(lambda item: read_sample(item, self.config), rest, NUM_READERS):
+            num_seen += 1
+            rejections.extend(read.rejections)
+            if pace.is_due():
+                logger.info("%d images read, %.0f/s", num_seen, (num_seen - first) / pace.elapsed_s)
+            if read.sample is None:
+                continue
+            duplicate = self.duplicates.check(read.sample)
+            if duplicate is not None:
+                rejections.append(duplicate)
+                continue
+            writer = writer or self._new_writer()
+            writer.add(read.sample, self._remember(read.sample.image_digest, read.sample.perceptual_hash))
+            if len(writer) == self.config.samples_per_shard:
+                self._finish_shard(writer, rejections, num_seen)
+                writer, rejections = None, []
+        if writer is not None:
+            self._finish_shard(writer, rejections, num_seen)
+            rejections = []
+        self.progress.num_seen = num_seen
+        write_rejections(self._rejected(self.progress.num_shards), rejections)
+
+    def finish(self, key: str) -> DatasetManifest:
+        """Write the list of rejections and return the manifest.
+
+        Raises:
+            DataError: no sample is left.
+        """
+        parts = [self._rejected(index) for index in range(self.progress.num_shards + 1)]
+        rejections = [rejection for part in parts if part.is_file() for rejection in read_rejections(part)]
+        counts = Counter(rejection.reason for rejection in rejections)
+        if not self.progress.num_samples:
+            raise self._nothing_left(rejections, counts)
+        write_rejections(self.output_path / "rejected.parquet", rejections)
+        return DatasetManifest(
+            stage_key=key,
+            name=self.config.name,
+            num_samples=self.progress.num_samples,
+            num_captions=self.progress.num_captions,
+            num_val_samples=self.progress.num_val_samples,
+            num_shards=self.progress.num_shards,
+            total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
+            num_seen=self.progress.num_seen,
+            rejected=tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items())),
+        )
+
+    def _nothing_left(self, rejections: list[Rejection], counts: Counter[Reason]) -> DataError:
+        most_frequent = counts.most_common(1)[0][0]
+        example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
+        shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
+        return DataError(
+            "No sample is left after the filters.",
+            expected="at least one sample",
+            found=f"{self.progress.num_seen} images; "
+            + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+            + f"; {most_frequent} such as {shown}",
+            where=", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources)),
+            fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
+            "relax curation.filters",
+        )
+
+    def _new_writer(self) -> ShardWriter:
+        return ShardWriter(self.output_path, shard_name(self.progress.num_shards), self.config.val_share)
+
+    def _finish_shard(self, writer: ShardWriter, rejections: list[Rejection], num_seen: int) -> None:
+        index = self.progress.num_shards
+        rows = writer.close()
+        write_rejections(self._rejected(index), rejections)
+        entry = JournalEntry(
+            num_seen=num_seen,
+            files=tuple(
+                FileEntry(
+                    path=path.relative_to(self.work_path).as_posix(),
+                    size_bytes=path.stat().st_size,
+                    sha256=sha256_of_file(path),
+                )
+                for path in (writer.tar_path, writer.index_path, self._rejected(index))
+            ),
+        )
+        write_atomically(self._journal(index), entry.model_dump_json().encode())
+        self.progress.add_shard(rows, num_seen)
+
+    def _remember(self, image_digest: str, perceptual_hash: int) -> str:
+        """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""
+        self.duplicates.accept(image_digest, perceptual_hash)
+        self.progress.occurrences[image_digest] += 1
+        number = self.progress.occurrences[image_digest]
+        return image_digest[:KEY_CHARS] + (f"-{number}" if number > 1 else "")
+
+    def _drop_unfinished(self) -> None:
+        finished = {shard_name(index) for index in range(self.progress.num_shards)}
+        for path in self.output_path.iterdir():
+            if path.stem not in finished:
+                path.unlink()
+
+    def _journal(self, index: int) -> Path:
+        return self.journal_path / f"{shard_name(index)}.json"
+
+    def _rejected(self, index: int) -> Path:
+        return self.journal_path / f"{shard_name(index)}.rejected.parquet"

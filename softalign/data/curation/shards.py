@@ -1,0 +1,171 @@
+"""WebDataset shards: one tar of ``key.jpg`` and ``key.json`` per shard, with a Parquet index beside it.
+
+Tar and index bytes depend on the samples only: no times, users or modes of the writing machine.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from softalign.artifacts import canonical_json, digest_of
+from softalign.data.curation.rejections import Rejection
+from softalign.data.curation.samples import Sample, caption_digest
+
+Split = Literal["train", "val"]
+_TAR_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One sample of a shard, as its Parquet index lists it.
+
+    Attributes:
+        offset_bytes: where the image's bytes start in the tar; they are ``size_bytes`` long.
+        perceptual_hash: hexadecimal.
+    """
+
+    key: str
+    split: Split
+    image_digest: str
+    captions: list[str]
+    caption_digests: list[str]
+    width_px: int
+    height_px: int
+    source: str
+    file_name: str
+    extension: str
+    offset_bytes: int
+    size_bytes: int
+    perceptual_hash: str
+
+
+def shard_name(index: int) -> str:
+    """Return a shard's file name without suffix."""
+    return f"shard-{index:06d}"
+
+
+def split_of(image_digest: str, val_share: float) -> Split:
+    """Return the side an image is on: by its content alone, so it never changes sides when a dataset grows."""
+    return "val" if int(digest_of(["split", image_digest])[:8], 16) < val_share * 2**32 else "train"
+
+
+class ShardWriter:
+    """Writes one shard: samples are appended, ``close`` makes tar and index appear.
+
+    Args:
+        folder: where the shard goes.
+        name: from ``shard_name``.
+        val_share: share of the images on the validation side.
+    """
+
+    def __init__(self, folder: Path, name: str, val_share: float) -> None:
+        self.tar_path, self.index_path = folder / f"{name}.tar", folder / f"{name}.parquet"
+        self._partial_path = folder / f".{name}.tar.partial"
+        self._file = self._partial_path.open("wb")
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._val_share = val_share
+        self._rows: list[IndexRow] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, sample: Sample, key: str) -> None:
+        """Append a sample's image and its metadata."""
+        digests = [caption_digest(caption) for caption in sample.captions]
+        split = split_of(sample.image_digest, self._val_share)
+        offset = self._add_file(f"{key}.{sample.extension}", sample.image)
+        row = IndexRow(
+            key=key,
+            split=split,
+            image_digest=sample.image_digest,
+            captions=list(sample.captions),
+            caption_digests=digests,
+            width_px=sample.width_px,
+            height_px=sample.height_px,
+            source=sample.source,
+            file_name=sample.file_name,
+            extension=sample.extension,
+            offset_bytes=offset,
+            size_bytes=len(sample.image),
+            perceptual_hash=f"{sample.perceptual_hash:064x}",
+        )
+        metadata = {name: value for name, value in asdict(row).items() if name not in {"offset_bytes", "size_bytes"}}
+        self._add_file(f"{key}.json", canonical_json(metadata))
+        self._rows.append(row)
+
+    def close(self) -> tuple[IndexRow, ...]:
+        """Finish the shard and return its index rows; the index is written last."""
+        self._tar.close()
+        self._file.close()
+        self._partial_path.replace(self.tar_path)
+        write_table(self.index_path, [asdict(row) for row in self._rows], INDEX_SCHEMA)
+        return tuple(self._rows)
+
+    def _add_file(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = len(data), 0o644, 0
+        offset = int(self._tar.offset) + _TAR_BLOCK_BYTES
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
+
+
+INDEX_SCHEMA = {
+    "key": "string",
+    "split": "string",
+    "image_digest": "string",
+    "captions": "list",
+    "caption_digests": "list",
+    "width_px": "int32",
+    "height_px": "int32",
+    "source": "string",
+    "file_name": "string",
+    "extension": "string",
+    "offset_bytes": "int64",
+    "size_bytes": "int64",
+    "perceptual_hash": "string",
+}
+REJECTED_SCHEMA = {
+    "source": "string",
+    "file_name": "string",
+    "reason": "string",
+    "detail": "string",
+    "caption_index": "int32",
+}
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, str]) -> None:
+    """Write rows as Parquet, atomically; the same rows give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
+    types["lists"] = pa.list_(types["list"])
+    table = pa.Table.from_pylist(rows, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
+    partial = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read_index(path: Path) -> tuple[IndexRow, ...]:
+    """Return the rows of a shard's index."""
+    import pyarrow.parquet as pq
+
+    return tuple(IndexRow(**row) for row in pq.read_table(path, partitioning=None).to_pylist())
+
+
+def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
+    """Write rejections as Parquet."""
+    write_table(path, [asdict(rejection) for rejection in rejections], REJECTED_SCHEMA)
+
+
+def read_rejections(path: Path) -> Iterator[Rejection]:
+    """Yield the rejections of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    for row in pq.read_table(path, partitioning=None).to_pylist():
+        yield Rejection(**row)

@@ -1,0 +1,94 @@
+"""What every captions table comes to: captions by image, the entries that cannot be used, and errors of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from softalign.data.curation.names import flaw_of_name, shown
+from softalign.data.curation.rejections import Flaw
+from softalign.errors import DataError, MissingInputError
+from softalign.files import open_filesystem, reaching, read_bytes
+
+_MAX_NAMES_SHOWN = 5
+_SIGNATURES = {
+    b"PAR1": "a Parquet file",
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"ARROW1": "an Arrow file",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8": "a JPEG image",
+    b"{": "JSON text",
+    b"[": "JSON text",
+    b"<": "an HTML or XML page",
+}
+
+
+@dataclass(slots=True)
+class CaptionTable:
+    """A table's content.
+
+    Attributes:
+        captions: of each image, unchecked, in the table's order; the names can all name a file of the image folder.
+        flaws: of the entries without such a name, or that cannot be used at all, by the name or place that is shown.
+    """
+
+    captions: dict[str, list[object]] = field(default_factory=dict)
+    flaws: dict[str, Flaw] = field(default_factory=dict)
+
+    def add_image(self, name: object, place: str) -> str | None:
+        """List an image and return its name, or None where it has none that can be used; that is noted.
+
+        Args:
+            name: the cell; bytes where it is no UTF-8.
+            place: where the table says so, such as ``images[3]``; shown for an image without a name.
+        """
+        flaw = flaw_of_name(name)
+        if flaw is None:
+            self.captions.setdefault(str(name), [])
+            return str(name)
+        self.flaws.setdefault(place if flaw.reason == "no_name" else shown(name), flaw)
+        return None
+
+
+def read_table(uri: str) -> bytes:
+    """Return a table file's content.
+
+    Raises:
+        MissingInputError: there is no such file; says what a folder in its place holds.
+        ConfigError: the store refused access.
+        StorageUnavailableError: the store did not answer.
+    """
+    try:
+        return read_bytes(uri)
+    except MissingInputError as error:
+        names = _names_in_folder(uri)
+        if not names:
+            raise
+        raise MissingInputError(
+            "The captions table is a folder.",
+            expected="one file",
+            found=f"a folder with {', '.join(names[:_MAX_NAMES_SHOWN])}" + (", ..." * (len(names) > _MAX_NAMES_SHOWN)),
+            where=uri,
+            fix="name one file; a table in parts is several sources, one for each part",
+        ) from error
+
+
+def kind_of(data: bytes) -> str:
+    """Return what a file seems to be, in words, by how it starts."""
+    start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:16]
+    known = (words for signature, words in _SIGNATURES.items() if start.startswith(signature))
+    return next(known, f"a file that starts with {start!r}" if start else "an empty file")
+
+
+def empty_table(where: str, name: str) -> DataError:
+    """Return the error of a table without rows."""
+    return DataError("The captions table is empty.", expected="at least one row", found=f"0 rows ({name})", where=where)
+
+
+def _names_in_folder(uri: str) -> list[str]:
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        entries = filesystem.ls(path, detail=False) if filesystem.isdir(path) else []
+    return sorted(PurePosixPath(str(entry)).name for entry in entries)

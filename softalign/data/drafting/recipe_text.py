@@ -1,0 +1,83 @@
+"""The text of a first recipe: what was found as YAML with comments, other readings as comments."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import yaml
+
+from softalign.config.base import MAX_NAME_CHARS
+from softalign.config.families import FAMILY_DEFAULTS, Family
+from softalign.data.drafting.records import Alternative, Found, SourceDraft
+from softalign.version import __version__
+
+RESOLUTIONS: dict[Family, int] = {family: defaults.sample_px for family, defaults in FAMILY_DEFAULTS.items()}
+"""The families' own sides in pixels."""
+
+
+def recipe_text(name: str, found: Found, family: Family, command: str) -> str:
+    """Return a recipe in YAML.
+
+    Args:
+        name: of recipe, dataset and registered model.
+        found: the sources.
+        family: of the base model.
+        command: what wrote it, for the first line.
+    """
+    num_images = sum(source.num_images for source in found.sources)
+    num_captions = sum(source.num_captions for source in found.sources)
+    sources = "".join(_source(source.source) for source in found.sources)
+    others = "".join(_alternative(other) for other in found.alternatives)
+    defaults = FAMILY_DEFAULTS[family]
+    return f"""\
+# Written by `{_printable(command)}` (softalign {__version__}): {num_images} images, {num_captions} captions.
+# Relative paths start in the folder that softalign runs in. A field that is not here has its default.
+name: {name}
+curation:
+  name: {name}
+  sources:
+{sources}{others}\
+  val_share: 0.05  # held out for validation and sample images
+backbone:
+  family: {family}  # {defaults.model} from the hub; for a folder add: model: PATH
+  resolution_px: {RESOLUTIONS[family]}  # images are scaled and cropped to this side
+train:
+  num_steps: 1000
+  batch_size: 4
+  optimizer: {{learning_rate: 0.001}}
+evaluate:
+  suite: geneval  # no detector comes with softalign: `softalign plan` says how such images are scored
+register:
+  name: softalign-{name}
+"""
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def recipe_name(place: str) -> str:
+    """Return a recipe's name made of a folder's or table's name."""
+    plain = re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-")
+    return plain[: MAX_NAME_CHARS - len("softalign-")].strip("-") or "images"
+
+
+def _source(source: SourceDraft) -> str:
+    table = "annotations_uri" if source.type == "coco" else "table_uri"
+    lines = [f"- type: {source.type}", f"  {table}: {_quoted(source.table)}", f"  images_uri: {_quoted(source.images)}"]
+    if source.type == "parquet":
+        lines += [
+            f"  image_column: {_quoted(source.image_column)}",
+            f"  caption_column: {_quoted(source.caption_column)}",
+        ]
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _alternative(other: Alternative) -> str:
+    commented = _source(other.source).replace("    ", "    # ", 1).replace("\n    ", "\n    # ")
+    return f"    # instead: {other.why}\n{commented}"
+
+
+def _quoted(text: str) -> str:
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip()

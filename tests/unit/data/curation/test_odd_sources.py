@@ -1,0 +1,60 @@
+"""Odd files and rows by the hundred: curation ends, every item is kept or rejected by name, and twice the same."""
+
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+import pyarrow.parquet as pq
+import pytest
+
+from softalign.data.curation.fingerprint import source_fingerprint
+from softalign.data.curation.names import shown
+from softalign.data.curation.pipeline import curate
+from softalign.data.curation.rejections import Reason
+from softalign.data.curation.shards import read_index
+from softalign.storage import Store, list_files
+from tests.odd_sources import OddSource, cell_of
+
+
+def rejected_of(manifest):
+    return pq.read_table(Path(manifest.uri) / "rejected.parquet").to_pylist()
+
+
+def kept_of(manifest):
+    return [row.file_name for path in sorted(Path(manifest.uri).glob("shard-*.parquet")) for row in read_index(path)]
+
+
+def expected_names(odd, table):
+    """Return the names under which the items of a table must come out again; what has none comes out by its place."""
+    if table == "coco":
+        return {shown(name) for name in odd.names if name not in ("", None)}
+    return {shown(name if is_text(cell) else cell) for name in odd.names if (cell := cell_of(name))}
+
+
+def is_text(cell):
+    """Whether bytes are UTF-8."""
+    try:
+        return bool(cell.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+@pytest.mark.parametrize("table", ["coco", "parquet"])
+@pytest.mark.parametrize("num_items", [200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, configure, table, num_items):
+    odd = OddSource(tmp_path / "odd").fill(num_items, seed=num_items)
+    source = odd.coco(seed=1) if table == "coco" else odd.parquet()
+    stores = [Store(str(tmp_path / name)) for name in ("one", "two")]
+    manifests = [curate(configure(source, samples_per_shard=32), store, "k") for store in stores]
+    assert manifests[0].digest == manifests[1].digest
+    assert len({tuple((e.path, e.sha256) for e in list_files(Path(m.uri))) for m in manifests}) == 1
+
+    kept, rejected = kept_of(manifests[0]), rejected_of(manifests[0])
+    lost = [row["file_name"] for row in rejected if row["caption_index"] == -1]
+    assert max(Counter(kept + lost).values()) == 1, "each once"
+    assert len(kept) + len(lost) == manifests[0].num_seen
+    assert expected_names(odd, table) <= set(kept + lost)
+    assert {row["reason"] for row in rejected} <= set(get_args(Reason))
+    assert source_fingerprint(source) == source_fingerprint(source)
+    assert not [row for row in rejected if "0x" in row["detail"] or str(tmp_path) in row["detail"]]
+    assert 0.1 * num_items < len(kept) < 0.6 * num_items, "or the generator is not odd, or nothing but"
