@@ -13,8 +13,8 @@ from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.identity import component_digest, text_encoder_digest, text_length
 from softalign.backbones.loading import load_backbone
 from softalign.config.backbone import BackboneConfig
+from softalign.data.encoding.reader import require_encoders, require_shapes
 from softalign.errors import CompatibilityError, SoftAlignError
-from softalign.loader import require_encoders, require_shapes
 from softalign.team import Team
 
 _CPU = torch.device("cpu")

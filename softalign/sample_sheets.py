@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.checkpoint_uploads import SAMPLES_NAME
-from softalign.loader import HeldOutCaptions
+from softalign.data.encoding.reader import HeldOutCaptions
 from softalign.micro_batches import is_out_of_memory
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically

@@ -194,7 +194,7 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
 
     def work() -> EncodedManifest:
         logger.info("Loading PyTorch and the model")
-        from softalign.encoding import encode
+        from softalign.data.encoding.encode import encode
 
         number = recipe.encode.hard_negatives_per_caption
         return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)

@@ -25,10 +25,10 @@ from softalign.checkpoints import Progress, load_best
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.config.training import NegativesConfig, TrainConfig
+from softalign.data.encoding.reader import EncodedBatch, EncodedReader
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens
-from softalign.loader import EncodedBatch, EncodedReader
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets

@@ -11,7 +11,7 @@ from softalign.attempts import StopRequest
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads, RunFiles
 from softalign.checkpoints import Progress
 from softalign.config.runtime import Runtime
-from softalign.loader import EncodedBatch
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.sample_sheets import SampleSheets
 from softalign.team import Team
 from softalign.training_step import Stepper

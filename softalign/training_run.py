@@ -26,9 +26,9 @@ from softalign.checkpoints import (
     unpack_checkpoint,
 )
 from softalign.concurrency import ReadAhead
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line
 from softalign.errors import PreemptedError, TrainingError
-from softalign.loader import EncodedBatch
 from softalign.micro_batches import choose_size
 from softalign.progress import ProgressLines
 from softalign.token_looks import look_at_tokens

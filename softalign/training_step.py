@@ -17,9 +17,9 @@ from torch import Tensor
 from softalign.backbones.base import Denoiser
 from softalign.checkpoints import TrainingState
 from softalign.config.training import TrainConfig
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import TrainRow, train_row
 from softalign.forward_process import NoisyBatch, draw_noise
-from softalign.loader import EncodedBatch
 from softalign.objective import candidate_mask
 from softalign.pair_grid import Division, Pairs, Predict, backward_grid, num_banks
 from softalign.schedules import learning_rate

@@ -13,8 +13,8 @@ from jaxtyping import Float64, Real
 from torch import Tensor
 
 from softalign.config.objective import ObjectiveConfig
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import ValidationRow, finite_or_none, token_norms
-from softalign.loader import EncodedBatch
 from softalign.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of
 from softalign.pair_grid import predict_grid
 from softalign.soft_tokens import NUM_TRAIN_TIMESTEPS

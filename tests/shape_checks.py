@@ -10,9 +10,9 @@ MODULES = tuple(
     f"softalign.{name}"
     for name in (
         "backbones",
+        "data.encoding.reader",
         "diagnostics",
         "forward_process",
-        "loader",
         "objective",
         "pair_grid",
         "sampling",

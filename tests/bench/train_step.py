@@ -33,8 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, TrainConfig
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.forward_process import draw_noise
-from softalign.loader import EncodedBatch
 from softalign.pair_grid import Division
 from softalign.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
 from softalign.text_states import TextStates

@@ -13,13 +13,13 @@ from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
+from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import PreemptedError
-from softalign.loader import EncodedReader
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from tests import tiny_sd3, tiny_sdxl
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 from tests.unit.tiny_training import stopped_after
 
 RESOLUTION, T5_LENGTH = 32, 6

@@ -11,8 +11,8 @@ import torch
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, Runtime, TrainConfig
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError
-from softalign.loader import EncodedBatch
 from softalign.micro_batches import MicroBatches, choose_size
 from softalign.objective import candidate_mask
 from softalign.pair_grid import Division, backward_grid, num_banks

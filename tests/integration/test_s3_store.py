@@ -16,10 +16,10 @@ from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.rejections import Flaw, ItemError
 from softalign.data.curation.tables import read_table
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
+from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.files import create_file
-from softalign.loader import EncodedReader
 from softalign.shapes.rendering import render_source
 from softalign.storage import Store, read_bytes
 from softalign.trainer import train

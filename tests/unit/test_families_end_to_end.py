@@ -18,7 +18,7 @@ from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.generate import GenerationSettings, generate_to_folder
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
@@ -26,7 +26,7 @@ from softalign.storage import Store
 from softalign.trainer import train
 from tests import tiny_sd3, tiny_sdxl
 from tests.tiny_pipeline import save_tiny_pipeline
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 RESOLUTION = 32
 T5_LENGTH = 6
@@ -397,7 +397,7 @@ def test_a_gated_model_says_where_to_accept_its_licence(monkeypatch):
 
 
 def test_the_length_of_t5s_part_is_part_of_what_texts_are(models):
-    from softalign.frozen_encoders import FrozenEncoders
+    from softalign.data.encoding.encoders import FrozenEncoders
 
     config = config_of("sd3", models)
     longer = config.model_copy(update={"max_sequence_length": T5_LENGTH + 1})

@@ -9,9 +9,9 @@ from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
+from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError
-from softalign.frozen_encoders import FrozenEncoders
 from softalign.frozen_model import load_frozen
 from softalign.storage import Store
 from softalign.team import ALONE, Team
@@ -19,7 +19,7 @@ from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 CPU = torch.device("cpu")
 SAVE = {"sd15": save_tiny_pipeline, "sdxl": save_tiny_sdxl, "sd3": save_tiny_sd3}

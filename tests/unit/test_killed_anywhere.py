@@ -11,12 +11,12 @@ import torch
 from softalign import token_looks, training_run
 from softalign.artifacts import Adapter
 from softalign.config import BackboneConfig, Runtime, TrainConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
 from softalign.storage import Store
 from softalign.trainer import train
 from tests.killing import Fuse, is_killed
 from tests.tiny_pipeline import save_tiny_pipeline
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 CONFIG = TrainConfig(num_steps=8, batch_size=3, validate_every_steps=3, sample_every_steps=4)
 RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2)

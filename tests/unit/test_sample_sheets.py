@@ -13,7 +13,7 @@ from softalign import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
 from softalign.errors import PreemptedError
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
@@ -22,7 +22,7 @@ from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 SIDE, NUM_STEPS = 32, 5
 FAMILIES = {

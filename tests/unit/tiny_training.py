@@ -22,9 +22,9 @@ from softalign.backbones.unet import UNetDenoiser
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig
 from softalign.data.captions.candidates import choose_candidates
+from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import SoftAlignError
 from softalign.forward_process import DDPMProcess
-from softalign.loader import EncodedBatch
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
 from softalign.team import ALONE, join_team, leave_team

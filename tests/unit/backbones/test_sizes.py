@@ -8,8 +8,8 @@ import torch
 from softalign.backbones.loading import load_backbone
 from softalign.backbones.sizes import model_sizes
 from softalign.config import BackboneConfig
+from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import DataError, MissingInputError
-from softalign.frozen_encoders import FrozenEncoders
 from softalign.shapes import weights_path
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3

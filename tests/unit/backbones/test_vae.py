@@ -11,16 +11,16 @@ from softalign.backbones.loading import load_backbone
 from softalign.backbones.locating import model_fingerprint
 from softalign.backbones.vae import decode_latents, rows_per_call
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
-from softalign.encoding import encode
+from softalign.data.encoding.encode import encode
+from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError, MissingInputError
-from softalign.frozen_encoders import FrozenEncoders
 from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
-from tests.unit.test_encoding import captions_of, make_dataset
+from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 CPU = torch.device("cpu")
 SETTINGS = SamplingSettings(num_inference_steps=1, guidance_scale=2.0, resolution_px=32)

@@ -1,6 +1,6 @@
 """The encode stage: frozen VAE latents by image digest, text encodings by caption digest, apart.
 
-Both lie in pools that all datasets of a store share (``encoded_pool``), so a dataset with new captions encodes text
+Both lie in pools that all datasets of a store share (``pool``), so a dataset with new captions encodes text
 only, and a killed run goes on at the shard it was at. A published dataset is an index into the pools:
 ``samples.parquet``, ``latents.json`` and ``texts.json``. Hard negatives are texts like the captions; the index says
 which belong to which.
@@ -28,10 +28,10 @@ from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
-from softalign.encoded_pool import EncodedPool, PoolShard
-from softalign.frozen_encoders import FrozenEncoders
+from softalign.data.encoding.encoders import FrozenEncoders
+from softalign.data.encoding.pool import EncodedPool, PoolShard
+from softalign.data.encoding.preprocessing import preprocess
 from softalign.pace import Counting
-from softalign.preprocessing import preprocess
 from softalign.storage import Store
 
 EMPTY_CAPTION = ""

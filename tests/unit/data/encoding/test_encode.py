@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from softalign import encoded_pool, encoding
 from softalign.artifacts import EncodedManifest
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
@@ -21,10 +20,12 @@ from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterC
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import caption_digest
-from softalign.encoding import encode
+from softalign.data.encoding import encode as encoding
+from softalign.data.encoding import pool
+from softalign.data.encoding.encode import encode
+from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
+from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
 from softalign.errors import DataError, IntegrityError
-from softalign.frozen_encoders import BATCH_SIZE, FrozenEncoders
-from softalign.preprocessing import preprocess, resize_and_crop
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed
 from tests.tiny_pipeline import (
@@ -35,7 +36,7 @@ from tests.tiny_pipeline import (
     save_tiny_pipeline,
 )
 
-COCO = Path(__file__).parents[2].parent / "shared" / "data" / "coco"
+COCO = Path(__file__).parents[4].parent / "shared" / "data" / "coco"
 RESOLUTION = 32
 
 
@@ -335,7 +336,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(tmp_path, backbone, co
         def work():
             fuse = Fuse(rng.randint(1, 24))
             encoding.preprocess = fuse.wrap(encoding.preprocess)
-            encoded_pool.save_file = fuse.wrap(encoded_pool.save_file)
+            pool.save_file = fuse.wrap(pool.save_file)
             for name in ("add_shared", "create_note", "publish", "find"):
                 setattr(Store, name, fuse.wrap(getattr(Store, name)))
             encode(datasets[1], backbone, Runtime(), killed, "e")
@@ -354,7 +355,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(tmp_path, backbone, co
 
 @pytest.mark.skipif(not COCO.is_dir(), reason="the COCO sample is not beside the repository")
 def test_a_sample_of_coco(tmp_path, store, backbone, counted, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[4])
     root = os.path.relpath(COCO)
     source = CocoSource(annotations_uri=f"{root}/annotations/captions_train2017.json", images_uri=f"{root}/train2017")
     dataset = curate(CurationConfig(name="coco", sources=(source,)), store, "d")

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from softalign import loader
 from softalign.artifacts import EncodedManifest, canonical_json
 from softalign.config import NegativesConfig
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
-from softalign.encoded_pool import PoolShard, PoolTensor
-from softalign.encoding import SAMPLE_SCHEMA
+from softalign.data.encoding import pool
+from softalign.data.encoding.encode import SAMPLE_SCHEMA
+from softalign.data.encoding.pool import PoolShard, PoolTensor
+from softalign.data.encoding.reader import EncodedReader, require_encoders
 from softalign.errors import CompatibilityError, DataError, IntegrityError
-from softalign.loader import EncodedReader, require_encoders
 from softalign.storage import Store
 
 LATENT_SHAPE, TEXT_SHAPE = (2, 4, 4), (3, 5)
@@ -166,7 +166,7 @@ def test_splits_are_apart(manifest, store):
 def test_the_same_at_any_number_of_open_shards(manifest, store, monkeypatch):
     many = reader(manifest, store)
     expected = [many.batch_at(cursor) for cursor in range(0, 60, 5)]
-    monkeypatch.setattr(loader, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
     one = reader(manifest, store)
     assert all(same(one.batch_at(5 * step), batch) for step, batch in enumerate(expected))
     assert len(one._latents._open) == 1
@@ -181,7 +181,7 @@ def test_shards_are_verified_once(manifest, store, monkeypatch):
         return fetch(self, entry)
 
     monkeypatch.setattr(Store, "fetch_shared", counting)
-    monkeypatch.setattr(loader, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
     train = reader(manifest, store)
     for cursor in range(0, 100, 5):
         train.batch_at(cursor)

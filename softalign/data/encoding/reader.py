@@ -5,17 +5,13 @@ Shape legend: B images, P prompts, C H W latent, L text tokens, D text width.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import TypeAdapter
-from safetensors import safe_open
 from torch import Tensor
 
 from softalign.artifacts import EncodedManifest, digest_of
@@ -25,15 +21,13 @@ from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import Split
-from softalign.encoded_pool import PoolShard
+from softalign.data.encoding.pool import PoolReader
 from softalign.errors import CompatibilityError, DataError
 from softalign.storage import Store
 from softalign.text_states import TextStates
 
 ALL_IN_BATCH = NegativesConfig()
 """Every other caption of the batch, near-duplicates left out."""
-MAX_OPEN_SHARDS = 64
-"""Memory-mapped, so an open shard costs a file handle and the pages that are read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +116,8 @@ class EncodedReader:
                 where=manifest.uri,
                 fix="curate more images, set another curation.val_share, or a smaller batch size",
             )
-        self._latents = _PoolReader(root / "latents.json", store)
-        self._texts = _PoolReader(root / "texts.json", store)
+        self._latents = PoolReader(root / "latents.json", store)
+        self._texts = PoolReader(root / "texts.json", store)
         self._order = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -276,35 +270,6 @@ def require_shapes(manifest: EncodedManifest, *, latents_side: int, text_length:
                 fix="encode it for this backbone (`softalign encode RECIPE`), or set backbone.resolution_px and "
                 "backbone.max_sequence_length to what it was encoded with",
             )
-
-
-class _PoolReader:
-    """Rows of a pool's tensors by digest, from memory-mapped shards that are verified when first opened."""
-
-    def __init__(self, path: Path, store: Store) -> None:
-        self._store = store
-        self._shards = TypeAdapter(list[PoolShard]).validate_json(path.read_bytes())
-        self._places = {
-            digest: (index, row) for index, shard in enumerate(self._shards) for row, digest in enumerate(shard.digests)
-        }
-        self._paths: dict[int, Path] = {}
-        self._open: OrderedDict[int, Any] = OrderedDict()
-
-    def row(self, digest: str) -> tuple[Tensor, ...]:
-        """Return one row of each tensor as float32."""
-        index, row = self._places[digest]
-        shard = self._shard(index)
-        return tuple(shard.get_slice(entry.name)[row].to(torch.float32) for entry in self._shards[index].tensors)
-
-    def _shard(self, index: int) -> Any:
-        if index not in self._open:
-            if index not in self._paths:
-                self._paths[index] = self._store.fetch_shared(self._shards[index].file)
-            self._open[index] = safe_open(self._paths[index], framework="pt")
-            if len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(index)
-        return self._open[index]
 
 
 def _read_samples(path: Path, split: Split) -> list[EncodedSample]:

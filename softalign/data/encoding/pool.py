@@ -11,12 +11,14 @@ hundred, so the rounding is 0.05 %, and a sample takes half of float32.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +31,8 @@ TensorName = Literal["latents", "prompt_embeds", "pooled_prompt_embeds"]
 STORAGE_DTYPE = torch.float16
 
 InputT = TypeVar("InputT")
+MAX_OPEN_SHARDS = 64
+"""Memory-mapped, so an open shard costs a file handle and the pages that are read."""
 
 
 class PoolTensor(Frozen):
@@ -155,3 +159,32 @@ def read_row(path: Path, tensor_name: TensorName, row: int) -> Tensor:
 
 def _group_digest(digests: Iterable[str]) -> str:
     return digest_of(list(digests))
+
+
+class PoolReader:
+    """Rows of a pool's tensors by digest, from memory-mapped shards that are verified when first opened."""
+
+    def __init__(self, path: Path, store: Store) -> None:
+        self._store = store
+        self._shards = TypeAdapter(list[PoolShard]).validate_json(path.read_bytes())
+        self._places = {
+            digest: (index, row) for index, shard in enumerate(self._shards) for row, digest in enumerate(shard.digests)
+        }
+        self._paths: dict[int, Path] = {}
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def row(self, digest: str) -> tuple[Tensor, ...]:
+        """Return one row of each tensor as float32."""
+        index, row = self._places[digest]
+        shard = self._shard(index)
+        return tuple(shard.get_slice(entry.name)[row].to(torch.float32) for entry in self._shards[index].tensors)
+
+    def _shard(self, index: int) -> Any:
+        if index not in self._open:
+            if index not in self._paths:
+                self._paths[index] = self._store.fetch_shared(self._shards[index].file)
+            self._open[index] = safe_open(self._paths[index], framework="pt")
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(index)
+        return self._open[index]

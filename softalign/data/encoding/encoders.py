@@ -17,8 +17,8 @@ from softalign.artifacts import digest_of
 from softalign.backbones.base import Backbone
 from softalign.backbones.identity import component_digest, text_encoder_digest
 from softalign.backbones.vae import encode_images, rows_per_call
-from softalign.encoded_pool import TensorName
-from softalign.preprocessing import PREPROCESSING
+from softalign.data.encoding.pool import TensorName
+from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.text_states import TextStates
 
 BATCH_SIZE = 16
