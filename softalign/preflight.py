@@ -28,7 +28,7 @@ def check_evaluation(recipe: Recipe) -> None:
     Raises:
         ConfigError: the suite has no detector, or makes no sense with the model.
     """
-    from softalign.geneval.detectors import detector_for
+    from softalign.evaluation.suites import detector_for
 
     for found in mismatches(recipe):
         if found.is_hopeless:

@@ -29,7 +29,7 @@ from softalign.backbones.locating import model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
-from softalign.evaluated_tokens import tokens_digest
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.storage import Store, write_atomically
 from softalign.version import __version__
 

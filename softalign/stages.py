@@ -34,7 +34,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.errors import MissingInputError
-from softalign.evaluated_tokens import tokens_digest
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.narration import figures, headline, place
 from softalign.ranks import rank_environments
 from softalign.stage_requests import (
@@ -241,7 +241,7 @@ def run_compare(
     arms = reports if guided_base is None else (*reports, guided_base)
 
     def work() -> ComparisonReport:
-        from softalign.geneval.compare import compare
+        from softalign.evaluation.compare import compare
 
         return compare(*reports, guided_base, adapter, recipe.evaluate, store, key)
 

@@ -32,7 +32,7 @@ def run_request(request: dict[str, Any]) -> Record:
         encoded = EncodedManifest.model_validate(request["record"])
         key, watchdog = request["key"], Watchdog(recipe.runtime.hang_timeout_s)
         return train(encoded, recipe.backbone, recipe.train, recipe.runtime, store, key, recipe.name, watchdog)
-    from softalign.geneval.arms import evaluate
+    from softalign.evaluation.arms import evaluate
 
     adapter = Adapter.model_validate(request["record"]) if request["record"] else None
     arm, key = request["arm"], request["key"]

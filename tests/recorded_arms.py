@@ -7,8 +7,8 @@ import numpy as np
 
 from softalign.artifacts import Adapter, EvalReport
 from softalign.config import EvalConfig
-from softalign.evaluated_tokens import tokens_digest
-from softalign.geneval import arms
+from softalign.evaluation import arms
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata

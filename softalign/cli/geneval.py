@@ -40,8 +40,8 @@ def geneval_score(
     as_json: JsonOption = False,
 ) -> None:
     """Score images by GenEval's rules from recorded detections."""
+    from softalign.evaluation.suites import score_directory
     from softalign.geneval.detectors import LINE_FORMAT
-    from softalign.geneval.scoring import score_directory
 
     if detections.name == "auto":
         raise ConfigError(

@@ -11,8 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
-from softalign.config.evaluation import EvalConfig
-from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.errors import DataError, MissingInputError
 from softalign.problems import problems
 
 COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
@@ -37,26 +36,6 @@ class Detector(Protocol):
     def __call__(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Return the detections of each image (uint8, H W 3)."""
         ...
-
-
-def detector_for(config: EvalConfig) -> Detector:
-    """Return the detector of the configured suite.
-
-    Raises:
-        ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
-    """
-    if config.suite == "shapes":
-        from softalign.shapes.detector import ShapesDetector
-
-        return ShapesDetector()
-    raise ConfigError(
-        "The official GenEval suite has no built-in detector.",
-        expected="evaluate.suite shapes, the one suite that is detected without weights",
-        found=f"evaluate.suite {config.suite}",
-        where="evaluate.suite",
-        fix="train the adapter alone (`softalign train RECIPE --through`), generate the images, record detections with "
-        "Mask2Former and CLIP elsewhere, then `softalign geneval score DIR --detections FILE`",
-    )
 
 
 def detections_to_line(filename: str, detections: Sequence[Detection]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from softalign.config import EvalConfig
-from softalign.geneval.compare import compare
+from softalign.evaluation.compare import compare
 from softalign.shapes.suite import build_suite
 from softalign.storage import Store
 from tests.recorded_arms import publish_arms

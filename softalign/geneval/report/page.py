@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, Record, TagDifference
 from softalign.config.evaluation import EvalConfig
-from softalign.geneval.bootstrap import OVERALL
+from softalign.evaluation.intervals import OVERALL
+from softalign.evaluation.suites import known_classes
 from softalign.geneval.decision import select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import read_folders
@@ -23,7 +24,7 @@ from softalign.geneval.report.charts import (
 )
 from softalign.geneval.report.curves import CurveDefinition, read_curves
 from softalign.geneval.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
-from softalign.geneval.scoring import ImageResult, known_classes
+from softalign.geneval.scoring import ImageResult
 
 TEMPLATE_FILENAME = "template.html.j2"
 ARM_LABELS = {"base": "base model", "untrained": "untrained tokens", "adapter": "adapter"}
@@ -39,7 +40,7 @@ TAG_LABELS = {
 
 
 class ArmData(Protocol):
-    """What the page needs of an arm (``softalign.geneval.compare.ArmFiles``)."""
+    """What the page needs of an arm (``softalign.evaluation.compare.ArmFiles``)."""
 
     @property
     def report(self) -> EvalReport:

@@ -10,12 +10,12 @@ from PIL import Image
 
 from softalign.cli import app
 from softalign.errors import DataError
-from softalign.geneval import arms
+from softalign.evaluation import arms
+from softalign.evaluation.suites import score_directory
 from softalign.geneval.completeness import Suite, image_fault, inspect_set
 from softalign.geneval.detectors import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
 from softalign.geneval.prompts import TAGS, Clause, GenevalPrompt, official_prompts
-from softalign.geneval.scoring import score_directory
 from softalign.sampling import png_bytes
 
 PNG = png_bytes(np.full((8, 8, 3), 127, np.uint8))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from softalign.errors import DataError, MissingInputError
+from softalign.evaluation.suites import score_directory
 from softalign.geneval.detectors import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import Clause, GenevalPrompt
-from softalign.geneval.scoring import read_results, score_directory, summarize
+from softalign.geneval.scoring import read_results, summarize
 from softalign.sampling import png_bytes
 
 DOG = Detection(class_name="dog", score=0.95, box=(1, 2, 3, 4), color="red")

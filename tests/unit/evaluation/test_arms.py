@@ -12,9 +12,10 @@ import pytest
 
 from softalign.config import EvalConfig, Runtime
 from softalign.errors import ConfigError
-from softalign.evaluated_tokens import tokens_digest
-from softalign.geneval import arms
-from softalign.geneval.scoring import read_results, score_directory
+from softalign.evaluation import arms
+from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.suites import score_directory
+from softalign.geneval.scoring import read_results
 from softalign.storage import Store
 
 CONFIG = EvalConfig(
@@ -103,7 +104,7 @@ def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path,
 SCRIPT = """
 import json, logging, sys
 from softalign.config import BackboneConfig, EvalConfig, Runtime
-from softalign.geneval import arms
+from softalign.evaluation import arms
 from softalign.geneval.layout import read_folders
 from softalign.storage import Store
 logging.basicConfig(level=logging.INFO)

@@ -21,12 +21,13 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError
-from softalign.evaluated_tokens import INITIAL_FOLDER, tokens_digest
-from softalign.geneval.bootstrap import OVERALL, counts_by_tag, score_intervals
+from softalign.evaluation.evaluated_tokens import INITIAL_FOLDER, tokens_digest
+from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
+from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
-from softalign.geneval.detectors import Detection, Detector, detector_for, write_detections
+from softalign.geneval.detectors import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
-from softalign.geneval.prompts import GenevalPrompt, official_prompts
+from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
 from softalign.storage import Store
@@ -91,15 +92,6 @@ def evaluate(
         report = store.publish(_report(arm, digest, config, results, len(prompts), key), output)
     shutil.rmtree(folder, ignore_errors=True)
     return report
-
-
-def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
-    """Return the prompts of the configured suite, in order."""
-    if config.suite == "shapes":
-        from softalign.shapes.suite import build_suite
-
-        return tuple(build_suite())
-    return official_prompts()
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None) -> None:

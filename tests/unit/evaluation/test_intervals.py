@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from softalign.geneval.bootstrap import OVERALL, PromptCounts, counts_by_tag, paired_intervals, score_intervals
+from softalign.evaluation.intervals import OVERALL, PromptCounts, counts_by_tag, paired_intervals, score_intervals
 from softalign.geneval.scoring import ImageResult
 
 SETTINGS = {"num_bootstrap": 2000, "confidence": 0.95, "seed": 0}

@@ -9,7 +9,7 @@ import pytest
 
 from softalign.artifacts import ComparisonReport, TagDifference
 from softalign.errors import CompatibilityError, DataError
-from softalign.geneval.compare import compare, differences
+from softalign.evaluation.compare import compare, differences
 from softalign.geneval.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
 from softalign.geneval.report.curves import read_curves
 from softalign.geneval.report.page import verdict_sentence
@@ -118,7 +118,7 @@ def test_arms_of_another_kind_adapter_or_suite_are_refused(recorded):
 
 
 def test_arms_of_other_prompts_cannot_be_paired(recorded, monkeypatch):
-    from softalign.geneval import compare as module
+    from softalign.evaluation import compare as module
 
     def cut(path):
         results = read_results(path)
@@ -202,7 +202,7 @@ def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
 
     assert "</script>" not in _script_json({"prompt": "</script><script>alert(1)</script>"})
     assert json.loads(_script_json("</a>")) == "</a>"
-    from softalign.geneval.compare import _load_arm
+    from softalign.evaluation.compare import _load_arm
 
     arms = [_load_arm(report, recorded.store) for report in (recorded.base, recorded.untrained, recorded.candidate)]
     named = recorded.adapter.model_copy(update={"name": "<img src=x>"})

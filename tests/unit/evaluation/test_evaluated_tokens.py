@@ -7,8 +7,8 @@ from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, digest_of
 from softalign.config import load_recipe
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
-from softalign.evaluated_tokens import tokens_digest
-from softalign.geneval.compare import compare
+from softalign.evaluation.compare import compare
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages import evaluate_key
 from softalign.storage import Store
 from softalign.training_step import initial_tokens

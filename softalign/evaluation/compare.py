@@ -10,9 +10,9 @@ from typing import Any
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, GuidedBase, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
-from softalign.evaluated_tokens import tokens_digest
-from softalign.geneval.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
-from softalign.geneval.bootstrap import counts_by_tag, paired_intervals
+from softalign.evaluation.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
+from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.intervals import counts_by_tag, paired_intervals
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.storage import Store
 

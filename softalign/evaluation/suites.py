@@ -1,0 +1,104 @@
+"""The suites: prompts, detector and scorer of each; the one place that knows GenEval's rules and the embedded world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from softalign.config.evaluation import EvalConfig
+from softalign.errors import ConfigError, DataError
+from softalign.geneval.completeness import inspect_set, require_complete
+from softalign.geneval.detectors import Detection, Detector, read_detections
+from softalign.geneval.layout import PromptFolder, read_folders
+from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, official_prompts
+from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
+from softalign.storage import require_folder_place
+
+_FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
+
+
+def detector_for(config: EvalConfig) -> Detector:
+    """Return the detector of the configured suite.
+
+    Raises:
+        ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
+    """
+    if config.suite == "shapes":
+        from softalign.shapes.detector import ShapesDetector
+
+        return ShapesDetector()
+    raise ConfigError(
+        "The official GenEval suite has no built-in detector.",
+        expected="evaluate.suite shapes, the one suite that is detected without weights",
+        found=f"evaluate.suite {config.suite}",
+        where="evaluate.suite",
+        fix="train the adapter alone (`softalign train RECIPE --through`), generate the images, record detections with "
+        "Mask2Former and CLIP elsewhere, then `softalign geneval score DIR --detections FILE`",
+    )
+
+
+def score_directory(
+    root: Path, detections_path: Path, out: Path | None = None, *, is_partial_allowed: bool = False
+) -> SuiteScore:
+    """Score a folder in the official layout from recorded detections, and write ``results.jsonl``.
+
+    Args:
+        root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
+        detections_path: JSON lines, one image each (``detectors.read_detections``).
+        out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
+        is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
+
+    Raises:
+        ConfigError: ``out`` lies below a file.
+        MissingInputError: the folder or the detections file is not there.
+        DataError: the set is not complete (``completeness``), malformed lines, unknown classes or colours, missing
+            colours.
+    """
+    target = root if out is None else out
+    if target.is_dir() or not target.suffix:
+        target = target / RESULTS_FILENAME
+    require_folder_place(target.parent)
+    folders = read_folders(root)
+    detections = read_detections(detections_path, known_classes(folders))
+    _check_colors(folders, detections, detections_path)
+    found = inspect_set(root, folders, detected=detections)
+    if not is_partial_allowed:
+        require_complete(found.lacks, str(root), _FIX)
+    results = score_folders(found.folders, detections)
+    summary = summarize(results).model_copy(update={"missing": found.lacks})
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_results(target, results)
+    return summary
+
+
+def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
+    """Return the object names a detections file may use: the official ones, the embedded world's, the prompts' own."""
+    from softalign.shapes.scenes import SHAPES
+
+    named = {clause.class_name for f in folders for clause in (*f.prompt.include, *f.prompt.exclude)}
+    return frozenset({*CLASSES, *SHAPES, *named})
+
+
+def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequence[Detection]], path: Path) -> None:
+    """Refuse a colour that no prompt could ask for: it would count as wrong without a word."""
+    named = {clause.color for f in folders for clause in (*f.prompt.include, *f.prompt.exclude) if clause.color}
+    known = {*COLORS, *named}
+    for filename, found in detections.items():
+        for detection in found:
+            if detection.color is not None and detection.color not in known:
+                raise DataError(
+                    f"A detection has the unknown colour {detection.color!r}.",
+                    expected=f"one of {', '.join(COLORS)}, or one that a prompt of the folder names",
+                    found=detection.color,
+                    where=f"{path}: {filename}",
+                    fix="translate the classifier's colours to GenEval's ten names",
+                )
+
+
+def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
+    """Return the prompts of the configured suite, in order."""
+    if config.suite == "shapes":
+        from softalign.shapes.suite import build_suite
+
+        return tuple(build_suite())
+    return official_prompts()
