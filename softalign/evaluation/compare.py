@@ -65,7 +65,7 @@ def compare(
         CompatibilityError: the arms are not of one suite, or of another adapter.
         IntegrityError: an arm's files are not what was published.
     """
-    from softalign.geneval.report.page import render_page
+    from softalign.evaluation.report.page import render_page
 
     _check_belonging((base, untrained, candidate), adapter, store)
     _check_reference(guided_base, candidate)

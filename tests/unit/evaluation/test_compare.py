@@ -10,9 +10,9 @@ import pytest
 from softalign.artifacts import ComparisonReport, TagDifference
 from softalign.errors import CompatibilityError, DataError
 from softalign.evaluation.compare import compare, differences
-from softalign.geneval.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
-from softalign.geneval.report.curves import read_curves
-from softalign.geneval.report.page import verdict_sentence
+from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
+from softalign.evaluation.report.curves import read_curves
+from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
 
 
@@ -198,7 +198,7 @@ def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words)
 
 
 def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
-    from softalign.geneval.report.page import _script_json, render_page
+    from softalign.evaluation.report.page import _script_json, render_page
 
     assert "</script>" not in _script_json({"prompt": "</script><script>alert(1)</script>"})
     assert json.loads(_script_json("</a>")) == "</a>"

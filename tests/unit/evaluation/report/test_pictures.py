@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softalign.geneval.report import pictures
-from softalign.geneval.report.pictures import data_uris
+from softalign.evaluation.report import pictures
+from softalign.evaluation.report.pictures import data_uris
 
 
 def save(folder, side, num_images=6):

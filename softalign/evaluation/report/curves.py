@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from softalign.errors import DataError
-from softalign.geneval.report.charts import Curve
+from softalign.evaluation.report.charts import Curve
 
 
 @dataclass(frozen=True)

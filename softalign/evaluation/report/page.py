@@ -11,19 +11,13 @@ from typing import Any, Protocol
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, Record, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
+from softalign.evaluation.report.charts import Bar, difference_dot, difference_limit, score_bars, training_curve
+from softalign.evaluation.report.curves import CurveDefinition, read_curves
+from softalign.evaluation.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
 from softalign.evaluation.suites import known_classes
 from softalign.geneval.decision import select_objects
 from softalign.geneval.detectors import Detection, read_detections
 from softalign.geneval.layout import read_folders
-from softalign.geneval.report.charts import (
-    Bar,
-    difference_dot,
-    difference_limit,
-    score_bars,
-    training_curve,
-)
-from softalign.geneval.report.curves import CurveDefinition, read_curves
-from softalign.geneval.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
 from softalign.geneval.scoring import ImageResult
 
 TEMPLATE_FILENAME = "template.html.j2"
