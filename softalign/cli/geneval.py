@@ -41,7 +41,7 @@ def geneval_score(
 ) -> None:
     """Score images by GenEval's rules from recorded detections."""
     from softalign.evaluation.suites import score_directory
-    from softalign.geneval.detectors import LINE_FORMAT
+    from softalign.geneval.detections import LINE_FORMAT
 
     if detections.name == "auto":
         raise ConfigError(

@@ -25,7 +25,7 @@ from softalign.evaluation.evaluated_tokens import INITIAL_FOLDER, tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
-from softalign.geneval.detectors import Detection, Detector, write_detections
+from softalign.geneval.detections import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results

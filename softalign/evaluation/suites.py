@@ -8,7 +8,7 @@ from pathlib import Path
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import ConfigError, DataError
 from softalign.geneval.completeness import inspect_set, require_complete
-from softalign.geneval.detectors import Detection, Detector, read_detections
+from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, official_prompts
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
@@ -44,7 +44,7 @@ def score_directory(
 
     Args:
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
-        detections_path: JSON lines, one image each (``detectors.read_detections``).
+        detections_path: JSON lines, one image each (``detections.read_detections``).
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softalign.errors import DataError
-from softalign.geneval.detectors import Detection
+from softalign.geneval.detections import Detection
 from softalign.geneval.prompts import Clause, GenevalPrompt, Tag
 
 SCORE_THRESHOLD = 0.3

@@ -13,7 +13,7 @@ from softalign.artifacts import Frozen
 from softalign.errors import DataError
 from softalign.geneval.completeness import Lack
 from softalign.geneval.decision import decide, select_objects
-from softalign.geneval.detectors import Detection
+from softalign.geneval.detections import Detection
 from softalign.geneval.layout import PromptFolder
 from softalign.geneval.prompts import TAGS, GenevalPrompt, Tag, to_metadata
 from softalign.problems import problems

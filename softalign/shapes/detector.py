@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from softalign.geneval.detectors import Detection
+from softalign.geneval.detections import Detection
 from softalign.shapes.scenes import COLORS, PALETTE, RADIUS_RANGE_PX, SHAPES, shape_coverage
 
 _WINDOW_PX: Final = 12

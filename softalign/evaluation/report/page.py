@@ -16,7 +16,7 @@ from softalign.evaluation.report.curves import CurveDefinition, read_curves
 from softalign.evaluation.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
 from softalign.evaluation.suites import known_classes
 from softalign.geneval.decision import select_objects
-from softalign.geneval.detectors import Detection, read_detections
+from softalign.geneval.detections import Detection, read_detections
 from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import ImageResult
 

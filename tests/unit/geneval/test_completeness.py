@@ -13,7 +13,7 @@ from softalign.errors import DataError
 from softalign.evaluation import arms
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.completeness import Suite, image_fault, inspect_set
-from softalign.geneval.detectors import Detection, write_detections
+from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
 from softalign.geneval.prompts import TAGS, Clause, GenevalPrompt, official_prompts
 from softalign.sampling import png_bytes

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from softalign.errors import DataError
 from softalign.geneval.decision import MAX_OBJECTS_PER_CLASS, decide, relations_between, select_objects
-from softalign.geneval.detectors import Detection
+from softalign.geneval.detections import Detection
 from softalign.geneval.prompts import Clause, GenevalPrompt
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from softalign.errors import DataError, MissingInputError
 from softalign.evaluation.suites import score_directory
-from softalign.geneval.detectors import Detection, write_detections
+from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import Clause, GenevalPrompt
 from softalign.geneval.scoring import read_results, summarize

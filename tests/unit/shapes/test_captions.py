@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softalign.geneval.decision import decide
-from softalign.geneval.detectors import Detection
+from softalign.geneval.detections import Detection
 from softalign.geneval.prompts import Clause, GenevalPrompt
 from softalign.shapes.captions import (
     Caption,

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from softalign.errors import DataError, MissingInputError
-from softalign.geneval.detectors import Detection, read_detections, write_detections
+from softalign.geneval.detections import Detection, read_detections, write_detections
 
 CLASSES = {"dog", "computer mouse"}
 GOOD = {"class": "dog", "score": 0.9, "box": [0, 0, 4, 5]}
