@@ -26,8 +26,8 @@ from torch import Tensor
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError, IntegrityError
+from softalign.method.soft_tokens import SoftTokens
 from softalign.selection import ValidationHistory
-from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from softalign.artifacts import Frozen
-from softalign.objective import reward_spread
+from softalign.method.objective import reward_spread
+from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 from softalign.pair_grid import GridResult
-from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 
 
 @dataclass(frozen=True)

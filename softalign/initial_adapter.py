@@ -9,7 +9,7 @@ from softalign.adapters.locating import resolve_adapter
 from softalign.config.backbone import BackboneConfig
 from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from softalign.micro_batches import MicroBatches
-from softalign.objective import (
+from softalign.method.objective import (
     Alignment,
     LossTerms,
     agsm_loss,
@@ -28,7 +27,8 @@ from softalign.objective import (
     softrepa_loss,
     squared_error,
 )
-from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.micro_batches import MicroBatches
 from softalign.team import ALONE, Team
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.checkpoint_uploads import SAMPLES_NAME
 from softalign.data.encoding.reader import HeldOutCaptions
+from softalign.method.text_states import TextStates
 from softalign.micro_batches import is_out_of_memory
 from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically
-from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from softalign.attempts import StopRequest
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import PreemptedError
+from softalign.method.text_states import TextStates
 from softalign.pace import Pace, duration
-from softalign.text_states import TextStates
 
 logger = logging.getLogger(__name__)
 

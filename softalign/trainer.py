@@ -29,10 +29,10 @@ from softalign.data.encoding.reader import EncodedBatch, EncodedReader
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.frozen_model import ModelIdentity, load_frozen
 from softalign.initial_adapter import starting_tokens
+from softalign.method.soft_tokens import SoftTokens
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
-from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
 from softalign.training_parts import METRICS_NAME, Run

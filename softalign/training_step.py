@@ -19,12 +19,12 @@ from softalign.checkpoints import TrainingState
 from softalign.config.training import TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import TrainRow, train_row
-from softalign.forward_process import NoisyBatch, draw_noise
-from softalign.objective import candidate_mask
+from softalign.method.forward_process import NoisyBatch, draw_noise
+from softalign.method.objective import candidate_mask
+from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal, update_ema
+from softalign.method.text_states import TextStates
 from softalign.pair_grid import Division, Pairs, Predict, backward_grid, num_banks
 from softalign.schedules import learning_rate
-from softalign.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal, update_ema
-from softalign.text_states import TextStates
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 from softalign.config.objective import ObjectiveConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import ValidationRow, finite_or_none, token_norms
-from softalign.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of
+from softalign.method.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of
+from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 from softalign.pair_grid import predict_grid
-from softalign.soft_tokens import NUM_TRAIN_TIMESTEPS
 from softalign.training_step import Stepper, diffuse_batch, pair_predictor
 
 VALIDATION_NOISE_SEED = 20260501

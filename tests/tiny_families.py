@@ -10,9 +10,9 @@ from diffusers import DDIMScheduler
 
 from softalign.backbones.mmdit import MMDiTDenoiser
 from softalign.backbones.unet import UNetDenoiser
-from softalign.forward_process import DDPMProcess, FlowProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import DDPMProcess, FlowProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 from tests import tiny_sd3, tiny_sdxl, tiny_unet
 
 NUM_TOKENS, NUM_BINS, TEXT_LENGTH, RESOLUTION_PX = 2, 100, 5, 64

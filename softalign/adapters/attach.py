@@ -20,7 +20,7 @@ from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
 from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
 from softalign.config.evaluation import UnconditionalBank
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 
 
 class AdapterHandle:

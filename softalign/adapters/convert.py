@@ -26,7 +26,7 @@ from softalign.adapters.peer_files import PeerFormat, format_of, read_table, rea
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.files import file_entry, write_atomically
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from softalign.version import __version__
 
 NUM_TIMESTEP_BINS = 100

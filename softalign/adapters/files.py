@@ -25,8 +25,8 @@ from softalign.artifacts import FileEntry, Frozen
 from softalign.config.families import Family
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
+from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
-from softalign.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file, write_atomically
 
 EMA_PREFIX = "ema."

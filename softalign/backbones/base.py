@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from softalign.backbones.row_cache import RowCache
 from softalign.config.soft_tokens import SoftTokensConfig
-from softalign.forward_process import ForwardProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import ForwardProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 
 
 class Denoiser(Protocol):

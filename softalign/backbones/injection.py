@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 
 INSERT_AT = 1
 """Tokens go behind the first (BOS) position."""

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from softalign.backbones.injection import SoftTokenInjection
 from softalign.errors import CompatibilityError
-from softalign.soft_tokens import POSITIVE_BANK
+from softalign.method.soft_tokens import POSITIVE_BANK
 
 TEXT_PLACE = 1
 """Place of ``encoder_hidden_states`` among a joint block's arguments (gradient checkpointing passes them by place)."""

@@ -18,9 +18,9 @@ from softalign.backbones.row_cache import RowCache
 from softalign.config.backbone import BackboneConfig
 from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.forward_process import FlowProcess, ForwardProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import FlowProcess, ForwardProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 
 QK_NORMS = {"sd3": None, "sd35": "rms_norm"}
 """What the families differ in: SD3.5 normalises queries and keys."""

@@ -19,9 +19,9 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.families import Family
 from softalign.config.soft_tokens import SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.forward_process import DDPMProcess, ForwardProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import DDPMProcess, ForwardProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 
 PREDICTION_TYPES: dict[Family, str] = {"sd15": "epsilon", "sd21": "v_prediction", "sdxl": "epsilon"}
 

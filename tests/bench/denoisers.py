@@ -17,8 +17,8 @@ from softalign.backbones.base import Denoiser
 from softalign.backbones.mmdit import MMDiTDenoiser
 from softalign.backbones.unet import UNetDenoiser
 from softalign.config import MMDiTTokensConfig, SoftTokensConfig, UNetTokensConfig
-from softalign.forward_process import DDPMProcess, FlowProcess
-from softalign.soft_tokens import SoftTokens
+from softalign.method.forward_process import DDPMProcess, FlowProcess
+from softalign.method.soft_tokens import SoftTokens
 
 LATENTS_PX = 32
 """Side of the latents: images of 256 px."""

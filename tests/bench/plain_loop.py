@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from softalign.forward_process import NoisyBatch
-from softalign.soft_tokens import SoftTokens, update_ema
-from softalign.text_states import TextStates
+from softalign.method.forward_process import NoisyBatch
+from softalign.method.soft_tokens import SoftTokens, update_ema
+from softalign.method.text_states import TextStates
 
 TEMPERATURE = 0.1
 

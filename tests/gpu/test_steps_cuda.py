@@ -13,8 +13,8 @@ from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, Runtime, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError
+from softalign.method.objective import candidate_mask
 from softalign.micro_batches import MicroBatches, choose_size
-from softalign.objective import candidate_mask
 from softalign.pair_grid import Division, backward_grid, num_banks
 from softalign.training_run import run_steps
 from softalign.training_step import Stepper, diffuse_batch, pair_predictor

@@ -7,11 +7,11 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.unet import UNetDenoiser
 from softalign.config import ObjectiveConfig, Runtime
-from softalign.forward_process import DDPMProcess
-from softalign.objective import candidate_mask
+from softalign.method.forward_process import DDPMProcess
+from softalign.method.objective import candidate_mask
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 from softalign.pair_grid import Division, backward_grid, num_banks
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
 
 pytestmark = [
     pytest.mark.gpu,

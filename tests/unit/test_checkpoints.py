@@ -13,8 +13,8 @@ from softalign.checkpoints import (
     save_checkpoint,
 )
 from softalign.errors import DataError, IntegrityError
+from softalign.method.soft_tokens import SoftTokens
 from softalign.selection import ValidationHistory
-from softalign.soft_tokens import SoftTokens
 
 RUN = "r" * 64
 

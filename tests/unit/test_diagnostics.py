@@ -6,9 +6,9 @@ import torch
 
 from softalign.config import ObjectiveConfig
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line, train_row, weight_statistics
-from softalign.objective import LossTerms, align, candidate_mask, plackett_luce_weights
+from softalign.method.objective import LossTerms, align, candidate_mask, plackett_luce_weights
+from softalign.method.soft_tokens import SoftTokens
 from softalign.pair_grid import GridResult, live_pairs
-from softalign.soft_tokens import SoftTokens
 
 
 def statistics(rewards, candidates, tau=1.0):

@@ -443,7 +443,7 @@ def test_more_layers_than_the_model_has_blocks_are_refused(trained, models, tmp_
 
 
 def _tokens(num_layers):
-    from softalign.soft_tokens import SoftTokens
+    from softalign.method.soft_tokens import SoftTokens
 
     width = tiny_sd3.STREAM_WIDTH
     return SoftTokens(torch.zeros(2, num_layers, 4, width), torch.zeros(100, num_layers * width))

@@ -12,7 +12,7 @@ from softalign.attempts import StopRequest
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.initial_adapter import starting_tokens
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from softalign.training_run import run_steps
 from softalign.training_step import initial_state, initial_tokens
 from tests.unit import tiny_training as tiny

@@ -13,7 +13,7 @@ from softalign.errors import TrainingError
 from softalign.micro_batches import MicroBatches, choose_size, free_bytes, is_out_of_memory, pass_bytes
 from softalign.pair_grid import Division, backward_grid
 from softalign.team import Team
-from tests.unit.test_objective import CANDIDATES, CONFIGS, ToyDenoiser, make_tokens
+from tests.unit.method.test_objective import CANDIDATES, CONFIGS, ToyDenoiser, make_tokens
 
 CPU = torch.device("cpu")
 OUT_OF_MEMORY = {

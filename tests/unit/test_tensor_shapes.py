@@ -10,11 +10,11 @@ import torch
 from jaxtyping import TypeCheckError
 
 from softalign import backbones
-from softalign.forward_process import DDPMProcess, FlowProcess, NoiseDraw
-from softalign.objective import agsm_loss, plackett_luce_weights, squared_error
+from softalign.method.forward_process import DDPMProcess, FlowProcess, NoiseDraw
+from softalign.method.objective import agsm_loss, plackett_luce_weights, squared_error
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 from softalign.pair_grid import Pairs
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
 from tests.shape_checks import MODULES
 from tests.tiny_families import FAMILIES
 
@@ -43,7 +43,7 @@ def test_every_public_tensor_has_a_shape(name):
 
 
 def test_the_check_above_sees_annotations():
-    found = dict(public_annotations(importlib.import_module("softalign.text_states")))
+    found = dict(public_annotations(importlib.import_module("softalign.method.text_states")))
     assert found["prompt_embeds_NLD"] == "Float[Tensor, 'N L D']"
     assert found["index_N"].startswith("Int[Tensor,")
 

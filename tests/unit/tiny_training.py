@@ -24,11 +24,11 @@ from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainCon
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import SoftAlignError
-from softalign.forward_process import DDPMProcess
+from softalign.method.forward_process import DDPMProcess
+from softalign.method.text_states import TextStates
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
 from softalign.team import ALONE, join_team, leave_team
-from softalign.text_states import TextStates
 from softalign.trainer import write_adapter
 from softalign.training_parts import Run
 from softalign.training_run import run_steps

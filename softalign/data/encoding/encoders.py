@@ -19,7 +19,7 @@ from softalign.backbones.identity import component_digest, text_encoder_digest
 from softalign.backbones.vae import encode_images, rows_per_call
 from softalign.data.encoding.pool import TensorName
 from softalign.data.encoding.preprocessing import PREPROCESSING
-from softalign.text_states import TextStates
+from softalign.method.text_states import TextStates
 
 BATCH_SIZE = 16
 """Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company.

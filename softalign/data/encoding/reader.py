@@ -23,8 +23,8 @@ from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import Split
 from softalign.data.encoding.pool import PoolReader
 from softalign.errors import CompatibilityError, DataError
+from softalign.method.text_states import TextStates
 from softalign.storage import Store
-from softalign.text_states import TextStates
 
 ALL_IN_BATCH = NegativesConfig()
 """Every other caption of the batch, near-duplicates left out."""

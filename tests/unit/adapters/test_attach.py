@@ -11,7 +11,7 @@ from softalign.adapters.files import AdapterConfig, UNetPlacement, read_adapter_
 from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Adapter
 from softalign.errors import CompatibilityError, ConfigError, IntegrityError, MissingInputError
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from tests.tiny_unet import make_unet
 
 S, D = 2, 8

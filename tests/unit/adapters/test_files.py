@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.files import AdapterConfig, UNetPlacement, load_adapter, read_adapter_config, save_adapter
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from softalign.storage import sha256_of_file
 
 S, D, BINS = 3, 5, 7

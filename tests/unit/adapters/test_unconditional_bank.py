@@ -7,7 +7,7 @@ import torch
 from softalign import load_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, UNetPlacement, save_adapter
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl

@@ -9,10 +9,10 @@ import torch
 
 from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, TrainConfig
-from softalign.forward_process import draw_noise
-from softalign.objective import candidate_mask
+from softalign.method.forward_process import draw_noise
+from softalign.method.objective import candidate_mask
+from softalign.method.soft_tokens import update_ema
 from softalign.pair_grid import Division, backward_grid, num_banks
-from softalign.soft_tokens import update_ema
 from softalign.training_step import Stepper, pair_predictor
 from tests.tiny_families import FAMILIES, drawn
 from tests.unit.plain_denoiser import PlainDenoiser

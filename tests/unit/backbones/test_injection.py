@@ -6,7 +6,7 @@ import torch
 from softalign.backbones.injection import CrossAttentionInjection, find_injection
 from softalign.backbones.unet import injection_sites
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.soft_tokens import SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 from tests.tiny_unet import make_unet
 
 L, S, D = 6, 3, 8

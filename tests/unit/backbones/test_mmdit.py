@@ -12,9 +12,9 @@ from softalign.backbones.injection import find_injection
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.forward_process import FlowProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import FlowProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 from tests.tiny_sd3 import JOINT_WIDTH, NUM_BLOCKS, POOLED_WIDTH, SD35, STREAM_WIDTH, make_transformer
 
 L, S, D = 6, 3, STREAM_WIDTH
@@ -348,7 +348,7 @@ def test_the_tokens_have_the_width_of_the_stream(transformer):
 
 def test_our_noisy_latents_are_those_of_diffusers_scheduler():
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    from softalign.forward_process import NoiseDraw
+    from softalign.method.forward_process import NoiseDraw
 
     latents, noise = torch.randn(2, 4, 4, 4), torch.randn(2, 4, 4, 4)
     times = torch.tensor([0.25, 0.5], dtype=torch.float64)

@@ -12,9 +12,9 @@ from diffusers import DDIMScheduler, SD3Transformer2DModel, UNet2DConditionModel
 
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
 from softalign.backbones.unet import UNetDenoiser, injection_sites, text_width
-from softalign.forward_process import DDPMProcess, FlowProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import DDPMProcess, FlowProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 
 NUM_TOKENS, NUM_BINS, NUM_LAYERS, NUM_BANKS = 4, 100, 5, 2
 """METHOD.md 1: of every family, and the layers of SD3."""

@@ -6,9 +6,9 @@ from torch import nn
 from softalign.backbones.injection import find_injection
 from softalign.backbones.unet import UNetDenoiser, injection_sites, text_width
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.forward_process import DDPMProcess
-from softalign.soft_tokens import SoftTokens
-from softalign.text_states import TextStates
+from softalign.method.forward_process import DDPMProcess
+from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 
 
 def make_unet(down="CrossAttnDownBlock2D", mid="UNetMidBlock2DCrossAttn", width=8):

@@ -11,8 +11,8 @@ from softalign.adapters.files import AdapterConfig, UNetPlacement, save_adapter
 from softalign.artifacts import Adapter, EvalReport
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
+from softalign.method.soft_tokens import SoftTokens
 from softalign.shapes.suite import build_suite
-from softalign.soft_tokens import SoftTokens
 from softalign.storage import Store
 from tests.recorded_arms import publish_arms
 from tests.tiny_pipeline import TEXT_WIDTH, save_tiny_pipeline

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from softalign.forward_process import DDPMProcess, FlowProcess, draw_noise, keyed_generator, shifted_sigmas
+from softalign.method.forward_process import DDPMProcess, FlowProcess, draw_noise, keyed_generator, shifted_sigmas
 
 SHAPE = (4, 3, 2, 2)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softalign.config import ObjectiveConfig
-from softalign.objective import (
+from softalign.method.objective import (
     align,
     bradley_terry_mixing,
     calibrated_temperature,
@@ -18,8 +18,8 @@ from softalign.objective import (
     reward_spread,
     squared_error,
 )
+from softalign.method.soft_tokens import SoftTokens
 from softalign.pair_grid import Division, backward_grid, live_pairs, num_banks
-from softalign.soft_tokens import SoftTokens
 from tests.unit.plain_loop import plain_loss
 
 B, C, H, W, S, D = 4, 2, 3, 2, 2, 5
@@ -192,7 +192,7 @@ def test_equal_rewards_give_log_p_for_softrepa_and_chance_for_agsm():
     mask = CANDIDATES["all"].mask
     weights = plackett_luce_weights(torch.full((4, 4), -0.3, dtype=torch.float64), mask, 0.1)
     assert torch.allclose(weights, torch.full((4, 4), 0.25, dtype=torch.float64))
-    from softalign.objective import softrepa_loss
+    from softalign.method.objective import softrepa_loss
 
     equal = torch.full((4, 4), 0.2, dtype=torch.float64)
     loss = softrepa_loss(equal, mask, CONFIGS["softrepa without denoising"])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from softalign.soft_tokens import (
+from softalign.method.soft_tokens import (
     SoftTokens,
     soft_tokens_from_bos,
     soft_tokens_from_normal,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Real
 from torch import Tensor
 
-from softalign.soft_tokens import NUM_TRAIN_TIMESTEPS
+from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 
 PredictionType = Literal["epsilon", "v_prediction"]
 NoiseSharing = Literal["paper", "per_image"]
