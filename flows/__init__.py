@@ -8,7 +8,7 @@ a person's own settings and earlier runs stay in force and in sight. The default
 import os
 import sys
 
-from softalign.stopping import leave_at_once
+from softalign.processes.leaving import leave_at_once
 
 DEFAULTS = {
     # Prefect's own 20 s are too short for the first start, which makes the database (measured: 31 s on 2 cores).

@@ -22,7 +22,7 @@ from softalign.cli.console import narrating
 from softalign.config import load_recipe
 from softalign.errors import SoftAlignError
 from softalign.kept import kept_line
-from softalign.stopping import leaving_in_order
+from softalign.processes.leaving import leaving_in_order
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 

@@ -8,8 +8,8 @@ import subprocess
 from prefect.client.orchestration import get_client
 from prefect.server.api.server import SubprocessASGIServer
 
-from softalign.concurrency import ReadAhead
-from softalign.stopping import shielded
+from softalign.processes.leaving import shielded
+from softalign.store.read_ahead import ReadAhead
 
 CHECK_INTERVAL_S = 0.2
 

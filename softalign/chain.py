@@ -20,6 +20,7 @@ from softalign.artifacts import (
 from softalign.config.recipe import Recipe
 from softalign.ending import ending_text
 from softalign.preflight import check_chain
+from softalign.processes.supervise import OnLine
 from softalign.promotion import Check
 from softalign.stages import (
     Reports,
@@ -41,7 +42,6 @@ from softalign.stages import (
     train_key,
 )
 from softalign.storage import RecordT, Store
-from softalign.supervise import OnLine
 
 StageName = Literal["curate", "encode", "train", "evaluate", "register"]
 

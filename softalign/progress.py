@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from softalign.diagnostics import TrainRow
-from softalign.pace import Pace, duration
+from softalign.processes.pace import Pace, duration
 
 logger = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from softalign.attempts import StopRequest
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import PreemptedError
 from softalign.method.text_states import TextStates
-from softalign.pace import Pace, duration
+from softalign.processes.pace import Pace, duration
+from softalign.processes.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 

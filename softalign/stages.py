@@ -28,7 +28,6 @@ from softalign.artifacts import (
     digest_of,
     stage_key,
 )
-from softalign.attempts import exclusive
 from softalign.backbones.locating import model_fingerprint
 from softalign.config.backbone import BackboneConfig
 from softalign.config.recipe import Recipe
@@ -36,7 +35,9 @@ from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.errors import MissingInputError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.narration import figures, headline, place
-from softalign.ranks import rank_environments
+from softalign.processes.launch import rank_environments
+from softalign.processes.stopping import exclusive
+from softalign.processes.supervise import OnLine, run_child
 from softalign.stage_requests import (
     StageRequest,
     asking,
@@ -48,7 +49,6 @@ from softalign.stage_requests import (
     train_request,
 )
 from softalign.storage import RecordT, Store
-from softalign.supervise import OnLine, run_child
 from softalign.version import __version__
 
 Reports = tuple[EvalReport, EvalReport, EvalReport]

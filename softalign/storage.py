@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.concurrency import map_ahead
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.files import (
     cache_dir,
@@ -37,6 +36,7 @@ from softalign.files import (
     verify_file,
     write_atomically,
 )
+from softalign.store.read_ahead import map_ahead
 
 __all__ = [
     "RecordT",

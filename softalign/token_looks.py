@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from typing import TextIO
 
-from softalign.attempts import StopRequest
 from softalign.checkpoints import Progress
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import ValidationRow, to_line
+from softalign.processes.stopping import StopRequest
 from softalign.selection import CHANCE_VALIDATIONS, ValidationHistory
 from softalign.training_parts import Run, agree, is_over
 from softalign.validation import validate

@@ -16,7 +16,6 @@ from softalign.adapters.card import model_card
 from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.adapters.locating import resolved
 from softalign.artifacts import Adapter, EncodedManifest, digest_of
-from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.base import Backbone
 from softalign.backbones.compiled_blocks import compile_blocks
 from softalign.backbones.frozen_pipeline import resolve_device
@@ -32,6 +31,8 @@ from softalign.initial_adapter import starting_tokens
 from softalign.method.soft_tokens import SoftTokens
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
+from softalign.processes.stopping import StopRequest, exclusive
+from softalign.processes.watchdog import Watchdog
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.storage import Store, write_atomically
 from softalign.team import Team, join_team, leave_team, require_work_for_all
@@ -39,7 +40,6 @@ from softalign.training_parts import METRICS_NAME, Run
 from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
 from softalign.version import __version__
-from softalign.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from softalign.attempts import StopRequest
 from softalign.checkpoint_uploads import SAMPLES_NAME, CheckpointUploads, RunFiles
 from softalign.checkpoints import Progress
 from softalign.config.runtime import Runtime
 from softalign.data.encoding.reader import EncodedBatch
+from softalign.processes.stopping import StopRequest
+from softalign.processes.watchdog import Watchdog
 from softalign.sample_sheets import SampleSheets
 from softalign.team import Team
 from softalign.training_step import Stepper
-from softalign.watchdog import Watchdog
 
 METRICS_NAME = "metrics.jsonl"
 

@@ -16,7 +16,6 @@ from typing import NoReturn, TextIO
 
 import torch
 
-from softalign.attempts import StopRequest
 from softalign.checkpoints import (
     Progress,
     checkpoint_path,
@@ -25,12 +24,13 @@ from softalign.checkpoints import (
     save_checkpoint,
     unpack_checkpoint,
 )
-from softalign.concurrency import ReadAhead
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.diagnostics import TrainRow, keep_rows_up_to, to_line
 from softalign.errors import PreemptedError, TrainingError
 from softalign.micro_batches import choose_size
+from softalign.processes.stopping import StopRequest
 from softalign.progress import ProgressLines
+from softalign.store.read_ahead import ReadAhead
 from softalign.token_looks import look_at_tokens
 from softalign.training_parts import Run, StopAskedError, agree, is_over
 from softalign.training_step import live_predictor, train_step

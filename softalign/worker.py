@@ -1,4 +1,4 @@
-"""The child process of ``softalign.supervise``: ``python -m softalign.worker REQUEST ANSWER``."""
+"""The child process of ``softalign.processes.supervise``: ``python -m softalign.worker REQUEST ANSWER``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from softalign.artifacts import Adapter, EncodedManifest, Record
 from softalign.config.recipe import Recipe
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
+from softalign.processes.supervise import KEPT_LINES, error_to_json, watch_parent
+from softalign.processes.watchdog import Watchdog
 from softalign.storage import Store, write_atomically
-from softalign.supervise import KEPT_LINES, error_to_json, watch_parent
-from softalign.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 

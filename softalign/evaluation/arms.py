@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
-from softalign.attempts import StopRequest, exclusive
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
@@ -29,6 +28,7 @@ from softalign.geneval.detections import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
+from softalign.processes.stopping import StopRequest, exclusive
 from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
 from softalign.storage import Store
 

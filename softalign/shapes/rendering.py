@@ -12,7 +12,7 @@ from PIL import Image
 
 from softalign.artifacts import Frozen
 from softalign.config.curation import CocoSource, ParquetSource, ShapesSource
-from softalign.pace import Counting
+from softalign.processes.pace import Counting
 from softalign.shapes.captions import complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
 from softalign.storage import write_atomically

@@ -14,11 +14,11 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 
 from softalign import checkpoint_uploads
-from softalign.attempts import StopRequest
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.checkpoints import list_checkpoints
 from softalign.config import Runtime, TrainConfig
 from softalign.errors import DataError, PreemptedError
+from softalign.processes.stopping import StopRequest
 from softalign.training_run import run_steps
 from tests.killing import Fuse, is_killed
 from tests.unit import tiny_training as tiny

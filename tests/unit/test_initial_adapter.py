@@ -8,11 +8,11 @@ import torch
 
 from softalign.adapters.files import read_adapter_config, save_adapter
 from softalign.adapters.locating import resolved
-from softalign.attempts import StopRequest
 from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.initial_adapter import starting_tokens
 from softalign.method.soft_tokens import SoftTokens
+from softalign.processes.stopping import StopRequest
 from softalign.training_run import run_steps
 from softalign.training_step import initial_state, initial_tokens
 from tests.unit import tiny_training as tiny

@@ -17,7 +17,7 @@ from softalign.artifacts import (
 )
 from softalign.config import load_recipe
 from softalign.narration import DOES, figures, headline, training_figures
-from softalign.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
+from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
 from softalign.stages import StageResult, stage_labels
 from softalign.storage import Store
 
@@ -181,14 +181,14 @@ class Clock:
 
 @pytest.mark.parametrize(("step_s", "interval_s"), [(1.0, LINE_INTERVAL_S), (LONG_RUN_S, LONG_RUN_INTERVAL_S)])
 def test_lines_are_due_every_few_seconds(monkeypatch, step_s, interval_s):
-    monkeypatch.setattr("softalign.pace.time", Clock(step_s))
+    monkeypatch.setattr("softalign.processes.pace.time", Clock(step_s))
     pace = Pace()
     due = [pace.is_due() for _ in range(20)]
     assert sum(due) == min(20, int(20 * step_s / interval_s))
 
 
 def test_counting_logs_how_far_it_is(monkeypatch, caplog):
-    monkeypatch.setattr("softalign.pace.time", Clock(1.0))
+    monkeypatch.setattr("softalign.processes.pace.time", Clock(1.0))
     caplog.set_level(logging.INFO, "softalign")
     assert list(Counting("images", 20).over(range(20))) == list(range(20))
     assert caplog.messages

@@ -5,10 +5,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-from softalign.attempts import StopRequest
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
 from softalign.errors import PreemptedError
+from softalign.processes.stopping import StopRequest
 from softalign.sampling import (
     ImageRequest,
     SamplingSettings,

@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 
 from softalign import token_looks
-from softalign.attempts import StopRequest
 from softalign.checkpoints import load_best
 from softalign.config import Runtime, TrainConfig
 from softalign.errors import PreemptedError
+from softalign.processes.stopping import StopRequest
 from softalign.training_run import run_steps
 from softalign.validation import validate
 from tests.unit import tiny_training as tiny

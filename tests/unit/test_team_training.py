@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from softalign.config import Runtime
-from softalign.ranks import Ranks, rank_environments
+from softalign.processes.launch import Ranks, rank_environments
 from tests.killing import exit_codes
 from tests.unit import tiny_training as tiny
 

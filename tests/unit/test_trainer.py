@@ -18,14 +18,14 @@ import torch
 
 from softalign import training_run, validation
 from softalign.adapters.files import load_adapter
-from softalign.attempts import StopRequest
 from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.pair_grid import Pairs
+from softalign.processes.stopping import StopRequest
+from softalign.processes.watchdog import Watchdog
 from softalign.training_run import run_steps
 from softalign.training_step import diffuse_batch, initial_tokens, pair_predictor
 from softalign.validation import VALIDATION_NOISE_SEED, judge
-from softalign.watchdog import Watchdog
 from tests.killing import is_killed
 
 CHILD = Path(__file__).with_name("tiny_training.py")

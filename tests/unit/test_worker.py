@@ -9,7 +9,7 @@ import pytest
 
 from softalign import worker
 from softalign.errors import UnexpectedError
-from softalign.supervise import error_from_json
+from softalign.processes.supervise import error_from_json
 from tests.killing import exit_codes
 
 

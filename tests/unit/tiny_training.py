@@ -17,7 +17,6 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from softalign import training_run
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement
-from softalign.attempts import StopRequest, exclusive
 from softalign.backbones.unet import UNetDenoiser
 from softalign.checkpoint_uploads import CheckpointUploads
 from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig
@@ -28,12 +27,13 @@ from softalign.method.forward_process import DDPMProcess
 from softalign.method.text_states import TextStates
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
+from softalign.processes.stopping import StopRequest, exclusive
+from softalign.processes.watchdog import Watchdog
 from softalign.team import ALONE, join_team, leave_team
 from softalign.trainer import write_adapter
 from softalign.training_parts import Run
 from softalign.training_run import run_steps
 from softalign.training_step import Stepper, initial_state, initial_tokens
-from softalign.watchdog import Watchdog
 
 COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
 DEFAULT_NEGATIVES = NegativesConfig()

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
-from softalign.concurrency import map_ahead
 from softalign.config.curation import CurationConfig
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
@@ -34,8 +33,9 @@ from softalign.data.curation.shards import (
 )
 from softalign.data.curation.sources import list_sources
 from softalign.errors import DataError, IntegrityError
-from softalign.pace import Pace
+from softalign.processes.pace import Pace
 from softalign.storage import Store, sha256_of_file, verify_file, write_atomically
+from softalign.store.read_ahead import map_ahead
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
 from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.backbones.loading import load_backbone
-from softalign.concurrency import map_ahead
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
@@ -31,8 +30,9 @@ from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, s
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
-from softalign.pace import Counting
+from softalign.processes.pace import Counting
 from softalign.storage import Store
+from softalign.store.read_ahead import map_ahead
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512

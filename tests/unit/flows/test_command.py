@@ -17,7 +17,7 @@ from prefect.states import exception_to_crashed_state
 from flows import command, curate, evaluate, register, retrain, server, train
 from flows.summary import FlowSummary, StageOutcome
 from softalign.errors import DataError, PreemptedError
-from softalign.stopping import STOP_SIGNALS
+from softalign.processes.leaving import STOP_SIGNALS
 from tests.killing import exit_codes, is_killed
 
 FLOWS = (curate.curate, train.train, evaluate.evaluate, register.register, retrain.retrain)

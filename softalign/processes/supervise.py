@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from softalign import errors
 from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
-from softalign.ranks import TERMINATION_GRACE_S, Ranks
+from softalign.processes.launch import TERMINATION_GRACE_S, Ranks
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -59,7 +59,7 @@ def run_child(
         folder: where request and answer are exchanged; made if absent.
         stall_timeout_s: a child that writes no line for this long is killed (seconds).
         on_line: called with each line the child writes.
-        environments: one for each child, see ``ranks.rank_environments``.
+        environments: one for each child, see ``launch.rank_environments``.
 
     Raises:
         SoftAlignError: what the child raised.

@@ -17,7 +17,7 @@ from typing import IO
 
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError, PreemptedError
-from softalign.stopping import shielded
+from softalign.processes.leaving import shielded
 
 TERMINATION_GRACE_S = 30.0
 """How long ranks may take to checkpoint after SIGTERM, or after the first of them left, before they are killed."""

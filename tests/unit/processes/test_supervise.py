@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from softalign import ranks, supervise
 from softalign.errors import CompatibilityError, PreemptedError, WorkerDiedError
+from softalign.processes import launch, supervise
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def child(monkeypatch, tmp_path):
         def popen(command, **options):
             return real([sys.executable, "-u", str(script), *command[-2:]], **options)
 
-        monkeypatch.setattr(ranks.subprocess, "Popen", popen)
+        monkeypatch.setattr(launch.subprocess, "Popen", popen)
         lines = []
 
         def keep(line):
@@ -66,7 +66,7 @@ def test_a_killed_child_is_an_error_with_its_last_words(child):
 
 
 def test_a_child_that_does_not_stop_in_time_is_killed_and_that_is_said(child, monkeypatch):
-    monkeypatch.setattr(ranks, "TERMINATION_GRACE_S", 0.5)
+    monkeypatch.setattr(launch, "TERMINATION_GRACE_S", 0.5)
 
     def interrupt(line):
         raise KeyboardInterrupt
@@ -97,7 +97,7 @@ def test_a_silent_child_is_killed(child):
 
 
 def test_a_child_stops_when_its_parent_is_gone(tmp_path):
-    child = "import os, time; from softalign.supervise import watch_parent; import sys\n"
+    child = "import os, time; from softalign.processes.supervise import watch_parent; import sys\n"
     child += "watch_parent(int(sys.argv[1]), interval_s=0.1); time.sleep(60)"
     parent = (
         "import os, subprocess, sys, time\n"

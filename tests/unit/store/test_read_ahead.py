@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from softalign.concurrency import ReadAhead
+from softalign.store.read_ahead import ReadAhead
 
 
 def test_results_come_in_order_and_no_more_than_two_are_read_ahead():

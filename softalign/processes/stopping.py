@@ -1,4 +1,4 @@
-"""One attempt at a stage at a time, and how it is asked to stop."""
+"""How a run is asked to stop."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from softalign.config import Runtime
 
 SCRIPT = """
 import time
-from softalign.watchdog import Watchdog
+from softalign.processes.watchdog import Watchdog
 
 def the_place_it_hangs():
     time.sleep(60)

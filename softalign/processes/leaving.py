@@ -26,7 +26,7 @@ LEAVING_S = 12.0
 """How long the way out may take: a child's last step and checkpoint, and word to a server."""
 CHECKPOINT_S = 36.0
 """The same while a child works that SIGTERM or a closed terminal stopped: nobody waits at the screen, so a slow step
-may end, and its checkpoint be uploaded (``ranks.TERMINATION_GRACE_S``)."""
+may end, and its checkpoint be uploaded (``launch.TERMINATION_GRACE_S``)."""
 ONE_KEYPRESS_S = 0.5
 """A wrapper may hand on the Ctrl-C that the terminal sent already; one that comes later is a second one."""
 CHECK_INTERVAL_S = 0.2

@@ -11,12 +11,12 @@ import time
 import psutil
 import pytest
 
-from softalign import stopping
+from softalign.processes import leaving
 
 BEGINNING = """
 import os, signal, subprocess, sys, time
-from softalign import stopping
-from softalign.stopping import leaving_in_order
+from softalign.processes import leaving as stopping
+from softalign.processes.leaving import leaving_in_order
 
 def child(*words):
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
@@ -43,7 +43,7 @@ def outcome(process, timeout_s=20):
     return process.returncode, err
 
 
-@pytest.mark.parametrize("number", stopping.STOP_SIGNALS)
+@pytest.mark.parametrize("number", leaving.STOP_SIGNALS)
 def test_a_stop_is_one_line_whatever_is_said_and_raised_on_the_way_out(number):
     process = start("""
         with leaving_in_order(lambda: "all of it is kept"):
@@ -83,9 +83,9 @@ def test_a_second_ctrl_c_leaves_at_once():
                 time.sleep(60)
     """)
     os.killpg(process.pid, signal.SIGINT)
-    time.sleep(stopping.ONE_KEYPRESS_S + 0.2)
+    time.sleep(leaving.ONE_KEYPRESS_S + 0.2)
     os.killpg(process.pid, signal.SIGINT)
-    assert outcome(process, timeout_s=5) == (75, f"{stopping.SOMETHING_KEPT}\n")
+    assert outcome(process, timeout_s=5) == (75, f"{leaving.SOMETHING_KEPT}\n")
 
 
 def test_one_ctrl_c_that_a_wrapper_hands_on_and_sigterm_behind_it_count_once():
@@ -127,7 +127,7 @@ def test_where_nothing_can_be_found_out_a_line_is_said_all_the_same(describe):
             ready(); time.sleep(60)
     """)
     os.killpg(process.pid, signal.SIGINT)
-    assert outcome(process) == (75, f"{stopping.SOMETHING_KEPT}\n")
+    assert outcome(process) == (75, f"{leaving.SOMETHING_KEPT}\n")
 
 
 def test_what_a_process_was_started_to_ignore_stays_ignored():
@@ -146,15 +146,15 @@ def test_a_signal_between_two_programs_of_one_process_is_not_lost():
     process = start("""
         stopping.hold_signals()
         ready(); time.sleep(0.5)
-        after = "from softalign.stopping import leave_at_once; leave_at_once(); import time; time.sleep(60)"
+        after = "from softalign.processes.leaving import leave_at_once; leave_at_once(); import time; time.sleep(60)"
         os.execv(sys.executable, [sys.executable, "-c", after])
     """)
     os.killpg(process.pid, signal.SIGINT)
-    assert outcome(process) == (75, f"{stopping.NOTHING_BEGUN}\n")
+    assert outcome(process) == (75, f"{leaving.NOTHING_BEGUN}\n")
 
 
 def test_a_shielded_child_hears_sigterm_alone():
-    with stopping.shielded():
+    with leaving.shielded():
         child = subprocess.Popen(
             [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"], stdout=-1
         )
@@ -169,14 +169,14 @@ def test_a_shielded_child_hears_sigterm_alone():
 
 def test_a_block_that_ends_leaves_signals_threads_and_files_as_they_were():
     def seen():
-        handlers = [signal.getsignal(number) for number in stopping.STOP_SIGNALS]
+        handlers = [signal.getsignal(number) for number in leaving.STOP_SIGNALS]
         return handlers, threading.active_count(), psutil.Process().num_fds()
 
     before = seen()
     for _ in range(2):
-        with stopping.leaving_at_once(), stopping.leaving_in_order(str):
+        with leaving.leaving_at_once(), leaving.leaving_in_order(str):
             assert seen() != before
-        with pytest.raises(KeyError), stopping.leaving_in_order(str):
+        with pytest.raises(KeyError), leaving.leaving_in_order(str):
             raise KeyError
     assert seen() == before
     assert signal.set_wakeup_fd(-1) == -1
@@ -186,7 +186,7 @@ def test_elsewhere_than_in_the_main_thread_signals_are_left_alone():
     found = []
 
     def work():
-        with stopping.leaving_at_once(), stopping.leaving_in_order(str):
+        with leaving.leaving_at_once(), leaving.leaving_in_order(str):
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -6,16 +6,16 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from softalign import ranks
 from softalign.config import Runtime
 from softalign.errors import ConfigError, PreemptedError, WorkerDiedError
-from softalign.ranks import Ranks, rank_environments
-from softalign.supervise import run_child
+from softalign.processes import launch
+from softalign.processes.launch import Ranks, rank_environments
+from softalign.processes.supervise import run_child
 
 
 @pytest.fixture(autouse=True)
 def no_torchrun(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", *ranks.NODE_RANK_VARIABLES):
+    for name in ("RANK", "WORLD_SIZE", *launch.NODE_RANK_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -68,12 +68,12 @@ def supervised(monkeypatch, tmp_path):
     def run(body, stall_timeout_s=20.0):
         script = tmp_path / "rank.py"
         script.write_text("import json, os, signal, sys, time\nrank = int(os.environ['RANK'])\n" + body)
-        real = ranks.subprocess.Popen
+        real = launch.subprocess.Popen
 
         def popen(command, **options):
             return real([sys.executable, "-u", str(script), *command[-2:]], **options)
 
-        monkeypatch.setattr(ranks.subprocess, "Popen", popen)
+        monkeypatch.setattr(launch.subprocess, "Popen", popen)
         environments = rank_environments(Runtime(num_processes=2))
         return run_child(
             {"stage": "train"},
@@ -107,7 +107,7 @@ def test_ranks_that_leave_after_a_checkpoint_are_preempted(supervised):
 
 
 def test_a_rank_that_stays_when_the_other_has_left_is_killed(supervised, monkeypatch):
-    monkeypatch.setattr(ranks, "TERMINATION_GRACE_S", 1.0)
+    monkeypatch.setattr(launch, "TERMINATION_GRACE_S", 1.0)
     started = time.monotonic()
     with pytest.raises(WorkerDiedError):
         supervised("time.sleep(60 * rank); sys.exit(75)")
