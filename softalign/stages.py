@@ -36,7 +36,7 @@ from softalign.errors import MissingInputError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.narration import figures, headline, place
 from softalign.processes.launch import rank_environments
-from softalign.processes.stopping import exclusive
+from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stage_requests import (
     StageRequest,

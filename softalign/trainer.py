@@ -31,7 +31,8 @@ from softalign.initial_adapter import starting_tokens
 from softalign.method.soft_tokens import SoftTokens
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
-from softalign.processes.stopping import StopRequest, exclusive
+from softalign.processes.locking import exclusive
+from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.storage import Store, write_atomically

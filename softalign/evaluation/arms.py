@@ -28,7 +28,8 @@ from softalign.geneval.detections import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
-from softalign.processes.stopping import StopRequest, exclusive
+from softalign.processes.locking import exclusive
+from softalign.processes.stopping import StopRequest
 from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
 from softalign.storage import Store
 

@@ -27,7 +27,8 @@ from softalign.method.forward_process import DDPMProcess
 from softalign.method.text_states import TextStates
 from softalign.micro_batches import MicroBatches
 from softalign.pair_grid import Division
-from softalign.processes.stopping import StopRequest, exclusive
+from softalign.processes.locking import exclusive
+from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.team import ALONE, join_team, leave_team
 from softalign.trainer import write_adapter
