@@ -21,7 +21,7 @@ from softalign.config.recipe import Recipe
 from softalign.ending import ending_text
 from softalign.preflight import check_chain
 from softalign.processes.supervise import OnLine
-from softalign.promotion import Check
+from softalign.registry.gate import Check
 from softalign.stages import (
     Reports,
     StageResult,

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from softalign.artifacts import Frozen
 from softalign.errors import ConfigError, RegistryError
-from softalign.promotion import Check
 from softalign.registry.connection import consumer_uri, registry_client, require_database
+from softalign.registry.gate import Check
 from softalign.registry.versions import CHAMPION, Reference, champion_of, find_model, find_version, versions_of
 
 EVENT_PREFIX = "softalign.event."

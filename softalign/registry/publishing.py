@@ -15,9 +15,9 @@ from typing import Any
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry, ModelVersion, canonical_json
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
-from softalign.promotion import Decision, decide
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
 from softalign.registry.events import new_event, record_event
+from softalign.registry.gate import Decision, decide
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (

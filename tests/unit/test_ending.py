@@ -11,7 +11,7 @@ from softalign import ending
 from softalign.artifacts import GuidedBase, TagDifference
 from softalign.chain import ChainSummary
 from softalign.ending import ending_text, time_text
-from softalign.promotion import Check
+from softalign.registry.gate import Check
 
 
 def gain(tag, difference, low, high):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from softalign.config import PromotionPolicy
 from softalign.errors import DataError
-from softalign.promotion import decide
+from softalign.registry.gate import decide
 from tests.registry_samples import BASE, TAGS, comparison_of
 
 POLICY = PromotionPolicy()
