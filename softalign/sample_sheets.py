@@ -24,7 +24,7 @@ from softalign.checkpoint_uploads import SAMPLES_NAME
 from softalign.data.encoding.reader import HeldOutCaptions
 from softalign.method.text_states import TextStates
 from softalign.micro_batches import is_out_of_memory
-from softalign.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.storage import write_atomically
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
-from softalign.sampling import png_bytes
+from softalign.sampling.sampling import png_bytes
 from softalign.shapes.detector import ShapesDetector, detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
 from softalign.storage import Store

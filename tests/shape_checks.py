@@ -17,7 +17,7 @@ MODULES = tuple(
         "method.soft_tokens",
         "method.text_states",
         "pair_grid",
-        "sampling",
+        "sampling.sampling",
         "training_step",
         "validation",
     )

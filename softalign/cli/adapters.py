@@ -37,7 +37,7 @@ def generate(
 ) -> None:
     """Generate images from prompts with an adapter."""
     log.info("Loading PyTorch and the model")
-    from softalign.generate import GenerationSettings, generate_to_folder
+    from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
 
     settings = GenerationSettings(
         num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank

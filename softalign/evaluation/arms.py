@@ -30,7 +30,7 @@ from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling import ImageRequest, SamplingSettings, generate_missing
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_missing
 from softalign.storage import Store
 
 if TYPE_CHECKING:

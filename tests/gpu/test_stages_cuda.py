@@ -16,7 +16,7 @@ from softalign.config import BackboneConfig, MMDiTTokensConfig, OptimizerConfig,
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import PreemptedError
-from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from tests import tiny_sd3, tiny_sdxl
 from tests.unit.data.encoding.test_encode import captions_of, make_dataset

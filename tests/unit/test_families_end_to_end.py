@@ -12,7 +12,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from PIL import Image
 
-from softalign import generate, load_soft_tokens
+from softalign import load_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
@@ -20,8 +20,9 @@ from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.data.encoding.encode import encode
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
-from softalign.generate import GenerationSettings, generate_to_folder
-from softalign.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
+from softalign.sampling import to_folder
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
+from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
 from softalign.storage import Store
 from softalign.trainer import train
 from tests import tiny_sd3, tiny_sdxl
@@ -319,7 +320,7 @@ def test_generate_samples_as_the_papers_unless_told(trained, name, tmp_path, mon
         used.append(sampling)
         return [np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8) for _ in requests]
 
-    monkeypatch.setattr(generate, "generate_batch", record)
+    monkeypatch.setattr(to_folder, "generate_batch", record)
     folder = str(resolve_adapter(trained[name][1]))
     for steps, guidance in ((None, None), (3, 1.0)):
         generate_to_folder(folder, ["a"], tmp_path / str(steps), None, GenerationSettings(1, steps, guidance, 1.0, 0))

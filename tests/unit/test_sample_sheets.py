@@ -16,7 +16,7 @@ from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainCo
 from softalign.data.encoding.encode import encode
 from softalign.errors import PreemptedError
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
-from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline

@@ -14,7 +14,7 @@ from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensCon
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError, MissingInputError
-from softalign.sampling import ImageRequest, SamplingSettings, generate_batch
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.storage import Store
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline

@@ -16,7 +16,7 @@ from softalign.geneval.completeness import Suite, image_fault, inspect_set
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
 from softalign.geneval.prompts import TAGS, Clause, GenevalPrompt, official_prompts
-from softalign.sampling import png_bytes
+from softalign.sampling.sampling import png_bytes
 
 PNG = png_bytes(np.full((8, 8, 3), 127, np.uint8))
 DOG = Detection(class_name="dog", score=0.95, box=(1, 2, 3, 4))

@@ -9,7 +9,7 @@ from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import Clause, GenevalPrompt
 from softalign.geneval.scoring import read_results, summarize
-from softalign.sampling import png_bytes
+from softalign.sampling.sampling import png_bytes
 
 DOG = Detection(class_name="dog", score=0.95, box=(1, 2, 3, 4), color="red")
 PROMPTS = (

@@ -9,7 +9,7 @@ from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
 from softalign.errors import PreemptedError
 from softalign.processes.stopping import StopRequest
-from softalign.sampling import (
+from softalign.sampling.sampling import (
     ImageRequest,
     SamplingSettings,
     generate_batch,

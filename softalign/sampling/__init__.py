@@ -1,0 +1,1 @@
+"""Images from prompts, by a frozen pipeline with or without soft tokens."""
