@@ -196,8 +196,8 @@ def shapes_pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
-    from softalign.shapes.pretrain import pretrain
-    from softalign.shapes.recipe import PretrainConfig
+    from softalign.shapes.pretraining.pretrain import pretrain
+    from softalign.shapes.pretraining.recipe import PretrainConfig
 
     config = PretrainConfig(num_threads=threads)
     if samples is not None:

@@ -33,7 +33,7 @@ def test_reconstructions_are_read_right(scenes):
     from diffusers import AutoencoderKL
 
     from softalign.shapes import weights_path
-    from softalign.shapes.train_autoencoder import decode_latents, encode_images
+    from softalign.shapes.pretraining.train_autoencoder import decode_latents, encode_images
 
     vae = AutoencoderKL.from_pretrained(weights_path(), subfolder="vae").float().eval()
     latents = encode_images(vae, render_batch(scenes))

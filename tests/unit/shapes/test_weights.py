@@ -11,7 +11,7 @@ import torch
 from softalign.errors import ConfigError
 from softalign.shapes import weights_path
 from softalign.shapes.detector import detect
-from softalign.shapes.recipe import PretrainConfig
+from softalign.shapes.pretraining.recipe import PretrainConfig
 
 MAX_WEIGHTS_BYTES = 12 * 10**6
 

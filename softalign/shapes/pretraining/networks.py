@@ -15,7 +15,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from softalign.shapes.recipe import AutoencoderConfig, DenoiserConfig, TextEncoderConfig, TransformerConfig
+from softalign.shapes.pretraining.recipe import AutoencoderConfig, DenoiserConfig, TextEncoderConfig, TransformerConfig
 from softalign.shapes.scenes import IMAGE_SIZE_PX
 
 LATENT_CHANNELS = 16

@@ -19,9 +19,9 @@ from transformers import CLIPTokenizer
 
 from softalign.artifacts import digest_of
 from softalign.shapes.captions import Caption, complete_caption, incomplete_caption, wrong_caption
-from softalign.shapes.recipe import PoolConfig, PretrainConfig
+from softalign.shapes.pretraining.recipe import PoolConfig, PretrainConfig
+from softalign.shapes.pretraining.train_autoencoder import encode_images
 from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, render_batch, sample_scene
-from softalign.shapes.train_autoencoder import encode_images
 
 _RENDER_BATCH = 4096
 _MAX_EXTRA_OBJECTS = 2

@@ -21,19 +21,20 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from softalign.shapes import WEIGHTS_FOLDERS, train_denoiser, train_transformer
-from softalign.shapes.data import TrainingPool, tokenize
-from softalign.shapes.export import half
-from softalign.shapes.networks import (
+from softalign.shapes import WEIGHTS_FOLDERS
+from softalign.shapes.pretraining import train_denoiser, train_transformer
+from softalign.shapes.pretraining.data import TrainingPool, tokenize
+from softalign.shapes.pretraining.export import half
+from softalign.shapes.pretraining.networks import (
     build_denoiser,
     build_flow_scheduler,
     build_scheduler,
     build_transformer,
     with_projection,
 )
-from softalign.shapes.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
-from softalign.shapes.scoring import sample_latents
-from softalign.shapes.training_state import ResumableTraining
+from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
+from softalign.shapes.pretraining.scoring import sample_latents
+from softalign.shapes.pretraining.training_state import ResumableTraining
 
 DrawLatents = Callable[[list[str], torch.Generator], Tensor]
 EmbeddedFamily = Literal["sd21", "sd3"]

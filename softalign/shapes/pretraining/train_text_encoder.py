@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from softalign.shapes.data import TrainingPool, tokenize
-from softalign.shapes.networks import build_text_encoder
-from softalign.shapes.recipe import PretrainConfig
+from softalign.shapes.pretraining.data import TrainingPool, tokenize
+from softalign.shapes.pretraining.networks import build_text_encoder
+from softalign.shapes.pretraining.recipe import PretrainConfig
+from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES
-from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 _NUM_HEADS = 4
 _NUM_SHAPE_LOGITS = 1 + len(SHAPES)

@@ -13,10 +13,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from softalign.shapes.data import TrainingPool, tokenize
-from softalign.shapes.networks import build_denoiser, build_scheduler
-from softalign.shapes.recipe import DenoiserConfig, PretrainConfig
-from softalign.shapes.training_state import LoopSettings, ResumableTraining
+from softalign.shapes.pretraining.data import TrainingPool, tokenize
+from softalign.shapes.pretraining.networks import build_denoiser, build_scheduler
+from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig
+from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 
 
 def denoiser_settings(config: PretrainConfig, digest: str) -> LoopSettings:

@@ -14,11 +14,11 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from softalign.shapes.latent_code import latent_targets
-from softalign.shapes.networks import build_autoencoder
-from softalign.shapes.recipe import PretrainConfig
+from softalign.shapes.pretraining.latent_code import latent_targets
+from softalign.shapes.pretraining.networks import build_autoencoder
+from softalign.shapes.pretraining.recipe import PretrainConfig
+from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 from softalign.shapes.scenes import Scene, render_batch, sample_dense_scene, sample_scene
-from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 _ENCODE_BATCH = 256
 

@@ -16,15 +16,21 @@ import torch
 from torch import nn
 
 from softalign.artifacts import digest_of
-from softalign.shapes.data import build_pool
-from softalign.shapes.export import export_pipeline, half, write_recipe
-from softalign.shapes.models import EMBEDDED_MODELS, EmbeddedFamily, EmbeddedModel, Foundation, weights_folder
-from softalign.shapes.recipe import PretrainConfig
-from softalign.shapes.scoring import score_suite
+from softalign.shapes.pretraining.data import build_pool
+from softalign.shapes.pretraining.export import export_pipeline, half, write_recipe
+from softalign.shapes.pretraining.models import (
+    EMBEDDED_MODELS,
+    EmbeddedFamily,
+    EmbeddedModel,
+    Foundation,
+    weights_folder,
+)
+from softalign.shapes.pretraining.recipe import PretrainConfig
+from softalign.shapes.pretraining.scoring import score_suite
+from softalign.shapes.pretraining.train_autoencoder import train_autoencoder
+from softalign.shapes.pretraining.train_text_encoder import train_text_encoder
+from softalign.shapes.pretraining.training_state import ResumableTraining
 from softalign.shapes.tokenizer import build_tokenizer
-from softalign.shapes.train_autoencoder import train_autoencoder
-from softalign.shapes.train_text_encoder import train_text_encoder
-from softalign.shapes.training_state import ResumableTraining
 from softalign.storage import require_folder_place
 
 logger = logging.getLogger(__name__)

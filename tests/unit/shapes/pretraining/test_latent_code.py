@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from softalign.shapes.latent_code import GEOMETRY_AMPLITUDE, NUM_CHANNELS, WORD_AMPLITUDE, latent_targets
+from softalign.shapes.pretraining.latent_code import GEOMETRY_AMPLITUDE, NUM_CHANNELS, WORD_AMPLITUDE, latent_targets
 from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, SceneObject, sample_scene
 
 

@@ -13,16 +13,10 @@ import torch
 
 from softalign.errors import ConfigError, TrainingError
 from softalign.geneval.prompts import TAGS
-from softalign.shapes.data import layouts_of, tokenize
-from softalign.shapes.models import EMBEDDED_MODELS
-from softalign.shapes.pretrain import (
-    AUTOENCODER_STATE,
-    SCORES_LOG,
-    TEXT_ENCODER_STATE,
-    export,
-    pretrain,
-)
-from softalign.shapes.recipe import (
+from softalign.shapes.pretraining.data import layouts_of, tokenize
+from softalign.shapes.pretraining.models import EMBEDDED_MODELS
+from softalign.shapes.pretraining.pretrain import AUTOENCODER_STATE, SCORES_LOG, TEXT_ENCODER_STATE, export, pretrain
+from softalign.shapes.pretraining.recipe import (
     AutoencoderConfig,
     DenoiserConfig,
     PoolConfig,
@@ -30,11 +24,11 @@ from softalign.shapes.recipe import (
     TextEncoderConfig,
     TransformerConfig,
 )
+from softalign.shapes.pretraining.train_denoiser import focused
+from softalign.shapes.pretraining.train_text_encoder import layout_loss
+from softalign.shapes.pretraining.train_transformer import text_states
+from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 from softalign.shapes.scenes import COLORS, SHAPES, Scene, SceneObject
-from softalign.shapes.train_denoiser import focused
-from softalign.shapes.train_text_encoder import layout_loss
-from softalign.shapes.train_transformer import text_states
-from softalign.shapes.training_state import LoopSettings, ResumableTraining
 
 MICRO = PretrainConfig(
     seed=5,
@@ -59,8 +53,8 @@ MICRO = PretrainConfig(
 CHILD = """
 import sys
 from pathlib import Path
-from softalign.shapes.pretrain import pretrain
-from softalign.shapes.recipe import PretrainConfig
+from softalign.shapes.pretraining.pretrain import pretrain
+from softalign.shapes.pretraining.recipe import PretrainConfig
 pretrain(PretrainConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """
 

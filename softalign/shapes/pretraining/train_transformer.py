@@ -15,10 +15,10 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from softalign.method.forward_process import shifted_sigmas
 from softalign.method.text_states import TextStates
-from softalign.shapes.data import TrainingPool, tokenize
-from softalign.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_flow_scheduler, build_transformer
-from softalign.shapes.recipe import PretrainConfig, TransformerConfig
-from softalign.shapes.training_state import LoopSettings, ResumableTraining
+from softalign.shapes.pretraining.data import TrainingPool, tokenize
+from softalign.shapes.pretraining.networks import LATENT_CHANNELS, LATENT_SIZE, build_flow_scheduler, build_transformer
+from softalign.shapes.pretraining.recipe import PretrainConfig, TransformerConfig
+from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:

@@ -16,9 +16,9 @@ from transformers import CLIPTextModel
 from softalign.geneval.decision import decide
 from softalign.geneval.prompts import TAGS, GenevalPrompt
 from softalign.shapes.detector import detect
-from softalign.shapes.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler
+from softalign.shapes.pretraining.networks import LATENT_CHANNELS, LATENT_SIZE, build_scheduler
+from softalign.shapes.pretraining.train_autoencoder import decode_latents
 from softalign.shapes.suite import build_suite
-from softalign.shapes.train_autoencoder import decode_latents
 
 _SAMPLE_BATCH = 64
 
