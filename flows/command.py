@@ -21,8 +21,8 @@ from flows.server import start_server
 from softalign.cli.console import narrating
 from softalign.config import load_recipe
 from softalign.errors import SoftAlignError
-from softalign.kept import kept_line
 from softalign.processes.leaving import leaving_in_order
+from softalign.stages.kept import kept_line
 from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
 
 

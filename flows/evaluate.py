@@ -10,11 +10,12 @@ from typing import Any
 from prefect import flow
 
 from flows.command import run_command
-from flows.published import published_adapter
 from flows.summary import FlowSummary, summarize_stages
 from softalign.artifacts import BASE_ARMS, Adapter, ComparisonReport, EvalReport
 from softalign.config import Recipe, load_recipe
-from softalign.stages import Reports, StageResult, arms_of, split_arms
+from softalign.stages.keys import Reports
+from softalign.stages.published import published_adapter
+from softalign.stages.run import StageResult, arms_of, split_arms
 from softalign.storage import DEFAULT_STORE, Store
 from tasks import evaluation
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.command import run_command
-from flows.published import published_adapter, published_evaluation
 from flows.summary import FlowSummary, summarize_stages
 from softalign.config import load_recipe
+from softalign.stages.published import published_adapter, published_evaluation
 from softalign.storage import DEFAULT_STORE, Store
 from tasks import registration
 

@@ -10,10 +10,11 @@ from prefect import flow
 
 from flows.command import run_command
 from flows.evaluate import evaluate_arms
-from softalign.chain import ChainSummary, summarize
 from softalign.config import load_recipe
-from softalign.preflight import check_chain
-from softalign.stages import StageResult
+from softalign.stages.chain import summarize
+from softalign.stages.ending import ChainSummary
+from softalign.stages.preflight import check_chain
+from softalign.stages.run import StageResult
 from softalign.storage import DEFAULT_STORE, Store
 from tasks import curation, encoding, registration, training
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from softalign.artifacts import Frozen
-from softalign.stages import StageResult
+from softalign.stages.run import StageResult
 
 
 class StageOutcome(Frozen):

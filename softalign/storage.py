@@ -61,7 +61,7 @@ DEFAULT_STORE = "softalign-store"
 STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
 REQUEST_FILENAME = "request.json"
-"""What a stage was asked for (see ``softalign.stage_requests``)."""
+"""What a stage was asked for (see ``softalign.stages.requests``)."""
 NUM_UPLOADS = 8
 """Small files on their way at once: they are all latency (measured: 150 of them in 1.0 s instead of 2.6 s)."""
 LARGE_BYTES = 5 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import Recipe
-from softalign.stages import StageResult, run_curate
+from softalign.stages.run import StageResult, run_curate
 from softalign.storage import Store
 from tasks.policies import stage_task
 from tasks.reporting import publish_stage

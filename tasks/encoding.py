@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
 from softalign.config import Recipe
-from softalign.stages import StageResult, encode_key, run_encode
+from softalign.stages.keys import encode_key
+from softalign.stages.run import StageResult, run_encode
 from softalign.storage import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_stage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from softalign.artifacts import Adapter, Arm, ComparisonReport, EvalReport
 from softalign.config import Recipe
-from softalign.stages import Reports, StageResult, evaluate_key, run_compare, run_evaluate
+from softalign.stages.keys import Reports, evaluate_key
+from softalign.stages.run import StageResult, run_compare, run_evaluate
 from softalign.storage import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_comparison, publish_stage, run_logger

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 
 from softalign.artifacts import ComparisonReport, EvalReport, Record
 from softalign.files import link_of
-from softalign.stages import StageResult
+from softalign.stages.run import StageResult
 
 REPORT_FILENAME = "report.html"
 

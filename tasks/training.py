@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from softalign.artifacts import Adapter, EncodedManifest
 from softalign.config import Recipe
-from softalign.stages import StageResult, run_train, train_key
+from softalign.stages.keys import train_key
+from softalign.stages.run import StageResult, run_train
 from softalign.storage import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_stage, run_logger

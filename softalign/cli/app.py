@@ -76,7 +76,7 @@ def _configure(
 
 def _warn(recipe: Recipe) -> list[str]:
     """Say on standard error, and return, what a recipe hardly means."""
-    from softalign.sense import warnings_of
+    from softalign.stages.sense import warnings_of
 
     warnings = list(warnings_of(recipe))
     sys.stderr.writelines(f"warning: {text}\n" for text in warnings)
@@ -94,14 +94,14 @@ def run(
 ) -> None:
     """Run the whole chain: curate, encode, train, evaluate three arms, compare, register."""
     require_pipeline("run")
-    from softalign.preflight import check_chain
+    from softalign.stages.preflight import check_chain
 
     loaded, opened = open_recipe(recipe, overrides, store)
     _warn(loaded)
     check_chain(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
-        from softalign.chain import run_chain
-        from softalign.kept import kept_line
+        from softalign.stages.chain import run_chain
+        from softalign.stages.kept import kept_line
 
         with leaving_in_order(lambda: kept_line(loaded, opened)):
             summary = run_chain(loaded, opened, log.info)
@@ -125,8 +125,8 @@ def plan(
 ) -> None:
     """Show what would run and why, what is already there, what cannot run here, and about how many bytes it writes."""
     require_pipeline("plan")
-    from softalign.planning import plan as make_plan
-    from softalign.planning import plan_text
+    from softalign.stages.plan import plan as make_plan
+    from softalign.stages.plan import plan_text
 
     loaded, opened = open_recipe(recipe, overrides, store)
     warnings = _warn(loaded)
@@ -146,8 +146,8 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         as_json: JsonOption = False,
     ) -> None:
         require_pipeline(stage)
-        from softalign.chain import run_until
-        from softalign.kept import kept_line
+        from softalign.stages.chain import run_until
+        from softalign.stages.kept import kept_line
 
         loaded, opened = open_recipe(recipe, overrides, store)
         _warn(loaded)

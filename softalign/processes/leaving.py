@@ -214,7 +214,7 @@ def _is_child_working() -> bool:
 
     def is_worker(child: psutil.Process) -> bool:
         try:
-            return "softalign.worker" in child.cmdline()
+            return "softalign.stages.worker" in child.cmdline()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 

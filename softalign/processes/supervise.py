@@ -1,7 +1,7 @@
 """Long work in a child process that is watched: its lines are relayed, its silence is noticed, its death is an error.
 
-A child runs one stage (``softalign.worker``). It learns its request from a file and answers in another; it checkpoints
-and leaves with exit code 75 when it gets SIGTERM or when its parent is gone.
+A child runs one stage (``softalign.stages.worker``). It learns its request from a file and answers in another; it
+checkpoints and leaves with exit code 75 when it gets SIGTERM or when its parent is gone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run_child(
     """Run one stage in a child process, or in several that end together, and return its answer.
 
     Args:
-        request: JSON for ``softalign.worker``.
+        request: JSON for ``softalign.stages.worker``.
         folder: where request and answer are exchanged; made if absent.
         stall_timeout_s: a child that writes no line for this long is killed (seconds).
         on_line: called with each line the child writes.
@@ -71,7 +71,7 @@ def run_child(
     request_path, answer_path = folder / f"request-{tag}.json", folder / f"answer-{tag}.json"
     request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
     answer_path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "softalign.worker", str(request_path), str(answer_path)]
+    command = [sys.executable, "-m", "softalign.stages.worker", str(request_path), str(answer_path)]
     ranks = Ranks(command, environments, _child_environment())
     try:
         last_lines = _relay(ranks, stall_timeout_s, on_line)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from softalign.config import load_recipe
-from softalign.stages import stage_labels
+from softalign.stages.run import stage_labels
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,9 +21,9 @@ from flows.register import register
 from flows.retrain import retrain
 from flows.train import train
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
-from softalign.chain import run_until
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, MissingInputError
+from softalign.stages.chain import run_until
 from softalign.storage import Store
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -199,7 +199,7 @@ def kill_worker():
     import psutil
 
     for child in psutil.Process(os.getpid()).children():
-        if "softalign.worker" in " ".join(child.cmdline()):
+        if "softalign.stages.worker" in " ".join(child.cmdline()):
             child.kill()
             return child.pid
     pytest.fail("no child process to kill")

@@ -70,8 +70,8 @@ def manifest():
 
 def test_what_was_asked_for_is_published_beside_the_record_and_read_again(store):
     from softalign.config import load_recipe
-    from softalign.stage_requests import asking, curate_request
-    from softalign.what_changed import nearest_changes
+    from softalign.stages.requests import asking, curate_request
+    from softalign.stages.what_changed import nearest_changes
 
     counts = ("num_samples", "num_captions", "num_val_samples", "num_shards", "total_bytes", "num_seen")
     for key, size in (("a", 7), ("b", 512)):

@@ -62,7 +62,7 @@ def test_a_way_out_that_takes_too_long_is_ended_and_children_with_it():
         stopping.LEAVING_S = 0.5
         with leaving_in_order(lambda: "kept"):
             with stopping.shielded():
-                child("softalign.worker")
+                child("softalign.stages.worker")
             try:
                 ready(); time.sleep(60)
             finally:
@@ -106,7 +106,7 @@ def test_after_sigterm_a_child_has_time_for_its_checkpoint():
     process = start("""
         stopping.LEAVING_S = 0.2
         with leaving_in_order(lambda: "kept"):
-            working = child("softalign.worker")
+            working = child("softalign.stages.worker")
             try:
                 ready(); time.sleep(60)
             finally:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from softalign.artifacts import DatasetManifest, EvalReport, ReasonCount, TagScore
-from softalign.stages import StageResult
+from softalign.stages.run import StageResult
 from tasks import reporting
 
 

@@ -17,7 +17,7 @@ from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import ShardWriter, read_index
 from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
-from softalign.narration import dataset_figures
+from softalign.stages.narration import dataset_figures
 from softalign.storage import Store, list_files
 from tests.killing import Fuse, is_killed
 

@@ -14,7 +14,7 @@ from softalign.config import load_recipe
 from softalign.data.drafting import draft_recipe
 from softalign.data.drafting.parquet import judge_columns
 from softalign.errors import ConfigError, DataError, MissingInputError
-from softalign.planning import plan
+from softalign.stages.plan import plan
 from softalign.storage import Store
 
 SHARED_COCO = Path(__file__).parents[5] / "shared" / "data" / "coco"

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from softalign import planning, preflight, stages
 from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, DataError, MissingInputError
-from softalign.planning import plan, plan_text
-from softalign.preflight import check_chain
-from softalign.stage_requests import asking, curate_request, encode_request, train_request
+from softalign.stages import keys, preflight, run
+from softalign.stages import plan as planning
+from softalign.stages.plan import plan, plan_text
+from softalign.stages.preflight import check_chain
+from softalign.stages.requests import asking, curate_request, encode_request, train_request
+from softalign.stages.what_changed import changes, nearest_changes
 from softalign.storage import Store
-from softalign.what_changed import changes, nearest_changes
 
 COUNTS = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "total_bytes": 1}
 
@@ -30,13 +31,13 @@ def publish(store, record, request, *, has_request=True):
 
 
 def publish_dataset(recipe, store, **options):
-    record = DatasetManifest(stage_key=stages.curate_key(recipe), name="shapes", num_shards=1, num_seen=12, **COUNTS)
+    record = DatasetManifest(stage_key=keys.curate_key(recipe), name="shapes", num_shards=1, num_seen=12, **COUNTS)
     return publish(store, record, curate_request(recipe), **options)
 
 
 def publish_encoded(recipe, store, dataset):
     record = EncodedManifest(
-        stage_key=stages.encode_key(recipe, dataset),
+        stage_key=keys.encode_key(recipe, dataset),
         name="shapes",
         backbone_digest="b",
         vae_digest="v",
@@ -190,15 +191,15 @@ def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
 
 
 def test_another_version_of_the_library_is_named(store, monkeypatch):
-    from softalign import stage_requests
+    from softalign.stages import requests
 
     recipe = load_recipe("shapes-unet")
     publish_dataset(recipe, store)
-    monkeypatch.setattr(stages, "__version__", "9.9")
+    monkeypatch.setattr(keys, "__version__", "9.9")
     later = curate_request(recipe).model_copy(update={"library_version": "9.9"})
     monkeypatch.setattr(planning, "curate_request", lambda _recipe: later)
     reason = rows_of(recipe, store)["curate"].reason
-    assert reason == f"library version {stage_requests.__version__} -> 9.9"
+    assert reason == f"library version {requests.__version__} -> 9.9"
 
 
 def test_changed_images_and_a_changed_place_are_told_apart(tmp_path, store, photographs):
@@ -231,7 +232,7 @@ def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
 def test_the_stages_publish_their_requests(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 5, seed: 1}]"
     recipe, store = load_recipe("shapes-unet", [source]), Store(str(tmp_path))
-    record = stages.run_curate(recipe, store).record
+    record = run.run_curate(recipe, store).record
     assert (tmp_path / "curate" / record.stage_key / "request.json").read_bytes() == curate_request(recipe).to_json()
 
 
@@ -268,7 +269,7 @@ def test_the_recipe_of_the_readme_is_planned(tmp_path, store, monkeypatch):
     import pyarrow.parquet as pq
     from huggingface_hub import constants
 
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", readme, re.S)
     (tmp_path / "images").mkdir()
     table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}

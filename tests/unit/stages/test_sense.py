@@ -4,8 +4,8 @@ import pytest
 
 from softalign.config import load_recipe
 from softalign.errors import ConfigError
-from softalign.preflight import check_evaluation
-from softalign.sense import mismatches, warnings_of
+from softalign.stages.preflight import check_evaluation
+from softalign.stages.sense import mismatches, warnings_of
 
 COCO = "curation.sources=[{type: coco, annotations_uri: a.json, images_uri: b}]"
 PARQUET = "curation.sources=[{type: parquet, table_uri: a.parquet, images_uri: b}]"

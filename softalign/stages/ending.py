@@ -7,14 +7,12 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from softalign.artifacts import TagDifference
+from softalign.artifacts import Frozen, GuidedBase, TagDifference
 from softalign.errors import SoftAlignError
 from softalign.files import link_of, local_path_of
-
-if TYPE_CHECKING:
-    from softalign.chain import ChainSummary
+from softalign.registry.gate import Check
 
 OVERALL = "overall"
 MINUTE_S = 60.0
@@ -219,3 +217,51 @@ def _interval(gain: TagDifference) -> str:
 
 def _confidence(summary: ChainSummary) -> str:
     return f"{summary.confidence * 100:g} % interval"
+
+
+class ChainSummary(Frozen):
+    """What a run of the whole chain came to; scores, gains and intervals are ratios (0..1).
+
+    Attributes:
+        tags: for each tag the scores of base, untrained tokens and adapter.
+        adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
+        adapter_vs_untrained: the same over untrained tokens.
+        checks: the conditions of the promotion gate, with what was measured.
+        denoiser_calls_per_image: of each arm.
+        guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
+        is_registry_of_store: the registry is the SQLite database inside the store.
+        num_inference_steps: of the images that were compared, as is ``guidance_scale``.
+        seconds: what the stages took, those that were already there included.
+    """
+
+    name: str
+    store: str
+    num_stages_run: int
+    num_stages_reused: int
+    overall_base: float
+    overall_untrained: float
+    overall_adapter: float
+    denoiser_calls_per_image: int | None
+    guided_base: GuidedBase | None
+    tags: tuple[tuple[str, float, float, float], ...]
+    model: str
+    version: int
+    alias: str
+    reason: str
+    adapter_uri: str
+    report_uri: str
+    tracking_uri: str
+    suite: str
+    confidence: float
+    adapter_vs_base: tuple[TagDifference, ...]
+    adapter_vs_untrained: tuple[TagDifference, ...]
+    checks: tuple[Check, ...]
+    is_promoted: bool
+    is_registry_of_store: bool
+    num_inference_steps: int
+    guidance_scale: float
+    seconds: float
+
+    def to_text(self) -> str:
+        """Return the summary for people, in sentences (``softalign.stages.ending``)."""
+        return ending_text(self)

@@ -12,7 +12,7 @@ from softalign.config.curation import ShapesSource, Source
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError, SoftAlignError
 from softalign.files import open_filesystem, reaching
-from softalign.sense import mismatches
+from softalign.stages.sense import mismatches
 from softalign.storage import Store
 
 STAGES: tuple[Stage, ...] = ("curate", "encode", "train", "evaluate", "register")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from softalign.config import load_recipe
-from softalign.kept import kept_line
+from softalign.stages.kept import kept_line
 from softalign.storage import Store
 
 
@@ -24,7 +24,7 @@ class HalfFullStore(Store):
 
 @pytest.fixture(autouse=True)
 def tokens_of_records_without_files(monkeypatch):
-    monkeypatch.setattr("softalign.stages.tokens_digest", lambda arm, adapter, store: "" if arm == "base" else arm)
+    monkeypatch.setattr("softalign.stages.keys.tokens_digest", lambda arm, adapter, store: "" if arm == "base" else arm)
 
 
 ARMS = ["evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"]

@@ -7,17 +7,8 @@ from __future__ import annotations
 
 from softalign.artifacts import Adapter, Arm, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport
 from softalign.config import Recipe
-from softalign.stages import (
-    Reports,
-    arms_of,
-    compare_key,
-    curate_key,
-    encode_key,
-    evaluate_key,
-    require,
-    split_arms,
-    train_key,
-)
+from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, train_key
+from softalign.stages.run import arms_of, require, split_arms
 from softalign.storage import Store
 
 

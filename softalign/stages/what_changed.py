@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest, Frozen, Record, Stage
 from softalign.errors import MissingInputError
 from softalign.files import open_filesystem, reaching, read_bytes
-from softalign.stage_requests import StageRequest
+from softalign.stages.requests import StageRequest
 from softalign.storage import REQUEST_FILENAME, Store
 
 MAX_VALUE_CHARS = 80

@@ -12,24 +12,16 @@ from softalign.artifacts import (
     DatasetManifest,
     EncodedManifest,
     EvalReport,
-    Frozen,
-    GuidedBase,
     ModelVersion,
-    TagDifference,
 )
 from softalign.config.recipe import Recipe
-from softalign.ending import ending_text
-from softalign.preflight import check_chain
 from softalign.processes.supervise import OnLine
-from softalign.registry.gate import Check
-from softalign.stages import (
-    Reports,
+from softalign.stages.ending import ChainSummary
+from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, train_key
+from softalign.stages.preflight import check_chain
+from softalign.stages.run import (
     StageResult,
     arms_of,
-    compare_key,
-    curate_key,
-    encode_key,
-    evaluate_key,
     evaluate_label,
     require,
     run_compare,
@@ -39,59 +31,10 @@ from softalign.stages import (
     run_register,
     run_train,
     split_arms,
-    train_key,
 )
 from softalign.storage import RecordT, Store
 
 StageName = Literal["curate", "encode", "train", "evaluate", "register"]
-
-
-class ChainSummary(Frozen):
-    """What a run of the whole chain came to; scores, gains and intervals are ratios (0..1).
-
-    Attributes:
-        tags: for each tag the scores of base, untrained tokens and adapter.
-        adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
-        adapter_vs_untrained: the same over untrained tokens.
-        checks: the conditions of the promotion gate, with what was measured.
-        denoiser_calls_per_image: of each arm.
-        guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
-        is_registry_of_store: the registry is the SQLite database inside the store.
-        num_inference_steps: of the images that were compared, as is ``guidance_scale``.
-        seconds: what the stages took, those that were already there included.
-    """
-
-    name: str
-    store: str
-    num_stages_run: int
-    num_stages_reused: int
-    overall_base: float
-    overall_untrained: float
-    overall_adapter: float
-    denoiser_calls_per_image: int | None
-    guided_base: GuidedBase | None
-    tags: tuple[tuple[str, float, float, float], ...]
-    model: str
-    version: int
-    alias: str
-    reason: str
-    adapter_uri: str
-    report_uri: str
-    tracking_uri: str
-    suite: str
-    confidence: float
-    adapter_vs_base: tuple[TagDifference, ...]
-    adapter_vs_untrained: tuple[TagDifference, ...]
-    checks: tuple[Check, ...]
-    is_promoted: bool
-    is_registry_of_store: bool
-    num_inference_steps: int
-    guidance_scale: float
-    seconds: float
-
-    def to_text(self) -> str:
-        """Return the summary for people, in sentences (``softalign.ending``)."""
-        return ending_text(self)
 
 
 def summarize(

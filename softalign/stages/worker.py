@@ -1,4 +1,4 @@
-"""The child process of ``softalign.processes.supervise``: ``python -m softalign.worker REQUEST ANSWER``."""
+"""The child process of ``softalign.processes.supervise``: ``python -m softalign.stages.worker REQUEST ANSWER``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from softalign.adapters.locating import resolved
 from softalign.artifacts import (
     BASE_ARMS,
     Adapter,
@@ -25,20 +24,15 @@ from softalign.artifacts import (
     ModelVersion,
     Record,
     Stage,
-    digest_of,
-    stage_key,
 )
-from softalign.backbones.locating import model_fingerprint
-from softalign.config.backbone import BackboneConfig
 from softalign.config.recipe import Recipe
-from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.errors import MissingInputError
-from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.narration import figures, headline, place
 from softalign.processes.launch import rank_environments
 from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine, run_child
-from softalign.stage_requests import (
+from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
+from softalign.stages.narration import figures, headline, place
+from softalign.stages.requests import (
     StageRequest,
     asking,
     compare_request,
@@ -49,10 +43,7 @@ from softalign.stage_requests import (
     train_request,
 )
 from softalign.storage import RecordT, Store
-from softalign.version import __version__
 
-Reports = tuple[EvalReport, EvalReport, EvalReport]
-"""Of the arms that are compared: base, untrained tokens, adapter."""
 logger = logging.getLogger(__name__)
 
 
@@ -120,29 +111,6 @@ def stage_labels(recipe: Recipe) -> tuple[str, ...]:
     return ("curate", "encode", "train", *(evaluate_label(arm) for arm in arms_of(recipe)), "compare", "register")
 
 
-def backbone_key(backbone: BackboneConfig) -> str:
-    """Return the digest of a backbone's configuration and of the model's present content."""
-    return digest_of([backbone.digest, model_fingerprint(backbone)])
-
-
-def curate_key(recipe: Recipe) -> str:
-    """Return the stage key of ``curate``: configuration and the sources' present content."""
-    parents = tuple(source_fingerprint(source) for source in recipe.curation.sources)
-    return stage_key("curate", recipe.curation.digest, parents, __version__)
-
-
-def encode_key(recipe: Recipe, dataset: DatasetManifest) -> str:
-    """Return the stage key of ``encode``."""
-    config = digest_of([recipe.encode.digest, backbone_key(recipe.backbone)])
-    return stage_key("encode", config, (dataset.digest,), __version__)
-
-
-def train_key(recipe: Recipe, encoded: EncodedManifest) -> str:
-    """Return the stage key of ``train``."""
-    config = digest_of([resolved(recipe.train).digest, backbone_key(recipe.backbone), recipe.name])
-    return stage_key("train", config, (encoded.digest,), __version__)
-
-
 def arms_of(recipe: Recipe) -> tuple[Arm, ...]:
     """Return the arms of a recipe's evaluation, in order; the base with guidance comes last, where it is asked for."""
     compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
@@ -153,27 +121,6 @@ def split_arms(reports: Sequence[EvalReport]) -> tuple[Reports, EvalReport | Non
     """Return the reports of ``arms_of`` as those that are compared, and the reference, if there is one."""
     base, untrained, candidate, *references = reports
     return (base, untrained, candidate), next(iter(references), None)
-
-
-def evaluate_key(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store) -> str:
-    """Return the stage key of ``evaluate``: adapters share the base's arms, and that of the same step-0 tokens."""
-    config = digest_of([recipe.evaluate.of_arm(arm).digest, backbone_key(recipe.backbone), arm])
-    digest = tokens_digest(arm, adapter, store)
-    return stage_key("evaluate", config, (digest,) if digest else (), __version__)
-
-
-def compare_key(recipe: Recipe, reports: Reports, guided_base: EvalReport | None) -> str:
-    """Return the stage key of ``compare``."""
-    arms = reports if guided_base is None else (*reports, guided_base)
-    return stage_key("compare", recipe.evaluate.digest, tuple(report.digest for report in arms), __version__)
-
-
-def register_key(recipe: Recipe, adapter: Adapter, comparison: ComparisonReport, store: Store) -> str:
-    """Return the stage key of ``register``; another registry is another request."""
-    from softalign.registry import public_uri, tracking_uri
-
-    config = digest_of([recipe.register_.digest, public_uri(tracking_uri(recipe.runtime, store), store)])
-    return stage_key("register", config, (adapter.digest, comparison.digest), __version__)
 
 
 def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from softalign import ending
 from softalign.artifacts import GuidedBase, TagDifference
-from softalign.chain import ChainSummary
-from softalign.ending import ending_text, time_text
 from softalign.registry.gate import Check
+from softalign.stages import ending
+from softalign.stages.ending import ChainSummary, ending_text, time_text
 
 
 def gain(tag, difference, low, high):

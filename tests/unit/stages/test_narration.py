@@ -16,9 +16,9 @@ from softalign.artifacts import (
     TagDifference,
 )
 from softalign.config import load_recipe
-from softalign.narration import DOES, figures, headline, training_figures
 from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
-from softalign.stages import StageResult, stage_labels
+from softalign.stages.narration import DOES, figures, headline, training_figures
+from softalign.stages.run import StageResult, stage_labels
 from softalign.storage import Store
 
 DATASET = DatasetManifest(

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from softalign import worker
 from softalign.errors import UnexpectedError
 from softalign.processes.supervise import error_from_json
+from softalign.stages import worker
 from tests.killing import exit_codes
 
 

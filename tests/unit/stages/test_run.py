@@ -4,16 +4,16 @@ import time
 
 import pytest
 
-from softalign import stages
 from softalign.artifacts import ComparisonReport, DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import DataError, MissingInputError
+from softalign.stages import keys, run
 from softalign.storage import Store, list_files
 from tests.killing import exit_codes
 
 
 def publish_dataset(recipe, store):
-    key = stages.curate_key(recipe)
+    key = keys.curate_key(recipe)
     folder = store.work_path("curate", key) / "out"
     folder.mkdir(parents=True)
     (folder / "shard-000000.tar").write_bytes(b"x" * 100)
@@ -27,7 +27,7 @@ def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monke
     from softalign.data.curation import pipeline
 
     monkeypatch.setattr(pipeline, "curate", lambda *_: pytest.fail("ran again"))
-    result = stages.run_curate(recipe, store)
+    result = run.run_curate(recipe, store)
     assert result.is_reused
     assert result.record.digest == published.digest
     assert "already there" in result.message
@@ -36,12 +36,12 @@ def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monke
 def test_two_writers_of_one_request_give_one_output(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 300, seed: 1}]"
     recipe = load_recipe("shapes", [source, "curation.samples_per_shard=20"])
-    expected = stages.run_curate(recipe, Store(str(tmp_path / "alone"))).record
+    expected = run.run_curate(recipe, Store(str(tmp_path / "alone"))).record
     store = Store(str(tmp_path / "shared"))
 
     def work(rank):
         time.sleep(0.2 * rank)
-        assert stages.run_curate(recipe, store).record.digest == expected.digest
+        assert run.run_curate(recipe, store).record.digest == expected.digest
 
     assert exit_codes(work, 3) == [0, 0, 0]
     published = store.find(DatasetManifest, expected.stage_key)
@@ -53,7 +53,7 @@ def test_two_writers_of_one_request_give_one_output(tmp_path):
 def test_a_changed_configuration_is_another_key():
     before = load_recipe("shapes")
     after = load_recipe("shapes", ["curation.val_share=0.2"])
-    assert stages.curate_key(before) != stages.curate_key(after)
+    assert keys.curate_key(before) != keys.curate_key(after)
 
 
 def test_a_changed_source_is_another_key(tmp_path):
@@ -62,18 +62,18 @@ def test_a_changed_source_is_another_key(tmp_path):
     table.write_text("{}")
     source = f"[{{type: coco, annotations_uri: {table}, images_uri: {tmp_path / 'images'}}}]"
     recipe = load_recipe("shapes", [f"curation.sources={source}"])
-    first = stages.curate_key(recipe)
-    assert stages.curate_key(recipe) == first
+    first = keys.curate_key(recipe)
+    assert keys.curate_key(recipe) == first
     table.write_text('{"images": []}')
-    second = stages.curate_key(recipe)
+    second = keys.curate_key(recipe)
     (tmp_path / "images" / "a.png").write_bytes(b"1")
-    assert len({first, second, stages.curate_key(recipe)}) == 3
+    assert len({first, second, keys.curate_key(recipe)}) == 3
 
 
 def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(tmp_path):
     recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     other = load_recipe("shapes", ["train.num_steps=7", "runtime.generation_batch_size=3"])
-    assert stages.evaluate_key(recipe, "base", None, store) == stages.evaluate_key(other, "base", None, store)
+    assert keys.evaluate_key(recipe, "base", None, store) == keys.evaluate_key(other, "base", None, store)
 
 
 def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_path):
@@ -81,20 +81,20 @@ def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_pa
     recipe = load_recipe("shapes")
     without = load_recipe("shapes", ["evaluate.reference_guidance_scale=null"])
     stronger = load_recipe("shapes", ["evaluate.reference_guidance_scale=3"])
-    assert stages.arms_of(recipe) == (*stages.arms_of(without), "guided_base")
-    assert len({stages.evaluate_key(one, "base", None, store) for one in (recipe, without, stronger)}) == 1
-    assert len({stages.evaluate_key(one, "guided_base", None, store) for one in (recipe, stronger)}) == 2
+    assert run.arms_of(recipe) == (*run.arms_of(without), "guided_base")
+    assert len({keys.evaluate_key(one, "base", None, store) for one in (recipe, without, stronger)}) == 1
+    assert len({keys.evaluate_key(one, "guided_base", None, store) for one in (recipe, stronger)}) == 2
 
 
 def test_a_missing_stage_says_what_to_run(tmp_path):
     recipe = load_recipe("shapes")
     for kind, command in ((DatasetManifest, "curate"), (ComparisonReport, "evaluate")):
         with pytest.raises(MissingInputError, match=f"`softalign {command} RECIPE` first, with the same"):
-            stages.require(kind, stages.curate_key(recipe), Store(str(tmp_path)))
+            run.require(kind, keys.curate_key(recipe), Store(str(tmp_path)))
 
 
 def test_plan_of_an_empty_store_and_after_curation(tmp_path):
-    from softalign.planning import plan
+    from softalign.stages.plan import plan
 
     recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     rows = plan(recipe, store)
@@ -108,10 +108,10 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     text = (16 + 8) * 256 + 256  # CLIP's positions and T5's zeros, and the pooled states
     latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * text)
     assert rows[1].predicted_bytes == latent_and_text
-    assert rows[1].uri == store.prefix("encode", stages.encode_key(recipe, dataset))
+    assert rows[1].uri == store.prefix("encode", keys.encode_key(recipe, dataset))
     hard = load_recipe("shapes", ["encode.hard_negatives_per_caption=2"])
     assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * text)
-    assert stages.encode_key(hard, dataset) != stages.encode_key(recipe, dataset)
+    assert keys.encode_key(hard, dataset) != keys.encode_key(recipe, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     reason = plan(other, store)[0].reason
     assert "differ from the 1 published output(s), which do not say what they were asked for" in reason
@@ -119,20 +119,20 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
 
 @pytest.mark.parametrize("table", ['{"images": ', "[1, 2]", '{"images": 5}', "[" * 100_000, '{"images": [1]}'])
 def test_a_captions_file_that_cannot_be_used_is_named_by_plan_and_curate(tmp_path, table):
-    from softalign.planning import plan
+    from softalign.stages.plan import plan
 
     path = tmp_path / "captions.json"
     path.write_text(table)
     source = f"curation.sources=[{{type: coco, annotations_uri: {path}, images_uri: {tmp_path}}}]"
     recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path / "store"))
     with pytest.raises(DataError, match=r"captions\.json"):
-        stages.run_curate(recipe, store)
+        run.run_curate(recipe, store)
     row = plan(recipe, store)[0]
     assert (row.state, "captions.json" in row.reason) == ("blocked", True)
 
 
 def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
-    from softalign.chain import run_until
+    from softalign.stages.chain import run_until
 
     with pytest.raises(MissingInputError, match="curate"):
         run_until("encode", load_recipe("shapes"), Store(str(tmp_path)), lambda _: None, is_through=False)
@@ -149,8 +149,8 @@ def test_a_chain_up_to_a_stage_needs_the_earlier_ones(tmp_path):
 def test_a_plan_knows_the_sizes_of_published_models(
     tmp_path, monkeypatch, family, values_per_latent, values_per_text, token_values
 ):
-    from softalign import planning
-    from softalign.planning import plan
+    from softalign.stages import plan as planning
+    from softalign.stages.plan import plan
 
     monkeypatch.setattr(planning, "check_machine", lambda _recipe: None)
     overrides = [f"backbone={{family: {family}, model: some/model}}", "train.num_steps=1"]

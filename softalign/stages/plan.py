@@ -20,9 +20,10 @@ from softalign.artifacts import (
 )
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
-from softalign.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
-from softalign.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models
-from softalign.stage_requests import (
+from softalign.stages.keys import compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
+from softalign.stages.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
+from softalign.stages.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models
+from softalign.stages.requests import (
     StageRequest,
     compare_request,
     curate_request,
@@ -31,19 +32,9 @@ from softalign.stage_requests import (
     register_request,
     train_request,
 )
-from softalign.stages import (
-    arms_of,
-    compare_key,
-    curate_key,
-    encode_key,
-    evaluate_key,
-    evaluate_label,
-    register_key,
-    split_arms,
-    train_key,
-)
+from softalign.stages.run import arms_of, evaluate_label, split_arms
+from softalign.stages.what_changed import FieldChange, nearest_changes, published_requests
 from softalign.storage import RecordT, Store, open_filesystem
-from softalign.what_changed import FieldChange, nearest_changes, published_requests
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""

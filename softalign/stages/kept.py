@@ -6,17 +6,8 @@ from collections.abc import Iterator
 
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
 from softalign.config.recipe import Recipe
-from softalign.stages import (
-    arms_of,
-    compare_key,
-    curate_key,
-    encode_key,
-    evaluate_key,
-    evaluate_label,
-    register_key,
-    split_arms,
-    train_key,
-)
+from softalign.stages.keys import compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
+from softalign.stages.run import arms_of, evaluate_label, split_arms
 from softalign.storage import Store
 
 
