@@ -23,7 +23,7 @@ from softalign.config import load_recipe
 from softalign.errors import SoftAlignError
 from softalign.processes.leaving import leaving_in_order
 from softalign.stages.kept import kept_line
-from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
+from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
 
 
 class Summary(Protocol):

@@ -10,7 +10,7 @@ from prefect import flow
 from flows.command import run_command
 from flows.summary import FlowSummary, summarize_stages
 from softalign.config import load_recipe
-from softalign.storage import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE, Store
 from tasks import curation
 
 

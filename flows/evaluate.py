@@ -16,7 +16,7 @@ from softalign.config import Recipe, load_recipe
 from softalign.stages.keys import Reports
 from softalign.stages.published import published_adapter
 from softalign.stages.run import StageResult, arms_of, split_arms
-from softalign.storage import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE, Store
 from tasks import evaluation
 
 

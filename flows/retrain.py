@@ -15,7 +15,7 @@ from softalign.stages.chain import summarize
 from softalign.stages.ending import ChainSummary
 from softalign.stages.preflight import check_chain
 from softalign.stages.run import StageResult
-from softalign.storage import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE, Store
 from tasks import curation, encoding, registration, training
 
 

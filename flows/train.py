@@ -11,7 +11,7 @@ from flows.command import run_command
 from flows.summary import FlowSummary, summarize_stages
 from softalign.config import load_recipe
 from softalign.stages.published import published_dataset
-from softalign.storage import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE, Store
 from tasks import encoding, training
 
 

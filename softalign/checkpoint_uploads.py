@@ -26,7 +26,7 @@ from softalign.checkpoints import (
 )
 from softalign.diagnostics import offset_after
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
-from softalign.files import is_local, open_filesystem, reaching, write_atomically
+from softalign.store.files import is_local, open_filesystem, reaching, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from softalign.artifacts import Frozen
 from softalign.errors import DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.selection import ValidationHistory
-from softalign.storage import sha256_of_file, write_atomically
+from softalign.store.files import sha256_of_file, write_atomically
 
 logger = logging.getLogger(__name__)
 

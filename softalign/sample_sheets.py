@@ -25,7 +25,7 @@ from softalign.data.encoding.reader import HeldOutCaptions
 from softalign.method.text_states import TextStates
 from softalign.micro_batches import is_out_of_memory
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
-from softalign.storage import write_atomically
+from softalign.store.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,8 @@ from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.sample_sheets import NUM_IMAGES, SampleSheets
-from softalign.storage import Store, write_atomically
+from softalign.store.files import write_atomically
+from softalign.store.store import Store
 from softalign.team import Team, join_team, leave_team, require_work_for_all
 from softalign.training_parts import METRICS_NAME, Run
 from softalign.training_run import run_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from softalign.artifacts import DatasetManifest
 from softalign.config import Recipe
 from softalign.stages.run import StageResult, run_curate
-from softalign.storage import Store
+from softalign.store.store import Store
 from tasks.policies import stage_task
 from tasks.reporting import publish_stage
 

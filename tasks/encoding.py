@@ -6,7 +6,7 @@ from softalign.artifacts import DatasetManifest, EncodedManifest
 from softalign.config import Recipe
 from softalign.stages.keys import encode_key
 from softalign.stages.run import StageResult, run_encode
-from softalign.storage import Store
+from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_stage
 

@@ -6,7 +6,7 @@ from softalign.artifacts import Adapter, Arm, ComparisonReport, EvalReport
 from softalign.config import Recipe
 from softalign.stages.keys import Reports, evaluate_key
 from softalign.stages.run import StageResult, run_compare, run_evaluate
-from softalign.storage import Store
+from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_comparison, publish_stage, run_logger
 

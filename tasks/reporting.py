@@ -10,8 +10,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.logging import get_run_logger
 
 from softalign.artifacts import ComparisonReport, EvalReport, Record
-from softalign.files import link_of
 from softalign.stages.run import StageResult
+from softalign.store.files import link_of
 
 REPORT_FILENAME = "report.html"
 

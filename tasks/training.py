@@ -6,7 +6,7 @@ from softalign.artifacts import Adapter, EncodedManifest
 from softalign.config import Recipe
 from softalign.stages.keys import train_key
 from softalign.stages.run import StageResult, run_train
-from softalign.storage import Store
+from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
 from tasks.reporting import publish_stage, run_logger
 

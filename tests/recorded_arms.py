@@ -16,7 +16,7 @@ from softalign.geneval.prompts import GenevalPrompt
 from softalign.sampling.sampling import png_bytes
 from softalign.shapes.detector import ShapesDetector, detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
-from softalign.storage import Store
+from softalign.store.store import Store
 
 SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7, "guided_base": 0.75}
 

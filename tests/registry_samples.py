@@ -14,7 +14,7 @@ from softalign.artifacts import (
 )
 from softalign.config import PromotionPolicy, RegisterConfig, Runtime
 from softalign.registry import register
-from softalign.storage import sha256_of_file
+from softalign.store.files import sha256_of_file
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 NAME = "softalign-test"

@@ -25,8 +25,8 @@ from softalign.adapters.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, publi
 from softalign.adapters.peer_files import PeerFormat, format_of, read_table, read_tokens
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
-from softalign.files import file_entry, write_atomically
 from softalign.method.soft_tokens import SoftTokens
+from softalign.store.files import file_entry, write_atomically
 from softalign.version import __version__
 
 NUM_TIMESTEP_BINS = 100

@@ -27,7 +27,7 @@ from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
-from softalign.storage import sha256_of_file, write_atomically
+from softalign.store.files import sha256_of_file, write_atomically
 
 EMA_PREFIX = "ema."
 BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")

@@ -9,8 +9,7 @@ from pathlib import Path
 from softalign.artifacts import Adapter
 from softalign.config.training import TrainConfig
 from softalign.errors import IntegrityError, MissingInputError
-from softalign.files import read_bytes
-from softalign.storage import cache_dir, is_local, local_path_of, write_atomically
+from softalign.store.files import cache_dir, is_local, local_path_of, read_bytes, write_atomically
 
 WEIGHTS_NAME = "soft_tokens.safetensors"
 CONFIG_NAME = "adapter_config.json"

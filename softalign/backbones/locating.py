@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softalign.artifacts import digest_of
 from softalign.config.backbone import BackboneConfig
-from softalign.files import sha256_of_file
+from softalign.store.files import sha256_of_file
 
 WHOLE_FILE_BYTES = 64 << 20
 """Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""

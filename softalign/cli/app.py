@@ -32,7 +32,7 @@ from softalign.cli.options import (
 from softalign.config.families import Family
 from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
 from softalign.processes.leaving import hold_signals, leaving_at_once, leaving_in_order
-from softalign.storage import DEFAULT_STORE
+from softalign.store.store import DEFAULT_STORE
 from softalign.version import __version__
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import typer
 
 from softalign.cli.completion import override_words, recipe_words
 from softalign.errors import ConfigError
-from softalign.storage import STORE_VARIABLE, Store, require_folder_place
+from softalign.store.files import require_folder_place
+from softalign.store.store import STORE_VARIABLE, Store
 
 if TYPE_CHECKING:
     from softalign.config.recipe import Recipe

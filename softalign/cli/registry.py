@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from softalign.cli.options import JsonOption, StoreOption, TrackingOption, app, emit
-from softalign.storage import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE, Store
 
 
 def _registry(tracking_uri: str | None, store: str) -> str:

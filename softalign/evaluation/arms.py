@@ -31,7 +31,7 @@ from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folde
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_missing
-from softalign.storage import Store
+from softalign.store.store import Store
 
 if TYPE_CHECKING:
     from softalign.backbones.base import Backbone

@@ -14,7 +14,7 @@ from softalign.evaluation.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import counts_by_tag, paired_intervals
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
-from softalign.storage import Store
+from softalign.store.store import Store
 
 PAIRS_FILENAME = "pairs.jsonl"
 REPORT_FILENAME = "report.html"

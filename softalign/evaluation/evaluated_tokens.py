@@ -11,7 +11,8 @@ import json
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, digest_of
 from softalign.errors import IntegrityError, MissingInputError
-from softalign.storage import Store, read_bytes
+from softalign.store.files import read_bytes
+from softalign.store.store import Store
 
 INITIAL_FOLDER = "initial"
 """Where an adapter keeps its step-0 tokens."""

@@ -12,7 +12,7 @@ from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, official_prompts
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
-from softalign.storage import require_folder_place
+from softalign.store.files import require_folder_place
 
 _FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
 

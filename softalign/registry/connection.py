@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
-from softalign.storage import DEFAULT_STORE, STORE_VARIABLE, Store
+from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE_NAME = "mlflow.db"

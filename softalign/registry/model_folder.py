@@ -11,7 +11,7 @@ import yaml
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry
 from softalign.errors import DataError
-from softalign.storage import list_files
+from softalign.store.files import list_files
 from softalign.version import __version__
 
 WEIGHTS_NAME = "soft_tokens.safetensors"

@@ -28,7 +28,7 @@ from softalign.registry.versions import (
     comparison_of,
     versions_of,
 )
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.version import __version__
 
 DECISION_TAG = "softalign.decision"

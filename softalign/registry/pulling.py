@@ -25,7 +25,7 @@ from softalign.registry.connection import (
     without_credentials,
 )
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
-from softalign.storage import cache_dir, is_local, local_path_of, verify_file, write_atomically
+from softalign.store.files import cache_dir, is_local, local_path_of, verify_file, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from softalign.config.families import FAMILY_DEFAULTS, misfit
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
-from softalign.storage import require_folder_place, write_atomically
+from softalign.store.files import require_folder_place, write_atomically
 
 NO_ADAPTER = "none"
 SHOWN_NAMES = 3

@@ -15,7 +15,7 @@ from softalign.config.curation import CocoSource, ParquetSource, ShapesSource
 from softalign.processes.pace import Counting
 from softalign.shapes.captions import complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
-from softalign.storage import write_atomically
+from softalign.store.files import write_atomically
 
 _RENDER_BATCH = 256
 _MAX_EXTRA_OBJECTS = 2

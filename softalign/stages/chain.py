@@ -32,7 +32,7 @@ from softalign.stages.run import (
     run_train,
     split_arms,
 )
-from softalign.storage import RecordT, Store
+from softalign.store.store import RecordT, Store
 
 StageName = Literal["curate", "encode", "train", "evaluate", "register"]
 

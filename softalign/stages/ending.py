@@ -11,8 +11,8 @@ from typing import Literal
 
 from softalign.artifacts import Frozen, GuidedBase, TagDifference
 from softalign.errors import SoftAlignError
-from softalign.files import link_of, local_path_of
 from softalign.registry.gate import Check
+from softalign.store.files import link_of, local_path_of
 
 OVERALL = "overall"
 MINUTE_S = 60.0

@@ -8,7 +8,7 @@ from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, Enco
 from softalign.config.recipe import Recipe
 from softalign.stages.keys import compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
 from softalign.stages.run import arms_of, evaluate_label, split_arms
-from softalign.storage import Store
+from softalign.store.store import Store
 
 
 def kept_line(recipe: Recipe, store: Store) -> str:

@@ -21,7 +21,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.version import __version__
 
 Reports = tuple[EvalReport, EvalReport, EvalReport]

@@ -16,7 +16,7 @@ from softalign.artifacts import (
     ModelVersion,
     Record,
 )
-from softalign.storage import Store
+from softalign.store.store import Store
 
 METRICS_FILENAME = "metrics.jsonl"
 AVERAGED_SHARE = 0.1

@@ -34,7 +34,8 @@ from softalign.stages.requests import (
 )
 from softalign.stages.run import arms_of, evaluate_label, split_arms
 from softalign.stages.what_changed import FieldChange, nearest_changes, published_requests
-from softalign.storage import RecordT, Store, open_filesystem
+from softalign.store.files import open_filesystem
+from softalign.store.store import RecordT, Store
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""

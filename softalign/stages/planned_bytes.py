@@ -6,7 +6,7 @@ from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
 from softalign.config.curation import CocoSource, ShapesSource, Source
 from softalign.config.recipe import Recipe
-from softalign.storage import open_filesystem
+from softalign.store.files import open_filesystem
 
 FLOAT_BYTES = 4
 ENCODED_BYTES = 2

@@ -11,9 +11,9 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError, SoftAlignError
-from softalign.files import open_filesystem, reaching
 from softalign.stages.sense import mismatches
-from softalign.storage import Store
+from softalign.store.files import open_filesystem, reaching
+from softalign.store.store import Store
 
 STAGES: tuple[Stage, ...] = ("curate", "encode", "train", "evaluate", "register")
 """The stages that commands run, in order; ``compare`` goes with ``evaluate``."""

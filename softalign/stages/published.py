@@ -9,7 +9,7 @@ from softalign.artifacts import Adapter, Arm, ComparisonReport, DatasetManifest,
 from softalign.config import Recipe
 from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, train_key
 from softalign.stages.run import arms_of, require, split_arms
-from softalign.storage import Store
+from softalign.store.store import Store
 
 
 def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:

@@ -30,7 +30,8 @@ from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.storage import Store, write_atomically
+from softalign.store.files import write_atomically
+from softalign.store.store import Store
 from softalign.version import __version__
 
 TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train"}

@@ -42,7 +42,7 @@ from softalign.stages.requests import (
     register_request,
     train_request,
 )
-from softalign.storage import RecordT, Store
+from softalign.store.store import RecordT, Store
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest, Frozen, Record, Stage
 from softalign.errors import MissingInputError
-from softalign.files import open_filesystem, reaching, read_bytes
 from softalign.stages.requests import StageRequest
-from softalign.storage import REQUEST_FILENAME, Store
+from softalign.store.files import open_filesystem, reaching, read_bytes
+from softalign.store.store import REQUEST_FILENAME, Store
 
 MAX_VALUE_CHARS = 80
 """Longer values are cut in messages."""

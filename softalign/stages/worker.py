@@ -16,7 +16,8 @@ from softalign.config.recipe import Recipe
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
 from softalign.processes.supervise import KEPT_LINES, error_to_json, watch_parent
 from softalign.processes.watchdog import Watchdog
-from softalign.storage import Store, write_atomically
+from softalign.store.files import write_atomically
+from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
 

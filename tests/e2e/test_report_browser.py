@@ -8,7 +8,7 @@ import pytest
 from softalign.config import EvalConfig
 from softalign.evaluation.compare import compare
 from softalign.shapes.suite import build_suite
-from softalign.storage import Store
+from softalign.store.store import Store
 from tests.recorded_arms import publish_arms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")

@@ -17,7 +17,7 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import PreemptedError
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
-from softalign.storage import Store
+from softalign.store.store import Store
 from tests import tiny_sd3, tiny_sdxl
 from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 from tests.unit.tiny_training import stopped_after

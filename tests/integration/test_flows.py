@@ -24,7 +24,7 @@ from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, Enco
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, MissingInputError
 from softalign.stages.chain import run_until
-from softalign.storage import Store
+from softalign.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

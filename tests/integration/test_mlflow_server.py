@@ -5,7 +5,7 @@ import pytest
 
 from softalign.errors import IntegrityError, RegistryError
 from softalign.registry import history, pull, rollback
-from softalign.storage import Store
+from softalign.store.store import Store
 from tests.registry_samples import NAME, register_sample
 
 

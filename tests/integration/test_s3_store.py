@@ -19,9 +19,9 @@ from softalign.data.curation.tables import read_table
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
-from softalign.files import create_file
 from softalign.shapes.rendering import render_source
-from softalign.storage import Store, read_bytes
+from softalign.store.files import create_file, read_bytes
+from softalign.store.store import Store
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit import tiny_training as tiny

@@ -23,7 +23,7 @@ from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.sampling import to_folder
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
 from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.trainer import train
 from tests import tiny_sd3, tiny_sdxl
 from tests.tiny_pipeline import save_tiny_pipeline

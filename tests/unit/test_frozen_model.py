@@ -13,7 +13,7 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError
 from softalign.frozen_model import load_frozen
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.team import ALONE, Team
 from softalign.trainer import train
 from tests.tiny_pipeline import save_tiny_pipeline

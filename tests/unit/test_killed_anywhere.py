@@ -12,7 +12,7 @@ from softalign import token_looks, training_run
 from softalign.artifacts import Adapter
 from softalign.config import BackboneConfig, Runtime, TrainConfig
 from softalign.data.encoding.encode import encode
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.trainer import train
 from tests.killing import Fuse, is_killed
 from tests.tiny_pipeline import save_tiny_pipeline

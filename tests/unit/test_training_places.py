@@ -4,7 +4,7 @@ import pytest
 
 from softalign.config import Runtime
 from softalign.errors import DataError
-from softalign.storage import Store
+from softalign.store.store import Store
 from softalign.trainer import uploads_of
 
 

@@ -34,8 +34,9 @@ from softalign.data.curation.shards import (
 from softalign.data.curation.sources import list_sources
 from softalign.errors import DataError, IntegrityError
 from softalign.processes.pace import Pace
-from softalign.storage import Store, sha256_of_file, verify_file, write_atomically
+from softalign.store.files import sha256_of_file, verify_file, write_atomically
 from softalign.store.read_ahead import map_ahead
+from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
 

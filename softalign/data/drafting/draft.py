@@ -13,7 +13,7 @@ from softalign.data.drafting.recipe_text import RESOLUTIONS, recipe_name, recipe
 from softalign.data.drafting.records import Found, FoundSource, SourceDraft
 from softalign.data.drafting.survey import survey
 from softalign.errors import ConfigError
-from softalign.storage import write_atomically
+from softalign.store.files import write_atomically
 
 
 class Draft(Frozen):

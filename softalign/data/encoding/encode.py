@@ -31,8 +31,8 @@ from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
 from softalign.processes.pace import Counting
-from softalign.storage import Store
 from softalign.store.read_ahead import map_ahead
+from softalign.store.store import Store
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512

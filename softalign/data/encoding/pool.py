@@ -25,7 +25,7 @@ from torch import Tensor
 
 from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
 from softalign.errors import DataError, IntegrityError
-from softalign.storage import Store
+from softalign.store.store import Store
 
 TensorName = Literal["latents", "prompt_embeds", "pooled_prompt_embeds"]
 STORAGE_DTYPE = torch.float16

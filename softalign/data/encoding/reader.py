@@ -24,7 +24,7 @@ from softalign.data.curation.shards import Split
 from softalign.data.encoding.pool import PoolReader
 from softalign.errors import CompatibilityError, DataError
 from softalign.method.text_states import TextStates
-from softalign.storage import Store
+from softalign.store.store import Store
 
 ALL_IN_BATCH = NegativesConfig()
 """Every other caption of the batch, near-duplicates left out."""

@@ -31,7 +31,7 @@ from softalign.shapes.pretraining.train_autoencoder import train_autoencoder
 from softalign.shapes.pretraining.train_text_encoder import train_text_encoder
 from softalign.shapes.pretraining.training_state import ResumableTraining
 from softalign.shapes.tokenizer import build_tokenizer
-from softalign.storage import require_folder_place
+from softalign.store.files import require_folder_place
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from softalign.adapters.convert import CheckpointFacts, blocks_of, convert, unve
 from softalign.adapters.files import load_adapter, read_adapter_config
 from softalign.cli import app
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError
-from softalign.storage import sha256_of_file
+from softalign.store.files import sha256_of_file
 from tests.tiny_unet import WIDTH, make_unet
 
 S, N = 4, 5

@@ -8,7 +8,7 @@ from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.files import AdapterConfig, UNetPlacement, load_adapter, read_adapter_config, save_adapter
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
-from softalign.storage import sha256_of_file
+from softalign.store.files import sha256_of_file
 
 S, D, BINS = 3, 5, 7
 

@@ -13,7 +13,7 @@ from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
 from softalign.method.soft_tokens import SoftTokens
 from softalign.shapes.suite import build_suite
-from softalign.storage import Store
+from softalign.store.store import Store
 from tests.recorded_arms import publish_arms
 from tests.tiny_pipeline import TEXT_WIDTH, save_tiny_pipeline
 

@@ -16,7 +16,7 @@ from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.scoring import read_results
-from softalign.storage import Store
+from softalign.store.store import Store
 
 CONFIG = EvalConfig(
     suite="shapes",
@@ -106,7 +106,7 @@ import json, logging, sys
 from softalign.config import BackboneConfig, EvalConfig, Runtime
 from softalign.evaluation import arms
 from softalign.geneval.layout import read_folders
-from softalign.storage import Store
+from softalign.store.store import Store
 logging.basicConfig(level=logging.INFO)
 request = json.loads(sys.argv[1])
 arms.evaluate("base", None, BackboneConfig(**request["backbone"]), EvalConfig(**request["config"]),

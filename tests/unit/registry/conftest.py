@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from softalign.storage import Store
+from softalign.store.store import Store
 from tests.registry_samples import register_sample
 
 

@@ -10,7 +10,8 @@ from softalign.config import RegisterConfig, Runtime
 from softalign.errors import ConfigError, DataError, RegistryError, StorageUnavailableError
 from softalign.registry import history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
-from softalign.storage import Store, list_files
+from softalign.store.files import list_files
+from softalign.store.store import Store
 from tests.killing import Fuse, is_killed
 from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
 

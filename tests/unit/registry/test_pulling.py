@@ -7,7 +7,7 @@ import pytest
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, RegistryError, StorageUnavailableError
 from softalign.registry import parse_reference, pull, pull_version, registry_of_store
 from softalign.registry.connection import registry_client
-from softalign.storage import list_files
+from softalign.store.files import list_files
 from tests.registry_samples import NAME
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from softalign.config import ShapesSource
 from softalign.data.curation.sources import list_samples
 from softalign.shapes.rendering import captioned_scene, render_source
-from softalign.storage import list_files
+from softalign.store.files import list_files
 
 
 @pytest.mark.parametrize("table", ["coco", "parquet"])

@@ -6,7 +6,7 @@ import pytest
 
 from softalign.config import load_recipe
 from softalign.stages.kept import kept_line
-from softalign.storage import Store
+from softalign.store.store import Store
 
 
 class HalfFullStore(Store):

@@ -19,7 +19,7 @@ from softalign.config import load_recipe
 from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
 from softalign.stages.narration import DOES, figures, headline, training_figures
 from softalign.stages.run import StageResult, stage_labels
-from softalign.storage import Store
+from softalign.store.store import Store
 
 DATASET = DatasetManifest(
     stage_key="k",

@@ -15,7 +15,7 @@ from softalign.stages.plan import plan, plan_text
 from softalign.stages.preflight import check_chain
 from softalign.stages.requests import asking, curate_request, encode_request, train_request
 from softalign.stages.what_changed import changes, nearest_changes
-from softalign.storage import Store
+from softalign.store.store import Store
 
 COUNTS = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "total_bytes": 1}
 

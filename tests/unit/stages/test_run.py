@@ -8,7 +8,8 @@ from softalign.artifacts import ComparisonReport, DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import DataError, MissingInputError
 from softalign.stages import keys, run
-from softalign.storage import Store, list_files
+from softalign.store.files import list_files
+from softalign.store.store import Store
 from tests.killing import exit_codes
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from softalign.config import CocoSource, CurationConfig, FilterConfig, ParquetSource
-from softalign.storage import Store
+from softalign.store.store import Store
 
 
 def picture(seed, width=48, height=40):

@@ -12,7 +12,8 @@ from softalign.data.curation.names import shown
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.rejections import Reason
 from softalign.data.curation.shards import read_index
-from softalign.storage import Store, list_files
+from softalign.store.files import list_files
+from softalign.store.store import Store
 from tests.odd_sources import OddSource, cell_of
 
 

@@ -18,7 +18,8 @@ from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import ShardWriter, read_index
 from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.stages.narration import dataset_figures
-from softalign.storage import Store, list_files
+from softalign.store.files import list_files
+from softalign.store.store import Store
 from tests.killing import Fuse, is_killed
 
 COCO = Path(__file__).parents[4].parent / "shared" / "data" / "coco"

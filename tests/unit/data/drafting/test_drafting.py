@@ -15,7 +15,7 @@ from softalign.data.drafting import draft_recipe
 from softalign.data.drafting.parquet import judge_columns
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages.plan import plan
-from softalign.storage import Store
+from softalign.store.store import Store
 
 SHARED_COCO = Path(__file__).parents[5] / "shared" / "data" / "coco"
 

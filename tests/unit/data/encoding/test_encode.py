@@ -26,7 +26,8 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
 from softalign.errors import DataError, IntegrityError
-from softalign.storage import Store, list_files
+from softalign.store.files import list_files
+from softalign.store.store import Store
 from tests.killing import Fuse, is_killed
 from tests.tiny_pipeline import (
     LATENT_CHANNELS,

@@ -20,7 +20,7 @@ from softalign.data.encoding.encode import SAMPLE_SCHEMA
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader, require_encoders
 from softalign.errors import CompatibilityError, DataError, IntegrityError
-from softalign.storage import Store
+from softalign.store.store import Store
 
 LATENT_SHAPE, TEXT_SHAPE = (2, 4, 4), (3, 5)
 

@@ -8,11 +8,20 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from softalign import storage
 from softalign.artifacts import DatasetManifest, FileEntry
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
-from softalign.files import create_file, fetch_verified, file_entry, reaching
-from softalign.storage import Store, read_bytes, sha256_of_file, verify_file, write_atomically
+from softalign.store import store as storage
+from softalign.store.files import (
+    create_file,
+    fetch_verified,
+    file_entry,
+    reaching,
+    read_bytes,
+    sha256_of_file,
+    verify_file,
+    write_atomically,
+)
+from softalign.store.store import Store
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -1,0 +1,89 @@
+"""Single files that datasets share, each named by its content, and the small notes that list them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from softalign.artifacts import FileEntry
+from softalign.store.files import (
+    cache_dir,
+    create_file,
+    fetch_verified,
+    file_entry,
+    is_local,
+    on_filesystem_of,
+    open_filesystem,
+    reaching,
+    read_bytes,
+    sha256_of_file,
+)
+
+
+class SharedFiles:
+    """What a store holds for all datasets: single files below ``{uri}/encoded``, named by their content."""
+
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is a folder of this machine."""
+        return is_local(self.uri)
+
+    def add_shared(self, folder: str, path: Path) -> FileEntry:
+        """Add a local file to the files that datasets share, named by its content; adding it again changes nothing.
+
+        Args:
+            folder: below ``{store}/encoded``.
+            path: the local file; it is consumed.
+        """
+        digest = sha256_of_file(path)
+        entry = file_entry(path, f"encoded/{folder}/{digest[:32]}{path.suffix}")
+        target = f"{self.uri}/{entry.path}"
+        filesystem, target_path = open_filesystem(target)
+        with reaching(target):
+            if self.is_local:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                on_filesystem_of(Path(target).parent, path).replace(target)
+            elif not filesystem.exists(target_path):
+                filesystem.put_file(str(path), target_path)
+        path.unlink(missing_ok=True)
+        return entry
+
+    def shared_sizes(self, folder: str) -> dict[str, int]:
+        """Return the sizes in bytes of the files in a folder below ``{store}/encoded``, by name."""
+        uri = f"{self.uri}/encoded/{folder}"
+        filesystem, path = open_filesystem(uri)
+        with reaching(uri):
+            filesystem.invalidate_cache()
+            entries = filesystem.ls(path, detail=True) if filesystem.isdir(path) else []
+        return {str(entry["name"]).rpartition("/")[2]: int(entry["size"]) for entry in entries}
+
+    def fetch_shared(self, entry: FileEntry) -> Path:
+        """Return a local path of a shared file, verified by sha256.
+
+        Raises:
+            IntegrityError: the file is missing, truncated or changed.
+            StorageUnavailableError: the store did not answer.
+        """
+        uri = f"{self.uri}/{entry.path}"
+        local = Path(uri) if self.is_local else cache_dir() / "encoded" / entry.sha256
+        fix = f"remove this file and {self.uri}/encode, then rerun: what is missing is encoded again"
+        fetch_verified(entry, uri, local, fix)
+        return local
+
+    def create_note(self, relative: str, data: bytes) -> bytes:
+        """Create a small file below ``{store}/encoded`` unless it exists; return what is there afterwards."""
+        uri = f"{self.uri}/encoded/{relative}"
+        create_file(uri, data)
+        return read_bytes(uri)
+
+    def read_notes(self, folder: str) -> Iterator[bytes]:
+        """Yield the content of the small JSON files of a folder below ``{store}/encoded``, by name."""
+        uri = f"{self.uri}/encoded/{folder}"
+        names = sorted(name for name in self.shared_sizes(folder) if name.endswith(".json") and name[0] != ".")
+        filesystem, path = open_filesystem(uri)
+        if names:
+            with reaching(uri):
+                contents = filesystem.cat([f"{path}/{name}" for name in names])
+            yield from (bytes(contents[name]) for name in sorted(contents))
