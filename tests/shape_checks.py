@@ -11,15 +11,16 @@ MODULES = tuple(
     for name in (
         "backbones",
         "data.encoding.reader",
-        "diagnostics",
         "method.forward_process",
         "method.objective",
         "method.soft_tokens",
         "method.text_states",
-        "pair_grid",
         "sampling.sampling",
-        "training_step",
-        "validation",
+        "training.metrics",
+        "training.pair_grid",
+        "training.start",
+        "training.step",
+        "training.validation",
     )
 )
 

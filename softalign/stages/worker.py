@@ -28,7 +28,7 @@ def run_request(request: dict[str, Any]) -> Record:
     store = Store(request["store"])
     logger.info("Loading PyTorch and the model")
     if request["stage"] == "train":
-        from softalign.trainer import train
+        from softalign.training.train import train
 
         encoded = EncodedManifest.model_validate(request["record"])
         key, watchdog = request["key"], Watchdog(recipe.runtime.hang_timeout_s)

@@ -31,14 +31,14 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.forward_process import draw_noise
 from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
 from softalign.method.text_states import TextStates
-from softalign.pair_grid import Division
-from softalign.training_step import Stepper, train_step
+from softalign.training.checkpoints import TrainingState
+from softalign.training.pair_grid import Division
+from softalign.training.step import Stepper, train_step
 from tests.bench.denoisers import LATENTS_PX, SHAPES, Shape, build_frozen
 from tests.bench.plain_loop import Grid, PlainLoop, bare_step
 

@@ -11,7 +11,7 @@ from softalign.method.forward_process import FlowProcess, draw_noise
 from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
-from softalign.pair_grid import Division, backward_grid, num_banks
+from softalign.training.pair_grid import Division, backward_grid, num_banks
 from tests import tiny_sd3
 
 pytestmark = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline, StableDiffusionXLPipeline
 
-from softalign import load_soft_tokens, trainer
+from softalign import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.loading import load_backbone
@@ -18,9 +18,10 @@ from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import PreemptedError
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.store.store import Store
+from softalign.training import train
 from tests import tiny_sd3, tiny_sdxl
 from tests.unit.data.encoding.test_encode import captions_of, make_dataset
-from tests.unit.tiny_training import stopped_after
+from tests.unit.training.tiny_training import stopped_after
 
 RESOLUTION, T5_LENGTH = 32, 6
 TOKENS = {"sdxl": UNetTokensConfig(init="normal"), "sd3": MMDiTTokensConfig(num_layers=2)}
@@ -51,7 +52,7 @@ def trained_on(device, backbone, encoded, store, key="t"):
     """Train three steps with a learning rate that moves tokens far beyond the rounding of bf16."""
     tokens, optimizer = TOKENS[backbone.family], OptimizerConfig(learning_rate=0.5)
     config = TrainConfig(soft_tokens=tokens, optimizer=optimizer, num_steps=3, batch_size=3, validate_every_steps=0)
-    return trainer.train(encoded, backbone, config, runtime_on(device), store, key, "tiny")
+    return train.train(encoded, backbone, config, runtime_on(device), store, key, "tiny")
 
 
 def test_encodings_are_those_of_the_cpu(any_device, backbone, tmp_path):
@@ -75,7 +76,7 @@ def test_a_stopped_training_ends_with_the_undisturbed_ones_bytes(
     encoded, store = encoded_on(any_device, backbone, tmp_path)
     whole = trained_on(any_device, backbone, encoded, store, "whole")
     with stopped_after(2) as stop, monkeypatch.context() as patched:
-        patched.setattr(trainer, "StopRequest", lambda: stop)
+        patched.setattr(train, "StopRequest", lambda: stop)
         with pytest.raises(PreemptedError):
             trained_on(any_device, backbone, encoded, store, "halved")
     halved = trained_on(any_device, backbone, encoded, store, "halved")

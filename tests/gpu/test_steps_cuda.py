@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from softalign.backbones.frozen_pipeline import backbone_dtype
-from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, Runtime, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError
 from softalign.method.objective import candidate_mask
-from softalign.micro_batches import MicroBatches, choose_size
-from softalign.pair_grid import Division, backward_grid, num_banks
-from softalign.training_run import run_steps
-from softalign.training_step import Stepper, diffuse_batch, pair_predictor
+from softalign.training.checkpoints import TrainingState
+from softalign.training.loop import run_steps
+from softalign.training.micro_batches import MicroBatches, choose_size
+from softalign.training.pair_grid import Division, backward_grid, num_banks
+from softalign.training.step import Stepper, diffuse_batch, pair_predictor
 from tests.tiny_families import FAMILIES, drawn
-from tests.unit import tiny_training as tiny
-from tests.unit.test_team_training import finish, start
+from tests.unit.training import tiny_training as tiny
+from tests.unit.training.test_process_group import finish, start
 
 B, P, SIZE = 3, 5, 8
 CANDIDATES = ((0, 1, 3), (1, 0, 2, 4), (2,))

@@ -22,9 +22,9 @@ from softalign.errors import ConfigError, IntegrityError, MissingInputError, Sto
 from softalign.shapes.rendering import render_source
 from softalign.store.files import create_file, read_bytes
 from softalign.store.store import Store
-from softalign.trainer import train
+from softalign.training.train import train
 from tests.tiny_pipeline import save_tiny_pipeline
-from tests.unit import tiny_training as tiny
+from tests.unit.training import tiny_training as tiny
 
 BUCKET = "softalign"
 TIMEOUTS = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}

@@ -24,7 +24,7 @@ from softalign.sampling import to_folder
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
 from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
 from softalign.store.store import Store
-from softalign.trainer import train
+from softalign.training.train import train
 from tests import tiny_sd3, tiny_sdxl
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.data.encoding.test_encode import captions_of, make_dataset

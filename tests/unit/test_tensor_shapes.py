@@ -14,7 +14,7 @@ from softalign.method.forward_process import DDPMProcess, FlowProcess, NoiseDraw
 from softalign.method.objective import agsm_loss, plackett_luce_weights, squared_error
 from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
-from softalign.pair_grid import Pairs
+from softalign.training.pair_grid import Pairs
 from tests.shape_checks import MODULES
 from tests.tiny_families import FAMILIES
 

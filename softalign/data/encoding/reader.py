@@ -222,56 +222,6 @@ def _require_hard_negatives(manifest: EncodedManifest, needed: int) -> None:
         )
 
 
-def require_encoders(manifest: EncodedManifest, *, vae_digest: str, text_encoder_digest: str) -> None:
-    """Refuse encodings that another VAE or text encoder made.
-
-    Raises:
-        CompatibilityError: they differ; says which.
-    """
-    pairs = (
-        ("VAE", manifest.vae_digest, vae_digest),
-        ("text encoder", manifest.text_encoder_digest, text_encoder_digest),
-    )
-    for name, made_by, expected in pairs:
-        if made_by != expected:
-            raise CompatibilityError(
-                f"The dataset was encoded by another {name}.",
-                expected=f"{name} {expected}",
-                found=f"{name} {made_by}",
-                where=manifest.uri,
-                fix="encode the dataset for this backbone: `softalign encode RECIPE`; if it says that this is done, "
-                "the model at the hub has changed since (name its commit in backbone.revision), or a library that "
-                "reads it (remove the encoded set)",
-            )
-
-
-def require_shapes(manifest: EncodedManifest, *, latents_side: int, text_length: int) -> None:
-    """Refuse latents of another resolution, and texts of another length.
-
-    Args:
-        manifest: the encoded dataset.
-        latents_side: of this backbone's latents at its resolution.
-        text_length: positions of this backbone's text states.
-
-    Raises:
-        CompatibilityError: they differ; says which.
-    """
-    checks = (
-        ("latents of another resolution", "side", manifest.latent_shape[1:], (latents_side, latents_side)),
-        ("texts of another length", "positions", manifest.text_shape[:1], (text_length,)),
-    )
-    for what, unit, found, expected in checks:
-        if found != expected:
-            raise CompatibilityError(
-                f"The dataset was encoded with {what}.",
-                expected=f"{unit} {expected[0]}",
-                found=f"{unit} {found[0]}",
-                where=manifest.uri,
-                fix="encode it for this backbone (`softalign encode RECIPE`), or set backbone.resolution_px and "
-                "backbone.max_sequence_length to what it was encoded with",
-            )
-
-
 def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
     import pyarrow.parquet as pq
 

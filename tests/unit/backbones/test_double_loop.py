@@ -7,13 +7,13 @@ hold hard negatives (P > B). The loop has its own equations of noise, its own ho
 import pytest
 import torch
 
-from softalign.checkpoints import TrainingState
 from softalign.config import ObjectiveConfig, TrainConfig
 from softalign.method.forward_process import draw_noise
 from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import update_ema
-from softalign.pair_grid import Division, backward_grid, num_banks
-from softalign.training_step import Stepper, pair_predictor
+from softalign.training.checkpoints import TrainingState
+from softalign.training.pair_grid import Division, backward_grid, num_banks
+from softalign.training.step import Stepper, pair_predictor
 from tests.tiny_families import FAMILIES, drawn
 from tests.unit.plain_denoiser import PlainDenoiser
 from tests.unit.plain_loop import plain_loss
@@ -40,7 +40,7 @@ OBJECTIVES = {
 
 
 class Step:
-    """One step of a family, through ``training_step``'s own predictor; ``plain`` is the loop's denoiser."""
+    """One step of a family, through ``step``'s own predictor; ``plain`` is the loop's denoiser."""
 
     def __init__(self, name, config):
         family = FAMILIES[name]

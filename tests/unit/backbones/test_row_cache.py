@@ -10,7 +10,7 @@ import torch
 from softalign.backbones.row_cache import RowCache, SharedParts
 from softalign.config import ObjectiveConfig
 from softalign.method.text_states import TextStates
-from softalign.pair_grid import Division, Pairs, backward_grid
+from softalign.training.pair_grid import Division, Pairs, backward_grid
 from tests.tiny_families import FAMILIES, drawn
 from tests.tiny_families import NUM_TOKENS as S
 from tests.tiny_families import TEXT_LENGTH as L

@@ -16,7 +16,7 @@ from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError, MissingInputError
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch
 from softalign.store.store import Store
-from softalign.trainer import train
+from softalign.training.train import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl

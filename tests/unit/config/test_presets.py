@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from softalign.config import BackboneConfig, ObjectiveConfig, OptimizerConfig, Recipe, TrainConfig, load_recipe
-from softalign.schedules import learning_rate
+from softalign.training.learning_rate import learning_rate
 
 FAMILIES = ("sd15", "sd21", "sdxl", "sd3", "sd35")
 

@@ -11,7 +11,7 @@ from softalign.evaluation.compare import compare
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.keys import evaluate_key
 from softalign.store.store import Store
-from softalign.training_step import initial_tokens
+from softalign.training.start import initial_tokens
 from tests.recorded_arms import publish_arm
 
 WIDTH = 8

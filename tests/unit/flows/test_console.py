@@ -40,7 +40,7 @@ def test_retries_are_told_in_words():
 
 
 def test_what_the_runs_log_has_taken_over_is_shown_once():
-    entry = record("validation at step 3", name="softalign.trainer", **OURS)
+    entry = record("validation at step 3", name="softalign.training.train", **OURS)
     assert line_of(entry) == "validation at step 3"
     setattr(entry, RELAYED, True)
     assert line_of(entry) is None

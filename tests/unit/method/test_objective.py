@@ -19,7 +19,7 @@ from softalign.method.objective import (
     squared_error,
 )
 from softalign.method.soft_tokens import SoftTokens
-from softalign.pair_grid import Division, backward_grid, live_pairs, num_banks
+from softalign.training.pair_grid import Division, backward_grid, live_pairs, num_banks
 from tests.unit.plain_loop import plain_loss
 
 B, C, H, W, S, D = 4, 2, 3, 2, 2, 5

@@ -18,9 +18,10 @@ from softalign.data.curation.shards import write_table
 from softalign.data.encoding import pool
 from softalign.data.encoding.encode import SAMPLE_SCHEMA
 from softalign.data.encoding.pool import PoolShard, PoolTensor
-from softalign.data.encoding.reader import EncodedReader, require_encoders
+from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.store.store import Store
+from softalign.training.frozen_model import require_encoders
 
 LATENT_SHAPE, TEXT_SHAPE = (2, 4, 4), (3, 5)
 

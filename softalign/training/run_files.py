@@ -1,0 +1,18 @@
+"""Where a run's files lie on this machine, and what they are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLES_NAME = "samples"
+METRICS_NAME = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run's files lie on this machine."""
+
+    checkpoints_path: Path
+    metrics_path: Path
+    samples_path: Path

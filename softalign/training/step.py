@@ -1,0 +1,127 @@
+"""One update of the soft tokens from one batch.
+
+Shape legend: B images, P prompts, N pairs, L text tokens, D width, C H W latents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from softalign.backbones.base import Denoiser
+from softalign.config.training import TrainConfig
+from softalign.data.encoding.reader import EncodedBatch
+from softalign.method.forward_process import NoisyBatch, draw_noise
+from softalign.method.objective import candidate_mask
+from softalign.method.soft_tokens import SoftTokens, update_ema
+from softalign.method.text_states import TextStates
+from softalign.training.checkpoints import TrainingState
+from softalign.training.learning_rate import learning_rate
+from softalign.training.metrics import TrainRow, train_row
+from softalign.training.pair_grid import Division, Pairs, Predict, backward_grid
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """All that a step needs besides its batch."""
+
+    config: TrainConfig
+    denoiser: Denoiser
+    state: TrainingState
+    device: torch.device
+    division: Division
+
+
+def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen: int) -> TrainRow:
+    """Update tokens and average once and return the step's row; a step that is not finite changes neither.
+
+    Args:
+        stepper: model, state and settings.
+        batch: the images and captions.
+        step: updates before this one.
+        samples_seen: images before this batch.
+    """
+    config, state = stepper.config, stepper.state
+    noisy = diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
+    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
+    lr = learning_rate(config.optimizer, step, config.num_steps)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    state.optimizer.zero_grad(set_to_none=True)
+    with stepper.denoiser.row_cache.one_batch():
+        result = backward_grid(
+            pair_predictor(stepper, noisy, batch.text.to(stepper.device)),
+            state.live,
+            state.ema,
+            noisy.target_BCHW,
+            mask_BP,
+            config.objective,
+            stepper.division,
+        )
+    max_norm = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), max_norm))
+    is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
+    if is_finite:
+        state.optimizer.step()
+        update_ema(state.ema, state.live, config.ema_decay)
+    return train_row(
+        result,
+        mask_BP,
+        noisy.timesteps_B,
+        state.live,
+        step=step + 1,
+        samples_seen=samples_seen + len(batch.keys),
+        grad_norm=grad_norm,
+        lr=lr,
+        is_skipped=not is_finite,
+    )
+
+
+def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Predict:
+    """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states.
+
+    Inside ``denoiser.row_cache.one_batch()`` it computes what pairs share once.
+    """
+    denoiser, text_length = stepper.denoiser, text.prompt_embeds_NLD.shape[1]
+
+    def predict(pairs: Pairs, tokens: SoftTokens) -> Tensor:
+        with denoiser.row_cache.rows(pairs.images_N, pairs.prompts_N, text_length):
+            return denoiser.predict(
+                noisy.noisy_latents_BCHW[pairs.images_N],
+                noisy.timesteps_B[pairs.images_N],
+                text.rows(pairs.prompts_N),
+                tokens,
+                pairs.banks_N,
+            )
+
+    return predict
+
+
+def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Float[Tensor, "N C H W"]]:
+    """Return the live tokens' prediction of so many pairs of a batch, to be measured."""
+    noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="paper")
+    predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
+
+    def of(num_pairs: int) -> Tensor:
+        same_N = torch.zeros(num_pairs, dtype=torch.int64)
+        return predict(Pairs(same_N, same_N, same_N), stepper.state.live)
+
+    return of
+
+
+def diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: str) -> NoisyBatch:
+    """Return a batch with the noise that belongs to its place in the run, on the device."""
+    latents_BCHW = batch.latents_BCHW.to(stepper.device, non_blocking=batch.latents_BCHW.is_pinned())
+    num_images, channels, height, width = latents_BCHW.shape
+    draw = draw_noise(
+        (num_images, channels, height, width),
+        sharing="paper" if sharing == "paper" else "per_image",
+        seed=seed,
+        samples_seen=samples_seen,
+    )
+    return stepper.denoiser.process.diffuse(latents_BCHW, draw)

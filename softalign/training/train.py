@@ -1,0 +1,201 @@
+"""The train stage: an encoded set and a frozen backbone in, an adapter out; resumable at any moment.
+
+Work lies in the store's work folder until it is done: checkpoints, and ``metrics.jsonl`` up to the newest of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from softalign.adapters.locating import resolved
+from softalign.artifacts import Adapter, EncodedManifest, digest_of
+from softalign.backbones.base import Backbone
+from softalign.backbones.compiled_blocks import compile_blocks
+from softalign.backbones.frozen_pipeline import resolve_device
+from softalign.config.backbone import BackboneConfig
+from softalign.config.runtime import Runtime
+from softalign.config.training import NegativesConfig, TrainConfig
+from softalign.data.encoding.reader import EncodedBatch, EncodedReader
+from softalign.errors import DataError, SoftAlignError, TrainingError
+from softalign.processes.locking import exclusive
+from softalign.processes.stopping import StopRequest
+from softalign.processes.watchdog import Watchdog
+from softalign.store.store import Store
+from softalign.training.checkpoint_copies import CheckpointUploads
+from softalign.training.checkpoints import load_best
+from softalign.training.export import adapter_config_of, record_of, write_adapter
+from softalign.training.frozen_model import load_frozen
+from softalign.training.loop import run_steps
+from softalign.training.micro_batches import MicroBatches
+from softalign.training.pair_grid import Division
+from softalign.training.process_group import Team, join_team, leave_team, require_work_for_all
+from softalign.training.run import Run
+from softalign.training.sample_sheets import NUM_IMAGES, SampleSheets
+from softalign.training.start import initial_state, initial_tokens, starting_tokens
+from softalign.training.step import Stepper
+
+logger = logging.getLogger(__name__)
+
+MAX_VAL_IMAGES = 64
+
+
+def train(
+    encoded: EncodedManifest,
+    backbone: BackboneConfig,
+    config: TrainConfig,
+    runtime: Runtime,
+    store: Store,
+    key: str,
+    name: str,
+    watchdog: Watchdog | None = None,
+) -> Adapter:
+    """Train soft tokens, or go on where an earlier attempt stopped, and publish the adapter.
+
+    Args:
+        encoded: latents and text states of this backbone.
+        backbone: the frozen model.
+        config: tokens, objective, optimiser, length.
+        runtime: device, micro-batches, checkpoints.
+        store: where the adapter is published.
+        key: the stage key.
+        name: the adapter's name.
+        watchdog: ends this process when a step hangs; None: nothing does.
+
+    Raises:
+        CompatibilityError: the encoded set was made with another VAE or text encoder, at another resolution or text
+            length, or ``init_from`` does not fit.
+        ConfigError: there are more processes than images in a batch, or than GPUs, or they disagree on what to train.
+        DataError: the encoded set is smaller than one batch.
+        TrainingError: MAX_SKIPPED_STEPS updates were not finite.
+        PreemptedError: SIGTERM came between the first step and the last; a checkpoint was written.
+    """
+    folder = store.work_path("train", key)
+    stop = StopRequest()
+    team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
+    require_work_for_all(team, config.batch_size)
+    run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
+    team.require_same(run_digest, device)
+    with exclusive(folder) if team.is_leader else nullcontext():
+        # another process may have finished it while this one waited for the folder
+        finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
+        if finished is not None:
+            leave_team(team)
+            return finished
+        frozen = load_frozen(backbone, encoded, device, team, has_vae=config.sample_every_steps > 0)
+        reader = _train_reader(encoded, config, store)
+        bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
+        start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
+        state = initial_state(config, start, device)
+        denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+        if runtime.compile:
+            num_blocks = compile_blocks(denoiser.module)
+            logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
+        run = Run(
+            stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
+            train_batches=reader,
+            val_batches=_val_batches(encoded, config, store),
+            folder=folder,
+            run_digest=run_digest,
+            runtime=runtime,
+            watchdog=watchdog or Watchdog(None),
+            uploads=uploads_of(runtime, store, key) if team.is_leader else None,
+            sheets=_sheets(frozen.backbone, encoded, backbone, config, store, folder) if team.is_leader else None,
+        )
+        with stop.listening():
+            progress = run_steps(run, stop)
+        denoiser.close()
+        published = None
+        if frozen.identity is not None:  # rank 0
+            if config.select == "best":
+                progress = load_best(run.checkpoints_path, state, progress)
+            adapter_config = adapter_config_of(encoded, backbone, config, progress, frozen.identity, state.live)
+            adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
+            record = record_of(encoded, adapter_config, frozen.identity, state.live, key, name)
+            published = store.publish(record, folder / "adapter")
+            _forget(run)
+    published = _of_leader(team, published)
+    leave_team(team)
+    if published is None:
+        raise TrainingError("Rank 0 published nothing.")
+    return published
+
+
+def _train_reader(encoded: EncodedManifest, config: TrainConfig, store: Store) -> EncodedReader:
+    reader = EncodedReader(
+        encoded, store, split="train", batch_size=config.batch_size, seed=config.seed, negatives=config.negatives
+    )
+    if config.objective.name != "score_matching":
+        reader.require_negatives()
+    return reader
+
+
+def uploads_of(runtime: Runtime, store: Store, key: str) -> CheckpointUploads | None:
+    """Return where a run's checkpoints are copied to; None where nothing says so and the store is a local folder.
+
+    Raises:
+        DataError: ``runtime.checkpoint_uri`` names an exported adapter.
+    """
+    if runtime.checkpoint_uri is None:
+        return None if store.is_local else CheckpointUploads(f"{store.uri}/checkpoints/{key}")
+    CheckpointUploads(runtime.checkpoint_uri).refuse_adapter()
+    return CheckpointUploads(f"{runtime.checkpoint_uri.rstrip('/')}/{key}")
+
+
+def _forget(run: Run) -> None:
+    """Remove a finished run's checkpoints, here and where they were copied to."""
+    if run.uploads is not None:
+        try:
+            run.uploads.remove()
+        except SoftAlignError as error:
+            logger.warning("the finished run's checkpoints are still at %s: %s", run.uploads.uri, error)
+    shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _of_leader(team: Team, record: Adapter | None) -> Adapter | None:
+    """Return rank 0's record on every rank."""
+    data = team.from_leader(record.model_dump_json().encode() if record else b"")
+    return Adapter.model_validate_json(data) if data else None
+
+
+def _sheets(
+    frozen: Backbone,
+    encoded: EncodedManifest,
+    backbone: BackboneConfig,
+    config: TrainConfig,
+    store: Store,
+    folder: Path,
+) -> SampleSheets | None:
+    if config.sample_every_steps == 0:
+        return None
+    if encoded.num_val_samples == 0:
+        logger.warning("no sample images: the held-out split is empty")
+        return None
+    captions = EncodedReader(encoded, store, split="val", batch_size=1, seed=0).first_captions(NUM_IMAGES)
+    return SampleSheets(frozen, captions, folder, backbone.resolution_px, config.seed)
+
+
+def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) -> list[EncodedBatch]:
+    if config.validate_every_steps == 0:
+        return []
+    batch_size = min(config.batch_size, encoded.num_val_samples)
+    is_needed = config.select == "best" or config.early_stop_patience is not None
+    if batch_size < 2 and is_needed:
+        raise DataError(
+            "The held-out split is too small to judge by.",
+            expected="at least 2 images, for train.select=best and train.early_stop_patience",
+            found=f"{encoded.num_val_samples}",
+            where=encoded.uri,
+            fix="set a larger curation.val_share",
+        )
+    if batch_size < 2:
+        logger.warning("no validation: the held-out split has %d image(s)", encoded.num_val_samples)
+        return []
+    negatives = NegativesConfig(max_similarity=config.negatives.max_similarity)
+    reader = EncodedReader(encoded, store, split="val", batch_size=batch_size, seed=0, negatives=negatives)
+    num_batches = min(reader.num_samples, MAX_VAL_IMAGES) // batch_size
+    return [reader.batch_at(index * batch_size) for index in range(num_batches)]
