@@ -9,9 +9,9 @@ from prefect import flow
 
 from flows.command import run_command
 from flows.summary import FlowSummary, summarize_stages
+from flows.walk import run_stages
 from softalign.config import load_recipe
 from softalign.store.store import DEFAULT_STORE, Store
-from tasks import curation
 
 
 @flow(name="softalign-curate", flow_run_name="curate-{recipe}", persist_result=False)
@@ -24,7 +24,7 @@ def curate(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STOR
         store: folder or ``s3://`` URI where everything is published.
     """
     loaded = load_recipe(recipe, overrides)
-    return summarize_stages(loaded.name, curation.curate(loaded, Store(store).uri))
+    return summarize_stages(loaded.name, run_stages(loaded, Store(store), "curate").results)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ from prefect import flow
 
 from flows.command import run_command
 from flows.summary import FlowSummary, summarize_stages
+from flows.walk import run_stages
 from softalign.config import load_recipe
-from softalign.stages.published import published_adapter, published_evaluation
 from softalign.store.store import DEFAULT_STORE, Store
-from tasks import registration
 
 
 @flow(name="softalign-register", flow_run_name="register-{recipe}", persist_result=False)
@@ -24,10 +23,8 @@ def register(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_ST
         overrides: ``section.field=value``, applied in order.
         store: folder or ``s3://`` URI where everything is published; adapter and comparison must be there.
     """
-    loaded, opened = load_recipe(recipe, overrides), Store(store)
-    adapter = published_adapter(loaded, opened)
-    reports, comparison = published_evaluation(loaded, adapter, opened)
-    return summarize_stages(loaded.name, registration.register(loaded, adapter, comparison, reports, opened.uri))
+    loaded = load_recipe(recipe, overrides)
+    return summarize_stages(loaded.name, run_stages(loaded, Store(store), "register").results)
 
 
 if __name__ == "__main__":

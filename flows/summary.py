@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from softalign.artifacts import Frozen
 from softalign.stages.run import StageResult
@@ -32,7 +32,7 @@ class FlowSummary(Frozen):
         )
 
 
-def summarize_stages(name: str, *results: StageResult[Any]) -> FlowSummary:
+def summarize_stages(name: str, results: Sequence[StageResult]) -> FlowSummary:
     """Return the summary of a recipe's stage results."""
     outcomes = (
         StageOutcome(

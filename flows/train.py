@@ -9,10 +9,9 @@ from prefect import flow
 
 from flows.command import run_command
 from flows.summary import FlowSummary, summarize_stages
+from flows.walk import run_stages
 from softalign.config import load_recipe
-from softalign.stages.published import published_dataset
 from softalign.store.store import DEFAULT_STORE, Store
-from tasks import encoding, training
 
 
 @flow(name="softalign-train", flow_run_name="train-{recipe}", persist_result=False)
@@ -24,10 +23,8 @@ def train(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE
         overrides: ``section.field=value``, applied in order.
         store: folder or ``s3://`` URI where everything is published; the dataset must be there.
     """
-    loaded, opened = load_recipe(recipe, overrides), Store(store)
-    encoded = encoding.encode(loaded, published_dataset(loaded, opened), opened.uri)
-    trained = training.train(loaded, encoded.record, opened.uri)
-    return summarize_stages(loaded.name, encoded, trained)
+    loaded = load_recipe(recipe, overrides)
+    return summarize_stages(loaded.name, run_stages(loaded, Store(store), "encode", "train").results)
 
 
 if __name__ == "__main__":

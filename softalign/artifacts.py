@@ -1,8 +1,8 @@
 """The records passed between stages: frozen, small, content-addressed; together they are the lineage.
 
 A record's ``digest`` is the sha256 of its canonical JSON without ``uri`` (a place is not content), and ``parents``
-name the records it was made from. ``stage_key`` says what was asked for: stage, configuration, parents and library
-version; it is known before the work is done, which is how a rerun finds out that there is nothing to do.
+name the records it was made from. ``stage_key`` is the digest of what was asked for: stage, configuration, parents and
+library version; it is known before the work is done, which is how a rerun finds out that there is nothing to do.
 """
 
 from __future__ import annotations
@@ -34,11 +34,6 @@ def canonical_json(value: Any) -> bytes:
 def digest_of(value: Any) -> str:
     """Return the sha256 hex digest of a JSON value's canonical form."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
-
-
-def stage_key(stage: Stage, config_digest: str, parents: tuple[str, ...], library_version: str) -> str:
-    """Return the key a stage's output is stored under: same key, same request."""
-    return digest_of([stage, config_digest, list(parents), library_version])
 
 
 class Frozen(BaseModel):
@@ -86,7 +81,7 @@ class Record(Frozen):
     """What every stage hands to the next.
 
     Attributes:
-        stage_key: what was asked for (see ``stage_key``).
+        stage_key: digest of what was asked for.
         parents: digests of the records this one was made from.
         files_digest: sha256 of the canonical JSON of the published prefix's file list.
         uri: where the prefix lies; not part of the digest.

@@ -9,7 +9,9 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from softalign.artifacts import ComparisonReport, EvalReport, Record
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import ComparisonReport, Record
+from softalign.stages.published import Published
 from softalign.stages.run import StageResult
 from softalign.store.files import link_of
 
@@ -27,7 +29,7 @@ def artifact_key(recipe_name: str, label: str) -> str:
     return "-".join(part for part in kept.split("-") if part)
 
 
-def stage_markdown(result: StageResult[Any]) -> str:
+def stage_markdown(result: StageResult) -> str:
     """Return a stage's summary: whether it ran or was reused, then the record's fields as a table."""
     record: Record = result.record
     how = "**Already there: nothing was done.**" if result.is_reused else f"Done in {result.seconds:.1f} s."
@@ -46,8 +48,9 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def score_rows(reports: tuple[EvalReport, EvalReport, EvalReport]) -> list[dict[str, Any]]:
+def score_rows(arms: ArmReports) -> list[dict[str, Any]]:
     """Return the scores of the three arms, one row per tag and one for ``overall``."""
+    reports = arms.compared
     overall = {"tag": "overall"} | {report.arm: round(report.overall_score, 4) for report in reports}
     per_tag = [
         {"tag": scores[0].tag}
@@ -57,21 +60,21 @@ def score_rows(reports: tuple[EvalReport, EvalReport, EvalReport]) -> list[dict[
     return [*per_tag, overall]
 
 
-def publish_stage(result: StageResult[Any], recipe_name: str) -> None:
-    """Log what a stage did and leave its summary as an artifact."""
+def publish_stage(result: StageResult, published: Published, recipe_name: str) -> None:
+    """Log what a stage did and leave its summary as an artifact; of a comparison the scores and the report too."""
     run_logger().info(result.message)
     create_markdown_artifact(
         stage_markdown(result),
         key=artifact_key(recipe_name, result.label),
         description="already there, reused" if result.is_reused else "done",
     )
+    if isinstance(result.record, ComparisonReport):
+        _publish_comparison(result.record, published.arm_reports, recipe_name)
 
 
-def publish_comparison(
-    result: StageResult[ComparisonReport], reports: tuple[EvalReport, EvalReport, EvalReport], recipe_name: str
-) -> None:
+def _publish_comparison(comparison: ComparisonReport, reports: ArmReports, recipe_name: str) -> None:
     """Leave the table of scores and the link to the report as artifacts."""
-    report_uri = f"{result.record.uri}/{REPORT_FILENAME}"
+    report_uri = f"{comparison.uri}/{REPORT_FILENAME}"
     create_table_artifact(
         score_rows(reports), key=artifact_key(recipe_name, "scores"), description="GenEval scores of the three arms"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from softalign.arm_reports import ArmReports
 from softalign.artifacts import Adapter, EvalReport
 from softalign.config import EvalConfig
 from softalign.evaluation import arms
@@ -95,15 +96,13 @@ def publish_arm(
     return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), work)
 
 
-def publish_arms(
-    prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store
-) -> tuple[EvalReport, EvalReport, EvalReport, EvalReport, Adapter]:
-    """Publish an adapter, its three arms and the base with guidance, which comes before it."""
+def publish_arms(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store) -> tuple[ArmReports, Adapter]:
+    """Publish an adapter, its three arms and the base with guidance."""
     adapter = publish_adapter(store)
-    return (
-        publish_arm("base", None, prompts, config, store),
-        publish_arm("untrained", adapter, prompts, config, store),
-        publish_arm("adapter", adapter, prompts, config, store),
-        publish_arm("guided_base", None, prompts, config, store),
-        adapter,
+    reports = ArmReports(
+        base=publish_arm("base", None, prompts, config, store),
+        untrained=publish_arm("untrained", adapter, prompts, config, store),
+        adapter=publish_arm("adapter", adapter, prompts, config, store),
+        guided_base=publish_arm("guided_base", None, prompts, config, store),
     )
+    return reports, adapter

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+from softalign.arm_reports import ArmReports
 from softalign.artifacts import (
     Adapter,
     ComparisonReport,
@@ -25,7 +26,7 @@ BASE = 0.5
 class Inputs:
     adapter: Adapter
     comparison: ComparisonReport
-    reports: tuple[EvalReport, EvalReport, EvalReport]
+    reports: ArmReports
 
 
 def comparison_of(
@@ -102,8 +103,8 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
     (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
     comparison = store.publish(comparison, folder)
     overall = {"base": BASE, "untrained": comparison.overall_untrained, "adapter": BASE + gain}
-    reports = tuple(
-        EvalReport(
+    reports = {
+        arm: EvalReport(
             stage_key=digest_of([key, arm]),
             arm=arm,
             suite=comparison.suite,
@@ -120,8 +121,8 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
             guidance_scale=1.0,
         )
         for arm, score in overall.items()
-    )
-    return Inputs(adapter, comparison, reports)
+    }
+    return Inputs(adapter, comparison, ArmReports.of(reports))
 
 
 def register_sample(store, gain, *, seed=0, key=None, policy=None, tracking_uri=None, **comparison_fields):

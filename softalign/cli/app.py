@@ -152,7 +152,7 @@ def _stage_command(stage: Literal["curate", "encode", "train", "evaluate", "regi
         loaded, opened = open_recipe(recipe, overrides, store)
         _warn(loaded)
         with leaving_in_order(lambda: kept_line(loaded, opened)):
-            results = run_until(stage, loaded, opened, log.info, is_through=through)
+            results = run_until(stage, loaded, opened, log.info, is_through=through).results
         shown = [{"label": result.label, "is_reused": result.is_reused, "uri": result.record.uri} for result in results]
         record = results[-1].record
         payload = {"stages": shown, "digest": record.digest, **record.model_dump(mode="json")}

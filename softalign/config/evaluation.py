@@ -50,6 +50,12 @@ class EvalConfig(StageConfig):
         """How often the denoiser sees an image on its way: once a step, with guidance twice (with and without text)."""
         return self.num_inference_steps * (1 if self.guidance_scale == 1.0 else 2)
 
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms in the order they are evaluated: those that are compared, then the reference, if there is one."""
+        compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
+        return compared if self.reference_guidance_scale is None else (*compared, "guided_base")
+
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale

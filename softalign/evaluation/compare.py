@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softalign.arm_reports import ArmReports
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, GuidedBase, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
@@ -39,23 +40,11 @@ class ArmFiles:
         return self.root / DETECTIONS_FILENAME
 
 
-def compare(
-    base: EvalReport,
-    untrained: EvalReport,
-    candidate: EvalReport,
-    guided_base: EvalReport | None,
-    adapter: Adapter,
-    config: EvalConfig,
-    store: Store,
-    key: str,
-) -> ComparisonReport:
+def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: Store, key: str) -> ComparisonReport:
     """Compare the arms in pairs and publish ``comparison.json``, ``report.html`` and ``pairs.jsonl``.
 
     Args:
-        base: the base model's arm.
-        untrained: the step-0 tokens' arm.
-        candidate: the trained adapter's arm.
-        guided_base: the base model's arm with guidance, if it is to be named beside them.
+        reports: of the arms.
         adapter: the adapter that was evaluated; its training curves go into the report.
         config: intervals; the arms' own configuration.
         store: where everything lies.
@@ -67,24 +56,26 @@ def compare(
     """
     from softalign.evaluation.report.page import render_page
 
-    _check_belonging((base, untrained, candidate), adapter, store)
-    _check_reference(guided_base, candidate)
-    arms = tuple(_load_arm(report, store) for report in (base, untrained, candidate))
+    _check_belonging(reports, adapter, store)
+    _check_reference(reports)
+    arms = tuple(_load_arm(report, store) for report in reports.compared)
     _check_pairs(arms)
+    base, untrained, candidate = arms
+    reference = reports.guided_base
     comparison = ComparisonReport(
         stage_key=key,
-        parents=(base.digest, untrained.digest, candidate.digest, adapter.digest)
-        + (() if guided_base is None else (guided_base.digest,)),
+        parents=(*(report.digest for report in reports.compared), adapter.digest)
+        + (() if reference is None else (reference.digest,)),
         suite=config.suite,
-        overall_base=base.overall_score,
-        overall_untrained=untrained.overall_score,
-        overall_adapter=candidate.overall_score,
-        adapter_vs_base=differences(arms[2].results, arms[0].results, config),
-        adapter_vs_untrained=differences(arms[2].results, arms[1].results, config),
-        num_images_per_arm=candidate.num_images,
+        overall_base=reports.base.overall_score,
+        overall_untrained=reports.untrained.overall_score,
+        overall_adapter=reports.adapter.overall_score,
+        adapter_vs_base=differences(candidate.results, base.results, config),
+        adapter_vs_untrained=differences(candidate.results, untrained.results, config),
+        num_images_per_arm=reports.adapter.num_images,
         guidance_scale=config.guidance_scale,
         denoiser_calls_per_image=config.denoiser_calls_per_image,
-        guided_base=None if guided_base is None else _reference(guided_base, config),
+        guided_base=None if reference is None else _reference(reference, config),
     )
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
@@ -126,13 +117,13 @@ def _load_arm(report: EvalReport, store: Store) -> ArmFiles:
     return ArmFiles(report=report, root=root, results=read_results(root / RESULTS_FILENAME))
 
 
-def _check_belonging(reports: tuple[EvalReport, EvalReport, EvalReport], adapter: Adapter, store: Store) -> None:
-    found = tuple(report.arm for report in reports)
+def _check_belonging(reports: ArmReports, adapter: Adapter, store: Store) -> None:
+    found = tuple(report.arm for report in reports.compared)
     if found != ("base", "untrained", "adapter"):
         raise CompatibilityError(
             "The reports are of other arms.", expected="base, untrained, adapter", found=", ".join(found)
         )
-    for report in reports:
+    for report in reports.compared:
         expected = tokens_digest(report.arm, adapter, store)
         if report.adapter_digest != expected:
             raise CompatibilityError(
@@ -144,7 +135,8 @@ def _check_belonging(reports: tuple[EvalReport, EvalReport, EvalReport], adapter
             )
 
 
-def _check_reference(reference: EvalReport | None, candidate: EvalReport) -> None:
+def _check_reference(reports: ArmReports) -> None:
+    reference, candidate = reports.guided_base, reports.adapter
     expected = ("guided_base", candidate.suite, candidate.num_images)
     if reference is not None and (reference.arm, reference.suite, reference.num_images) != expected:
         raise CompatibilityError(

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import Adapter, ComparisonReport, FileEntry
 from softalign.errors import DataError
 from softalign.store.files import list_files
 from softalign.version import __version__
@@ -29,7 +30,7 @@ def build_model_folder(
     target: Path,
     adapter: Adapter,
     comparison: ComparisonReport,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: ArmReports,
 ) -> tuple[FileEntry, ...]:
     """Write a version's folder and return its file list; the same bytes every time.
 
@@ -73,10 +74,12 @@ def mlmodel(adapter: Adapter) -> str:
     return yaml.safe_dump({"artifact_path": "model", "flavors": {FLAVOR: flavor}}, sort_keys=True)
 
 
-def evaluation_section(comparison: ComparisonReport, reports: tuple[EvalReport, EvalReport, EvalReport]) -> str:
+def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str:
     """Return the card's section with the scores of the three arms and the paired gain over the base."""
     gains = {entry.tag: entry for entry in comparison.adapter_vs_base}
-    scores = [{"overall": report.overall_score, **{tag.tag: tag.score for tag in report.tags}} for report in reports]
+    scores = [
+        {"overall": report.overall_score, **{tag.tag: tag.score for tag in report.tags}} for report in reports.compared
+    ]
     lines = [
         "## Evaluation",
         "",
@@ -84,8 +87,8 @@ def evaluation_section(comparison: ComparisonReport, reports: tuple[EvalReport, 
         f"arm. {comparison.guidance_text()} Gain: paired difference to the base, with its bootstrap interval over "
         "prompts.",
         "",
-        f"| tag | {' | '.join(report.arm for report in reports)} | gain over base |",
-        f"| --- |{' --- |' * (len(reports) + 1)}",
+        f"| tag | {' | '.join(report.arm for report in reports.compared)} | gain over base |",
+        f"| --- |{' --- |' * (len(reports.compared) + 1)}",
     ]
     for tag in scores[0]:
         cells = [f"{score[tag]:.4f}" if tag in score else "" for score in scores]

@@ -12,7 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport, FileEntry, ModelVersion, canonical_json
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import Adapter, ComparisonReport, FileEntry, ModelVersion, canonical_json
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
@@ -41,7 +42,7 @@ DECISION_FILENAME = "decision.json"
 def register(
     adapter: Adapter,
     comparison: ComparisonReport,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: ArmReports,
     config: RegisterConfig,
     runtime: Runtime,
     store: Store,
@@ -54,7 +55,7 @@ def register(
     Args:
         adapter: the trained adapter.
         comparison: its paired comparison with base and untrained tokens.
-        reports: the arms' scores: base, untrained, adapter.
+        reports: the arms' scores.
         config: name, experiment and promotion policy.
         runtime: holds the tracking URI, if one is set.
         store: where the adapter and the report lie, and where the record goes.
@@ -90,7 +91,7 @@ def register(
         decision = _settle(client, config.name, version, comparison, config.policy)
     record = ModelVersion(
         stage_key=key,
-        parents=(adapter.digest, comparison.digest, *(report.digest for report in reports)),
+        parents=(adapter.digest, comparison.digest, *(report.digest for report in reports.compared)),
         name=config.name,
         version=int(version.version),
         alias=decision.alias,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import Adapter, ComparisonReport
 from softalign.config.evaluation import RegisterConfig
 from softalign.errors import DataError
 from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters
@@ -33,7 +34,7 @@ def ensure_run(
     model_path: Path,
     comparison: ComparisonReport,
     report_path: Path,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: ArmReports,
     config: RegisterConfig,
 ) -> str:
     """Return the id of the finished run of a stage key; an unfinished one is completed, not repeated.
@@ -97,11 +98,9 @@ def _curves(path: Path) -> Iterator[tuple[str, float, int]]:
                 yield f"{split}/{name.removeprefix(f'{split}_')}", float(value), samples_seen
 
 
-def _scores(
-    adapter: Adapter, comparison: ComparisonReport, reports: tuple[EvalReport, EvalReport, EvalReport]
-) -> Iterator[tuple[str, float, int]]:
+def _scores(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> Iterator[tuple[str, float, int]]:
     """Yield (name, value, samples seen) of every arm's scores and of the paired differences."""
-    for report in reports:
+    for report in reports.compared:
         yield f"{report.arm}/overall", report.overall_score, adapter.samples_seen
         for tag in report.tags:
             yield f"{report.arm}/{tag.tag}", tag.score, adapter.samples_seen
@@ -128,7 +127,7 @@ def _log_lineage(
     run_id: str,
     adapter: Adapter,
     comparison: ComparisonReport,
-    reports: tuple[EvalReport, EvalReport, EvalReport],
+    reports: ArmReports,
 ) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
 
@@ -140,7 +139,7 @@ def _log_lineage(
         "softalign.library_version": __version__,
         "softalign.parents": json.dumps(adapter.parents),
         "softalign.weights_sha256": adapter.weights_sha256,
-        **{f"softalign.report_digest.{report.arm}": report.digest for report in reports},
+        **{f"softalign.report_digest.{report.arm}": report.digest for report in reports.compared},
     }
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     dataset = Dataset(

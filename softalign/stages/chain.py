@@ -2,64 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from softalign.artifacts import (
-    Adapter,
-    Arm,
-    ComparisonReport,
-    DatasetManifest,
-    EncodedManifest,
-    EvalReport,
-    ModelVersion,
-)
+from softalign.artifacts import Adapter, ComparisonReport, ModelVersion, Stage
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
 from softalign.stages.ending import ChainSummary
-from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, train_key
 from softalign.stages.preflight import check_chain
-from softalign.stages.run import (
-    StageResult,
-    arms_of,
-    evaluate_label,
-    require,
-    run_compare,
-    run_curate,
-    run_encode,
-    run_evaluate,
-    run_register,
-    run_train,
-    split_arms,
-)
-from softalign.store.store import RecordT, Store
+from softalign.stages.published import Published
+from softalign.stages.run import StageResult, require, run_step
+from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
+from softalign.store.store import Store
 
-StageName = Literal["curate", "encode", "train", "evaluate", "register"]
+RunStep = Callable[[Step, Published], StageResult]
+"""Runs one step, given what the steps before it published."""
 
 
-def summarize(
-    results: Sequence[StageResult[Any]],
-    reports: Reports,
-    adapter: Adapter,
-    comparison: ComparisonReport,
-    version: ModelVersion,
-    recipe: Recipe,
-    store: Store,
-) -> ChainSummary:
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk along the chain came to.
+
+    Attributes:
+        results: of the steps that were to run, in order.
+        published: the records of these and of the steps before them.
+    """
+
+    results: tuple[StageResult, ...]
+    published: Published
+
+
+def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) -> Walked:
+    """Run the steps of some stages in order; those of earlier stages must be published.
+
+    Args:
+        recipe: the recipe.
+        store: where everything is published.
+        stages: which to run.
+        run: runs one step, in this process or as a task of an orchestrator.
+
+    Raises:
+        MissingInputError: an earlier stage has not run; says how to run it.
+    """
+    steps = steps_of(recipe)
+    end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
+    results: list[StageResult] = []
+    published = Published()
+    for step in steps[:end]:
+        if step.row.name in stages:
+            results.append(run(step, published))
+            record = results[-1].record
+        else:
+            record = require(step, published, store)
+        published = published.plus(step.label, record)
+    return Walked(tuple(results), published)
+
+
+def stages_through(last: Stage) -> tuple[Stage, ...]:
+    """Return the stages up to what a stage's command runs, that included."""
+    wanted = COMMANDS[: COMMANDS.index(last) + 1]
+    return tuple(row.name for row in STAGES if row.asked_by in wanted)
+
+
+def stages_of_command(command: Stage) -> tuple[Stage, ...]:
+    """Return the stages that a stage's command runs: its own, and what goes with it."""
+    return tuple(row.name for row in STAGES if row.asked_by == command)
+
+
+def run_until(last: Stage, recipe: Recipe, store: Store, on_line: OnLine, *, is_through: bool) -> Walked:
+    """Run what one stage's command runs, and with ``is_through`` the stages before it.
+
+    Args:
+        last: a stage with a command of its own (``COMMANDS``).
+        recipe: the recipe.
+        store: where everything is published.
+        on_line: takes the lines of child processes, and one for each step.
+        is_through: run or reuse the earlier stages too, instead of requiring them.
+
+    Raises:
+        ConfigError: a stage up to this one would be refused.
+        MissingInputError: an earlier stage has not run and ``is_through`` is False, or a source or model is not there.
+        DataError: a source or model cannot be used.
+    """
+    check_chain(recipe, store, last)
+
+    def run(step: Step, published: Published) -> StageResult:
+        result = run_step(step, published, store, on_line)
+        on_line(result.message)
+        return result
+
+    return walk(recipe, store, stages_through(last) if is_through else stages_of_command(last), run)
+
+
+def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
+    """Run the whole chain and return its summary."""
+    return summarize(run_until("register", recipe, store, on_line, is_through=True), recipe, store)
+
+
+def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
     """Return the summary of a finished chain."""
     from softalign.registry import reachable_uri, registered_decision, registry_of_store
 
-    base, untrained, candidate = reports
+    published, results = walked.published, walked.results
+    adapter, reports = published.get(Adapter), published.arm_reports
+    comparison, version = published.get(ComparisonReport), published.get(ModelVersion)
     registry, gate = reachable_uri(version.tracking_uri, store), registered_decision(version, store)
-    scores = zip(base.tags, untrained.tags, candidate.tags, strict=True)
+    scores = zip(*(report.tags for report in reports.compared), strict=True)
     return ChainSummary(
         name=adapter.name,
         store=store.uri,
         num_stages_run=sum(not result.is_reused for result in results),
         num_stages_reused=sum(result.is_reused for result in results),
-        overall_base=base.overall_score,
-        overall_untrained=untrained.overall_score,
-        overall_adapter=candidate.overall_score,
+        overall_base=reports.base.overall_score,
+        overall_untrained=reports.untrained.overall_score,
+        overall_adapter=reports.adapter.overall_score,
         denoiser_calls_per_image=comparison.denoiser_calls_per_image,
         guided_base=comparison.guided_base,
         tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),
@@ -81,62 +137,3 @@ def summarize(
         guidance_scale=recipe.evaluate.guidance_scale,
         seconds=round(sum(result.seconds for result in results), 3),
     )
-
-
-def run_until(
-    last: StageName, recipe: Recipe, store: Store, on_line: OnLine, *, is_through: bool
-) -> tuple[StageResult[Any], ...]:
-    """Run one stage, and with ``is_through`` the ones before it, and return what was run or reused, in order.
-
-    Raises:
-        ConfigError: a stage up to this one would be refused.
-        MissingInputError: an earlier stage has not run and ``is_through`` is False, or a source or model is not there.
-        DataError: a source or model cannot be used.
-    """
-    check_chain(recipe, store, last)
-    results: list[StageResult[Any]] = []
-
-    def keep(result: StageResult[RecordT]) -> RecordT:
-        on_line(result.message)
-        results.append(result)
-        return result.record
-
-    def existing(kind: type[RecordT], key: str) -> RecordT:
-        return require(kind, key, store)
-
-    def runs(stage: StageName) -> bool:
-        return is_through or stage == last
-
-    dataset = keep(run_curate(recipe, store)) if runs("curate") else existing(DatasetManifest, curate_key(recipe))
-    if last == "curate":
-        return tuple(results)
-    key = encode_key(recipe, dataset)
-    encoded = keep(run_encode(recipe, dataset, store)) if runs("encode") else existing(EncodedManifest, key)
-    if last == "encode":
-        return tuple(results)
-    key = train_key(recipe, encoded)
-    adapter = keep(run_train(recipe, encoded, store, on_line)) if runs("train") else existing(Adapter, key)
-    if last == "train":
-        return tuple(results)
-
-    def report_of(arm: Arm) -> EvalReport:
-        if runs("evaluate"):
-            return keep(run_evaluate(recipe, arm, adapter, store, on_line))
-        return existing(EvalReport, evaluate_key(recipe, arm, adapter, store))
-
-    reports, guided_base = split_arms([report_of(arm) for arm in arms_of(recipe)])
-    if runs("evaluate"):
-        comparison = keep(run_compare(recipe, reports, guided_base, adapter, store))
-    else:
-        comparison = existing(ComparisonReport, compare_key(recipe, reports, guided_base))
-    if last == "register":
-        keep(run_register(recipe, adapter, comparison, reports, store))
-    return tuple(results)
-
-
-def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
-    """Run the whole chain and return its summary."""
-    results = run_until("register", recipe, store, on_line, is_through=True)
-    records = {result.label: result.record for result in results}
-    reports, _ = split_arms([records[evaluate_label(arm)] for arm in arms_of(recipe)])
-    return summarize(results, reports, records["train"], records["compare"], records["register"], recipe, store)

@@ -21,19 +21,11 @@ from softalign.store.store import Store
 METRICS_FILENAME = "metrics.jsonl"
 AVERAGED_SHARE = 0.1
 """Of a run's steps, at its start and at its end, that first and last figures are means of: single steps are noise."""
-DOES = {
-    "curate": "reading, checking and filtering images and captions",
-    "encode": "images and captions through the frozen model's encoders",
-    "train": "soft tokens; the model stays frozen",
-    "evaluate": "images of all prompts, and their score",
-    "compare": "the arms in pairs, and the report",
-    "register": "into MLflow (the first time its database is made)",
-}
 
 
-def headline(label: str, labels: Sequence[str]) -> str:
+def headline(label: str, does: str, labels: Sequence[str]) -> str:
     """Return what a stage says when it begins: its place among all stages, and what it does."""
-    return f"{place(label, labels)}: {DOES[label.split(maxsplit=1)[0]]}"
+    return f"{place(label, labels)}: {does}"
 
 
 def place(label: str, labels: Sequence[str]) -> str:

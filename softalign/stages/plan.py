@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
-from softalign.artifacts import (
-    BASE_ARMS,
-    Adapter,
-    Arm,
-    ComparisonReport,
-    DatasetManifest,
-    EncodedManifest,
-    EvalReport,
-    Frozen,
-    ModelVersion,
-    Record,
-    Stage,
-)
+from softalign.artifacts import Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
-from softalign.stages.keys import compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
-from softalign.stages.planned_bytes import curate_bytes, encode_bytes, evaluate_bytes, train_bytes
-from softalign.stages.preflight import MODEL_STAGES, check_machine, obstacle, uncached_models
-from softalign.stages.requests import (
-    StageRequest,
-    compare_request,
-    curate_request,
-    encode_request,
-    evaluate_request,
-    register_request,
-    train_request,
-)
-from softalign.stages.run import arms_of, evaluate_label, split_arms
+from softalign.stages.checks import check_machine, uncached_models
+from softalign.stages.preflight import obstacle
+from softalign.stages.published import Published
+from softalign.stages.requests import StageRequest
+from softalign.stages.table import StageRow, Step, steps_of
 from softalign.stages.what_changed import FieldChange, nearest_changes, published_requests
 from softalign.store.files import open_filesystem
-from softalign.store.store import RecordT, Store
+from softalign.store.store import Store
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""
@@ -71,64 +50,9 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         ConfigError: the store refused access.
     """
     planner = _Planner(recipe, store)
-    dataset = planner.add(
-        "curate",
-        DatasetManifest,
-        "",
-        lambda: curate_key(recipe),
-        lambda: curate_request(recipe),
-        lambda: curate_bytes(recipe),
-    )
-    encoded = planner.add(
-        "encode",
-        EncodedManifest,
-        "curate",
-        lambda: encode_key(recipe, dataset) if dataset else None,
-        lambda: encode_request(recipe, dataset),
-        lambda: encode_bytes(recipe, dataset),
-    )
-    adapter = planner.add(
-        "train",
-        Adapter,
-        "encode",
-        lambda: train_key(recipe, encoded) if encoded else None,
-        lambda: train_request(recipe, encoded),
-        lambda: train_bytes(recipe),
-    )
-    arms = arms_of(recipe)
-    reports = [report for arm in arms if (report := _add_arm(planner, arm, adapter))]
-    is_evaluated = len(reports) == len(arms)
-    comparison = planner.add(
-        "compare",
-        ComparisonReport,
-        "evaluate",
-        lambda: compare_key(recipe, *split_arms(reports)) if is_evaluated else None,
-        lambda: compare_request(recipe, tuple(reports)),
-        lambda: None,
-    )
-    planner.add(
-        "register",
-        ModelVersion,
-        "compare",
-        lambda: register_key(recipe, adapter, comparison, store) if adapter and comparison else None,
-        lambda: register_request(recipe, adapter, comparison, store),
-        lambda: None,
-    )
+    for step in steps_of(recipe):
+        planner.add(step)
     return tuple(planner.rows)
-
-
-def _add_arm(planner: _Planner, arm: Arm, adapter: Adapter | None) -> EvalReport | None:
-    recipe, store = planner.recipe, planner.store
-    is_base = arm in BASE_ARMS
-    used = None if is_base else adapter
-    return planner.add(
-        evaluate_label(arm),
-        EvalReport,
-        "" if is_base else "train",
-        lambda: evaluate_key(recipe, arm, used, store) if is_base or used else None,
-        lambda: evaluate_request(recipe, arm, used, store),
-        lambda: evaluate_bytes(recipe),
-    )
 
 
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:
@@ -147,97 +71,75 @@ def _megabytes(size: int | None) -> str:
 
 
 class _Planner:
-    """Makes the rows, one stage after the other."""
+    """Makes the rows, one step after the other."""
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
         self.rows: list[PlannedStage] = []
+        self._published = Published()
         self._obstacles: dict[Stage, SoftAlignError | None] = {}
         self._is_download_said = False
 
-    def add(
-        self,
-        label: str,
-        kind: type[RecordT],
-        needs: str,
-        key: Callable[[], str | None],
-        request: Callable[[], StageRequest],
-        size: Callable[[], int | None],
-    ) -> RecordT | None:
-        """Add a stage's row and return its record, if it is published.
+    def add(self, step: Step) -> None:
+        """Add a step's row, and remember its record if it is published."""
+        self.rows.append(self._row(step))
 
-        Args:
-            label: the row's name.
-            kind: the stage's record.
-            needs: the label, or its beginning, of the stages it takes its inputs from; empty: none.
-            key: its stage key; None where an input is not known yet.
-            request: what it is asked for, as far as it is known.
-            size: bytes it will write.
-        """
-        error: SoftAlignError | None = None
-        found_key, record = None, None
+    def _row(self, step: Step) -> PlannedStage:
+        is_ready = step.is_ready(self._published)
+        request, record, uri = None, None, ""
         try:
-            found_key = key()
-            record = self.store.find(kind, found_key) if found_key else None
-        except SoftAlignError as problem:
-            is_of_the_store = found_key is not None and isinstance(problem, ConfigError)
-            if problem.is_retriable or is_of_the_store:
+            request = step.row.request(step.inputs(self._published, self.store))
+            if is_ready:
+                uri = self.store.prefix(step.row.name, request.key)
+                record = self.store.find(step.row.record, request.key)
+        except SoftAlignError as error:
+            is_of_the_store = request is not None and isinstance(error, ConfigError)
+            if error.is_retriable or is_of_the_store:
                 raise
-            error = problem
-        uri = self.store.prefix(kind.stage, found_key) if found_key else ""
+            return _blocked(step.label, self._obstacle(step.row) or error, uri)
         if record is not None:
-            row = PlannedStage(label=label, state="done", reason="published", predicted_bytes=0, uri=uri)
-        elif (obstacle := self._obstacle(kind.stage) or error) is not None:
-            row = _blocked(label, obstacle, uri)
-        elif any(row.label.startswith(needs) and row.state == "blocked" for row in self.rows if needs):
-            reason = f"cannot run here: it needs {needs}, which cannot"
-            row = PlannedStage(label=label, state="blocked", reason=reason, predicted_bytes=None, uri=uri)
-        else:
-            row = self._open_row(label, kind, needs if found_key is None else "", request(), size, uri)
-        self.rows.append(row)
-        return record
+            self._published = self._published.plus(step.label, record)
+            return PlannedStage(label=step.label, state="done", reason="published", predicted_bytes=0, uri=uri)
+        if (in_the_way := self._obstacle(step.row)) is not None:
+            return _blocked(step.label, in_the_way, uri)
+        if any(row.state == "blocked" for row in self.rows if row.label in step.parents):
+            reason = f"cannot run here: it needs {step.row.parents[-1]}, which cannot"
+            return PlannedStage(label=step.label, state="blocked", reason=reason, predicted_bytes=None, uri=uri)
+        return self._open_row(step, request, uri, is_waiting=not is_ready)
 
-    def _open_row(
-        self,
-        label: str,
-        kind: type[Record],
-        waits_for: str,
-        request: StageRequest,
-        size: Callable[[], int | None],
-        uri: str,
-    ) -> PlannedStage:
+    def _open_row(self, step: Step, request: StageRequest, uri: str, *, is_waiting: bool) -> PlannedStage:
         """Return the row of a stage that runs or waits."""
-        found = nearest_changes(request, kind, self.store)
+        found = nearest_changes(request, step.row.record, self.store)
         said = _changes_text(found or ())
-        if waits_for:
-            said = f"waits for {waits_for}" + (f"; {said}" if said else "")
+        if is_waiting:
+            said = f"waits for {step.row.parents[-1]}" + (f"; {said}" if said else "")
         elif found is None:
-            said = _unknown_changes(kind.stage, self.store)
-        download = self._download(kind.stage)
+            said = _unknown_changes(step.row.name, self.store)
+        download = self._download(step.row)
         return PlannedStage(
-            label=label,
-            state="wait" if waits_for else "run",
+            label=step.label,
+            state="wait" if is_waiting else "run",
             reason=f"{said or 'its key is made otherwise now'}{download}",
-            predicted_bytes=size(),
+            predicted_bytes=step.row.size(self.recipe, self._published),
             uri=uri,
             changes=found or (),
         )
 
-    def _obstacle(self, stage: Stage) -> SoftAlignError | None:
+    def _obstacle(self, row: StageRow) -> SoftAlignError | None:
         """Return what stands in a stage's way whatever its inputs are: in the recipe, or on this machine."""
-        if stage not in self._obstacles:
-            found = obstacle(stage, self.recipe, self.store)
-            if found is None and stage in MODEL_STAGES:
+        if row.name not in self._obstacles:
+            found = obstacle(row, self.recipe, self.store)
+            if found is None and row.uses_model:
                 try:
                     check_machine(self.recipe)
                 except SoftAlignError as error:
                     found = error
-            self._obstacles[stage] = found
-        return self._obstacles[stage]
+            self._obstacles[row.name] = found
+        return self._obstacles[row.name]
 
-    def _download(self, stage: Stage) -> str:
+    def _download(self, row: StageRow) -> str:
         """Return, once, which models the first stage that uses them downloads."""
-        missing = uncached_models(self.recipe.backbone) if stage in MODEL_STAGES else ()
+        missing = uncached_models(self.recipe.backbone) if row.uses_model else ()
         if not missing or self._is_download_said:
             return ""
         self._is_download_said = True

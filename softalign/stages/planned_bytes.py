@@ -6,6 +6,7 @@ from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
 from softalign.config.curation import CocoSource, ShapesSource, Source
 from softalign.config.recipe import Recipe
+from softalign.stages.published import Published
 from softalign.store.files import open_filesystem
 
 FLOAT_BYTES = 4
@@ -29,7 +30,11 @@ def _source_counts(source: Source) -> tuple[int, int] | None:
     return None
 
 
-def curate_bytes(recipe: Recipe) -> int | None:
+def unknown_bytes(_recipe: Recipe, _published: Published) -> None:
+    """Say nothing: what the stage writes depends on what it finds."""
+
+
+def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes ``curate`` writes: the sources' images."""
     total = 0
     for source in recipe.curation.sources:
@@ -41,8 +46,9 @@ def curate_bytes(recipe: Recipe) -> int | None:
     return total
 
 
-def encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None:
+def encode_bytes(recipe: Recipe, published: Published) -> int | None:
     """Return how many bytes ``encode`` writes; None where a source's table does not say how much it lists."""
+    dataset = published.find(DatasetManifest)
     if dataset is not None:
         num_samples, num_captions = dataset.num_samples, dataset.num_captions
     else:
@@ -56,7 +62,7 @@ def encode_bytes(recipe: Recipe, dataset: DatasetManifest | None) -> int | None:
     return ENCODED_BYTES * (num_samples * sizes.latent + num_texts * sizes.text)
 
 
-def train_bytes(recipe: Recipe) -> int | None:
+def train_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes ``train`` writes: tokens three times, and a row a step."""
     tokens = recipe.train.soft_tokens
     width = (tokens.num_layers or 1) * model_sizes(recipe.backbone).token_width
@@ -66,7 +72,7 @@ def train_bytes(recipe: Recipe) -> int | None:
     return 3 * values * FLOAT_BYTES + recipe.train.num_steps * metrics_bytes_per_step
 
 
-def evaluate_bytes(recipe: Recipe) -> int | None:
+def evaluate_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes of images one arm of ``evaluate`` writes."""
     if recipe.evaluate.suite == "shapes":
         from softalign.shapes.suite import build_suite

@@ -1,34 +1,68 @@
-"""What earlier stages of a recipe published in a store: where a stage that runs alone takes its inputs from.
-
-Each function raises MissingInputError, naming the stage to run, where one is missing.
-"""
+"""What the stages of a recipe have published, as far as it is known: where the next stage takes its inputs from."""
 
 from __future__ import annotations
 
-from softalign.artifacts import Adapter, Arm, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport
-from softalign.config import Recipe
-from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, train_key
-from softalign.stages.run import arms_of, require, split_arms
-from softalign.store.store import Store
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Self, cast
+
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import Arm, EvalReport, Record, Stage
+from softalign.store.store import RecordT
 
 
-def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
-    """Return the recipe's curated dataset."""
-    return require(DatasetManifest, curate_key(recipe), store)
+def label_of(stage: Stage, arm: Arm | None = None) -> str:
+    """Return what one step is called in logs and plans: a stage's name, and of an evaluation its arm."""
+    return stage if arm is None else f"{stage} ({arm.replace('_', ' ')})"
 
 
-def published_adapter(recipe: Recipe, store: Store) -> Adapter:
-    """Return the recipe's trained adapter."""
-    dataset = published_dataset(recipe, store)
-    encoded = require(EncodedManifest, encode_key(recipe, dataset), store)
-    return require(Adapter, train_key(recipe, encoded), store)
+def stage_of(label: str) -> Stage:
+    """Return the stage that a label names."""
+    return cast(Stage, label.partition(" (")[0])
 
 
-def published_evaluation(recipe: Recipe, adapter: Adapter, store: Store) -> tuple[Reports, ComparisonReport]:
-    """Return the reports of the three arms (base, untrained tokens, adapter) and their comparison."""
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Records of one recipe's steps in their order, each under its step's label."""
 
-    def report_of(arm: Arm) -> EvalReport:
-        return require(EvalReport, evaluate_key(recipe, arm, adapter, store), store)
+    labels: tuple[str, ...] = ()
+    records: tuple[Record, ...] = ()
 
-    reports, guided_base = split_arms([report_of(arm) for arm in arms_of(recipe)])
-    return reports, require(ComparisonReport, compare_key(recipe, reports, guided_base), store)
+    def plus(self, label: str, record: Record) -> Self:
+        """Return these and one more."""
+        return type(self)((*self.labels, label), (*self.records, record))
+
+    def only(self, labels: Collection[str]) -> Self:
+        """Return those of some labels."""
+        kept = [(label, record) for label, record in zip(self.labels, self.records, strict=True) if label in labels]
+        return type(self)(tuple(label for label, _ in kept), tuple(record for _, record in kept))
+
+    def find(self, kind: type[RecordT], arm: Arm | None = None) -> RecordT | None:
+        """Return the record of a kind, and of an arm where it is a report; None where it is not known."""
+        label = label_of(kind.stage, arm)
+        return cast(RecordT, self.records[self.labels.index(label)]) if label in self.labels else None
+
+    def get(self, kind: type[RecordT], arm: Arm | None = None) -> RecordT:
+        """Return the record of a kind that is known.
+
+        Raises:
+            LookupError: it is not.
+        """
+        record = self.find(kind, arm)
+        if record is None:
+            raise LookupError(f"no record of {label_of(kind.stage, arm)} among {', '.join(self.labels) or 'none'}")
+        return record
+
+    @property
+    def eval_reports(self) -> tuple[EvalReport, ...]:
+        """The arms' reports that are known, in order."""
+        return tuple(record for record in self.records if isinstance(record, EvalReport))
+
+    @property
+    def arm_reports(self) -> ArmReports:
+        """The reports by name.
+
+        Raises:
+            MissingInputError: an arm that is compared has none.
+        """
+        return ArmReports.of({report.arm: report for report in self.eval_reports})

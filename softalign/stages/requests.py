@@ -1,7 +1,7 @@
-"""What each stage is asked for, field by field, kept beside its record: a stage key alone cannot say what changed.
+"""What each stage is asked for, field by field: its stage key is the digest of it, and says what is there already.
 
-``request.json`` holds what the key was made of. It is no part of the published content: neither the record nor the list
-of files names it, so no digest depends on it.
+``request.json``, kept beside the record, says what the key alone cannot: what changed. It is no part of the published
+content: neither the record nor the list of files names it, so no digest depends on it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,16 +21,17 @@ from softalign.artifacts import (
     ComparisonReport,
     DatasetManifest,
     EncodedManifest,
-    EvalReport,
     Frozen,
     Record,
     Stage,
+    digest_of,
 )
 from softalign.backbones.locating import model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.stages.published import Published
 from softalign.store.files import write_atomically
 from softalign.store.store import Store
 from softalign.version import __version__
@@ -45,16 +47,22 @@ class StageRequest(Frozen):
         variant: which of several outputs of the stage: an evaluation's arm, a registration's registry.
         config: the recipe's sections, resolved.
         content: digests of what lies outside the store, by the field that names it.
-        inputs: digests of what earlier stages published, by label; an input that is not known yet is left out.
+        inputs: digests of what earlier stages published, by label; in a plan, one that is not known yet is left out.
+        library_version: another version may answer otherwise.
     """
 
     schema_version: Literal[1] = 1
     stage: Stage
     variant: str = ""
-    library_version: str = __version__
+    library_version: str = Field(default_factory=lambda: __version__)
     config: dict[str, Any]
     content: dict[str, str] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The stage key: the digest of all of it. The same key means the same answer."""
+        return digest_of(self.model_dump(mode="json"))
 
     def to_json(self) -> bytes:
         """Return the stored form."""
@@ -62,9 +70,9 @@ class StageRequest(Frozen):
 
 
 @contextmanager
-def asking(request: StageRequest, key: str, store: Store) -> Iterator[None]:
+def asking(request: StageRequest, store: Store) -> Iterator[None]:
     """Have the request published with what the stage publishes meanwhile, here or in a child process."""
-    path = store.request_path(request.stage, key)
+    path = store.request_path(request.stage, request.key)
     write_atomically(path, request.to_json())
     try:
         yield
@@ -72,7 +80,24 @@ def asking(request: StageRequest, key: str, store: Store) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def curate_request(recipe: Recipe) -> StageRequest:
+@dataclass(frozen=True, slots=True)
+class StageInputs:
+    """What one stage starts from.
+
+    Attributes:
+        recipe: the whole recipe; each stage reads its own sections.
+        store: where inputs lie and outputs go.
+        inputs: what the stages before it published; in a plan, as far as that is known.
+        arm: of an evaluation.
+    """
+
+    recipe: Recipe
+    store: Store
+    inputs: Published = field(default_factory=Published)
+    arm: Arm | None = None
+
+
+def curate_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``curate``.
 
     Raises:
@@ -80,65 +105,72 @@ def curate_request(recipe: Recipe) -> StageRequest:
     """
     content = {
         f"curation.sources.{index}": source_fingerprint(source)
-        for index, source in enumerate(recipe.curation.sources)
+        for index, source in enumerate(given.recipe.curation.sources)
         if not isinstance(source, ShapesSource)
     }
-    return StageRequest(stage="curate", config=_sections(recipe, "curation"), content=content)
+    return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
 
 
-def encode_request(recipe: Recipe, dataset: DatasetManifest | None) -> StageRequest:
-    """Return what a recipe asks of ``encode``; the dataset may be unknown yet."""
-    config = _sections(recipe, "encode", "backbone")
-    return StageRequest(stage="encode", config=config, content=_model(recipe), inputs=_inputs(curate=dataset))
+def encode_request(given: StageInputs) -> StageRequest:
+    """Return what a recipe asks of ``encode``."""
+    config = _sections(given, "encode", "backbone")
+    return StageRequest(stage="encode", config=config, content=_model(given), inputs=_inputs(given, DatasetManifest))
 
 
-def train_request(recipe: Recipe, encoded: EncodedManifest | None) -> StageRequest:
-    """Return what a recipe asks of ``train``; the encoded set may be unknown yet.
+def train_request(given: StageInputs) -> StageRequest:
+    """Return what a recipe asks of ``train``.
 
     Raises:
         MissingInputError: the adapter of ``train.init_from`` is not there.
     """
-    config = _sections(recipe, "name", "backbone") | {"train": resolved(recipe.train).model_dump(mode="json")}
-    return StageRequest(stage="train", config=config, content=_model(recipe), inputs=_inputs(encode=encoded))
+    train = {"train": resolved(given.recipe.train).model_dump(mode="json")}
+    config = _sections(given, "name", "backbone") | train
+    return StageRequest(stage="train", config=config, content=_model(given), inputs=_inputs(given, EncodedManifest))
 
 
-def evaluate_request(recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store) -> StageRequest:
-    """Return what a recipe asks of ``evaluate`` for one arm; its adapter may be unknown yet."""
-    digest = tokens_digest(arm, adapter, store)
+def evaluate_request(given: StageInputs) -> StageRequest:
+    """Return what a recipe asks of ``evaluate`` for one arm: adapters share base, and what has the same tokens.
+
+    Raises:
+        ValueError: no arm is named.
+    """
+    if given.arm is None:
+        raise ValueError("an evaluation is of one arm")
+    digest = tokens_digest(given.arm, given.inputs.find(Adapter), given.store)
     return StageRequest(
         stage="evaluate",
-        variant=arm,
-        config=_sections(recipe, "backbone") | {"evaluate": recipe.evaluate.of_arm(arm).model_dump(mode="json")},
-        content=_model(recipe),
-        inputs={TOKENS_OF[arm]: digest} if digest else {},
+        variant=given.arm,
+        config=_sections(given, "backbone")
+        | {"evaluate": given.recipe.evaluate.of_arm(given.arm).model_dump(mode="json")},
+        content=_model(given),
+        inputs={TOKENS_OF[given.arm]: digest} if digest else {},
     )
 
 
-def compare_request(recipe: Recipe, reports: tuple[EvalReport, ...]) -> StageRequest:
-    """Return what a recipe asks of ``compare``; the reports may be unknown yet."""
-    inputs = {f"evaluate ({report.arm})": report.digest for report in reports}
-    return StageRequest(stage="compare", config=_sections(recipe, "evaluate"), inputs=inputs)
+def compare_request(given: StageInputs) -> StageRequest:
+    """Return what a recipe asks of ``compare``."""
+    inputs = {f"evaluate ({report.arm})": report.digest for report in given.inputs.eval_reports}
+    return StageRequest(stage="compare", config=_sections(given, "evaluate"), inputs=inputs)
 
 
-def register_request(
-    recipe: Recipe, adapter: Adapter | None, comparison: ComparisonReport | None, store: Store
-) -> StageRequest:
-    """Return what a recipe asks of ``register``; its inputs may be unknown yet."""
+def register_request(given: StageInputs) -> StageRequest:
+    """Return what a recipe asks of ``register``; another registry is another request."""
     from softalign.registry import public_uri, tracking_uri
 
-    registry = public_uri(tracking_uri(recipe.runtime, store), store)
-    inputs = _inputs(train=adapter, compare=comparison)
-    return StageRequest(stage="register", variant=registry, config=_sections(recipe, "register"), inputs=inputs)
+    registry = public_uri(tracking_uri(given.recipe.runtime, given.store), given.store)
+    inputs = _inputs(given, Adapter, ComparisonReport)
+    return StageRequest(stage="register", variant=registry, config=_sections(given, "register"), inputs=inputs)
 
 
-def _sections(recipe: Recipe, *names: str) -> dict[str, Any]:
-    whole = recipe.model_dump(mode="json", by_alias=True)
+def _sections(given: StageInputs, *names: str) -> dict[str, Any]:
+    whole = given.recipe.model_dump(mode="json", by_alias=True)
     return {name: whole[name] for name in names}
 
 
-def _model(recipe: Recipe) -> dict[str, str]:
-    return {"backbone.model": model_fingerprint(recipe.backbone)}
+def _model(given: StageInputs) -> dict[str, str]:
+    return {"backbone.model": model_fingerprint(given.recipe.backbone)}
 
 
-def _inputs(**records: Record | None) -> dict[str, str]:
-    return {label: record.digest for label, record in records.items() if record is not None}
+def _inputs(given: StageInputs, *kinds: type[Record]) -> dict[str, str]:
+    found = {kind.stage: given.inputs.find(kind) for kind in kinds}
+    return {stage: record.digest for stage, record in found.items() if record is not None}

@@ -1,4 +1,4 @@
-"""The stages in order, for whoever composes them: what is already there is reused, what is missing runs.
+"""One step of a chain: what is already there is reused, what is missing runs.
 
 A stage's key holds its configuration, its parents' digests and what its sources and base model are now, so the same
 key means the same answer. ``plan`` says beforehand what would run and why.
@@ -9,50 +9,28 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic
 
-from softalign.artifacts import (
-    BASE_ARMS,
-    Adapter,
-    Arm,
-    ComparisonReport,
-    DatasetManifest,
-    EncodedManifest,
-    EvalReport,
-    ModelVersion,
-    Record,
-    Stage,
-)
+from softalign.artifacts import Record
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
-from softalign.processes.launch import rank_environments
 from softalign.processes.locking import exclusive
-from softalign.processes.supervise import OnLine, run_child
-from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
+from softalign.processes.supervise import OnLine
 from softalign.stages.narration import figures, headline, place
-from softalign.stages.requests import (
-    StageRequest,
-    asking,
-    compare_request,
-    curate_request,
-    encode_request,
-    evaluate_request,
-    register_request,
-    train_request,
-)
-from softalign.store.store import RecordT, Store
+from softalign.stages.published import Published
+from softalign.stages.requests import StageInputs, StageRequest, asking
+from softalign.stages.table import Step, steps_of
+from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class StageResult(Generic[RecordT]):
-    """What one stage returned: its record, whether it was already there, and its counts and figures in a line."""
+class StageResult:
+    """What one step returned: its record, whether it was already there, and its counts and figures in a line."""
 
     label: str
-    record: RecordT
+    record: Record
     is_reused: bool
     seconds: float
     figures: str = ""
@@ -66,193 +44,66 @@ class StageResult(Generic[RecordT]):
         return f"{self.label}: done in {self.seconds:.1f} s{'; ' if self.figures else ''}{self.figures}"
 
 
-def _run(
-    recipe: Recipe,
-    label: str,
-    kind: type[RecordT],
-    key: str,
-    store: Store,
-    work: Callable[[], RecordT],
-    request: Callable[[], StageRequest],
-) -> StageResult[RecordT]:
-    started, labels = time.monotonic(), stage_labels(recipe)
-    record, shown = store.find(kind, key), ""
-    is_reused = record is not None
-    if record is None:
-        logger.info("%s", headline(label, labels))
-        with asking(request(), key, store):
-            record = work()
-        shown = figures(record, store)
-    seconds = round(time.monotonic() - started, 3)
-    return StageResult(label, record, is_reused, seconds, figures=shown, place=place(label, labels))
+def run_step(step: Step, published: Published, store: Store, on_line: OnLine) -> StageResult:
+    """Run a step, unless its output is already there, and publish it.
 
+    Of attempts at the same time one works; who waited for another's finds what that one published.
 
-def _run_alone(
-    recipe: Recipe,
-    label: str,
-    kind: type[RecordT],
-    key: str,
-    store: Store,
-    work: Callable[[], RecordT],
-    request: Callable[[], StageRequest],
-) -> StageResult[RecordT]:
-    """Run a stage in this process, one attempt at a time; who waited for another's finds what that one published."""
-    if store.find(kind, key) is not None:
-        return _run(recipe, label, kind, key, store, work, request)
-    folder = store.work_path(kind.stage, key)
+    Args:
+        step: one of ``steps_of(recipe)``.
+        published: what the steps before it published.
+        store: where inputs lie and the output goes.
+        on_line: takes the lines of child processes.
+    """
+    given = step.inputs(published, store)
+    request = step.row.request(given)
+    if step.row.has_child or store.find(step.row.record, request.key) is not None:
+        return _run(step, given, request, on_line)
+    folder = store.work_path(step.row.name, request.key)
     with exclusive(folder):
-        result = _run(recipe, label, kind, key, store, work, request)
+        result = _run(step, given, request, on_line)
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
+def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine) -> StageResult:
+    started, labels = time.monotonic(), stage_labels(step.recipe)
+    record, shown = given.store.find(step.row.record, request.key), ""
+    is_reused = record is not None
+    if record is None:
+        logger.info("%s", headline(step.label, step.row.does, labels))
+        with asking(request, given.store):
+            record = step.row.work(given, request.key, on_line)
+        shown = figures(record, given.store)
+    seconds = round(time.monotonic() - started, 3)
+    return StageResult(step.label, record, is_reused, seconds, figures=shown, place=place(step.label, labels))
+
+
 def stage_labels(recipe: Recipe) -> tuple[str, ...]:
-    """Return what the stages of a recipe's whole chain are called in logs and plans, in order."""
-    return ("curate", "encode", "train", *(evaluate_label(arm) for arm in arms_of(recipe)), "compare", "register")
+    """Return what the steps of a recipe's whole chain are called in logs and plans, in order."""
+    return tuple(step.label for step in steps_of(recipe))
 
 
-def arms_of(recipe: Recipe) -> tuple[Arm, ...]:
-    """Return the arms of a recipe's evaluation, in order; the base with guidance comes last, where it is asked for."""
-    compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
-    return compared if recipe.evaluate.reference_guidance_scale is None else (*compared, "guided_base")
+def find(step: Step, published: Published, store: Store) -> Record | None:
+    """Return the record of a step if it is published already, made of what is published before it."""
+    return store.find(step.row.record, step.row.request(step.inputs(published, store)).key)
 
 
-def split_arms(reports: Sequence[EvalReport]) -> tuple[Reports, EvalReport | None]:
-    """Return the reports of ``arms_of`` as those that are compared, and the reference, if there is one."""
-    base, untrained, candidate, *references = reports
-    return (base, untrained, candidate), next(iter(references), None)
-
-
-def run_curate(recipe: Recipe, store: Store) -> StageResult[DatasetManifest]:
-    """Curate the recipe's sources, unless that is already done."""
-    from softalign.data.curation.pipeline import curate
-
-    key = curate_key(recipe)
-
-    def work() -> DatasetManifest:
-        return curate(recipe.curation, store, key)
-
-    return _run_alone(recipe, "curate", DatasetManifest, key, store, work, lambda: curate_request(recipe))
-
-
-def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageResult[EncodedManifest]:
-    """Encode a dataset for the recipe's backbone, unless that is already done."""
-    key = encode_key(recipe, dataset)
-
-    def work() -> EncodedManifest:
-        logger.info("Loading PyTorch and the model")
-        from softalign.data.encoding.encode import encode
-
-        number = recipe.encode.hard_negatives_per_caption
-        return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
-
-    return _run_alone(recipe, "encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
-
-
-def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: OnLine) -> StageResult[Adapter]:
-    """Train the soft tokens in a supervised child process, unless that is already done."""
-    key = train_key(recipe, encoded)
-
-    def work() -> Adapter:
-        return Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line))
-
-    return _run(recipe, "train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
-
-
-def run_evaluate(
-    recipe: Recipe, arm: Arm, adapter: Adapter | None, store: Store, on_line: OnLine
-) -> StageResult[EvalReport]:
-    """Generate and score one arm in a supervised child process, unless that is already done."""
-    used = None if arm in BASE_ARMS else adapter
-    key = evaluate_key(recipe, arm, used, store)
-
-    def work() -> EvalReport:
-        return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
-
-    def request() -> StageRequest:
-        return evaluate_request(recipe, arm, used, store)
-
-    return _run(recipe, evaluate_label(arm), EvalReport, key, store, work, request)
-
-
-def evaluate_label(arm: Arm) -> str:
-    """Return what an arm's evaluation is called in logs and plans."""
-    return f"evaluate ({arm.replace('_', ' ')})"
-
-
-def run_compare(
-    recipe: Recipe, reports: Reports, guided_base: EvalReport | None, adapter: Adapter, store: Store
-) -> StageResult[ComparisonReport]:
-    """Compare the three arms and write the report, unless that is already done."""
-    key = compare_key(recipe, reports, guided_base)
-    arms = reports if guided_base is None else (*reports, guided_base)
-
-    def work() -> ComparisonReport:
-        from softalign.evaluation.compare import compare
-
-        return compare(*reports, guided_base, adapter, recipe.evaluate, store, key)
-
-    return _run_alone(recipe, "compare", ComparisonReport, key, store, work, lambda: compare_request(recipe, arms))
-
-
-def run_register(
-    recipe: Recipe,
-    adapter: Adapter,
-    comparison: ComparisonReport,
-    reports: Reports,
-    store: Store,
-) -> StageResult[ModelVersion]:
-    """Register the adapter and decide its alias, unless that is already done."""
-    key = register_key(recipe, adapter, comparison, store)
-
-    def work() -> ModelVersion:
-        from softalign.registry import register
-
-        return register(adapter, comparison, reports, recipe.register_, recipe.runtime, store, key)
-
-    def request() -> StageRequest:
-        return register_request(recipe, adapter, comparison, store)
-
-    return _run_alone(recipe, "register", ModelVersion, key, store, work, request)
-
-
-def _child(
-    recipe: Recipe, store: Store, stage: Stage, key: str, record: Record | None, on_line: OnLine, arm: Arm | None = None
-) -> object:
-    request = {
-        "stage": stage,
-        "key": key,
-        "arm": arm,
-        "store": store.uri,
-        "recipe": recipe.model_dump(mode="json", by_alias=True),
-        "record": record.model_dump(mode="json") if record else None,
-    }
-    folder = store.work_path(stage, "children")
-    environments = rank_environments(recipe.runtime) if stage == "train" else [{}]
-    answer = run_child(
-        request,
-        folder,
-        stall_timeout_s=recipe.runtime.stall_timeout_s,
-        on_line=on_line,
-        environments=environments,
-    )
-    return answer["record"]
-
-
-def require(kind: type[RecordT], key: str, store: Store) -> RecordT:
-    """Return the published record of a stage that must exist already.
+def require(step: Step, published: Published, store: Store) -> Record:
+    """Return the published record of a step that must exist already.
 
     Raises:
         MissingInputError: it does not; says how to make it.
     """
-    record = store.find(kind, key)
+    row, key = step.row, step.row.request(step.inputs(published, store)).key
+    record = store.find(row.record, key)
     if record is None:
-        command = "evaluate" if kind.stage == "compare" else kind.stage
         raise MissingInputError(
-            f"The {kind.stage} stage of this recipe has not run in this store.",
-            expected=f"{store.prefix(kind.stage, key)}/{kind.filename}",
+            f"The {row.name} stage of this recipe has not run in this store.",
+            expected=f"{store.prefix(row.name, key)}/{row.record.filename}",
             found="nothing",
             where=store.uri,
-            fix=f"run `softalign {command} RECIPE` first, with the same --set and --store, or repeat with --through",
+            fix=f"run `softalign {row.asked_by} RECIPE` first, with the same --set and --store, or repeat with "
+            "--through",
         )
     return record

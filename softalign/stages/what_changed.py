@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest, Frozen, Record, Stage
+from softalign.artifacts import Frozen, Record, Stage
 from softalign.errors import MissingInputError
+from softalign.stages.published import stage_of
 from softalign.stages.requests import StageRequest
+from softalign.stages.table import STAGES
 from softalign.store.files import open_filesystem, reaching, read_bytes
 from softalign.store.store import REQUEST_FILENAME, Store
 
@@ -20,8 +22,6 @@ MAX_VALUE_CHARS = 80
 SHOWN_CAUSES = 3
 """How many causes of a changed input its text names."""
 UNSET = "unset"
-INPUT_KINDS: dict[str, type[Record]] = {"curate": DatasetManifest, "encode": EncodedManifest, "train": Adapter}
-"""Records of the inputs whose change is explained, by label."""
 NAMES = ("name", "curation.name", "register.name")
 """Fields by which outputs of one purpose are told from those of another."""
 
@@ -90,8 +90,8 @@ def nearest_changes(request: StageRequest, kind: type[Record], store: Store) -> 
 
 def _with_cause(change: FieldChange, store: Store) -> FieldChange:
     """Return an input's change with what differs between the requests that the two outputs answered."""
-    kind = INPUT_KINDS.get(change.name)
-    if kind is None:
+    kind = next((row.record for row in STAGES if row.name == stage_of(change.name)), None)
+    if kind is None:  # written by another version, which had a stage of that name
         return change
     requests: dict[str, StageRequest] = {}
     for _, prefix, request in published_requests(kind.stage, store):

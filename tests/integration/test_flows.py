@@ -167,7 +167,7 @@ def test_a_bad_recipe_fails_the_flow_at_once(tmp_path):
 
 def test_the_library_alone_and_a_killed_child_give_the_same_adapter(first, run_flow, tmp_path, monkeypatch):
     """The library makes the inputs; the flow's training child is killed at a step, retried, and resumes."""
-    from tasks import training
+    from tasks import stages
 
     recipe, store = load_recipe("shapes", first.overrides), Store(str(tmp_path / "plain"))
     run_until("encode", recipe, store, lambda _: None, is_through=True)
@@ -177,9 +177,8 @@ def test_the_library_alone_and_a_killed_child_give_the_same_adapter(first, run_f
         if line.startswith("step 1/") and not killed:
             killed.append(kill_worker())
 
-    impatient = training.train.with_options(retry_delay_seconds=0)
-    monkeypatch.setattr(training, "train", impatient)
-    monkeypatch.setattr(training, "run_logger", lambda: SimpleNamespace(info=kill_once))
+    monkeypatch.setitem(stages.TASKS, "train", stages.TASKS["train"].with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(stages, "run_logger", lambda: SimpleNamespace(info=kill_once))
     run = run_flow(train, store.uri)
     assert killed
     encoded, trained = run.summary.stages

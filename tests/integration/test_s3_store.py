@@ -23,6 +23,7 @@ from softalign.shapes.rendering import render_source
 from softalign.store.files import create_file, read_bytes
 from softalign.store.store import Store
 from softalign.training.train import train
+from tests.steps import request_of
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.training import tiny_training as tiny
 
@@ -70,18 +71,20 @@ def manifest():
 
 def test_what_was_asked_for_is_published_beside_the_record_and_read_again(store):
     from softalign.config import load_recipe
-    from softalign.stages.requests import asking, curate_request
+    from softalign.stages.requests import asking
     from softalign.stages.what_changed import nearest_changes
 
     counts = ("num_samples", "num_captions", "num_val_samples", "num_shards", "total_bytes", "num_seen")
-    for key, size in (("a", 7), ("b", 512)):
+    for size in (7, 512):
         recipe = load_recipe("shapes", ["curation.val_share=0.3", f"curation.samples_per_shard={size}"])
-        with asking(curate_request(recipe), key, store):
+        request = request_of(recipe, "curate")
+        key = request.key
+        with asking(request, store):
             folder = store.work_path("curate", key) / "out"
             folder.mkdir()
             record = DatasetManifest(stage_key=key, name="test", **dict.fromkeys(counts, 1))
             store.publish(record, folder)
-    asked = curate_request(load_recipe("shapes"))
+    asked = request_of(load_recipe("shapes"), "curate")
     found = nearest_changes(asked, DatasetManifest, store)
     assert [change.text for change in found] == ["curation.val_share: 0.3 -> 0.05"]
     assert nearest_changes(asked.model_copy(update={"stage": "encode"}), EncodedManifest, store) is None

@@ -8,7 +8,8 @@ import torch
 
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement, save_adapter
-from softalign.artifacts import Adapter, EvalReport
+from softalign.arm_reports import ArmReports
+from softalign.artifacts import Adapter
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
 from softalign.method.soft_tokens import SoftTokens
@@ -22,10 +23,7 @@ from tests.tiny_pipeline import TEXT_WIDTH, save_tiny_pipeline
 class Recorded:
     store: Store
     config: EvalConfig
-    base: EvalReport
-    untrained: EvalReport
-    candidate: EvalReport
-    guided_base: EvalReport
+    reports: ArmReports
     adapter: Adapter
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -26,16 +27,9 @@ def page(comparison):
     return (Path(comparison.uri) / "report.html").read_text(encoding="utf-8")
 
 
-def _compare(recorded, key, **changes):
-    given = {
-        "base": recorded.base,
-        "untrained": recorded.untrained,
-        "candidate": recorded.candidate,
-        "guided_base": recorded.guided_base,
-        "adapter": recorded.adapter,
-        **changes,
-    }
-    return compare(**{"config": recorded.config, **given}, store=recorded.store, key=key)
+def _compare(recorded, key, *, adapter=None, config=None, **changed):
+    reports = replace(recorded.reports, **changed)
+    return compare(reports, adapter or recorded.adapter, config or recorded.config, recorded.store, key)
 
 
 def gallery_of(page):
@@ -44,18 +38,18 @@ def gallery_of(page):
 
 def test_differences_are_paired_score_differences(recorded, comparison):
     by_tag = {entry.tag: entry for entry in comparison.adapter_vs_base}
-    for base, candidate in zip(recorded.base.tags, recorded.candidate.tags, strict=True):
+    for base, candidate in zip(recorded.reports.base.tags, recorded.reports.adapter.tags, strict=True):
         assert by_tag[base.tag].difference == pytest.approx(candidate.score - base.score, abs=1e-6)
-    overall = recorded.candidate.overall_score - recorded.base.overall_score
+    overall = recorded.reports.adapter.overall_score - recorded.reports.base.overall_score
     assert by_tag["overall"].difference == pytest.approx(overall, abs=2e-6)
     assert by_tag["overall"].ci_low < overall < by_tag["overall"].ci_high
-    assert comparison.overall_untrained == recorded.untrained.overall_score
+    assert comparison.overall_untrained == recorded.reports.untrained.overall_score
     assert len(comparison.to_json()) < 4096
     assert set(comparison.parents) == {
-        recorded.base.digest,
-        recorded.untrained.digest,
-        recorded.candidate.digest,
-        recorded.guided_base.digest,
+        recorded.reports.base.digest,
+        recorded.reports.untrained.digest,
+        recorded.reports.adapter.digest,
+        recorded.reports.guided_base.digest,
         recorded.adapter.digest,
     }
 
@@ -63,7 +57,7 @@ def test_differences_are_paired_score_differences(recorded, comparison):
 def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, comparison, page):
     reference = comparison.guided_base
     assert reference.guidance_scale == 2.0
-    assert reference.overall_score == recorded.guided_base.overall_score
+    assert reference.overall_score == recorded.reports.guided_base.overall_score
     assert reference.overall_ci_low < reference.overall_score < reference.overall_ci_high
     assert (comparison.denoiser_calls_per_image, reference.denoiser_calls_per_image) == (15, 30)
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
@@ -88,11 +82,11 @@ def test_without_the_reference_nothing_is_said_of_it(recorded):
 @pytest.mark.parametrize("changes", [{"arm": "base"}, {"suite": "other"}, {"num_images": 1}])
 def test_a_reference_of_another_kind_or_suite_is_refused(recorded, changes):
     with pytest.raises(CompatibilityError, match="not the base with guidance"):
-        _compare(recorded, "bad", guided_base=recorded.guided_base.model_copy(update=changes))
+        _compare(recorded, "bad", guided_base=recorded.reports.guided_base.model_copy(update=changes))
 
 
 def test_an_arm_against_itself_differs_by_nothing(recorded):
-    results = read_results(Path(recorded.base.uri) / "results.jsonl")
+    results = read_results(Path(recorded.reports.base.uri) / "results.jsonl")
     for entry in differences(results, results, recorded.config):
         assert (entry.difference, entry.ci_low, entry.ci_high) == (0, 0, 0)
 
@@ -100,7 +94,7 @@ def test_an_arm_against_itself_differs_by_nothing(recorded):
 def test_pairs_hold_every_verdict(recorded, comparison):
     rows = [json.loads(line) for line in (Path(comparison.uri) / "pairs.jsonl").read_text().splitlines()]
     assert len(rows) == comparison.num_images_per_arm == 24
-    for arm, report in (("base", recorded.base), ("adapter", recorded.candidate)):
+    for arm, report in (("base", recorded.reports.base), ("adapter", recorded.reports.adapter)):
         assert sum(row[arm] for row in rows) == sum(tag.num_correct for tag in report.tags)
 
 
@@ -112,7 +106,7 @@ def test_the_same_inputs_are_the_same_bytes(recorded, comparison, page):
 
 def test_arms_of_another_kind_adapter_or_suite_are_refused(recorded):
     with pytest.raises(CompatibilityError, match="other arms"):
-        _compare(recorded, "bad", base=recorded.untrained)
+        _compare(recorded, "bad", base=recorded.reports.untrained)
     with pytest.raises(CompatibilityError, match="another adapter"):
         _compare(recorded, "bad", adapter=recorded.adapter.model_copy(update={"name": "other"}))
 
@@ -138,7 +132,7 @@ def test_the_page_is_self_contained(page, recorded):
 
 def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
-    for report in (recorded.base, recorded.untrained, recorded.candidate):
+    for report in recorded.reports.compared:
         assert f"{report.overall_score:.3f}" in text
         assert report.digest in text
         for tag in report.tags:
@@ -152,7 +146,7 @@ def test_the_gallery_holds_every_image_with_verdict_boxes_and_reason(page, recor
     gallery = gallery_of(page)
     assert (gallery["width"], gallery["height"], gallery["crisp"]) == (32, 32, True)
     assert len(gallery["entries"]) == 24
-    for number, report in enumerate((recorded.base, recorded.untrained, recorded.candidate)):
+    for number, report in enumerate(recorded.reports.compared):
         results = read_results(Path(report.uri) / "results.jsonl")
         shown = [entry["arms"][number] for entry in gallery["entries"]]
         assert [one["ok"] for one in shown] == [result.correct for result in results]
@@ -204,7 +198,7 @@ def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     assert json.loads(_script_json("</a>")) == "</a>"
     from softalign.evaluation.compare import _load_arm
 
-    arms = [_load_arm(report, recorded.store) for report in (recorded.base, recorded.untrained, recorded.candidate)]
+    arms = [_load_arm(report, recorded.store) for report in recorded.reports.compared]
     named = recorded.adapter.model_copy(update={"name": "<img src=x>"})
     record = _compare(recorded, "compare-key")
     page = render_page(record, arms, named, Path(recorded.adapter.uri), recorded.config)

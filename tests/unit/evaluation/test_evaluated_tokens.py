@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
+from softalign.arm_reports import ArmReports
 from softalign.artifacts import Adapter, digest_of
 from softalign.config import load_recipe
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.evaluation.compare import compare
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.stages.keys import evaluate_key
 from softalign.store.store import Store
 from softalign.training.start import initial_tokens
 from tests.recorded_arms import publish_arm
+from tests.steps import key_of
 
 WIDTH = 8
 BOS_D = torch.linspace(-1, 1, WIDTH)
@@ -66,7 +67,7 @@ def published(store, *overrides, has_initial=True):
 
 def keys(store, arm, *overrides):
     recipe = load_recipe("shapes-unet", overrides)
-    return evaluate_key(recipe, arm, published(store, *overrides), store)
+    return key_of(recipe, f"evaluate ({arm})", store, published(store, *overrides))
 
 
 @pytest.mark.parametrize(
@@ -112,11 +113,11 @@ def test_a_shared_untrained_report_is_evidence_for_both_and_that_of_other_tokens
     arms = {"base": None, "untrained": first, "adapter": second}
     reports = {arm: publish_arm(arm, adapter, prompts, recorded.config, store) for arm, adapter in arms.items()}
     assert reports["untrained"].parents == (tokens_digest("untrained", second, store),)
-    done = compare(*reports.values(), None, second, recorded.config, store, "compare-key")
+    done = compare(ArmReports.of(reports), second, recorded.config, store, "compare-key")
     assert reports["untrained"].digest in done.parents
     other = publish_arm("adapter", stranger, prompts, recorded.config, Store(str(tmp_path / "other")))
     with pytest.raises(CompatibilityError, match="untrained was evaluated with another adapter"):
-        compare(reports["base"], reports["untrained"], other, None, stranger, recorded.config, store, "bad")
+        compare(ArmReports.of({**reports, "adapter": other}), stranger, recorded.config, store, "bad")
 
 
 def test_missing_or_changed_step_0_tokens_are_named(tmp_path):

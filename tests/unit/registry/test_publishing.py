@@ -48,7 +48,7 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     assert run.data.metrics["adapter/overall"] == pytest.approx(BASE + 0.1)
     assert run.data.metrics["gain_over_base_ci_low/overall"] == pytest.approx(0.08)
     assert run.data.tags["softalign.dataset_digest"] == inputs.adapter.dataset_digest
-    assert run.data.tags["softalign.report_digest.base"] == inputs.reports[0].digest
+    assert run.data.tags["softalign.report_digest.base"] == inputs.reports.base.digest
     (dataset,) = run.inputs.dataset_inputs
     assert inputs.adapter.dataset_digest.startswith(dataset.dataset.digest)
     files = {

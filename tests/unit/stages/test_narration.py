@@ -17,8 +17,9 @@ from softalign.artifacts import (
 )
 from softalign.config import load_recipe
 from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
-from softalign.stages.narration import DOES, figures, headline, training_figures
+from softalign.stages.narration import figures, headline, training_figures
 from softalign.stages.run import StageResult, stage_labels
+from softalign.stages.table import row_of, steps_of
 from softalign.store.store import Store
 
 DATASET = DatasetManifest(
@@ -153,9 +154,9 @@ def test_an_adapters_figures_come_from_its_metrics(tmp_path):
 
 def test_every_stage_has_a_headline_with_its_place():
     labels = stage_labels(load_recipe("shapes-unet"))
-    lines = [headline(label, labels) for label in labels]
-    assert lines[2] == f"Stage 3 of 8, train: {DOES['train']}"
-    assert lines[3] == f"Stage 4 of 8, evaluate (base): {DOES['evaluate']}"
+    lines = [headline(step.label, step.row.does, labels) for step in steps_of(load_recipe("shapes-unet"))]
+    assert lines[2] == f"Stage 3 of 8, train: {row_of('train').does}"
+    assert lines[3] == f"Stage 4 of 8, evaluate (base): {row_of('evaluate').does}"
     assert len({line.partition(", ")[0] for line in lines}) == len(labels)
     assert stage_labels(load_recipe("shapes"))[-3] == "evaluate (guided base)"
 

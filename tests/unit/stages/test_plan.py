@@ -9,13 +9,14 @@ import pytest
 from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, DataError, MissingInputError
-from softalign.stages import keys, preflight, run
+from softalign.stages import checks
 from softalign.stages import plan as planning
 from softalign.stages.plan import plan, plan_text
 from softalign.stages.preflight import check_chain
-from softalign.stages.requests import asking, curate_request, encode_request, train_request
+from softalign.stages.requests import asking
 from softalign.stages.what_changed import changes, nearest_changes
 from softalign.store.store import Store
+from tests.steps import request_of, run_stage
 
 COUNTS = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "total_bytes": 1}
 
@@ -26,18 +27,20 @@ def publish(store, record, request, *, has_request=True):
     (folder / "data").write_bytes(record.stage_key.encode())
     if not has_request:
         return store.publish(record, folder)
-    with asking(request, record.stage_key, store):
+    with asking(request, store):
         return store.publish(record, folder)
 
 
 def publish_dataset(recipe, store, **options):
-    record = DatasetManifest(stage_key=keys.curate_key(recipe), name="shapes", num_shards=1, num_seen=12, **COUNTS)
-    return publish(store, record, curate_request(recipe), **options)
+    request = request_of(recipe, "curate")
+    record = DatasetManifest(stage_key=request.key, name="shapes", num_shards=1, num_seen=12, **COUNTS)
+    return publish(store, record, request, **options)
 
 
 def publish_encoded(recipe, store, dataset):
+    request = request_of(recipe, "encode", store, dataset)
     record = EncodedManifest(
-        stage_key=keys.encode_key(recipe, dataset),
+        stage_key=request.key,
         name="shapes",
         backbone_digest="b",
         vae_digest="v",
@@ -50,7 +53,7 @@ def publish_encoded(recipe, store, dataset):
         num_texts=20,
         **{name: COUNTS[name] for name in ("num_samples", "num_val_samples", "total_bytes")},
     )
-    return publish(store, record, encode_request(recipe, dataset))
+    return publish(store, record, request)
 
 
 def coco(table, images):
@@ -102,7 +105,7 @@ def test_without_the_hub_a_model_that_is_not_cached_blocks_what_needs_it(store, 
     rows = rows_of(load_recipe("shapes-unet", photographs), store)
     assert [rows[label].state for label in ("curate", "encode", "train")] == ["run", "blocked", "blocked"]
     assert "HF_HUB_OFFLINE" in rows["encode"].reason
-    monkeypatch.setattr(preflight, "uncached_models", lambda _backbone: ())
+    monkeypatch.setattr(checks, "uncached_models", lambda _backbone: ())
     monkeypatch.setattr(planning, "uncached_models", lambda _backbone: ())
     rows = rows_of(load_recipe("shapes-unet", photographs), store)
     assert (rows["encode"].state, rows["encode"].reason) == ("wait", "waits for curate")
@@ -150,13 +153,14 @@ def test_a_plan_names_the_field_that_makes_a_stage_run_again(store):
     encoded = publish_encoded(recipe, store, dataset)
     faster = load_recipe("shapes-unet", ["train.optimizer.learning_rate=0.006"])
     assert rows_of(faster, store)["train"].reason == "this store has no output of this stage"
-    with asking(train_request(recipe, encoded), "k", store):
+    request = request_of(recipe, "train", store, encoded)
+    with asking(request, store):
         folder = store.work_path("train", "x") / "out"
         folder.mkdir()
         texts = ("name", "base_model", "base_model_revision", "backbone_digest", "family", "objective")
         texts += ("weights_sha256", "dataset_digest")
         numbers = ("num_parameters", "num_steps", "samples_seen")
-        store.publish(Adapter(stage_key="k", **dict.fromkeys(texts, "x"), **dict.fromkeys(numbers, 1)), folder)
+        store.publish(Adapter(stage_key=request.key, **dict.fromkeys(texts, "x"), **dict.fromkeys(numbers, 1)), folder)
     row = rows_of(faster, store)["train"]
     assert (row.state, row.reason) == ("run", "train.optimizer.learning_rate: 0.003 -> 0.006")
     assert row.model_dump()["changes"] == (
@@ -191,26 +195,25 @@ def test_many_changes_are_counted_and_all_of_them_are_in_the_json(store):
 
 
 def test_another_version_of_the_library_is_named(store, monkeypatch):
+    from softalign import version
     from softalign.stages import requests
 
     recipe = load_recipe("shapes-unet")
     publish_dataset(recipe, store)
-    monkeypatch.setattr(keys, "__version__", "9.9")
-    later = curate_request(recipe).model_copy(update={"library_version": "9.9"})
-    monkeypatch.setattr(planning, "curate_request", lambda _recipe: later)
+    monkeypatch.setattr(requests, "__version__", "9.9")
     reason = rows_of(recipe, store)["curate"].reason
-    assert reason == f"library version {requests.__version__} -> 9.9"
+    assert reason == f"library version {version.__version__} -> 9.9"
 
 
 def test_changed_images_and_a_changed_place_are_told_apart(tmp_path, store, photographs):
     recipe = load_recipe("shapes-unet", photographs)
-    before = curate_request(recipe)
+    before = request_of(recipe, "curate")
     (tmp_path / "images" / "new.png").write_bytes(b"1")
-    texts = [change.text for change in changes(before, curate_request(recipe))]
+    texts = [change.text for change in changes(before, request_of(recipe, "curate"))]
     assert texts == ["curation.sources.0: the files it names changed"]
     (tmp_path / "other").mkdir()
     moved = load_recipe("shapes-unet", [photographs[0].replace("/images", "/other")])
-    (change,) = changes(before, curate_request(moved))
+    (change,) = changes(before, request_of(moved, "curate"))
     assert (change.name, change.before) == ("curation.sources.0.images_uri", str(tmp_path / "images"))
 
 
@@ -222,25 +225,27 @@ def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
     assert record.digest == without.digest
     assert telling.files(record) == silent.files(without)
     path = tmp_path / "telling" / "curate" / record.stage_key / "request.json"
-    assert path.read_bytes() == curate_request(recipe).to_json()
+    assert path.read_bytes() == request_of(recipe, "curate").to_json()
     assert not (tmp_path / "silent" / "curate" / record.stage_key / "request.json").exists()
     assert not telling.request_path("curate", record.stage_key).exists()
     path.write_text("no request")
-    assert nearest_changes(curate_request(recipe), DatasetManifest, telling) is None
+    assert nearest_changes(request_of(recipe, "curate"), DatasetManifest, telling) is None
 
 
 def test_the_stages_publish_their_requests(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 5, seed: 1}]"
     recipe, store = load_recipe("shapes-unet", [source]), Store(str(tmp_path))
-    record = run.run_curate(recipe, store).record
-    assert (tmp_path / "curate" / record.stage_key / "request.json").read_bytes() == curate_request(recipe).to_json()
+    record = run_stage(recipe, "curate", store).record
+    assert (tmp_path / "curate" / record.stage_key / "request.json").read_bytes() == request_of(
+        recipe, "curate"
+    ).to_json()
 
 
 def test_requests_of_a_remote_store_are_found(photographs):
     recipe, store = load_recipe("shapes-unet"), Store("memory://requests")
     publish_dataset(recipe, store)
     other = load_recipe("shapes-unet", ["curation.val_share=0.2"])
-    found = nearest_changes(curate_request(other), DatasetManifest, store)
+    found = nearest_changes(request_of(other, "curate"), DatasetManifest, store)
     assert [change.text for change in found] == ["curation.val_share: 0.05 -> 0.2"]
 
 

@@ -4,17 +4,20 @@ import time
 
 import pytest
 
-from softalign.artifacts import ComparisonReport, DatasetManifest
+from softalign.artifacts import DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import DataError, MissingInputError
-from softalign.stages import keys, run
+from softalign.stages.published import Published
+from softalign.stages.requests import StageRequest
+from softalign.stages.run import require
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from tests.killing import exit_codes
+from tests.steps import key_of, run_stage, step_of
 
 
 def publish_dataset(recipe, store):
-    key = keys.curate_key(recipe)
+    key = key_of(recipe, "curate")
     folder = store.work_path("curate", key) / "out"
     folder.mkdir(parents=True)
     (folder / "shard-000000.tar").write_bytes(b"x" * 100)
@@ -28,7 +31,7 @@ def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monke
     from softalign.data.curation import pipeline
 
     monkeypatch.setattr(pipeline, "curate", lambda *_: pytest.fail("ran again"))
-    result = run.run_curate(recipe, store)
+    result = run_stage(recipe, "curate", store)
     assert result.is_reused
     assert result.record.digest == published.digest
     assert "already there" in result.message
@@ -37,12 +40,12 @@ def test_a_published_stage_is_reused_without_calling_the_library(tmp_path, monke
 def test_two_writers_of_one_request_give_one_output(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 300, seed: 1}]"
     recipe = load_recipe("shapes", [source, "curation.samples_per_shard=20"])
-    expected = run.run_curate(recipe, Store(str(tmp_path / "alone"))).record
+    expected = run_stage(recipe, "curate", Store(str(tmp_path / "alone"))).record
     store = Store(str(tmp_path / "shared"))
 
     def work(rank):
         time.sleep(0.2 * rank)
-        assert run.run_curate(recipe, store).record.digest == expected.digest
+        assert run_stage(recipe, "curate", store).record.digest == expected.digest
 
     assert exit_codes(work, 3) == [0, 0, 0]
     published = store.find(DatasetManifest, expected.stage_key)
@@ -54,7 +57,7 @@ def test_two_writers_of_one_request_give_one_output(tmp_path):
 def test_a_changed_configuration_is_another_key():
     before = load_recipe("shapes")
     after = load_recipe("shapes", ["curation.val_share=0.2"])
-    assert keys.curate_key(before) != keys.curate_key(after)
+    assert key_of(before, "curate") != key_of(after, "curate")
 
 
 def test_a_changed_source_is_another_key(tmp_path):
@@ -63,18 +66,18 @@ def test_a_changed_source_is_another_key(tmp_path):
     table.write_text("{}")
     source = f"[{{type: coco, annotations_uri: {table}, images_uri: {tmp_path / 'images'}}}]"
     recipe = load_recipe("shapes", [f"curation.sources={source}"])
-    first = keys.curate_key(recipe)
-    assert keys.curate_key(recipe) == first
+    first = key_of(recipe, "curate")
+    assert key_of(recipe, "curate") == first
     table.write_text('{"images": []}')
-    second = keys.curate_key(recipe)
+    second = key_of(recipe, "curate")
     (tmp_path / "images" / "a.png").write_bytes(b"1")
-    assert len({first, second, keys.curate_key(recipe)}) == 3
+    assert len({first, second, key_of(recipe, "curate")}) == 3
 
 
 def test_the_base_arm_does_not_depend_on_the_adapter_and_runtime_changes_no_key(tmp_path):
     recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     other = load_recipe("shapes", ["train.num_steps=7", "runtime.generation_batch_size=3"])
-    assert keys.evaluate_key(recipe, "base", None, store) == keys.evaluate_key(other, "base", None, store)
+    assert key_of(recipe, "evaluate (base)", store) == key_of(other, "evaluate (base)", store)
 
 
 def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_path):
@@ -82,16 +85,16 @@ def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_pa
     recipe = load_recipe("shapes")
     without = load_recipe("shapes", ["evaluate.reference_guidance_scale=null"])
     stronger = load_recipe("shapes", ["evaluate.reference_guidance_scale=3"])
-    assert run.arms_of(recipe) == (*run.arms_of(without), "guided_base")
-    assert len({keys.evaluate_key(one, "base", None, store) for one in (recipe, without, stronger)}) == 1
-    assert len({keys.evaluate_key(one, "guided_base", None, store) for one in (recipe, stronger)}) == 2
+    assert recipe.evaluate.arms == (*without.evaluate.arms, "guided_base")
+    assert len({key_of(one, "evaluate (base)", store) for one in (recipe, without, stronger)}) == 1
+    assert len({key_of(one, "evaluate (guided base)", store) for one in (recipe, stronger)}) == 2
 
 
 def test_a_missing_stage_says_what_to_run(tmp_path):
     recipe = load_recipe("shapes")
-    for kind, command in ((DatasetManifest, "curate"), (ComparisonReport, "evaluate")):
+    for label, command in (("curate", "curate"), ("compare", "evaluate")):
         with pytest.raises(MissingInputError, match=f"`softalign {command} RECIPE` first, with the same"):
-            run.require(kind, keys.curate_key(recipe), Store(str(tmp_path)))
+            require(step_of(recipe, label), Published(), Store(str(tmp_path)))
 
 
 def test_plan_of_an_empty_store_and_after_curation(tmp_path):
@@ -109,10 +112,10 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     text = (16 + 8) * 256 + 256  # CLIP's positions and T5's zeros, and the pooled states
     latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * text)
     assert rows[1].predicted_bytes == latent_and_text
-    assert rows[1].uri == store.prefix("encode", keys.encode_key(recipe, dataset))
+    assert rows[1].uri == store.prefix("encode", key_of(recipe, "encode", store, dataset))
     hard = load_recipe("shapes", ["encode.hard_negatives_per_caption=2"])
     assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * text)
-    assert keys.encode_key(hard, dataset) != keys.encode_key(recipe, dataset)
+    assert key_of(hard, "encode", store, dataset) != key_of(recipe, "encode", store, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     reason = plan(other, store)[0].reason
     assert "differ from the 1 published output(s), which do not say what they were asked for" in reason
@@ -127,7 +130,7 @@ def test_a_captions_file_that_cannot_be_used_is_named_by_plan_and_curate(tmp_pat
     source = f"curation.sources=[{{type: coco, annotations_uri: {path}, images_uri: {tmp_path}}}]"
     recipe, store = load_recipe("shapes", [source]), Store(str(tmp_path / "store"))
     with pytest.raises(DataError, match=r"captions\.json"):
-        run.run_curate(recipe, store)
+        run_stage(recipe, "curate", store)
     row = plan(recipe, store)[0]
     assert (row.state, "captions.json" in row.reason) == ("blocked", True)
 
@@ -162,3 +165,24 @@ def test_a_plan_knows_the_sizes_of_published_models(
     rows = plan(recipe, store)
     assert rows[1].predicted_bytes == 2 * (10 * values_per_latent + 20 * values_per_text)
     assert rows[2].predicted_bytes == 3 * 4 * token_values + 300
+
+
+def test_every_part_of_a_request_changes_its_key():
+    asked = {
+        "stage": "train",
+        "variant": "v",
+        "config": {"train": {"seed": 0}},
+        "content": {"m": "c"},
+        "inputs": {"encode": "e"},
+    }
+    changes = [
+        {"stage": "encode"},
+        {"variant": "w"},
+        {"config": {"train": {"seed": 1}}},
+        {"content": {"m": "d"}},
+        {"inputs": {"encode": "f"}},
+        {"library_version": "0.0"},
+    ]
+    keys = [StageRequest(**{**asked, **change}).key for change in ({}, *changes)]
+    assert len(set(keys)) == len(keys)
+    assert set(StageRequest.model_fields) - {"schema_version"} == {name for change in changes for name in change}

@@ -4,7 +4,7 @@ import pytest
 
 from softalign.config import load_recipe
 from softalign.errors import ConfigError
-from softalign.stages.preflight import check_evaluation
+from softalign.stages.checks import check_evaluation
 from softalign.stages.sense import mismatches, warnings_of
 
 COCO = "curation.sources=[{type: coco, annotations_uri: a.json, images_uri: b}]"
@@ -35,7 +35,7 @@ def test_the_parts_that_make_no_sense_together_are_named(overrides, refused, war
     assert [text.split(":")[0] for text in warnings_of(recipe)] == warned
     if refused:
         with pytest.raises(ConfigError, match=refused[0]):
-            check_evaluation(recipe)
+            check_evaluation(recipe, None)
 
 
 @pytest.mark.parametrize("suite", ["shapes", "geneval"])

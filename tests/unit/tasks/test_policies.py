@@ -5,16 +5,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 
 from softalign import errors
-from tasks import curation, encoding, evaluation, policies, registration, training
-
-TASKS = (
-    curation.curate,
-    encoding.encode,
-    training.train,
-    evaluation.evaluate,
-    evaluation.compare,
-    registration.register,
-)
+from tasks import policies
+from tasks.stages import TASKS
 
 
 @pytest.mark.parametrize(
@@ -39,14 +31,14 @@ TASKS = (
 )
 def test_what_is_retried(error, is_worth_it):
     assert policies.is_worth_retrying(error) is is_worth_it
-    assert policies.retry_condition(curation.curate, None, Failed(data=error)) is is_worth_it
+    assert policies.retry_condition(TASKS["curate"], None, Failed(data=error)) is is_worth_it
 
 
 def test_a_state_without_an_error_is_not_retried():
-    assert not policies.retry_condition(curation.curate, None, Completed(data="fine"))
+    assert not policies.retry_condition(TASKS["curate"], None, Completed(data="fine"))
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_every_task_has_the_policies(task):
     assert task.retries == len(policies.RETRY_DELAYS_S)
     assert list(task.retry_delay_seconds) == list(policies.RETRY_DELAYS_S)

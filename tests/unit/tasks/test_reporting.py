@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from softalign.arm_reports import ArmReports
 from softalign.artifacts import DatasetManifest, EvalReport, ReasonCount, TagScore
 from softalign.stages.run import StageResult
 from tasks import reporting
@@ -52,7 +53,7 @@ def test_artifact_keys_are_what_prefect_allows(label):
 
 
 def test_scores_have_a_row_per_tag_and_the_overall_row_last():
-    rows = reporting.score_rows((report("base", 0.5), report("untrained", 0.25), report("adapter", 0.75)))
+    rows = reporting.score_rows(ArmReports(report("base", 0.5), report("untrained", 0.25), report("adapter", 0.75)))
     assert rows == [
         {"tag": "colors", "base": 0.5, "untrained": 0.25, "adapter": 0.75},
         {"tag": "overall", "base": 0.25, "untrained": 0.125, "adapter": 0.375},

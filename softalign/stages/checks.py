@@ -1,0 +1,165 @@
+"""What would stop a stage whatever its inputs are: each check raises it, before anything has run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softalign.adapters.locating import resolved
+from softalign.backbones.locating import model_folder
+from softalign.config.backbone import BackboneConfig
+from softalign.config.curation import ShapesSource, Source
+from softalign.config.recipe import Recipe
+from softalign.errors import MissingInputError
+from softalign.stages.sense import mismatches
+from softalign.store.files import open_filesystem, reaching
+from softalign.store.store import Store
+
+HTTP = ("http://", "https://")
+
+
+def nothing(_recipe: Recipe, _store: Store) -> None:
+    """Check nothing: whatever its inputs are, the stage can run."""
+
+
+def check_sources(recipe: Recipe, _store: Store) -> None:
+    """Refuse a recipe with a source that cannot be used (see ``check_source``)."""
+    for index, source in enumerate(recipe.curation.sources):
+        check_source(source, index)
+
+
+def check_source(source: Source, index: int) -> None:
+    """Refuse a source whose table cannot be used or whose images have no place; images are not looked at.
+
+    Raises:
+        MissingInputError: there is no table, or no folder of images.
+        DataError: the table cannot be used.
+        StorageUnavailableError: its place did not answer.
+    """
+    from softalign.data.curation.sources import check_table
+
+    if isinstance(source, ShapesSource):
+        return
+    check_table(source)
+    filesystem, path = open_filesystem(source.images_uri)
+    if source.images_uri.startswith(HTTP):  # a web server need not list its folders
+        return
+    with reaching(source.images_uri):
+        is_there = filesystem.isdir(path)
+    if not is_there:
+        raise MissingInputError(
+            "There is no folder of images.",
+            expected="the folder that the table's file names are relative to",
+            where=source.images_uri,
+            fix=f"correct curation.sources.{index}.images_uri",
+        )
+
+
+def check_model(recipe: Recipe, _store: Store) -> None:
+    """Refuse a base model in a local folder that is not there or incomplete; a hub id is not looked up.
+
+    Raises:
+        MissingInputError: there is no such folder, or a component is missing.
+        DataError: a component's configuration cannot be used.
+    """
+    from softalign.backbones.sizes import model_sizes
+
+    backbone = recipe.backbone
+    for field, model in (("model", backbone.model), ("vae", backbone.vae)):
+        if model is not None and model != "shapes" and not Path(model).is_dir() and not is_hub_id(model):
+            raise MissingInputError(
+                "There is no such folder of a base model.",
+                expected="a folder in diffusers layout, or a hub id (OWNER/NAME)",
+                found=model,
+                where=f"backbone.{field}",
+                fix=f"correct backbone.{field}",
+            )
+    model_sizes(backbone)
+
+
+def check_training(recipe: Recipe, store: Store) -> None:
+    """Refuse a base model that cannot be used, and an adapter to start from that is not there.
+
+    Raises:
+        MissingInputError: one of them is not there, or incomplete.
+        DataError: a component's configuration cannot be used.
+        StorageUnavailableError: the place of the adapter did not answer.
+    """
+    check_model(recipe, store)
+    resolved(recipe.train)
+
+
+def check_evaluation(recipe: Recipe, store: Store) -> None:
+    """Refuse a base model that cannot be used, and a recipe whose images nothing here can score.
+
+    Raises:
+        MissingInputError: the base model is not there, or incomplete.
+        DataError: a component's configuration cannot be used.
+        ConfigError: the suite has no detector, or makes no sense with the model.
+    """
+    from softalign.evaluation.suites import detector_for
+
+    check_model(recipe, store)
+    for found in mismatches(recipe):
+        if found.is_hopeless:
+            raise found.to_error()
+    detector_for(recipe.evaluate)
+
+
+def check_registry(recipe: Recipe, store: Store) -> None:
+    """Refuse a recipe that has no registry to register in.
+
+    Raises:
+        ConfigError: a remote store holds no registry of its own, and none is named.
+    """
+    from softalign.registry import tracking_uri
+
+    tracking_uri(recipe.runtime, store)
+
+
+def uncached_models(backbone: BackboneConfig) -> tuple[str, ...]:
+    """Return the hub ids that a backbone names and that this machine's cache of the hub does not hold."""
+    from huggingface_hub import try_to_load_from_cache
+
+    named = [] if model_folder(backbone) is not None else [(backbone.model, backbone.revision, "model_index.json")]
+    if backbone.vae is not None and not Path(backbone.vae).is_dir():
+        named.append((backbone.vae, None, "config.json"))
+    return tuple(
+        model
+        for model, revision, filename in named
+        if not isinstance(try_to_load_from_cache(model, filename, revision=revision), str)
+    )
+
+
+def check_machine(recipe: Recipe) -> None:
+    """Refuse what this machine lacks for the stages that use the base model; another machine may have it.
+
+    Raises:
+        MissingInputError: the base model is not cached here, and the hub is switched off.
+        ConfigError: CUDA is asked for and there is none.
+    """
+    from huggingface_hub import constants
+
+    missing = uncached_models(recipe.backbone)
+    if missing and constants.HF_HUB_OFFLINE:
+        raise MissingInputError(
+            "The base model is not cached here, and HF_HUB_OFFLINE keeps it from being downloaded.",
+            found=f"neither a folder nor a cached model: {', '.join(missing)}",
+            where="backbone.model",
+            fix="unset HF_HUB_OFFLINE, or set backbone.model to a local folder",
+        )
+    if recipe.runtime.device == "cuda":
+        from softalign.backbones.frozen_pipeline import resolve_device
+
+        resolve_device(recipe.runtime)
+
+
+def is_hub_id(model: str) -> bool:
+    """Return whether a model's name could be an id of the Hugging Face hub."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True

@@ -1,0 +1,25 @@
+"""What an unfinished attempt of a stage has kept in its work folder, in words; empty where it has kept nothing."""
+
+from __future__ import annotations
+
+from softalign.stages.published import label_of
+from softalign.stages.requests import StageInputs
+
+
+def nothing(_given: StageInputs, _key: str) -> str:
+    """Say nothing: the stage begins anew."""
+    return ""
+
+
+def training_steps(given: StageInputs, key: str) -> str:
+    """Return how many steps the newest checkpoint has."""
+    # checkpoints.list_checkpoints would load torch, for seconds
+    names = [path.name for path in (given.store.work_path("train", key) / "checkpoints").glob("step-*")]
+    steps = max((int(name.removeprefix("step-")) for name in names), default=0)
+    return f"{steps} of {given.recipe.train.num_steps} training steps" if steps else ""
+
+
+def images(given: StageInputs, key: str) -> str:
+    """Return how many images of an arm are there."""
+    number = sum(1 for _ in given.store.work_path("evaluate", key).rglob("[0-9]*.png"))
+    return f"{number} images of {label_of('evaluate', given.arm)}" if number else ""

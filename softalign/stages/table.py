@@ -1,0 +1,184 @@
+"""The one table of stages: a row says what a stage publishes, needs, is asked for, and how it is done.
+
+Whoever runs, plans, requires, resumes or orchestrates stages walks this table, so a new stage is a new row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from softalign.artifacts import (
+    BASE_ARMS,
+    Adapter,
+    Arm,
+    ComparisonReport,
+    DatasetManifest,
+    EncodedManifest,
+    EvalReport,
+    ModelVersion,
+    Record,
+    Stage,
+)
+from softalign.config.recipe import Recipe
+from softalign.processes.supervise import OnLine
+from softalign.stages import checks, planned_bytes, requests, so_far, work
+from softalign.stages.published import Published, label_of
+from softalign.stages.requests import StageInputs, StageRequest
+from softalign.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """One stage.
+
+    Attributes:
+        name: the stage.
+        does: what it does, for the line that it begins with.
+        record: the kind of record that it publishes.
+        parents: the stages whose records it takes, the one it waits for last.
+        request: what a recipe asks of it; its digest is the stage key.
+        work: does it and publishes; takes the stage's inputs, its key, and where lines for people go.
+        check: raises what stands in its way whatever its inputs are.
+        size: about how many bytes it will write, with what is published so far; None: it cannot be known.
+        so_far: what an unfinished attempt has kept, for its inputs and key; empty: nothing.
+        command: the stage whose command runs it; empty: its own.
+        uses_model: it loads the base model, and may need a GPU.
+        has_child: its work is done in a child process, which locks for itself.
+    """
+
+    name: Stage
+    does: str
+    record: type[Record]
+    parents: tuple[Stage, ...]
+    request: Callable[[StageInputs], StageRequest]
+    work: Callable[[StageInputs, str, OnLine], Record]
+    check: Callable[[Recipe, Store], None] = checks.nothing
+    size: Callable[[Recipe, Published], int | None] = planned_bytes.unknown_bytes
+    so_far: Callable[[StageInputs, str], str] = so_far.nothing
+    command: Stage | None = None
+    uses_model: bool = False
+    has_child: bool = False
+
+    @property
+    def asked_by(self) -> Stage:
+        """The stage whose command runs this one."""
+        return self.command or self.name
+
+
+STAGES: tuple[StageRow, ...] = (
+    StageRow(
+        name="curate",
+        does="reading, checking and filtering images and captions",
+        record=DatasetManifest,
+        parents=(),
+        request=requests.curate_request,
+        work=work.curate,
+        check=checks.check_sources,
+        size=planned_bytes.curate_bytes,
+    ),
+    StageRow(
+        name="encode",
+        does="images and captions through the frozen model's encoders",
+        record=EncodedManifest,
+        parents=("curate",),
+        request=requests.encode_request,
+        work=work.encode,
+        check=checks.check_model,
+        size=planned_bytes.encode_bytes,
+        uses_model=True,
+    ),
+    StageRow(
+        name="train",
+        does="soft tokens; the model stays frozen",
+        record=Adapter,
+        parents=("encode",),
+        request=requests.train_request,
+        work=work.train,
+        check=checks.check_training,
+        size=planned_bytes.train_bytes,
+        so_far=so_far.training_steps,
+        uses_model=True,
+        has_child=True,
+    ),
+    StageRow(
+        name="evaluate",
+        does="images of all prompts, and their score",
+        record=EvalReport,
+        parents=("train",),
+        request=requests.evaluate_request,
+        work=work.evaluate,
+        check=checks.check_evaluation,
+        size=planned_bytes.evaluate_bytes,
+        so_far=so_far.images,
+        uses_model=True,
+        has_child=True,
+    ),
+    StageRow(
+        name="compare",
+        does="the arms in pairs, and the report",
+        record=ComparisonReport,
+        parents=("train", "evaluate"),
+        request=requests.compare_request,
+        work=work.compare,
+        command="evaluate",
+    ),
+    StageRow(
+        name="register",
+        does="into MLflow (the first time its database is made)",
+        record=ModelVersion,
+        parents=("train", "evaluate", "compare"),
+        request=requests.register_request,
+        work=work.register,
+        check=checks.check_registry,
+    ),
+)
+COMMANDS: tuple[Stage, ...] = tuple(row.name for row in STAGES if row.command is None)
+"""The stages that a command of their own runs, in order."""
+
+
+def row_of(stage: Stage) -> StageRow:
+    """Return a stage's row."""
+    return next(row for row in STAGES if row.name == stage)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run of a stage in a recipe's chain; ``evaluate`` has one for each arm."""
+
+    row: StageRow
+    recipe: Recipe
+    arm: Arm | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called in logs and plans."""
+        return label_of(self.row.name, self.arm)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The labels of the steps whose records it takes; the base model's arms take none."""
+        if self.arm in BASE_ARMS:
+            return ()
+        return tuple(label for stage in self.row.parents for label in _labels(row_of(stage), self.recipe))
+
+    def inputs(self, published: Published, store: Store) -> StageInputs:
+        """Return what it starts from, of what is published."""
+        return StageInputs(self.recipe, store, published.only(self.parents), self.arm)
+
+    def is_ready(self, published: Published) -> bool:
+        """Return whether all that it takes is published."""
+        return all(label in published.labels for label in self.parents)
+
+
+def steps_of(recipe: Recipe) -> tuple[Step, ...]:
+    """Return the steps of a recipe's chain, in order."""
+    return tuple(Step(row, recipe, arm) for row in STAGES for arm in _arms(row, recipe))
+
+
+def _arms(row: StageRow, recipe: Recipe) -> tuple[Arm | None, ...]:
+    return recipe.evaluate.arms if row.record is EvalReport else (None,)
+
+
+def _labels(row: StageRow, recipe: Recipe) -> tuple[str, ...]:
+    return tuple(label_of(row.name, arm) for arm in _arms(row, recipe))

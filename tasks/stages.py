@@ -1,0 +1,37 @@
+"""A task for each stage: one library call with its retry policy, its GPU slot, and what is left for people to see."""
+
+from __future__ import annotations
+
+from prefect import Task
+
+from softalign.artifacts import Stage
+from softalign.config import Recipe
+from softalign.stages.published import Published
+from softalign.stages.run import StageResult, find, run_step
+from softalign.stages.table import STAGES, StageRow, Step, steps_of
+from softalign.store.store import Store
+from tasks.policies import gpu_slot, stage_task
+from tasks.reporting import publish_stage, run_logger
+
+
+def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
+    @stage_task(row.name, uses_gpu=row.uses_model)
+    def run(recipe: Recipe, label: str, published: Published, store_uri: str) -> StageResult:
+        store = Store(store_uri)
+        (step,) = (one for one in steps_of(recipe) if one.label == label)
+        is_needed = row.uses_model and find(step, published, store) is None
+        with gpu_slot(recipe.runtime.device, is_needed=is_needed):
+            result = run_step(step, published, store, run_logger().info)
+        publish_stage(result, published, recipe.name)
+        return result
+
+    return run
+
+
+TASKS: dict[Stage, Task[[Recipe, str, Published, str], StageResult]] = {row.name: _task_of(row) for row in STAGES}
+"""The tasks by their stages. A repeated attempt goes on where the one before it stopped; what is there is reused."""
+
+
+def run_task(step: Step, published: Published, store: Store) -> StageResult:
+    """Run a step as a task of the present flow, given what it takes of what is published."""
+    return TASKS[step.row.name](step.recipe, step.label, published.only(step.parents), store.uri)
