@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench stack stack-status stack-down clean
+.PHONY: run test lint bench figures stack stack-status stack-down clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -52,6 +52,9 @@ lint: $(STAMP)  ## style, types, import contracts
 bench: $(STAMP)  ## what orchestration costs, and a training step beside the plain loop
 	$(BIN)/python -m tests.bench.orchestration
 	$(BIN)/python -m tests.bench.train_step
+
+figures: $(STAMP)  ## README's picture and diagram, from the finished run in the store
+	$(BIN)/python infra/figures.py $(RECIPE) --store $(STORE)
 
 stack: $(STACK_STAMP)  ## a server, a database, object storage, a registry and a worker on this machine
 	$(BIN)/python infra/local_stack.py up
