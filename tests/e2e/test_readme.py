@@ -1,4 +1,4 @@
-"""README from top to bottom: its blocks run in order, in one folder, with a small recipe in place of the default."""
+"""README and its pages from top to bottom: their blocks run in order, in one folder, with a small recipe."""
 
 import json
 import re
@@ -9,13 +9,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from PIL import Image
 
 from softalign.cli import app
+from softalign.config import load_recipe
 from tests.conftest import TINY
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    *("README.md", "softalign/data/README.md", "softalign/adapters/README.md", "softalign/training/README.md"),
+    *("infra/README.md", "infra/TROUBLESHOOTING.md", "softalign/README.md", "CONTRIBUTING.md"),
+)
+TEXT = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
+MAX_README_LINES = 200
 SMALL = (
     *(override for override in TINY if not override.startswith("register.name")),
     "register.policy={min_overall_gain: -1, is_gain_significant: false, max_tag_drop: 1, must_beat_untrained: false}",
@@ -23,6 +31,8 @@ SMALL = (
 """Promoted whatever it scores: later commands name the champion."""
 ELSEWHERE = {
     "make test": "this very run",
+    "make lint": "`.ci/run`, beside this run",
+    "make bench": "by hand: it takes minutes and an idle machine",
     "pip install -c infra/constraints.txt -e '.[pipeline,dev]'": "e2e/test_run.py, with the Makefile",
     "make stack": "integration/test_local_stack.py, as all that follows it",
     "source .venv/bin/activate": "integration/test_local_stack.py",
@@ -72,8 +82,10 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capfd):
     hand_over(tmp_path)
     scope, ran = {}, []
     for language, block in BLOCKS:
-        if language == "yaml":
+        if language == "yaml" and "curation:" in block:
             Path("cats.yaml").write_text(block, encoding="utf-8")
+        elif language == "yaml":  # a part of a recipe
+            load_recipe("shapes", [f"{name}={json.dumps(part)}" for name, part in yaml.safe_load(block).items()])
         elif language == "python":
             exec(compile(block, "README.md", "exec"), scope)
             ran.append(block)
@@ -88,4 +100,22 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capfd):
     assert {language for language, _ in BLOCKS} <= {"sh", "python", "yaml", "text"}
     assert len([command for command in ran if command.startswith("softalign")]) >= 10
     assert scope["image"].size == (32, 32)
-    assert all(command in README for command in ELSEWHERE)
+    assert all(command in TEXT for command in ELSEWHERE)
+
+
+def test_the_front_page_is_short_and_every_link_of_the_pages_leads_somewhere():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < MAX_README_LINES
+    for page in (*PAGES, "softalign/config/README.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_that_can_be_read():
+    page = (ROOT / "infra/TROUBLESHOOTING.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("softalign/**/*.py")))
+    source += "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("flows/*.py")))
+    messages = re.findall(r'^- \*\*"(.+?)"', page, re.M | re.S)
+    assert len(messages) > 15
+    for message in messages:
+        assert " ".join(message.split()) in source, message
