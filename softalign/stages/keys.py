@@ -41,7 +41,7 @@ def curate_key(recipe: Recipe) -> str:
 
 def encode_key(recipe: Recipe, dataset: DatasetManifest) -> str:
     """Return the stage key of ``encode``."""
-    config = digest_of([recipe.encode.digest, backbone_key(recipe.backbone)])
+    config = digest_of([recipe.train.negatives.num_hard, backbone_key(recipe.backbone)])
     return stage_key("encode", config, (dataset.digest,), __version__)
 
 

@@ -9,6 +9,7 @@ from softalign.artifacts import Stage
 from softalign.backbones.locating import model_folder
 from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
+from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError, SoftAlignError
 from softalign.stages.sense import mismatches
@@ -123,7 +124,7 @@ def check_model(backbone: BackboneConfig) -> None:
     from softalign.backbones.sizes import model_sizes
 
     for field, model in (("model", backbone.model), ("vae", backbone.vae)):
-        if model is not None and model != "shapes" and not Path(model).is_dir() and not is_hub_id(model):
+        if model is not None and not is_embedded(model) and not Path(model).is_dir() and not is_hub_id(model):
             raise MissingInputError(
                 "There is no such folder of a base model.",
                 expected="a folder in diffusers layout, or a hub id (OWNER/NAME)",

@@ -88,7 +88,8 @@ def curate_request(recipe: Recipe) -> StageRequest:
 
 def encode_request(recipe: Recipe, dataset: DatasetManifest | None) -> StageRequest:
     """Return what a recipe asks of ``encode``; the dataset may be unknown yet."""
-    config = _sections(recipe, "encode", "backbone")
+    edits = {"train": {"negatives": {"num_hard": recipe.train.negatives.num_hard}}}
+    config = _sections(recipe, "backbone") | edits
     return StageRequest(stage="encode", config=config, content=_model(recipe), inputs=_inputs(curate=dataset))
 
 

@@ -143,8 +143,7 @@ def run_encode(recipe: Recipe, dataset: DatasetManifest, store: Store) -> StageR
         logger.info("Loading PyTorch and the model")
         from softalign.data.encoding.encode import encode
 
-        number = recipe.encode.hard_negatives_per_caption
-        return encode(dataset, recipe.backbone, recipe.runtime, store, key, number)
+        return encode(dataset, recipe.backbone, recipe.runtime, store, key, recipe.train.negatives.num_hard)
 
     return _run_alone(recipe, "encode", EncodedManifest, key, store, work, lambda: encode_request(recipe, dataset))
 
