@@ -51,6 +51,8 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
     for item in items:
         if item["type"] == "too_short" and any(_is_below(other, item) for other in items):
             continue  # pydantic counts the sound entries of a list: the others have their own sentences
+        if item["type"] == "default_factory_not_called":
+            continue  # the field that the default follows has its own sentence
         where = ".".join(str(part) for part in location(item["loc"], model))
         kind = item["type"] if item["type"] in {"missing", "value_error"} else ""
         found.setdefault((where, kind), []).append(item)

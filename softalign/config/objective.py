@@ -20,9 +20,9 @@ class AGSMConfig(Frozen):
     name: Literal["agsm"] = Field("agsm", description="Alignment-Guided Score Matching (arXiv 2605.30038)")
     preset: Preset | None = Field(
         None,
-        description="whose numbers open fields get where the AGSM paper and its released code differ: reward_reduction, "
-        "temperature, gamma_negative, train.soft_tokens.layers, the optimizer's schedule and "
-        "evaluate.unconditional_bank; null: this library's",
+        description="whose numbers open fields get where the AGSM paper and its released code differ: "
+        "reward_reduction, temperature, gamma_negative, train.soft_tokens.layers, the optimizer's schedule "
+        "and evaluate.unconditional_bank; null: this library's",
     )
     weights: Literal["plackett_luce", "bradley_terry"] = Field(
         "plackett_luce", description="how rewards become weights: all captions against each other, or pair by pair"

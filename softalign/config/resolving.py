@@ -24,6 +24,8 @@ from softalign.config.training import TrainConfig
 
 Origin = Literal["recipe", "--set", "preset", "family", "default"]
 """Where a value comes from."""
+MAX_DEPTH = 6
+"""No section lies deeper; what YAML nests in itself does."""
 KINDS: dict[str, tuple[str, Mapping[str, type[BaseModel]]]] = {
     "train.objective": ("name", OBJECTIVES),
     "train.optimizer": ("schedule", SCHEDULES),
@@ -73,19 +75,21 @@ def resolve(given: dict[str, Any]) -> Resolution:
     return Resolution(data, origins, renamed)
 
 
-def _said(value: Any) -> Any:
-    """Return a copy as plain data: of an object the fields that were set, and its kind.
+def _said(value: Any, depth: int = 0) -> Any:
+    """Return a copy as plain data, as deep as sections go: of an object the fields that were set, and its kind.
 
     So an object in a recipe leaves open what it was not given, like a section of a file.
     """
+    if depth > MAX_DEPTH:
+        return value
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         names = [name for name in fields if name in value.model_fields_set or name in ("name", "type", "schedule")]
         kind = {KIND_KEY: value.kind} if isinstance(value, UNetTokensConfig | MMDiTTokensConfig) else {}
-        return {fields[name].alias or name: _said(getattr(value, name)) for name in names} | kind
+        return {fields[name].alias or name: _said(getattr(value, name), depth + 1) for name in names} | kind
     if isinstance(value, dict):
-        return {name: _said(inner) for name, inner in value.items()}
-    return [_said(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: _said(inner, depth + 1) for name, inner in value.items()}
+    return [_said(inner, depth + 1) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _family_of(data: dict[str, Any]) -> Family | None:

@@ -18,7 +18,8 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
 SMALL = (
     *(override for override in TINY if not override.startswith("register.name")),
-    "register.policy={min_overall_gain: -1, is_gain_significant: false, max_tag_drop: 1, must_beat_untrained: false}",
+    "register.policy={min_overall_gain: -1, requires_significant_gain: false, max_tag_drop: 1}",
+    "register.policy.must_beat_untrained=false",
 )
 """Promoted whatever it scores: later commands name the champion."""
 ELSEWHERE = {
