@@ -21,8 +21,7 @@ from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
-from softalign.artifacts import FileEntry, Frozen
-from softalign.config.families import Family
+from softalign.artifacts import Family, FileEntry, Frozen
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from softalign.artifacts import Family
 from softalign.backbones.locating import resolve_model
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import FAMILIES, Family
+from softalign.config.families import FAMILIES
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 

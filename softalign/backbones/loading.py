@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, families_of_pipeline
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import FAMILIES, Family, is_embedded
+from softalign.config.families import FAMILIES, is_embedded
 from softalign.errors import CompatibilityError
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softalign.artifacts import Family
 from softalign.backbones.locating import model_folder
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import FAMILIES, Family, num_joint_blocks
+from softalign.config.families import FAMILIES, num_joint_blocks
 from softalign.errors import DataError, MissingInputError
 
 CLIP_LENGTH = 77

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from softalign.artifacts import Family
 from softalign.config.base import StageConfig
-from softalign.config.families import FAMILIES, Family, is_embedded, misfit
+from softalign.config.families import FAMILIES, is_embedded, misfit
 
 
 def _default(field: str) -> Any:

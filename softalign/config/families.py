@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
-"""U-Nets (``sd15`` and ``sdxl`` predict epsilon, ``sd21`` velocity) and MMDiTs (``sd3``, ``sd35``: flow matching)."""
+from softalign.artifacts import Family
+
 DenoiserKind = Literal["unet", "mmdit"]
 Defaults = Mapping[str, Any]
 """Fields of a recipe by their path, as in ``--set``, and what they are where the recipe leaves them open."""

@@ -16,7 +16,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from softalign.config.families import Defaults, Family
+from softalign.artifacts import Family
+from softalign.config.families import Defaults
 
 Preset = Literal["paper", "code"]
 RESTART_PERIOD_STEPS = 1000

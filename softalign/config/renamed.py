@@ -141,11 +141,11 @@ def carry_over(data: dict[str, Any]) -> dict[str, str]:
             if is_kept and put(data, renamed.new, value):
                 origins[renamed.new] = path
             is_shown = is_kept and not renamed.new.endswith(KIND_KEY)
-            notes.append(f"{renamed.new}: {value} for {path}" if is_shown else f"nothing for {path}")
+            notes.append(f"write {renamed.new}: {value} for {path}" if is_shown else f"leave out {path}")
     if data.get("encode") in ({}, None):
         data.pop("encode", None)
     if notes:
-        logger.warning("fields of an earlier version were understood, but write now: %s", "; ".join(notes))
+        logger.warning("the recipe has fields of an earlier version: %s", "; ".join(notes))
     return origins
 
 

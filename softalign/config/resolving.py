@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
+from softalign.artifacts import Family
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import FAMILIES, Family, is_embedded
+from softalign.config.families import FAMILIES, is_embedded
 from softalign.config.objective import OBJECTIVES
 from softalign.config.optimizer import SCHEDULES
 from softalign.config.paths import lookup, put

@@ -7,8 +7,9 @@ import re
 
 import yaml
 
+from softalign.artifacts import Family
 from softalign.config.base import MAX_NAME_CHARS
-from softalign.config.families import FAMILIES, Family
+from softalign.config.families import FAMILIES
 from softalign.data.drafting.records import Alternative, Found, SourceDraft
 from softalign.version import __version__
 
