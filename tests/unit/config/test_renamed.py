@@ -99,6 +99,24 @@ def test_what_cannot_be_carried_over_says_what_to_write(overrides, said):
         load_recipe("shapes", overrides)
 
 
+README_BEFORE = (
+    *("train.seed=2", "backbone.vae=a/vae", "backbone.has_t5=true", "backbone.max_sequence_length=77"),
+    *("train.objective.preset=paper", "train.objective.preset=code", "train.objective.temperature_mode=calibrated"),
+    *("train.objective={name: softrepa}", "train.objective={name: score_matching}"),
+    *("train.negatives.num_negatives=2", "train.negatives.max_similarity=0.5", "train.negatives.hard_share=0.5"),
+    *("encode.hard_negatives_per_caption=2", "runtime.checkpoint_uri=s3://x/y", "runtime.num_processes=2"),
+    *("runtime={num_nodes: 2, rendezvous_endpoint: 'a:1'}", "train.batch_size=8", "runtime.compile=true"),
+    *("train.sample_every_steps=10", "train.select=best", "train.early_stop_patience=2", "train.init_from=a"),
+    *("evaluate.reference_guidance_scale=3", "evaluate.suite=shapes", "train.soft_tokens.num_layers=3"),
+)
+"""What the README spoke of before the fields were renamed."""
+
+
+@pytest.mark.parametrize("override", README_BEFORE)
+def test_the_fields_of_the_readme_before_are_accepted(override):
+    assert load_recipe("shapes", [override])
+
+
 def test_a_mapping_of_an_earlier_version_is_understood_without_loading():
     data = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
     data["train"]["select"] = data["train"].pop("export_step")

@@ -45,4 +45,3 @@ def test_without_a_timeout_nothing_is_watched():
 
 def test_the_watch_bites_before_the_supervisor_does():
     assert Runtime(stall_timeout_s=100.0).hang_timeout_s == 90.0
-    assert Runtime(stall_timeout_s=100.0).hang_timeout_s < 100.0
