@@ -20,6 +20,8 @@ MAX_RECORD_BYTES = 4096
 """Records travel through orchestration databases; bulk belongs into files beside them."""
 
 Stage = Literal["curate", "encode", "train", "evaluate", "compare", "register"]
+Family = Literal["sd15", "sd21", "sdxl", "sd3", "sd35"]
+"""Of base models; what is known of each: ``softalign.config.families``."""
 Arm = Literal["base", "untrained", "adapter", "guided_base"]
 """Whose images are scored: three arms are compared; the base with guidance may stand beside them, as a reference."""
 BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")

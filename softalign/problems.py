@@ -51,6 +51,8 @@ def problems(error: ValidationError, model: type[BaseModel] | None = None) -> li
     for item in items:
         if item["type"] == "too_short" and any(_is_below(other, item) for other in items):
             continue  # pydantic counts the sound entries of a list: the others have their own sentences
+        if item["type"] == "default_factory_not_called":
+            continue  # the field that the default follows has its own sentence
         where = ".".join(str(part) for part in location(item["loc"], model))
         kind = item["type"] if item["type"] in {"missing", "value_error"} else ""
         found.setdefault((where, kind), []).append(item)
@@ -69,6 +71,8 @@ def _sentence(where: str, items: Sequence[ErrorDetails], model: type[BaseModel] 
     if item["type"] == "missing":
         return f"{where} is missing: {_purpose(item['loc'], model)}"
     if item["type"] == "extra_forbidden":
+        if kind := _kind_without(item["loc"], model):
+            return f"{prefix}it has no effect with {kind}; remove it"
         return f"{prefix}there is no such field{_meant_field(item['loc'], model)}"
     needs = list(dict.fromkeys(need_of(each, _kinds_at(each["loc"], model)) for each in items))
     return f"{prefix}{', or '.join(needs)} (found {_found(item)}){''.join(map(_meant_choice, items))}"
@@ -183,9 +187,28 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [inner for part in get_args(annotation) for inner in _models_in(part)]
 
 
-def _kinds_of(model: type[BaseModel]) -> set[Any]:
-    """Return by which tag a model is told from others of its place."""
-    return {model.model_fields[name].default for name in ("type", "placement") if name in model.model_fields}
+def _kinds_of(model: type[BaseModel]) -> dict[Any, str]:
+    """Return by which tag a model is told from others of its place: the tag, and the field that says it, if one does.
+
+    Such a field takes one value; where a section's kind is said elsewhere in the recipe, its model has a ``kind``.
+    """
+    fields = {name: get_args(field.annotation) for name, field in model.model_fields.items()}
+    tags = {values[0]: name for name, values in fields.items() if len(values) == 1 and isinstance(values[0], str)}
+    return tags | ({kind: ""} if (kind := getattr(model, "kind", None)) else {})
+
+
+def _kind_without(parts: Sequence[str | int], model: type[BaseModel] | None) -> str:
+    """Return in words which kind a section is of, if it lacks a field that others of its kinds have."""
+    *place, tag, field = (*("",) * 2, *parts)
+    kinds = models_at([part for part in place if part != ""], model)
+    if not any(tag in _kinds_of(one) for one in kinds) or not any(field in one.model_fields for one in kinds):
+        return ""
+    own = next(one for one in kinds if tag in _kinds_of(one))
+    named = [str(part) for part in place if isinstance(part, str)][-1]
+    called = _kinds_of(own)[tag]
+    if not called:
+        return str(getattr(own, "kind_name", tag))
+    return f"the {named if called == 'name' else called} {tag!r}"
 
 
 def _kinds_at(parts: Sequence[str | int], model: type[BaseModel] | None) -> list[str]:

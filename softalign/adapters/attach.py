@@ -16,9 +16,10 @@ from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Adapter
 from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
 from softalign.backbones.joint_injection import JointAttentionInjection
-from softalign.backbones.mmdit import QK_NORMS, joint_blocks, stream_width
-from softalign.backbones.unet import PREDICTION_TYPES, injection_sites, text_width
+from softalign.backbones.mmdit import joint_blocks, stream_width
+from softalign.backbones.unet import injection_sites, text_width
 from softalign.config.evaluation import UnconditionalBank
+from softalign.config.families import FAMILIES
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
 
@@ -168,13 +169,14 @@ def _attach(
 def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:
     """Check what tells the families of one kind of denoiser apart; ``force`` does not help here."""
     if isinstance(config.placement, MMDiTPlacement):
-        expected, found = f"qk_norm {QK_NORMS.get(config.family)}", f"qk_norm {denoiser.config.get('qk_norm')}"
+        expected, found = f"qk_norm {FAMILIES[config.family].qk_norm}", f"qk_norm {denoiser.config.get('qk_norm')}"
     else:
         is_xl = denoiser.config.get("addition_embed_type") == "text_time"
         scheduler = getattr(getattr(pipe, "scheduler", None), "config", None)
-        own = PREDICTION_TYPES[config.family]
+        own = FAMILIES[config.family].prediction_type
         prediction = own if scheduler is None else scheduler.get("prediction_type", own)
-        expected = f"prediction_type {own}, {'two text encoders' if config.family == 'sdxl' else 'one text encoder'}"
+        has_two = FAMILIES[config.family].has_pooled_text
+        expected = f"prediction_type {own}, {'two text encoders' if has_two else 'one text encoder'}"
         found = f"prediction_type {prediction}, {'two text encoders' if is_xl else 'one text encoder'}"
     if found != expected:
         raise CompatibilityError(

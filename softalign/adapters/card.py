@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from softalign.adapters.files import AdapterConfig
-from softalign.backbones.frozen_pipeline import PIPELINES
+from softalign.config.families import FAMILIES, is_embedded
 from softalign.config.training import TrainConfig
 
 _HEADER = """---
@@ -85,18 +85,18 @@ def model_card(config: AdapterConfig, training: TrainConfig, name: str) -> str:
         "weights sha256": f"`{config.weights_sha256}`",
         "library": f"softalign {config.library_version}",
     }
-    is_embedded = config.base_model == "shapes"
+    is_of_shapes = is_embedded(config.base_model)
     return _CARD.format(
         name=name,
         base_model=config.base_model,
-        imports="from softalign.shapes import weights_path\n" if is_embedded else "",
-        location=f'weights_path("{config.family}")' if is_embedded else repr(config.base_model),
+        imports="from softalign.shapes import weights_path\n" if is_of_shapes else "",
+        location=f'weights_path("{config.family}")' if is_of_shapes else repr(config.base_model),
         revision=f" (revision {config.base_model_revision})" if config.base_model_revision else "",
         objective=config.objective,
         num_soft_tokens=config.num_soft_tokens,
         place=config.placement.text,
         without_t5=", text_encoder_3=None, tokenizer_3=None" if config.has_t5 is False else "",
-        pipeline=PIPELINES[config.family],
+        pipeline=FAMILIES[config.family].pipeline,
         rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
     )
 
@@ -126,7 +126,7 @@ def converted_card(config: AdapterConfig, name: str, unverified: Sequence[str]) 
         force="" if config.base_fingerprint else ", force=True",
         num_soft_tokens=config.num_soft_tokens,
         place=config.placement.text,
-        pipeline=PIPELINES[config.family],
+        pipeline=FAMILIES[config.family].pipeline,
         unverified="\n".join(f"- {fact}" for fact in unverified),
         rows="\n".join(f"| {fact} | {value} |" for fact, value in facts.items()),
     )

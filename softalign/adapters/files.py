@@ -21,9 +21,8 @@ from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
-from softalign.artifacts import FileEntry, Frozen
-from softalign.config.families import Family
-from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig
+from softalign.artifacts import Family, FileEntry, Frozen
+from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
@@ -74,9 +73,9 @@ Placement = UNetPlacement | MMDiTPlacement
 
 def placement_of(config: SoftTokensConfig) -> Placement:
     """Return where a training run's tokens enter."""
-    if config.placement == "unet":
-        return UNetPlacement(blocks=config.blocks, position=config.position)
-    return MMDiTPlacement(num_layers=config.num_layers, layers=config.layers, position=config.position)
+    if isinstance(config, UNetTokensConfig):
+        return UNetPlacement(blocks=config.blocks, position="after_bos")
+    return MMDiTPlacement(num_layers=config.num_layers, layers=config.layers, position="append")
 
 
 class PeerFiles(Frozen):

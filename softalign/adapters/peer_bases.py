@@ -9,28 +9,14 @@ from typing import Any, Literal
 from torch import nn
 
 from softalign.adapters.base_fingerprint import BaseFingerprint, fingerprint_of
+from softalign.backbones.sizes import published_token_width
+from softalign.config.families import FAMILIES
 from softalign.errors import CompatibilityError, MissingInputError
 
 PeerFamily = Literal["sd15", "sdxl", "sd3"]
 """The backbones that the two projects have checkpoints for."""
 OLD_SD3_WIDTH = 4096
 """Width of SD3's text ahead of the context embedder, and of older tokens."""
-
-
-@dataclass(frozen=True)
-class _Family:
-    """A backbone's published model, the width of its text states, and where its denoiser lies in a folder."""
-
-    model: str
-    width: int
-    subfolder: str
-
-
-_FAMILIES: dict[PeerFamily, _Family] = {
-    "sd15": _Family("stable-diffusion-v1-5/stable-diffusion-v1-5", 768, "unet"),
-    "sdxl": _Family("stabilityai/stable-diffusion-xl-base-1.0", 2048, "unet"),
-    "sd3": _Family("stabilityai/stable-diffusion-3-medium-diffusers", 1536, "transformer"),
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,8 @@ class Base:
 
 def published_base(family: PeerFamily) -> Base:
     """Return what is known of a family's published model without its files."""
-    return Base(_FAMILIES[family].model, _FAMILIES[family].width)
+    model: str = FAMILIES[family].defaults["backbone.model"]
+    return Base(model, published_token_width(family, model))
 
 
 def read_base(folder: Path, family: PeerFamily) -> Base:
@@ -58,11 +45,11 @@ def read_base(folder: Path, family: PeerFamily) -> Base:
     """
     from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
-    from softalign.backbones.mmdit import QK_NORMS
     from softalign.backbones.unet import text_width
 
-    kind: Any = SD3Transformer2DModel if family == "sd3" else UNet2DConditionModel
-    subfolder = _FAMILIES[family].subfolder
+    is_unet = FAMILIES[family].is_unet
+    kind: Any = UNet2DConditionModel if is_unet else SD3Transformer2DModel
+    subfolder = "unet" if is_unet else "transformer"
     if not (folder / subfolder / "config.json").is_file():
         raise MissingInputError(
             "This is no base model of the family.",
@@ -77,10 +64,10 @@ def read_base(folder: Path, family: PeerFamily) -> Base:
         ) from error
     if family != "sd3":
         return Base(str(folder), text_width(denoiser), fingerprint_of(denoiser))
-    if denoiser.config.qk_norm != QK_NORMS[family]:
+    if denoiser.config.qk_norm != FAMILIES[family].qk_norm:
         raise CompatibilityError(
             "The base model is of another family.",
-            expected=f"qk_norm {QK_NORMS[family]} ({family})",
+            expected=f"qk_norm {FAMILIES[family].qk_norm} ({family})",
             found=f"qk_norm {denoiser.config.qk_norm}",
             where=str(folder),
         )

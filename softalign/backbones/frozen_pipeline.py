@@ -11,20 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from softalign.artifacts import Family
 from softalign.backbones.locating import resolve_model
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import Family
+from softalign.config.families import FAMILIES
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 
-PIPELINES: dict[Family, str] = {
-    "sd15": "StableDiffusionPipeline",
-    "sd21": "StableDiffusionPipeline",
-    "sdxl": "StableDiffusionXLPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "sd35": "StableDiffusion3Pipeline",
-}
-"""The diffusers pipeline of each family, as a model's ``model_index.json`` names it."""
 Part = Literal["denoiser", "vae", "text"]
 """What can be loaded of a pipeline, besides its scheduler."""
 ALL_PARTS: tuple[Part, ...] = ("denoiser", "vae", "text")
@@ -88,8 +81,8 @@ def load_frozen_pipeline(
         if config.family not in fitting:
             raise CompatibilityError(
                 "The base model does not belong to this family.",
-                expected=f"{PIPELINES[config.family]} ({config.family})",
-                found=PIPELINES[fitting[0]],
+                expected=f"{FAMILIES[config.family].pipeline} ({config.family})",
+                found=FAMILIES[fitting[0]].pipeline,
                 where=f"backbone.model {config.model}",
                 fix=f"set backbone.family to {' or '.join(fitting)}",
             )
@@ -138,11 +131,11 @@ def families_of_pipeline(model: str, revision: str | None = None) -> tuple[Famil
     from diffusers import DiffusionPipeline
 
     found = str(DiffusionPipeline.load_config(model, revision=revision).get("_class_name"))
-    fitting = tuple(family for family, name in PIPELINES.items() if name == found)
+    fitting = tuple(family for family, record in FAMILIES.items() if record.pipeline == found)
     if not fitting:
         raise CompatibilityError(
             "No family has such a pipeline.",
-            expected=", ".join(dict.fromkeys(PIPELINES.values())),
+            expected=", ".join(dict.fromkeys(record.pipeline for record in FAMILIES.values())),
             found=found,
             where=model,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, families_of_pipeline
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import UNET_FAMILIES, Family
+from softalign.config.families import FAMILIES, is_embedded
 from softalign.errors import CompatibilityError
 
 
@@ -20,7 +21,7 @@ def load_backbone(
         MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
         CompatibilityError: the model is not of the family.
     """
-    if config.family in UNET_FAMILIES:
+    if FAMILIES[config.family].is_unet:
         from softalign.backbones.unet import UNetBackbone
 
         return UNetBackbone.load(config, device=device, dtype=dtype, parts=parts)
@@ -41,19 +42,15 @@ def family_of(model: str) -> Family:
     """
     from diffusers import DDIMScheduler, SD3Transformer2DModel
 
-    from softalign.backbones.mmdit import QK_NORMS
-    from softalign.backbones.unet import PREDICTION_TYPES
-
-    if model == "shapes":
+    if is_embedded(model):
         return "sd21"
     with explained_access(model):
         families = families_of_pipeline(model)
-        if "sd3" in families:
-            found = SD3Transformer2DModel.load_config(model, subfolder="transformer").get("qk_norm")
-            marks = {family: mark for family, mark in QK_NORMS.items() if family in families}
-        else:
+        if FAMILIES[families[0]].is_unet:
             found = DDIMScheduler.load_config(model, subfolder="scheduler").get("prediction_type", "epsilon")
-            marks = {family: mark for family, mark in PREDICTION_TYPES.items() if family in families}
+        else:
+            found = SD3Transformer2DModel.load_config(model, subfolder="transformer").get("qk_norm")
+    marks = {family: FAMILIES[family].mark for family in families}
     fitting = [family for family, mark in marks.items() if mark == found]
     if not fitting:
         raise CompatibilityError(

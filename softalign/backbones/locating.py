@@ -15,7 +15,7 @@ WHOLE_FILE_BYTES = 64 << 20
 
 def resolve_model(config: BackboneConfig) -> str:
     """Return what ``from_pretrained`` takes: the embedded model's folder, a local folder or a hub id."""
-    if config.model == "shapes":
+    if config.is_embedded:
         from softalign.shapes import weights_path
 
         return str(weights_path(config.family))
@@ -24,7 +24,7 @@ def resolve_model(config: BackboneConfig) -> str:
 
 def model_folder(backbone: BackboneConfig) -> Path | None:
     """Return the local folder of a backbone's model, or None for a hub id."""
-    if backbone.model == "shapes":
+    if backbone.is_embedded:
         from softalign.shapes import weights_path
 
         return weights_path(backbone.family)

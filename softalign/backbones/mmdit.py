@@ -16,14 +16,12 @@ from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
 from softalign.backbones.row_cache import RowCache
 from softalign.config.backbone import BackboneConfig
+from softalign.config.families import FAMILIES
 from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.forward_process import FlowProcess, ForwardProcess
 from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
-
-QK_NORMS = {"sd3": None, "sd35": "rms_norm"}
-"""What the families differ in: SD3.5 normalises queries and keys."""
 
 
 def joint_blocks(transformer: nn.Module, num_layers: int, layers: LayersEnd = "first") -> list[nn.Module]:
@@ -216,12 +214,15 @@ class MMDiTBackbone:
 def _check_family(config: BackboneConfig, pipeline: Any) -> None:
     where = f"backbone.model {config.model}"
     transformer = pipeline.transformer
-    found = QK_NORMS[config.family] if transformer is None else transformer.config.qk_norm
-    if found != QK_NORMS[config.family]:
-        fitting = " or ".join(family for family, norm in QK_NORMS.items() if norm == found)
+    own = FAMILIES[config.family].qk_norm
+    found = own if transformer is None else transformer.config.qk_norm
+    if found != own:
+        fitting = " or ".join(
+            family for family, record in FAMILIES.items() if not record.is_unet and record.qk_norm == found
+        )
         raise CompatibilityError(
             "The base model does not belong to this family.",
-            expected=f"qk_norm {QK_NORMS[config.family]} ({config.family})",
+            expected=f"qk_norm {own} ({config.family})",
             found=f"qk_norm {found}",
             where=where,
             fix=f"set backbone.family to {fitting or 'another family'}",

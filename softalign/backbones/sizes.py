@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softalign.artifacts import Family
 from softalign.backbones.locating import model_folder
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import UNET_FAMILIES, Family, num_joint_blocks
+from softalign.config.families import FAMILIES, num_joint_blocks
 from softalign.errors import DataError, MissingInputError
 
 CLIP_LENGTH = 77
@@ -27,21 +28,6 @@ class ModelSizes:
     token_width: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
-    latent_channels: int
-    text_width: int
-    pooled_width: int
-
-
-PUBLISHED: dict[Family, _Published] = {
-    "sd15": _Published(4, 768, 0),
-    "sd21": _Published(4, 1024, 0),
-    "sdxl": _Published(4, 2048, 1280),
-    "sd3": _Published(16, 4096, 2048),
-    "sd35": _Published(16, 4096, 2048),
-}
-"""The published models' configurations."""
 HEAD_WIDTH = 64
 """Of the published MMDiTs, which have as many heads as joint blocks; U-Nets' tokens are as wide as their text."""
 
@@ -55,12 +41,12 @@ def model_sizes(backbone: BackboneConfig) -> ModelSizes:
     """
     folder = model_folder(backbone)
     if folder is None:
-        published = PUBLISHED[backbone.family]
+        published = FAMILIES[backbone.family]
         length = CLIP_LENGTH + (backbone.max_sequence_length or 0)
         return ModelSizes(
             latent=published.latent_channels * (backbone.resolution_px // VAE_FACTOR) ** 2,
             text=length * published.text_width + published.pooled_width,
-            token_width=HEAD_WIDTH * num_joint_blocks(backbone.family, backbone.model) or published.text_width,
+            token_width=published_token_width(backbone.family, backbone.model),
         )
     try:
         return _folder_sizes(folder, backbone)
@@ -81,6 +67,11 @@ def model_sizes(backbone: BackboneConfig) -> ModelSizes:
         ) from error
 
 
+def published_token_width(family: Family, model: str) -> int:
+    """Return the width of a soft token of a published model."""
+    return HEAD_WIDTH * num_joint_blocks(family, model) or FAMILIES[family].text_width
+
+
 def _folder_sizes(folder: Path, backbone: BackboneConfig) -> ModelSizes:
     vae = _read_json(folder / "vae")
     side = backbone.resolution_px // 2 ** (len(vae["block_out_channels"]) - 1)
@@ -93,9 +84,9 @@ def _folder_sizes(folder: Path, backbone: BackboneConfig) -> ModelSizes:
 
 def _widths(folder: Path, family: Family) -> tuple[int, int, int]:
     """Return the widths of text states, pooled states and soft tokens that a folder's denoiser reads."""
-    if family in UNET_FAMILIES:
+    if FAMILIES[family].is_unet:
         width = int(_read_json(folder / "unet")["cross_attention_dim"])
-        pooled = int(_read_json(folder / "text_encoder_2")["projection_dim"]) if family == "sdxl" else 0
+        pooled = int(_read_json(folder / "text_encoder_2")["projection_dim"]) if FAMILIES[family].has_pooled_text else 0
         return width, pooled, width
     transformer = _read_json(folder / "transformer")
     names = ("joint_attention_dim", "pooled_projection_dim", "caption_projection_dim")

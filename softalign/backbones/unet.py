@@ -16,14 +16,12 @@ from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, load_frozen_pip
 from softalign.backbones.injection import INSERT_AT, CrossAttentionInjection
 from softalign.backbones.row_cache import RowCache, SharedParts
 from softalign.config.backbone import BackboneConfig
-from softalign.config.families import Family
+from softalign.config.families import FAMILIES
 from softalign.config.soft_tokens import SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.forward_process import DDPMProcess, ForwardProcess
 from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
-
-PREDICTION_TYPES: dict[Family, str] = {"sd15": "epsilon", "sd21": "v_prediction", "sdxl": "epsilon"}
 
 
 def injection_sites(unet: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
@@ -180,7 +178,7 @@ class UNetBackbone:
 
         kind: Any = StableDiffusionPipeline
         options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-        if config.family == "sdxl":
+        if FAMILIES[config.family].has_pooled_text:
             kind, options = StableDiffusionXLPipeline, {"add_watermarker": False}
         return cls(load_frozen_pipeline(kind, config, device=device, dtype=dtype, parts=parts, **options), config)
 
@@ -203,7 +201,7 @@ class UNetBackbone:
     @property
     def has_pooled_text(self) -> bool:
         """True for SDXL."""
-        return self._config.family == "sdxl"
+        return FAMILIES[self._config.family].has_pooled_text
 
     @property
     def text_options(self) -> tuple[int, ...]:
@@ -252,9 +250,9 @@ class UNetBackbone:
 
 
 def _check_prediction_type(config: BackboneConfig, found: str) -> None:
-    expected = PREDICTION_TYPES[config.family]
+    expected = FAMILIES[config.family].prediction_type
     if found != expected:
-        fitting = " or ".join(family for family, kind in PREDICTION_TYPES.items() if kind == found)
+        fitting = " or ".join(family for family, record in FAMILIES.items() if record.prediction_type == found)
         raise CompatibilityError(
             "The base model does not belong to this family.",
             expected=f"prediction_type {expected} ({config.family})",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from softalign.artifacts import Family
 from softalign.cli.console import narrating
 from softalign.cli.geneval import geneval_app
 from softalign.cli.options import (
@@ -29,7 +30,6 @@ from softalign.cli.options import (
     open_recipe,
     require_pipeline,
 )
-from softalign.config.families import Family
 from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
 from softalign.processes.leaving import hold_signals, leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE
@@ -209,4 +209,4 @@ def shapes_pretrain(
     emit(payload, as_json, str(result.weights_path))
 
 
-from softalign.cli import adapters, registry  # noqa: E402, F401  # last: help lists the chain's commands first
+from softalign.cli import adapters, recipes, registry  # noqa: E402, F401  # last: help lists the chain's commands first

@@ -6,23 +6,27 @@ how fast something runs live in ``runtime`` and are in no digest. Numbers of the
 
 from __future__ import annotations
 
-from softalign.config.backbone import BackboneConfig, EncodeConfig
+from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_COUNT, MAX_NAME_CHARS, Count, Positive, Ratio, Seed, StageConfig
 from softalign.config.curation import CocoSource, CurationConfig, FilterConfig, ParquetSource, ShapesSource, Source
 from softalign.config.evaluation import EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
 from softalign.config.loading import load_recipe, recipe_names, yaml_problem
-from softalign.config.objective import ObjectiveConfig
+from softalign.config.objective import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig
+from softalign.config.optimizer import ConstantConfig, CosineConfig, CosineRestartsConfig, OptimizerConfig
 from softalign.config.recipe import Recipe
 from softalign.config.runtime import Runtime
 from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig, UNetTokensConfig
-from softalign.config.training import NegativesConfig, OptimizerConfig, TrainConfig
+from softalign.config.training import NegativesConfig, TrainConfig
 
 __all__ = [
+    "AGSMConfig",
     "BackboneConfig",
     "CocoSource",
+    "ConstantConfig",
+    "CosineConfig",
+    "CosineRestartsConfig",
     "Count",
     "CurationConfig",
-    "EncodeConfig",
     "EvalConfig",
     "FilterConfig",
     "LayersEnd",
@@ -39,8 +43,10 @@ __all__ = [
     "Recipe",
     "RegisterConfig",
     "Runtime",
+    "ScoreMatchingConfig",
     "Seed",
     "ShapesSource",
+    "SoftREPAConfig",
     "SoftTokensConfig",
     "Source",
     "StageConfig",

@@ -12,6 +12,9 @@ MAX_NAME_CHARS = 100
 """Names go into records, which stay below 4 kB."""
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""How much of a running mean stays at each update."""
 MAX_COUNT = 10**12
 """No number of steps or samples is above it; far above it, arithmetic in floats would fail."""
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]

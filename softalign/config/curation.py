@@ -13,13 +13,12 @@ from softalign.config.base import MAX_NAME_CHARS, Count, Ratio, StageConfig
 class ShapesSource(Frozen):
     """Scenes of the embedded world, rendered to PNG files with a captions table, then read like any other source."""
 
-    type: Literal["shapes"] = "shapes"
-    num_scenes: Count = 1200
-    captions_per_scene: Count = 2
-    incomplete_share: Ratio = 0.1
-    wrong_share: Ratio = 0.05
-    table: Literal["coco", "parquet"] = "coco"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    type: Literal["shapes"] = Field("shapes", description="scenes of the embedded world, rendered by this library")
+    num_scenes: Count = Field(1200, description="images to render")
+    captions_per_scene: Count = Field(2, description="captions of each image")
+    incomplete_share: Ratio = Field(0.1, description="share of the images that hold objects which no caption names")
+    wrong_share: Ratio = Field(0.05, description="share of the captions that state one wrong fact")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of scenes and captions")
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
@@ -31,19 +30,19 @@ class ShapesSource(Frozen):
 class CocoSource(Frozen):
     """A COCO captions file (``images``, ``annotations``) and its image folder."""
 
-    type: Literal["coco"] = "coco"
-    annotations_uri: str
-    images_uri: str
+    type: Literal["coco"] = Field("coco", description="a COCO captions file and its image folder")
+    annotations_uri: str = Field(description="path or URI of the captions file (JSON with images and annotations)")
+    images_uri: str = Field(description="folder or URI that the file's names are relative to")
 
 
 class ParquetSource(Frozen):
     """A Parquet table, one row per caption: an image path relative to ``images_uri``, and the caption."""
 
-    type: Literal["parquet"] = "parquet"
-    table_uri: str
-    images_uri: str
-    image_column: str = "file_name"
-    caption_column: str = "caption"
+    type: Literal["parquet"] = Field("parquet", description="a Parquet table with a row per caption")
+    table_uri: str = Field(description="path or URI of the table")
+    images_uri: str = Field(description="folder or URI that the table's image paths are relative to")
+    image_column: str = Field("file_name", description="the column of image paths")
+    caption_column: str = Field("caption", description="the column of captions")
 
 
 Source = Annotated[ShapesSource | CocoSource | ParquetSource, Field(discriminator="type")]
@@ -52,11 +51,13 @@ Source = Annotated[ShapesSource | CocoSource | ParquetSource, Field(discriminato
 class FilterConfig(Frozen):
     """What a sample must fulfil; every rejection is counted under the filter's name."""
 
-    min_side_px: Count = 32
-    max_aspect_ratio: Annotated[float, Field(ge=1.0)] = 3.0
-    min_caption_chars: Count = 3
-    max_caption_chars: Count = 1000
-    drop_exact_duplicates: bool = True
+    min_side_px: Count = Field(32, description="images with a shorter side, in pixels, are left out")
+    max_aspect_ratio: Annotated[float, Field(ge=1.0)] = Field(
+        3.0, description="images whose longer side is above this multiple of the shorter one are left out"
+    )
+    min_caption_chars: Count = Field(3, description="shorter captions, in characters, are left out")
+    max_caption_chars: Count = Field(1000, description="longer captions, in characters, are left out")
+    drop_exact_duplicates: bool = Field(True, description="of images with equal pixels one is kept")
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
         2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
     )
@@ -71,8 +72,14 @@ class FilterConfig(Frozen):
 class CurationConfig(StageConfig):
     """Sources -> filters -> shards."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    filters: FilterConfig = FilterConfig()
-    val_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
-    samples_per_shard: Count = 512
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)] = Field(
+        description="of the dataset: lower-case letters, digits and dashes"
+    )
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = Field(
+        description="captions tables with their images, read in this order"
+    )
+    filters: FilterConfig = Field(FilterConfig(), description="what an image and its captions must fulfil")
+    val_share: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.05, description="share of the images that is held out for validation, chosen by hash"
+    )
+    samples_per_shard: Count = Field(512, description="images in each shard of the dataset")

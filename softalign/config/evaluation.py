@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from softalign.artifacts import Arm, Frozen
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_NAME_CHARS, Count, Seed, StageConfig
-from softalign.config.families import sample_px
+from softalign.config.families import is_embedded, own_side_px
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
@@ -18,32 +18,43 @@ UnconditionalBank = Literal["positive", "negative"]
 class EvalConfig(StageConfig):
     """GenEval-style evaluation: same prompts, noise and scorer for base, untrained tokens and adapter."""
 
-    suite: Literal["shapes", "geneval"] = "geneval"
-    images_per_prompt: Count = 4
+    suite: Literal["shapes", "geneval"] = Field(
+        "geneval", description="prompts and detector: GenEval's official 553, or the embedded world's own"
+    )
+    images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
         None,
-        description="side of the images; unset: the family's (512, 768 or 1024), in the embedded world the backbone's",
+        description="side of the images in pixels, a multiple of 16 for MMDiTs; left open: the family's, in the "
+        "embedded world backbone.resolution_px",
     )
-    num_inference_steps: Count = Field(30, description="a Recipe fills in 28 for sd3 and sd35")
-    guidance_scale: Annotated[float, Field(ge=1.0)] = Field(7.0, description="a Recipe fills in 4 for sd3 and sd35")
+    num_inference_steps: Count = Field(30, description="steps of the sampler")
+    guidance_scale: Annotated[float, Field(ge=1.0)] = Field(
+        7.0, description="classifier-free guidance of the arms; 1: without, which halves the denoiser's calls"
+    )
     reference_guidance_scale: Annotated[float, Field(gt=1.0)] | None = Field(
-        None, description="the base is scored at this guidance too: a reference beside the arms, outside of the gate"
+        None,
+        description="the base is scored at this guidance too: a reference beside the arms, outside of the gate; null: "
+        "it is not",
     )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
-    use_ema: bool = False
+    use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
     unconditional_bank: UnconditionalBank = Field(
-        "positive", description="psi+ or psi- on the unconditional branch of guidance; train.objective.preset fills it"
+        "positive", description="which tokens the unconditional branch of guidance sees: psi+ or psi-"
     )
-    seed: Seed = 0
-    num_bootstrap: Annotated[int, Field(ge=100)] = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: Seed = Field(0, description="of the noise, which all arms share, and of the intervals")
+    num_bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamplings of the prompts per interval")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="of the intervals, a ratio")
 
     def side_px(self, backbone: BackboneConfig) -> int:
         """Return the side of a backbone's images: as said, else the family's; in the embedded world the backbone's."""
         if self.resolution_px is not None:
             return self.resolution_px
-        is_embedded_world = "shapes" in (self.suite, backbone.model)
-        return sample_px(backbone.family, backbone.resolution_px, is_embedded_world=is_embedded_world)
+        return own_side_px(self.suite, backbone.family, backbone.model, backbone.resolution_px)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the suite is the embedded world's."""
+        return is_embedded(self.suite)
 
     @property
     def denoiser_calls_per_image(self) -> int:
@@ -73,18 +84,24 @@ class EvalConfig(StageConfig):
 class PromotionPolicy(Frozen):
     """When a candidate becomes champion; differences are paired by prompt and image, in score points (ratios)."""
 
-    min_overall_gain: float = Field(0.0, description="the candidate's overall gain over the base must be at least this")
-    is_gain_significant: bool = Field(
+    min_overall_gain: float = Field(
+        0.0, description="the candidate's overall gain over the base must be at least this many score points (ratio)"
+    )
+    requires_significant_gain: bool = Field(
         True,
         description="the gain's interval must exclude 0, and with must_beat_untrained that over untrained tokens too",
     )
-    max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(0.05, description="no tag may fall by more than this")
+    max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(
+        0.05, description="no tag may fall by more score points (ratio)"
+    )
     must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
 
 
 class RegisterConfig(StageConfig):
     """Where and under which name the adapter is registered, and the promotion gate."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
-    experiment: str = "softalign"
-    policy: PromotionPolicy = PromotionPolicy()
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)] = Field(
+        description="of the registered model"
+    )
+    experiment: str = Field("softalign", description="MLflow's experiment that the run is recorded in")
+    policy: PromotionPolicy = Field(PromotionPolicy(), description="when a candidate becomes champion")

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from softalign.config.explained import ExplainedRecipe
 from softalign.config.recipe import Recipe
+from softalign.config.resolving import resolve
 from softalign.errors import ConfigError
 from softalign.problems import did_you_mean, problems
 
@@ -51,6 +53,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: no such recipe, not YAML, an unknown field, or a value out of range; all of them are listed.
     """
+    return explain_recipe(name_or_path, overrides).recipe
+
+
+def explain_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> ExplainedRecipe:
+    """Return what ``load_recipe`` returns, and where each of its values comes from."""
     text, where = _recipe_text(name_or_path)
     try:
         data = read_yaml(text)
@@ -65,12 +72,12 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
             where=where,
             fix="begin with a recipe that works, such as those in softalign/recipes, or `softalign init FOLDER`",
         )
-    for override in overrides:
-        _apply_override(data, override)
+    set_paths = [_apply_override(data, override) for override in overrides]
     try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        sentences = problems(error, Recipe)
+        resolution = resolve(data)
+        return ExplainedRecipe(Recipe.model_validate(resolution.data), resolution, tuple(set_paths))
+    except ValueError as error:  # pydantic's too
+        sentences = problems(error, Recipe) if isinstance(error, ValidationError) else [str(error)]
         number = "one problem" if len(sentences) == 1 else f"{len(sentences)} problems"
         given = f" with --set {' --set '.join(overrides)}" if overrides else ""
         raise ConfigError(
@@ -124,7 +131,8 @@ def _meant_recipe(name: str) -> str:
     return f"; did you mean {files[0]}?" if files else did_you_mean(name, recipe_names()) or "."
 
 
-def _apply_override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str) -> str:
+    """Set the field that an override names, and return its path."""
     dotted, separator, value = override.partition("=")
     *sections, field = dotted.strip().split(".")
     if not separator or not field or not all(sections):
@@ -151,6 +159,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(
             "An override's value is not valid YAML.", found=yaml_problem(error), where=f"--set {override}"
         ) from error
+    return dotted.strip()
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -7,36 +7,43 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_COUNT, Count, Positive
+from softalign.config.base import Count, Positive
 
 
 class Runtime(Frozen):
     """How the work is run. Nothing here changes a result, so nothing here is part of a digest."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
     num_processes: Count = Field(1, description="training processes on each machine, one per GPU; 1 inside torchrun")
     num_nodes: Count = Field(1, description="machines that train together; each runs this recipe with its NODE_RANK")
     rendezvous_endpoint: Annotated[str, Field(pattern=r"^[^:/]+:\d+$")] | None = Field(
-        None, description="host:port of the machine with NODE_RANK 0; needed with several machines"
+        None, description="host:port of the machine with NODE_RANK 0; belongs to several machines"
     )
     micro_batch_size: Count | Literal["auto"] | None = Field(
-        "auto", description="pairs per denoiser call; auto: half the grid, or what fits into free memory; null: all"
+        "auto",
+        description="pairs of image and caption per denoiser call in training; auto: half the grid, or what fits into "
+        "free memory; null: all",
     )
     compile: bool = Field(
         False, description="torch.compile for the denoiser's blocks in training; minutes to start, other last bits"
     )
-    generation_batch_size: Count = 16
-    num_workers: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 2
-    checkpoint_every_steps: Count = 50
-    keep_checkpoints: Count = Field(2, description="the newest so many; the best validation's is kept besides")
+    generation_batch_size: Count = Field(16, description="images that evaluation generates at a time")
+    num_threads: Count = Field(2, description="torch's threads in training, and threads that read and decode images")
+    checkpoint_every_steps: Count = Field(50, description="updates between checkpoints")
+    keep_checkpoints: Count = Field(
+        2, description="newest checkpoints that are kept; the best validation's is kept besides"
+    )
     checkpoint_uri: str | None = Field(
-        None, description="where checkpoints are copied to; unset: into the store, unless that is a local folder"
+        None, description="URI that checkpoints are copied to; null: the store's, unless that is a local folder"
     )
-    stall_timeout_s: Positive = Field(600.0, description="a child that writes no line for so long is killed")
-    hang_timeout_s: Positive | None = Field(
-        None, description="a training step that takes so long ends its process with all stacks (0.9 stall_timeout_s)"
+    stall_timeout_s: Positive = Field(
+        600.0,
+        description="seconds: a child process that writes no line for so long is killed, and a training step that "
+        "takes 0.9 of it ends its process with all stacks",
     )
-    tracking_uri: str | None = Field(None, description="MLflow; unset: MLFLOW_TRACKING_URI, else sqlite in the store")
+    tracking_uri: str | None = Field(
+        None, description="the MLflow registry; null: MLFLOW_TRACKING_URI, else a database in the store"
+    )
 
     @model_validator(mode="after")
     def _check_nodes(self) -> Self:
@@ -44,12 +51,7 @@ class Runtime(Frozen):
             raise ValueError("rendezvous_endpoint belongs to num_nodes above 1, and has no effect without")
         return self
 
-    @model_validator(mode="after")
-    def _fill_timeouts(self) -> Self:
-        if self.hang_timeout_s is None:
-            object.__setattr__(self, "hang_timeout_s", 0.9 * self.stall_timeout_s)
-        elif self.hang_timeout_s >= self.stall_timeout_s:
-            raise ValueError(
-                "hang_timeout_s is not below stall_timeout_s: a child would be killed before it says where"
-            )
-        return self
+    @property
+    def hang_timeout_s(self) -> float:
+        """Seconds after which a hanging training step ends its process: before it would be killed without a word."""
+        return 0.9 * self.stall_timeout_s

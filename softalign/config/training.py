@@ -2,115 +2,85 @@
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_COUNT, Count, Positive, Ratio, Seed, StageConfig
-from softalign.config.objective import ObjectiveConfig
-from softalign.config.presets import RESTART_PERIOD_STEPS
+from softalign.config.base import MAX_COUNT, Count, Ratio, Seed, StageConfig
+from softalign.config.objective import AGSMConfig, ObjectiveConfig
+from softalign.config.optimizer import ConstantConfig, OptimizerConfig
 from softalign.config.soft_tokens import SoftTokensConfig, UNetTokensConfig
 
 
 class NegativesConfig(Frozen):
     """Which prompts an image is compared with, besides its own caption."""
 
-    num_negatives: Count | None = Field(None, description="per image; unset: as many as the batch has other captions")
-    hard_share: Ratio = Field(
-        0.0, description="share of them that are edits of the image's own caption (encode.hard_negatives_per_caption)"
+    num_negatives: Count | None = Field(
+        None, description="captions that each image is compared with, hard ones included; null: batch_size - 1"
+    )
+    num_hard: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
+        0,
+        description="how many of them are edits of the image's own caption in count, colour, position or object; so "
+        "many edits of each caption are encoded, where it has so many",
     )
     max_similarity: Ratio = Field(
-        0.8, description="captions more alike are not each other's negatives; 1: only equal ones (captions.similarity)"
+        0.8, description="captions more alike are not each other's negatives (captions.similarity); 1: only equal ones"
     )
 
     def num_of(self, batch_size: int) -> int:
         """Return how many negatives each image gets, if there are as many."""
         return batch_size - 1 if self.num_negatives is None else self.num_negatives
 
-    def num_hard_of(self, batch_size: int) -> int:
-        """Return how many of them are hard ones."""
-        return math.floor(self.num_of(batch_size) * self.hard_share + 0.5)
-
-
-class OptimizerConfig(Frozen):
-    """AdamW on the soft tokens and the timestep table. Fields of another schedule than the chosen one stay unset."""
-
-    learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    max_grad_norm: Positive | None = Field(1.0, description="the gradient is scaled down to it; null: never")
-    num_warmup_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
-    schedule: Literal["constant", "cosine", "cosine_restarts"] = "constant"
-    min_learning_rate: Annotated[float, Field(ge=0.0)] | None = Field(
-        None, description="where a cosine ends (0; with restarts the papers' 1e-5)"
-    )
-    restart_period_steps: Count | None = Field(
-        None, description="cosine_restarts: steps between restarts (1000: the papers' 10 validations, 100 steps apart)"
-    )
-
-    @model_validator(mode="after")
-    def _fill_schedule(self) -> Self:
-        defaults: dict[str, dict[str, Any]] = {
-            "constant": {},
-            "cosine": {"min_learning_rate": 0.0},
-            "cosine_restarts": {"min_learning_rate": 1e-5, "restart_period_steps": RESTART_PERIOD_STEPS},
-        }
-        own = defaults[self.schedule]
-        for field in ("min_learning_rate", "restart_period_steps"):
-            if field not in own and getattr(self, field) is not None:
-                raise ValueError(f"{field} has no effect with the schedule {self.schedule!r}; remove it")
-            if field in own and getattr(self, field) is None:
-                object.__setattr__(self, field, own[field])
-        if self.min_learning_rate is not None and self.min_learning_rate >= self.learning_rate:
-            raise ValueError("min_learning_rate is not below learning_rate, so the schedule has no effect")
-        return self
-
 
 class TrainConfig(StageConfig):
     """One training run of the soft tokens: B images and P prompts, their own captions first, make each step's pairs."""
 
-    soft_tokens: SoftTokensConfig = UNetTokensConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    negatives: NegativesConfig = NegativesConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    num_steps: Count = 1000
-    batch_size: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(4, description="images per step")
-    noise_sharing: Literal["paper", "per_image"] = Field(
-        "paper", description="paper: one timestep and noise for the whole batch; per_image: each image its own"
+    soft_tokens: SoftTokensConfig = Field(
+        UNetTokensConfig(), description="number, place and start of the soft tokens; their kind follows backbone.family"
     )
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9999
+    objective: ObjectiveConfig = Field(AGSMConfig(), description="the loss; its fields follow its name")
+    negatives: NegativesConfig = Field(NegativesConfig(), description="which captions an image is compared with")
+    optimizer: OptimizerConfig = Field(ConstantConfig(), description="AdamW; its fields follow its schedule")
+    num_steps: Count = Field(1000, description="updates of the tokens")
+    batch_size: Annotated[int, Field(ge=2, le=MAX_COUNT)] = Field(
+        4, description="images per update, however many processes share them"
+    )
+    noise_sharing: Literal["shared", "per_image"] = Field(
+        "shared",
+        description="shared: one timestep and noise for the whole batch, as the papers; per_image: each its own",
+    )
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.9999, description="how much of the averaged tokens stays at each update"
+    )
     validate_every_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
-        100, description="steps between validation rows in metrics.jsonl; 0: never"
+        100, description="updates between validation rows in metrics.jsonl; 0: never"
     )
     sample_every_steps: Annotated[int, Field(ge=0, le=MAX_COUNT)] = Field(
-        0, description="steps between pictures of held-out captions, drawn with fixed noise; 0: never"
+        0, description="updates between pictures of held-out captions, drawn with fixed noise; 0: never"
     )
     early_stop_patience: Count | None = Field(
-        None, description="end after so many validations without a better one; unset: at num_steps alone"
+        None, description="the run ends after so many validations without a better one; null: at num_steps alone"
     )
-    select: Literal["last", "best"] = Field(
-        "last", description="the exported tokens: the last ones, or those of the best validation"
+    export_step: Literal["last", "best"] = Field(
+        "last", description="the exported tokens: those of the last update, or those of the best validation"
     )
     init_from: str | None = Field(
-        None, description="an adapter whose tokens the run starts from, instead of soft_tokens.init; a folder or URI"
+        None, description="folder or URI of an adapter whose tokens the run starts from; null: they are drawn"
     )
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of the tokens' start, the order of images, their captions and noise")
 
     @model_validator(mode="after")
     def _check_negatives(self) -> Self:
-        chosen = self.negatives
-        if self.objective.name == "score_matching" and (chosen.num_negatives is not None or chosen.hard_share > 0):
-            raise ValueError("negatives.num_negatives and hard_share have no effect with the objective score_matching")
-        num, num_hard = chosen.num_of(self.batch_size), chosen.num_hard_of(self.batch_size)
-        if chosen.hard_share > 0 and num_hard == 0:
-            raise ValueError(f"negatives.hard_share has no effect: {chosen.hard_share} of {num} negatives is none")
+        num, num_hard = self.negatives.num_of(self.batch_size), self.negatives.num_hard
+        if self.objective.name == "score_matching" and (self.negatives.num_negatives is not None or num_hard > 0):
+            raise ValueError("negatives.num_negatives and num_hard have no effect with the objective score_matching")
+        if num_hard > num:
+            raise ValueError(f"negatives.num_hard is {num_hard}, but each image has {num} negatives in all")
         if num - num_hard > self.batch_size - 1:
             raise ValueError(
                 f"negatives.num_negatives asks for {num - num_hard} other captions of a batch of {self.batch_size}, "
-                f"which has {self.batch_size - 1}; ask for fewer, or raise batch_size or negatives.hard_share"
+                f"which has {self.batch_size - 1}; ask for fewer, or raise batch_size or negatives.num_hard"
             )
         return self
 
@@ -122,6 +92,6 @@ class TrainConfig(StageConfig):
 
     @model_validator(mode="after")
     def _check_selection(self) -> Self:
-        if self.validate_every_steps == 0 and (self.select == "best" or self.early_stop_patience is not None):
-            raise ValueError("select=best and early_stop_patience have no effect without validate_every_steps")
+        if self.validate_every_steps == 0 and (self.export_step == "best" or self.early_stop_patience is not None):
+            raise ValueError("export_step=best and early_stop_patience have no effect without validate_every_steps")
         return self

@@ -23,7 +23,7 @@ def detector_for(config: EvalConfig) -> Detector:
     Raises:
         ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
     """
-    if config.suite == "shapes":
+    if config.is_embedded:
         from softalign.shapes.detector import ShapesDetector
 
         return ShapesDetector()
@@ -97,7 +97,7 @@ def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequ
 
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
     """Return the prompts of the configured suite, in order."""
-    if config.suite == "shapes":
+    if config.is_embedded:
         from softalign.shapes.suite import build_suite
 
         return tuple(build_suite())

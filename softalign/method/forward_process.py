@@ -19,12 +19,12 @@ from torch import Tensor
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 
 PredictionType = Literal["epsilon", "v_prediction"]
-NoiseSharing = Literal["paper", "per_image"]
+NoiseSharing = Literal["shared", "per_image"]
 
 
 @dataclass(frozen=True)
 class NoiseDraw:
-    """One time, uniform in [0, 1), and one noise per image; ``paper`` shares both over the batch."""
+    """One time, uniform in [0, 1), and one noise per image; ``shared``: both for the whole batch."""
 
     times_B: Float[Tensor, " B"]
     noise_BCHW: Float[Tensor, "B C H W"]
@@ -52,12 +52,12 @@ def draw_noise(
 
     Args:
         shape_BCHW: shape of the batch's latents.
-        sharing: ``paper``: one draw for the batch (AGSM, algorithm 1); ``per_image``: one for each image.
+        sharing: ``shared``: one draw for the batch (AGSM, algorithm 1); ``per_image``: one for each image.
         seed: the run's seed.
         samples_seen: images seen before this batch.
     """
     num_images, *latent_shape = shape_BCHW
-    num_draws = 1 if sharing == "paper" else num_images
+    num_draws = 1 if sharing == "shared" else num_images
     generators = [keyed_generator("noise", seed, samples_seen + index) for index in range(num_draws)]
     times = [torch.rand(1, generator=generator, dtype=torch.float64) for generator in generators]
     noise = [torch.randn(1, *latent_shape, generator=generator) for generator in generators]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from softalign.config.objective import ObjectiveConfig
+    from softalign.config.objective import AGSMConfig, SoftREPAConfig
 
 ROUNDING_STEPS = 4
 """A mean of many squares is exact to a few of its type's smallest steps."""
@@ -93,10 +93,8 @@ def reward_spread(rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"]
     return (deviations_B * (counts_B > 1)).sum() / (counts_B > 1).sum().clamp(min=1)
 
 
-def calibrated_temperature(
-    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], factor: float
-) -> Float[Tensor, ""]:
-    """Return ``tau = factor * reward_spread`` of this very grid, a positive scalar.
+def calibrated_temperature(rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"]) -> Float[Tensor, ""]:
+    """Return ``tau = reward_spread`` of this very grid, a positive scalar.
 
     With the mean over (C, H, W) the candidates' rewards differ by far less than 0.1, which leaves every weight at
     chance; in units of their spread the weights say something on any backbone, at any noise level and with either
@@ -110,21 +108,20 @@ def calibrated_temperature(
     Args:
         rewards_BP: of the grid; masked entries are not used.
         mask_BP: which pairs exist.
-        factor: tau in units of the spread.
     """
     magnitude = rewards_BP.abs().masked_fill(~mask_BP, 0.0).sum() / mask_BP.sum()
     rounding = ROUNDING_STEPS * torch.finfo(rewards_BP.dtype).eps * magnitude
-    temperature = torch.maximum(factor * reward_spread(rewards_BP, mask_BP), rounding)
+    temperature = torch.maximum(reward_spread(rewards_BP, mask_BP), rounding)
     return torch.where(temperature == 0.0, torch.ones_like(temperature), temperature)
 
 
 def temperature_of(
-    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig
+    rewards_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: AGSMConfig
 ) -> Float[Tensor, ""]:
     """Return the temperature of an ``agsm`` configuration for a grid of rewards, a scalar of their dtype."""
-    if config.temperature_mode == "calibrated":
-        return calibrated_temperature(rewards_BP, mask_BP, _set(config.temperature_factor))
-    return rewards_BP.new_tensor(_set(config.temperature))
+    if config.temperature == "calibrated":
+        return calibrated_temperature(rewards_BP, mask_BP)
+    return rewards_BP.new_tensor(config.temperature)
 
 
 def plackett_luce_weights(
@@ -187,7 +184,7 @@ def align(
     ema_BPCHW: Float[Tensor, "B P C H W"],
     target_BCHW: Float[Tensor, "B C H W"],
     mask_BP: Bool[Tensor, "B P"],
-    config: ObjectiveConfig,
+    config: AGSMConfig,
 ) -> Alignment:
     """Return rewards, weights and shifted targets of a grid of averaged predictions (AGSM, one step's first half).
 
@@ -195,11 +192,11 @@ def align(
         ema_BPCHW: predictions with the averaged tokens; entries of masked pairs are not used.
         target_BCHW: epsilon or velocity.
         mask_BP: which pairs exist.
-        config: an ``agsm`` configuration.
+        config: weights, temperature and gammas.
     """
     dtype = torch.promote_types(ema_BPCHW.dtype, torch.float32)
     ema_BPCHW, target_BCHW = ema_BPCHW.to(dtype), target_BCHW.to(dtype)
-    rewards_BP = intrinsic_rewards(ema_BPCHW, target_BCHW, config.reward_reduction or "mean")
+    rewards_BP = intrinsic_rewards(ema_BPCHW, target_BCHW, config.reward_reduction)
     temperature = temperature_of(rewards_BP, mask_BP, config)
     weights_BP = plackett_luce_weights(rewards_BP, mask_BP, temperature)
     if config.weights == "bradley_terry":
@@ -207,13 +204,12 @@ def align(
     else:
         mixing_BPP = plackett_luce_mixing(weights_BP)
     directions = alignment_directions(mixing_BPP, ema_BPCHW, mask_BP)
-    gamma_positive, gamma_negative = _set(config.gamma_positive), _set(config.gamma_negative)
     return Alignment(
         rewards_BP=rewards_BP,
         temperature=temperature,
         weights_BP=weights_BP,
         direction_norm=directions.diagonal().square().mean().sqrt(),
-        targets_BPCHW=shifted_targets(target_BCHW, directions, gamma_positive, gamma_negative),
+        targets_BPCHW=shifted_targets(target_BCHW, directions, config.gamma_positive, config.gamma_negative),
     )
 
 
@@ -231,18 +227,13 @@ def score_matching_loss(errors_N: Float[Tensor, " N"]) -> LossTerms:
     return LossTerms(total=positive, positive=positive, negative=errors_N.new_zeros(()))
 
 
-def softrepa_loss(errors_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig) -> LossTerms:
+def softrepa_loss(errors_BP: Float[Tensor, "B P"], mask_BP: Bool[Tensor, "B P"], config: SoftREPAConfig) -> LossTerms:
     """Return the cross entropy of ``logits_ij = s exp(-err_ij / tau)`` with label i, plus ``dweight mean_i err_ii``.
 
     SoftREPA's contrastive loss; ``negative`` is the contrastive part, ``positive`` the weighted denoising part.
     """
-    logits_BP = _set(config.logit_scale) * torch.exp(-errors_BP / _set(config.temperature))
+    logits_BP = config.logit_scale * torch.exp(-errors_BP / config.temperature)
     labels_B = torch.arange(errors_BP.shape[0], device=errors_BP.device)
     contrastive = functional.cross_entropy(logits_BP.masked_fill(~mask_BP, -torch.inf), labels_B)
-    denoising = _set(config.denoising_weight) * errors_BP.diagonal().mean()
+    denoising = config.denoising_weight * errors_BP.diagonal().mean()
     return LossTerms(total=contrastive + denoising, positive=denoising, negative=contrastive)
-
-
-def _set(value: float | None) -> float:
-    assert value is not None, "ObjectiveConfig fills every field of the chosen objective"  # noqa: S101
-    return value

@@ -117,14 +117,14 @@ def decide(candidate: ComparisonReport, champion: ComparisonReport | None, polic
 def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy) -> list[Check]:
     gain = _overall(candidate.adapter_vs_base, "adapter_vs_base")
     checks = [_at_least("overall_gain", gain.difference, policy.min_overall_gain)]
-    if policy.is_gain_significant:
+    if policy.requires_significant_gain:
         checks.append(_above("gain_significant", gain.ci_low, 0.0))
     for entry in candidate.adapter_vs_base:
         if entry.tag != OVERALL:
             checks.append(_at_least(f"tag_drop:{entry.tag}", entry.difference, -policy.max_tag_drop))
     if policy.must_beat_untrained:
         over_untrained = _overall(candidate.adapter_vs_untrained, "adapter_vs_untrained")
-        if policy.is_gain_significant and over_untrained.difference > 0.0:
+        if policy.requires_significant_gain and over_untrained.difference > 0.0:
             checks.append(_above("untrained_gain_significant", over_untrained.ci_low, 0.0))
         else:
             checks.append(_above("beats_untrained", over_untrained.difference, 0.0))

@@ -13,7 +13,7 @@ from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import UnconditionalBank
-from softalign.config.families import FAMILY_DEFAULTS, misfit
+from softalign.config.families import FAMILIES, misfit
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
@@ -70,7 +70,7 @@ def generate_to_folder(
     if not is_overwriting:
         _refuse_existing([path for row in paths for path in row], out)
     config, folder = _resolve(adapter, base)
-    defaults = FAMILY_DEFAULTS[config.family]
+    defaults = FAMILIES[config.family].defaults
     device = resolve_device(Runtime())
     backbone = load_backbone(config, device=device, dtype=backbone_dtype(device))
     backbone.use_papers_sampler()
@@ -84,8 +84,8 @@ def generate_to_folder(
             unconditional_bank=settings.unconditional_bank,
         )
     sampling = SamplingSettings(
-        num_inference_steps=settings.num_inference_steps or defaults.num_inference_steps,
-        guidance_scale=settings.guidance_scale or defaults.guidance_scale,
+        num_inference_steps=settings.num_inference_steps or defaults["evaluate.num_inference_steps"],
+        guidance_scale=settings.guidance_scale or defaults["evaluate.guidance_scale"],
         resolution_px=denoiser.config.sample_size * pipeline.vae_scale_factor,
         seed=settings.seed,
     )
@@ -135,11 +135,6 @@ def _resolve(adapter: str, base: str | None) -> tuple[BackboneConfig, Path | Non
             where=model,
             fix=f"name a base model of the family {config.family} with --base",
         )
-    backbone = BackboneConfig(
-        family=config.family,
-        model=model,
-        revision=revision,
-        has_t5=config.has_t5,
-        max_sequence_length=config.max_sequence_length,
-    )
-    return backbone, folder
+    known = {"has_t5": config.has_t5, "max_sequence_length": config.max_sequence_length}
+    texts: dict[str, Any] = {field: value for field, value in known.items() if value is not None}
+    return BackboneConfig(family=config.family, model=model, revision=revision, **texts), folder

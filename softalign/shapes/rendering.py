@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from softalign.artifacts import Frozen
-from softalign.config.curation import CocoSource, ParquetSource, ShapesSource
+from softalign.config.curation import CocoSource, ShapesSource
 from softalign.processes.pace import Counting
 from softalign.shapes.captions import complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
@@ -28,21 +27,18 @@ class CaptionedScene(Frozen):
     captions: tuple[str, ...]
 
 
-def render_source(source: ShapesSource, folder: Path) -> CocoSource | ParquetSource:
+def render_source(source: ShapesSource, folder: Path) -> CocoSource:
     """Render a source's scenes below a folder, unless that is already done, and return the source to read them by.
 
     The table is written last: where it exists, the images are there. Scene ``i`` depends on the seed and ``i`` only.
     """
     images = folder / "images"
-    is_coco = source.table == "coco"
-    table = folder / ("captions.json" if is_coco else "captions.parquet")
+    table = folder / "captions.json"
     if not table.is_file():
         images.mkdir(parents=True, exist_ok=True)
         rows = list(Counting("scenes", source.num_scenes).over(_render_files(source, images)))
-        write_atomically(table, _coco_table(rows) if is_coco else _parquet_table(rows))
-    if is_coco:
-        return CocoSource(annotations_uri=str(table), images_uri=str(images))
-    return ParquetSource(table_uri=str(table), images_uri=str(images))
+        write_atomically(table, _coco_table(rows))
+    return CocoSource(annotations_uri=str(table), images_uri=str(images))
 
 
 def captioned_scene(source: ShapesSource, index: int) -> tuple[Scene, tuple[str, ...]]:
@@ -82,14 +78,3 @@ def _coco_table(rows: list[CaptionedScene]) -> bytes:
         {"id": number, "image_id": index, "caption": caption} for number, (index, caption) in enumerate(pairs)
     ]
     return json.dumps({"images": images, "annotations": annotations}).encode()
-
-
-def _parquet_table(rows: list[CaptionedScene]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pairs = [(row.file_name, caption) for row in rows for caption in row.captions]
-    columns = {"file_name": [name for name, _ in pairs], "caption": [caption for _, caption in pairs]}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()

@@ -8,6 +8,7 @@ from softalign.adapters.locating import resolved
 from softalign.backbones.locating import model_folder
 from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
+from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.stages.sense import mismatches
@@ -65,7 +66,7 @@ def check_model(recipe: Recipe, _store: Store) -> None:
 
     backbone = recipe.backbone
     for field, model in (("model", backbone.model), ("vae", backbone.vae)):
-        if model is not None and model != "shapes" and not Path(model).is_dir() and not is_hub_id(model):
+        if model is not None and not is_embedded(model) and not Path(model).is_dir() and not is_hub_id(model):
             raise MissingInputError(
                 "There is no such folder of a base model.",
                 expected="a folder in diffusers layout, or a hub id (OWNER/NAME)",

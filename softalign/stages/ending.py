@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from softalign.artifacts import Frozen, GuidedBase, TagDifference
+from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
 from softalign.store.files import link_of, local_path_of
@@ -191,7 +192,7 @@ def _sampling_options(summary: ChainSummary) -> list[str]:
 
 
 def _prompt(summary: ChainSummary) -> str:
-    return "a photo of three circles" if summary.suite == "shapes" else "a photo of three apples"
+    return "a photo of three circles" if is_embedded(summary.suite) else "a photo of three apples"
 
 
 def _clear_tags(summary: ChainSummary) -> str:

@@ -57,7 +57,7 @@ def encode_bytes(recipe: Recipe, published: Published) -> int | None:
         if len(known) < len(counts):
             return None
         num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
-    num_texts = num_captions * (1 + recipe.encode.hard_negatives_per_caption)
+    num_texts = num_captions * (1 + recipe.train.negatives.num_hard)
     sizes = model_sizes(recipe.backbone)
     return ENCODED_BYTES * (num_samples * sizes.latent + num_texts * sizes.text)
 
@@ -66,7 +66,8 @@ def train_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes ``train`` writes: tokens three times, and a row a step."""
     tokens = recipe.train.soft_tokens
     width = (tokens.num_layers or 1) * model_sizes(recipe.backbone).token_width
-    banks = 2 if recipe.train.objective.banks == "dual" else 1
+    objective = recipe.train.objective
+    banks = 2 if objective.name == "agsm" and objective.banks == "dual" else 1
     values = (banks * tokens.num_soft_tokens + tokens.num_timestep_bins) * width
     metrics_bytes_per_step = 300
     return 3 * values * FLOAT_BYTES + recipe.train.num_steps * metrics_bytes_per_step
@@ -74,7 +75,7 @@ def train_bytes(recipe: Recipe, _published: Published) -> int | None:
 
 def evaluate_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes of images one arm of ``evaluate`` writes."""
-    if recipe.evaluate.suite == "shapes":
+    if recipe.evaluate.is_embedded:
         from softalign.shapes.suite import build_suite
 
         num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES

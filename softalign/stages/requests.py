@@ -113,7 +113,8 @@ def curate_request(given: StageInputs) -> StageRequest:
 
 def encode_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``encode``."""
-    config = _sections(given, "encode", "backbone")
+    edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
+    config = _sections(given, "backbone") | edits
     return StageRequest(stage="encode", config=config, content=_model(given), inputs=_inputs(given, DatasetManifest))
 
 

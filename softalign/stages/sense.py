@@ -15,9 +15,6 @@ from softalign.config.families import KNOWN_MODELS
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError
 
-EMBEDDED = "shapes"
-"""The embedded model, its suite and its kind of source."""
-
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
@@ -56,15 +53,15 @@ def warnings_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Mismatch]:
-    suite, model = recipe.evaluate.suite, recipe.backbone.model
-    if suite == "geneval" and model == EMBEDDED:
+    evaluate, model = recipe.evaluate, recipe.backbone.model
+    if not evaluate.is_embedded and recipe.backbone.is_embedded:
         yield Mismatch(
             where="evaluate.suite, backbone.model",
             what="GenEval's prompts ask for objects of 80 kinds, and the embedded model draws flat shapes alone.",
             fix="set evaluate.suite to shapes, or backbone.model to a model of photographs",
             is_hopeless=True,
         )
-    if suite == EMBEDDED and _is_on_hub(recipe):
+    if evaluate.is_embedded and _is_on_hub(recipe):
         yield Mismatch(
             where="evaluate.suite, backbone.model",
             what=f"The suite of the embedded world sees flat shapes alone, and {model} does not draw them.",
@@ -78,7 +75,7 @@ def _sources(recipe: Recipe) -> Iterator[Mismatch]:
     model, sources = recipe.backbone.model, recipe.curation.sources
     rendered = [index for index, source in enumerate(sources) if isinstance(source, ShapesSource)]
     given = [index for index in range(len(sources)) if index not in rendered]
-    if model == EMBEDDED and given:
+    if recipe.backbone.is_embedded and given:
         yield Mismatch(
             where=_fields(given),
             what="The embedded model knows flat shapes of 32 x 32 pixels alone; from photographs it learns nothing.",
@@ -99,4 +96,4 @@ def _fields(indices: list[int]) -> str:
 
 
 def _is_on_hub(recipe: Recipe) -> bool:
-    return recipe.backbone.model != EMBEDDED and model_folder(recipe.backbone) is None
+    return not recipe.backbone.is_embedded and model_folder(recipe.backbone) is None

@@ -25,7 +25,7 @@ def encode(given: StageInputs, key: str, _on_line: OnLine) -> EncodedManifest:
     logger.info("Loading PyTorch and the model")
     from softalign.data.encoding.encode import encode
 
-    recipe, number = given.recipe, given.recipe.encode.hard_negatives_per_caption
+    recipe, number = given.recipe, given.recipe.train.negatives.num_hard
     return encode(given.inputs.get(DatasetManifest), recipe.backbone, recipe.runtime, given.store, key, number)
 
 

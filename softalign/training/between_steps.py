@@ -67,7 +67,7 @@ def _shared_history(run: Run, progress: Progress, row: ValidationRow) -> Validat
     if history.num_at_chance == CHANCE_VALIDATIONS:
         logger.warning(
             "the weights of the own captions have been at chance (%.3g against %.3g) for %d validations: the rewards "
-            "carry no signal at this temperature; set train.objective.temperature_mode=calibrated",
+            "carry no signal at this temperature; set train.objective.temperature=calibrated",
             row.val_match_weight,
             row.val_chance,
             history.num_at_chance,

@@ -205,7 +205,7 @@ def load_best(folder: Path, state: TrainingState, progress: Progress) -> Progres
             "No validation can be the best one.",
             expected="a validation with a finite loss",
             where=str(folder),
-            fix="look at the held-out samples' latents, or set train.select=last",
+            fix="look at the held-out samples' latents, or set train.export_step=last",
         )
     best_progress, tensors = read_checkpoint(checkpoint_path(folder, best))
     state.load_tensors(tensors)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from softalign.config.training import OptimizerConfig
+from softalign.config.optimizer import OptimizerConfig
 
 
-def learning_rate(settings: OptimizerConfig, step: int, num_steps: int) -> float:
+def learning_rate_at(settings: OptimizerConfig, step: int, num_steps: int) -> float:
     """Return the learning rate of the update that follows ``step`` updates.
 
     After a linear warm-up: ``constant``; ``cosine``, from the peak to ``min_learning_rate`` at the last step; or
@@ -23,7 +23,10 @@ def learning_rate(settings: OptimizerConfig, step: int, num_steps: int) -> float
     if settings.schedule == "constant":
         return settings.learning_rate
     done = step - settings.num_warmup_steps
-    period = settings.restart_period_steps or max(1, num_steps - settings.num_warmup_steps)
-    floor = settings.min_learning_rate or 0.0
+    if settings.schedule == "cosine":
+        period = max(1, num_steps - settings.num_warmup_steps)
+    else:
+        period = settings.restart_period_steps
+    floor = settings.min_learning_rate
     share = (done % period) / period
     return floor + (settings.learning_rate - floor) * 0.5 * (1.0 + math.cos(math.pi * share))

@@ -89,7 +89,7 @@ def _start(run: Run) -> Progress:
         step=0,
         samples_seen=0,
         num_skipped=0,
-        num_threads=run.runtime.num_workers,
+        num_threads=run.runtime.num_threads,
         run_digest=run.run_digest,
         is_looked_at=False,
     )
@@ -106,7 +106,7 @@ def restore(run: Run) -> Progress | None:
     run.checkpoints_path.mkdir(parents=True, exist_ok=True)
     if run.uploads is not None:
         run.uploads.download(run.files)
-    is_best_needed = run.stepper.config.select == "best"
+    is_best_needed = run.stepper.config.export_step == "best"
     restored = restore_newest(run.checkpoints_path, run.stepper.state, run.run_digest, is_best_needed=is_best_needed)
     step = restored.step if restored else -1
     keep_rows_up_to(run.metrics_path, step, has_validation=restored is None or restored.is_looked_at)

@@ -144,7 +144,7 @@ def train_row(
     step: int,
     samples_seen: int,
     grad_norm: float,
-    lr: float,
+    learning_rate: float,
     is_skipped: bool,
 ) -> TrainRow:
     """Return the row of a step, from what the grid found and the tokens after the update."""
@@ -168,7 +168,7 @@ def train_row(
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
         **token_norms(tokens),
         grad_norm=finite_or_none(grad_norm),
-        lr=lr,
+        lr=learning_rate,
         is_skipped=is_skipped,
     )
 

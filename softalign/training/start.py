@@ -12,6 +12,7 @@ from torch import Tensor
 from softalign.adapters.files import load_adapter, placement_of, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.config.backbone import BackboneConfig
+from softalign.config.soft_tokens import UNetTokensConfig
 from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
 from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal
@@ -88,12 +89,12 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
     soft = config.soft_tokens
     generator = torch.Generator().manual_seed(config.seed)
     banks = num_banks(config.objective)
-    if soft.init == "bos":
+    if isinstance(soft, UNetTokensConfig) and soft.init == "bos":
         return soft_tokens_from_bos(
             bos_D,
             num_banks=banks,
             num_soft_tokens=soft.num_soft_tokens,
-            num_bins=soft.num_timestep_bins,
+            num_timestep_bins=soft.num_timestep_bins,
             std=soft.init_std,
             generator=generator,
         )
@@ -102,7 +103,7 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
         num_layers=soft.num_layers,
         num_banks=banks,
         num_soft_tokens=soft.num_soft_tokens,
-        num_bins=soft.num_timestep_bins,
+        num_timestep_bins=soft.num_timestep_bins,
         std=soft.init_std,
         generator=generator,
     )

@@ -16,12 +16,12 @@ from torch import Tensor
 from softalign.backbones.base import Denoiser
 from softalign.config.training import TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
-from softalign.method.forward_process import NoisyBatch, draw_noise
+from softalign.method.forward_process import NoiseSharing, NoisyBatch, draw_noise
 from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import SoftTokens, update_ema
 from softalign.method.text_states import TextStates
 from softalign.training.checkpoints import TrainingState
-from softalign.training.learning_rate import learning_rate
+from softalign.training.learning_rate import learning_rate_at
 from softalign.training.metrics import TrainRow, train_row
 from softalign.training.pair_grid import Division, Pairs, Predict, backward_grid
 
@@ -49,9 +49,9 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
     config, state = stepper.config, stepper.state
     noisy = diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
     mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
-    lr = learning_rate(config.optimizer, step, config.num_steps)
+    learning_rate = learning_rate_at(config.optimizer, step, config.num_steps)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = learning_rate
     state.optimizer.zero_grad(set_to_none=True)
     with stepper.denoiser.row_cache.one_batch():
         result = backward_grid(
@@ -63,8 +63,8 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
             config.objective,
             stepper.division,
         )
-    max_norm = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), max_norm))
+    max_grad_norm = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), max_grad_norm))
     is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
     if is_finite:
         state.optimizer.step()
@@ -77,7 +77,7 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
         step=step + 1,
         samples_seen=samples_seen + len(batch.keys),
         grad_norm=grad_norm,
-        lr=lr,
+        learning_rate=learning_rate,
         is_skipped=not is_finite,
     )
 
@@ -104,7 +104,7 @@ def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Pre
 
 def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Float[Tensor, "N C H W"]]:
     """Return the live tokens' prediction of so many pairs of a batch, to be measured."""
-    noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="paper")
+    noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="shared")
     predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
 
     def of(num_pairs: int) -> Tensor:
@@ -114,13 +114,15 @@ def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Flo
     return of
 
 
-def diffuse_batch(stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: str) -> NoisyBatch:
+def diffuse_batch(
+    stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: NoiseSharing
+) -> NoisyBatch:
     """Return a batch with the noise that belongs to its place in the run, on the device."""
     latents_BCHW = batch.latents_BCHW.to(stepper.device, non_blocking=batch.latents_BCHW.is_pinned())
     num_images, channels, height, width = latents_BCHW.shape
     draw = draw_noise(
         (num_images, channels, height, width),
-        sharing="paper" if sharing == "paper" else "per_image",
+        sharing=sharing,
         seed=seed,
         samples_seen=samples_seen,
     )

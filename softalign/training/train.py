@@ -111,7 +111,7 @@ def train(
         denoiser.close()
         published = None
         if frozen.identity is not None:  # rank 0
-            if config.select == "best":
+            if config.export_step == "best":
                 progress = load_best(run.checkpoints_path, state, progress)
             adapter_config = adapter_config_of(encoded, backbone, config, progress, frozen.identity, state.live)
             adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
@@ -183,11 +183,11 @@ def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) ->
     if config.validate_every_steps == 0:
         return []
     batch_size = min(config.batch_size, encoded.num_val_samples)
-    is_needed = config.select == "best" or config.early_stop_patience is not None
+    is_needed = config.export_step == "best" or config.early_stop_patience is not None
     if batch_size < 2 and is_needed:
         raise DataError(
             "The held-out split is too small to judge by.",
-            expected="at least 2 images, for train.select=best and train.early_stop_patience",
+            expected="at least 2 images, for train.export_step=best and train.early_stop_patience",
             found=f"{encoded.num_val_samples}",
             where=encoded.uri,
             fix="set a larger curation.val_share",

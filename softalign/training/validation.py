@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64, Real
 from torch import Tensor
 
-from softalign.config.objective import ObjectiveConfig
+from softalign.config.objective import ScoreMatchingConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
@@ -21,7 +21,7 @@ from softalign.training.pair_grid import predict_grid
 from softalign.training.step import Stepper, diffuse_batch, pair_predictor
 
 VALIDATION_NOISE_SEED = 20260501
-ONE_BANK = ObjectiveConfig(name="score_matching")
+ONE_BANK = ScoreMatchingConfig()
 """An objective that sees every caption through psi+, as inference does."""
 BUCKET_WIDTH = 200
 """Timesteps per noise bucket: five of them."""

@@ -31,7 +31,7 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from softalign.config import ObjectiveConfig, TrainConfig
+from softalign.config import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.forward_process import draw_noise
 from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
@@ -46,9 +46,9 @@ B = 4
 MICRO_BATCH_SIZE = 8
 PLAIN, BATCHED, OURS, BARE = "plain loop", "plain loop, one call", "ours", "bare denoiser"
 OBJECTIVES = {
-    "ours, softrepa": ObjectiveConfig(name="softrepa"),
-    "ours, score_matching": ObjectiveConfig(name="score_matching"),
-    "ours, whole grid": ObjectiveConfig(),
+    "ours, softrepa": SoftREPAConfig(),
+    "ours, score_matching": ScoreMatchingConfig(),
+    "ours, whole grid": AGSMConfig(),
 }
 LOSS_TOLERANCE = 1e-5
 TARGETS = {
@@ -92,7 +92,7 @@ def make_state(shape: Shape, num_banks: int) -> TrainingState:
             num_layers=shape.tokens.num_layers,
             num_banks=num_banks,
             num_soft_tokens=shape.tokens.num_soft_tokens,
-            num_bins=shape.tokens.num_timestep_bins,
+            num_timestep_bins=shape.tokens.num_timestep_bins,
             std=1.0,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -113,7 +113,7 @@ def make_ours(shape: Shape, objective: ObjectiveConfig, micro_batch_size: int | 
 
 def make_plain(shape: Shape, pairs_per_call: int) -> Variant:
     """Return the published algorithm's step on the same weights, batch, noise and tokens."""
-    config = make_config(shape, ObjectiveConfig())
+    config = make_config(shape, AGSMConfig())
     state = make_state(shape, 2)
     loop = PlainLoop(build_frozen(shape), state.live, state.ema, state.optimizer, pairs_per_call)
     grid = make_grid(shape)
@@ -128,8 +128,8 @@ def make_bare(shape: Shape) -> Variant:
 
 def make_grid(shape: Shape) -> Grid:
     """Return the pairs of the batch with the noise that a run's first step draws."""
-    config, batch = make_config(shape, ObjectiveConfig()), make_batch(shape)
-    draw = draw_noise(tuple(batch.latents_BCHW.shape), sharing="paper", seed=config.seed, samples_seen=0)
+    config, batch = make_config(shape, AGSMConfig()), make_batch(shape)
+    draw = draw_noise(tuple(batch.latents_BCHW.shape), sharing="shared", seed=config.seed, samples_seen=0)
     process = shape.attach(build_frozen(shape), make_state(shape, 2).live).process
     return Grid.of(process.diffuse(batch.latents_BCHW, draw), batch.text)
 
@@ -141,7 +141,7 @@ def make_variant(shape: Shape, name: str) -> Variant:
     if name == BARE:
         return make_bare(shape)
     size = None if name == "ours, whole grid" else MICRO_BATCH_SIZE
-    return make_ours(shape, OBJECTIVES.get(name, ObjectiveConfig()), size)
+    return make_ours(shape, OBJECTIVES.get(name, AGSMConfig()), size)
 
 
 def _restorer(state: TrainingState) -> Callable[[], None]:

@@ -26,7 +26,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
 MAX_README_LINES = 200
 SMALL = (
     *(override for override in TINY if not override.startswith("register.name")),
-    "register.policy={min_overall_gain: -1, is_gain_significant: false, max_tag_drop: 1, must_beat_untrained: false}",
+    "register.policy={min_overall_gain: -1, requires_significant_gain: false, max_tag_drop: 1}",
+    "register.policy.must_beat_untrained=false",
 )
 """Promoted whatever it scores: later commands name the champion."""
 ELSEWHERE = {

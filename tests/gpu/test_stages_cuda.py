@@ -12,7 +12,7 @@ from softalign import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.loading import load_backbone
-from softalign.config import BackboneConfig, MMDiTTokensConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
+from softalign.config import BackboneConfig, ConstantConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import PreemptedError
@@ -38,7 +38,7 @@ def backbone(request, tmp_path_factory):
 
 
 def runtime_on(device):
-    return Runtime(device=device.type, num_workers=1, checkpoint_every_steps=2)
+    return Runtime(device=device.type, num_threads=1, checkpoint_every_steps=2)
 
 
 def encoded_on(device, backbone, root):
@@ -50,7 +50,7 @@ def encoded_on(device, backbone, root):
 
 def trained_on(device, backbone, encoded, store, key="t"):
     """Train three steps with a learning rate that moves tokens far beyond the rounding of bf16."""
-    tokens, optimizer = TOKENS[backbone.family], OptimizerConfig(learning_rate=0.5)
+    tokens, optimizer = TOKENS[backbone.family], ConstantConfig(learning_rate=0.5)
     config = TrainConfig(soft_tokens=tokens, optimizer=optimizer, num_steps=3, batch_size=3, validate_every_steps=0)
     return train.train(encoded, backbone, config, runtime_on(device), store, key, "tiny")
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from softalign.backbones.frozen_pipeline import backbone_dtype
-from softalign.config import ObjectiveConfig, Runtime, TrainConfig
+from softalign.config import AGSMConfig, Runtime, TrainConfig
+from softalign.config.objective import OBJECTIVES
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError
 from softalign.method.objective import candidate_mask
@@ -24,7 +25,7 @@ from tests.unit.training.test_process_group import finish, start
 
 B, P, SIZE = 3, 5, 8
 CANDIDATES = ((0, 1, 3), (1, 0, 2, 4), (2,))
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=2)
 NUM_PAIRS = 1000
 
 
@@ -60,7 +61,7 @@ def gradients(name, device, config, size):
 @pytest.mark.parametrize("objective", ["agsm", "softrepa", "score_matching"])
 @pytest.mark.parametrize("name", ["sd21", "sdxl", "sd35"])
 def test_micro_batches_agree_and_gradients_are_float32(any_device, name, objective):
-    config = ObjectiveConfig(name=objective)
+    config = OBJECTIVES[objective]()
     loss, whole = gradients(name, any_device, config, None)
     chunked_loss, chunked = gradients(name, any_device, config, 2)
     assert loss == pytest.approx(chunked_loss, rel=1e-2)
@@ -88,8 +89,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(any_device, deterministic, tmp_path):
 def test_pinned_batches_come_as_plain_ones(any_device):
     batch = make_batch("sdxl")
     pinned = batch.pinned() if any_device.type == "cuda" else batch
-    stepper = make_stepper("sdxl", any_device, ObjectiveConfig(), None)
-    noisy = [diffuse_batch(stepper, one, seed=0, samples_seen=0, sharing="paper") for one in (batch, pinned)]
+    stepper = make_stepper("sdxl", any_device, AGSMConfig(), None)
+    noisy = [diffuse_batch(stepper, one, seed=0, samples_seen=0, sharing="shared") for one in (batch, pinned)]
     for name in ("timesteps_B", "noisy_latents_BCHW", "target_BCHW"):
         left, right = (getattr(one, name) for one in noisy)
         assert right.device.type == any_device.type

@@ -6,7 +6,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.unet import UNetDenoiser
-from softalign.config import ObjectiveConfig, Runtime
+from softalign.config import AGSMConfig, Runtime
+from softalign.config.objective import OBJECTIVES
 from softalign.method.forward_process import DDPMProcess
 from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import SoftTokens
@@ -66,7 +67,7 @@ def gradients(unet, device, config, micro_batch_size=None):
 
 @pytest.mark.parametrize("name", ["agsm", "softrepa", "score_matching"])
 def test_tokens_and_loss_stay_float32_and_micro_batches_agree(unet, device, name):
-    config = ObjectiveConfig(name=name)
+    config = OBJECTIVES[name]()
     loss, whole = gradients(unet, device, config)
     chunked_loss, chunked = gradients(unet, device, config, micro_batch_size=3)
     assert unet.dtype == torch.bfloat16
@@ -78,5 +79,5 @@ def test_tokens_and_loss_stay_float32_and_micro_batches_agree(unet, device, name
 
 def test_the_backbone_keeps_its_bytes(unet, device):
     before = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
-    gradients(unet, device, ObjectiveConfig())
+    gradients(unet, device, AGSMConfig())
     assert all(torch.equal(tensor, before[name]) for name, tensor in unet.state_dict().items())

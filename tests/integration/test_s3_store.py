@@ -216,8 +216,8 @@ def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, caplog)
     source = CocoSource(annotations_uri=rendered.annotations_uri, images_uri=rendered.images_uri)
     curation = CurationConfig(name="test", sources=(source,), val_share=0.3)
     backbone = BackboneConfig(model=save_tiny_pipeline(tmp_path / "model"), resolution_px=32)
-    config = TrainConfig(num_steps=6, validate_every_steps=3, select="best")
-    runtime = Runtime(num_workers=1, checkpoint_every_steps=2)
+    config = TrainConfig(num_steps=6, validate_every_steps=3, export_step="best")
+    runtime = Runtime(num_threads=1, checkpoint_every_steps=2)
 
     def train_in(place):
         encoded = place.find(EncodedManifest, "e") or encode(

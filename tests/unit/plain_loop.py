@@ -33,8 +33,8 @@ def plain_loss(denoiser, live, ema, candidates, config):
         grid = [{j: predict(i, j, ema) for j in candidates[i]} for i in range(n)]
         rewards = [{j: -factor * float(mse(grid[i][j], denoiser.target[i])) for j in candidates[i]} for i in range(n)]
     tau = config.temperature
-    if config.temperature_mode == "calibrated":
-        tau = config.temperature_factor * plain_spread(rewards) or 1.0
+    if config.temperature == "calibrated":
+        tau = plain_spread(rewards) or 1.0
     for i in range(n):
         with torch.no_grad():
             averaged, reward = grid[i], rewards[i]

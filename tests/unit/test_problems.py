@@ -81,21 +81,25 @@ EXAMPLES = {
         [{}],
         "curation.sources.0: its type must be one of shapes, coco, parquet (found nothing)",
     ),
-    "value_error": ("train.select", "best", "train: select=best and early_stop_patience have no effect without"),
+    "value_error": (
+        "train.export_step",
+        "best",
+        "train: export_step=best and early_stop_patience have no effect without",
+    ),
 }
 """For each type of error: a field, a value that raises it, and what is said."""
 
 
 def with_value(path, value):
     """Return the U-Net recipe's mapping with one field set."""
-    recipe = load_recipe("shapes-unet", ["backbone.family=sd21", "train.soft_tokens={placement: unet}"])
+    recipe = load_recipe("shapes-unet")
     data = recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
     *sections, field = path.split(".")
     target = data
     for section in sections:
         target = target.setdefault(section, {})
     target[field] = value
-    if path == "train.select":
+    if path == "train.export_step":
         data["train"]["validate_every_steps"] = 0
     return data
 
@@ -208,7 +212,7 @@ def test_no_wrong_value_anywhere_is_answered_in_pydantics_words(value):
         ("train.learning_rate", "did you mean train.optimizer.learning_rate?"),
         ("train.soft_tokens.num_tokens", "did you mean train.soft_tokens.num_soft_tokens?"),
         ("runtime.devices", "did you mean runtime.device?"),
-        ("surprise", "fields here: backbone, curation, encode, evaluate, name, register, runtime, train"),
+        ("surprise", "fields here: backbone, curation, evaluate, name, register, runtime, train"),
     ],
 )
 def test_a_misspelt_or_misplaced_field_is_told_which_was_meant(path, meant):
@@ -226,6 +230,25 @@ def test_a_value_that_fits_none_of_several_kinds_is_one_problem():
 def test_a_list_whose_entries_are_wrong_is_not_also_called_empty():
     _, sentences = problems_of(with_value("train.soft_tokens.blocks", ["sid"]))
     assert sentences == ["train.soft_tokens.blocks.0: it must be one of down, mid, up (found 'sid'); did you mean mid?"]
+
+
+def test_a_default_that_follows_a_wrong_field_is_no_second_problem():
+    data = with_value("backbone.family", "SD15")
+    del data["backbone"]["model"]
+    assert [sentence.partition(":")[0] for sentence in problems_of(data)[1]] == ["backbone.family"]
+
+
+def test_a_field_of_another_kind_is_told_to_have_no_effect():
+    kinds = {
+        "train.objective.logit_scale": "the objective 'agsm'",
+        "train.optimizer.restart_period_steps": "the schedule 'constant'",
+        "train.soft_tokens.num_layers": "a U-Net",
+    }
+    for path, kind in kinds.items():
+        assert problems_of(with_value(path, 3))[1] == [f"{path}: it has no effect with {kind}; remove it"]
+    source = {"type": "coco", "annotations_uri": "a", "images_uri": "i", "seed": 3}
+    _, sentences = problems_of(with_value("curation.sources", [source]))
+    assert sentences == ["curation.sources.0.seed: it has no effect with the type 'coco'; remove it"]
 
 
 def test_names_that_are_like_nothing_have_no_suggestion():

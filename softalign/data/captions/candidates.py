@@ -38,7 +38,7 @@ def choose_candidates(
 ) -> CandidateChoice:
     """Return each image's candidates.
 
-    Each image gets ``recipe.num_of(B)`` negatives: ``recipe.num_hard_of(B)`` edits of its caption, drawn from those
+    Each image gets ``config.num_of(B)`` negatives: ``config.num_hard`` edits of its caption, drawn from those
     there are, and captions of other images for the rest, near-duplicates of its own left out. An image whose caption
     has fewer edits gets more captions of others; one with nothing to choose from gets fewer, maybe no negative.
 
@@ -48,7 +48,7 @@ def choose_candidates(
         config: how many of which kind, and what counts as near-duplicate.
         generator: draws where there are more than needed.
     """
-    num, num_hard = config.num_of(len(captions)), config.num_hard_of(len(captions))
+    num, num_hard = config.num_of(len(captions)), config.num_hard
     prompts = list(captions)
     rows = []
     for image, caption in enumerate(captions):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from softalign.artifacts import Frozen
-from softalign.config.families import Family
+from softalign.artifacts import Family, Frozen
 from softalign.config.loading import load_recipe
 from softalign.data.drafting.pairs import read_pairs, write_pairs
 from softalign.data.drafting.parquet import find_parquet

@@ -7,12 +7,15 @@ import re
 
 import yaml
 
+from softalign.artifacts import Family
 from softalign.config.base import MAX_NAME_CHARS
-from softalign.config.families import FAMILY_DEFAULTS, Family
+from softalign.config.families import FAMILIES
 from softalign.data.drafting.records import Alternative, Found, SourceDraft
 from softalign.version import __version__
 
-RESOLUTIONS: dict[Family, int] = {family: defaults.sample_px for family, defaults in FAMILY_DEFAULTS.items()}
+RESOLUTIONS: dict[Family, int] = {
+    family: record.defaults["evaluate.resolution_px"] for family, record in FAMILIES.items()
+}
 """The families' own sides in pixels."""
 
 
@@ -29,7 +32,6 @@ def recipe_text(name: str, found: Found, family: Family, command: str) -> str:
     num_captions = sum(source.num_captions for source in found.sources)
     sources = "".join(_source(source.source) for source in found.sources)
     others = "".join(_alternative(other) for other in found.alternatives)
-    defaults = FAMILY_DEFAULTS[family]
     return f"""\
 # Written by `{_printable(command)}` (softalign {__version__}): {num_images} images, {num_captions} captions.
 # Relative paths start in the folder that softalign runs in. A field that is not here has its default.
@@ -40,7 +42,7 @@ curation:
 {sources}{others}\
   val_share: 0.05  # held out for validation and sample images
 backbone:
-  family: {family}  # {defaults.model} from the hub; for a folder add: model: PATH
+  family: {family}  # {FAMILIES[family].defaults["backbone.model"]} from the hub; for a folder add: model: PATH
   resolution_px: {RESOLUTIONS[family]}  # images are scaled and cropped to this side
 train:
   num_steps: 1000

@@ -81,7 +81,7 @@ def encode(
     images = Counting("images", dataset.num_samples)
 
     def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))),)
+        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_threads))),)
 
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
     latents = _encode_images(shards, latents_pool, latents_of)

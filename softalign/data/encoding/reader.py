@@ -105,7 +105,7 @@ class EncodedReader:
     ) -> None:
         self._batch_size, self._seed, self._negatives = batch_size, seed, negatives
         self._uri = manifest.uri
-        _require_hard_negatives(manifest, negatives.num_hard_of(batch_size))
+        _require_hard_negatives(manifest, negatives.num_hard)
         root = store.fetch(manifest)
         self._samples = _read_samples(root / "samples.parquet", split)
         if len(self._samples) < batch_size:
@@ -180,7 +180,7 @@ class EncodedReader:
         Raises:
             DataError: all captions are near-duplicates of each other, and no hard negatives are asked for or there.
         """
-        if self._negatives.num_hard_of(self._batch_size) and any(
+        if self._negatives.num_hard and any(
             edits for sample in self._samples for edits in sample.hard_negatives.values()
         ):
             return
@@ -215,10 +215,10 @@ def _require_hard_negatives(manifest: EncodedManifest, needed: int) -> None:
     if needed > manifest.hard_negatives_per_caption:
         raise CompatibilityError(
             "The dataset was encoded with too few hard negatives.",
-            expected=f"{needed} or more for each caption (train.negatives.hard_share)",
+            expected=f"{needed} or more for each caption (train.negatives.num_hard)",
             found=str(manifest.hard_negatives_per_caption),
             where=manifest.uri,
-            fix=f"encode it with encode.hard_negatives_per_caption={needed}: `softalign encode RECIPE`",
+            fix=f"encode it with train.negatives.num_hard={needed}: `softalign encode RECIPE`",
         )
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from softalign.backbones.compiled_blocks import compile_blocks
-from softalign.config import ObjectiveConfig
+from softalign.config import AGSMConfig
 from softalign.errors import CompatibilityError
 from tests.unit.backbones.test_row_cache import Case
 
@@ -19,13 +19,13 @@ def fresh_compiler(without_shape_checks):
 
 def assert_equal_to_plain(family, backend):
     case = Case(family)
-    plain, plain_gradients = case.gradients(ObjectiveConfig(), 4, is_kept=True)
+    plain, plain_gradients = case.gradients(AGSMConfig(), 4, is_kept=True)
     forwards = {name: module.forward for name, module in case.denoiser.module.named_modules()}
     number = compile_blocks(case.denoiser.module, backend)
     changed = [name for name, module in case.denoiser.module.named_modules() if module.forward != forwards[name]]
     assert number == len(changed) > 1
     for _ in range(2):  # the second step runs what the first one compiled
-        compiled, compiled_gradients = case.gradients(ObjectiveConfig(), 4, is_kept=True)
+        compiled, compiled_gradients = case.gradients(AGSMConfig(), 4, is_kept=True)
         assert torch.allclose(plain.errors_N, compiled.errors_N, rtol=1e-10, atol=1e-12)
         for left, right in zip(plain_gradients, compiled_gradients, strict=True):
             assert left.abs().max() > 1e-6

@@ -7,7 +7,7 @@ hold hard negatives (P > B). The loop has its own equations of noise, its own ho
 import pytest
 import torch
 
-from softalign.config import ObjectiveConfig, TrainConfig
+from softalign.config import AGSMConfig, ScoreMatchingConfig, SoftREPAConfig, TrainConfig
 from softalign.method.forward_process import draw_noise
 from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import update_ema
@@ -25,17 +25,17 @@ TOLERANCE = 1e-10
 SMALLEST_GRADIENT = 1e-6
 """A largest entry below this would let a wrong gradient pass; the families' are 1e-5 to 5e-3."""
 OBJECTIVES = {
-    "agsm": ObjectiveConfig(),
-    "paper: sum": ObjectiveConfig(preset="paper"),
-    "calibrated": ObjectiveConfig(temperature_mode="calibrated"),
-    "bradley-terry": ObjectiveConfig(weights="bradley_terry", temperature=0.01),
-    "shared bank": ObjectiveConfig(banks="shared"),
-    "g- 0": ObjectiveConfig(gamma_negative=0.0),
-    "g- 0.1": ObjectiveConfig(gamma_negative=0.1),
-    "softrepa": ObjectiveConfig(name="softrepa"),
+    "agsm": AGSMConfig(),
+    "paper: sum": AGSMConfig(reward_reduction="sum", temperature=1.0),
+    "calibrated": AGSMConfig(temperature="calibrated"),
+    "bradley-terry": AGSMConfig(weights="bradley_terry", temperature=0.01),
+    "shared bank": AGSMConfig(banks="shared"),
+    "g- 0": AGSMConfig(gamma_negative=0.0),
+    "g- 0.1": AGSMConfig(gamma_negative=0.1),
+    "softrepa": SoftREPAConfig(),
     # at 0.07 these errors leave a contrastive gradient of 5e-14, unseen beside the denoising part
-    "softrepa, contrastive": ObjectiveConfig(name="softrepa", temperature=1.0, denoising_weight=0.0),
-    "score_matching": ObjectiveConfig(name="score_matching"),
+    "softrepa, contrastive": SoftREPAConfig(temperature=1.0, denoising_weight=0.0),
+    "score_matching": ScoreMatchingConfig(),
 }
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from softalign.backbones.row_cache import RowCache, SharedParts
-from softalign.config import ObjectiveConfig
+from softalign.config import AGSMConfig
+from softalign.config.objective import OBJECTIVES
 from softalign.method.text_states import TextStates
 from softalign.training.pair_grid import Division, Pairs, backward_grid
 from tests.tiny_families import FAMILIES, drawn
@@ -67,27 +68,27 @@ def assert_equal_steps(case, config, size):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_rows_give_the_plain_hooks_errors_and_gradients(family, size, name):
     case = Case(family)
-    assert_equal_steps(case, ObjectiveConfig(name=name), size)
+    assert_equal_steps(case, OBJECTIVES[name](), size)
     case.denoiser.close()
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
 @pytest.mark.parametrize("blocks", PLACEMENTS, ids="-".join)
 def test_every_placement_gives_the_plain_hooks_errors_and_gradients(family, blocks):
-    assert_equal_steps(Case(family, blocks), ObjectiveConfig(), 5)
+    assert_equal_steps(Case(family, blocks), AGSMConfig(), 5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_next_batch_sees_none_of_the_rows_of_the_one_before(family):
     case = Case(family)
-    case.gradients(ObjectiveConfig(), None, is_kept=True)
+    case.gradients(AGSMConfig(), None, is_kept=True)
     case.latents, case.text = (
         case.latents + 1.0,
         TextStates(
             case.text.prompt_embeds_NLD + 1.0, None if case.text.pooled_NP is None else case.text.pooled_NP + 1.0
         ),
     )
-    assert_equal_steps(case, ObjectiveConfig(), None)
+    assert_equal_steps(case, AGSMConfig(), None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -96,7 +97,7 @@ def test_after_a_step_modules_are_as_before_even_a_failed_one(family):
     module = case.denoiser.module
     attributes = {name: dict(vars(part)) for name, part in module.named_modules()}
     tensors = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    case.gradients(ObjectiveConfig(), 4, is_kept=True)
+    case.gradients(AGSMConfig(), 4, is_kept=True)
     with pytest.raises(ZeroDivisionError), case.denoiser.row_cache.one_batch():
         raise ZeroDivisionError
     assert {name: dict(vars(part)) for name, part in module.named_modules()} == attributes

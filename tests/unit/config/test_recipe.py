@@ -1,32 +1,31 @@
 """Recipes: overrides, all problems at once, and every field part of the request it belongs to."""
 
-import typing
-
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from softalign.config import (
+    AGSMConfig,
     BackboneConfig,
     CocoSource,
+    CosineRestartsConfig,
     CurationConfig,
-    EncodeConfig,
     EvalConfig,
     FilterConfig,
     MMDiTTokensConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
     ParquetSource,
     PromotionPolicy,
     Recipe,
     RegisterConfig,
     Runtime,
     ShapesSource,
+    SoftREPAConfig,
     TrainConfig,
     UNetTokensConfig,
     load_recipe,
     recipe_names,
 )
+from softalign.config.objective import OBJECTIVES
 from softalign.errors import ConfigError
 
 SOURCES = (
@@ -37,13 +36,12 @@ SOURCES = (
 STAGES = {
     "curation": CurationConfig(name="n", sources=SOURCES),
     "backbone": BackboneConfig(model="own/copy"),
-    "encode": EncodeConfig(),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "train": TrainConfig(),
     "train an MMDiT's": TrainConfig(soft_tokens=MMDiTTokensConfig()),
-    "softrepa": TrainConfig(objective=ObjectiveConfig(name="softrepa")),
-    "calibrated": TrainConfig(objective=ObjectiveConfig(temperature_mode="calibrated")),
-    "restarts": TrainConfig(optimizer=OptimizerConfig(schedule="cosine_restarts")),
+    "softrepa": TrainConfig(objective=SoftREPAConfig()),
+    "calibrated": TrainConfig(objective=AGSMConfig(temperature="calibrated")),
+    "restarts": TrainConfig(optimizer=CosineRestartsConfig()),
     "evaluate": EvalConfig(),
     "register": RegisterConfig(name="n"),
 }
@@ -84,7 +82,7 @@ def candidates(value):
         "last",
         "best",
     )
-    return [*literals, f"{value}-other"]
+    return [*literals, f"{value}-other", 0.5]
 
 
 def mutated(config, path):
@@ -108,7 +106,7 @@ def _at(data, path):
     return data
 
 
-KINDS = {("objective", "name"), ("objective", "temperature_mode")}
+KINDS = {("objective", "name")}
 """Change only together with their kind's own fields: see ``test_objectives_differ``."""
 CASES = [
     (stage, path)
@@ -116,7 +114,7 @@ CASES = [
     for path in leaves(config.model_dump(mode="json"))
     if path not in KINDS
 ]
-ONE_VALUE = {"type", "position", "placement"}
+ONE_VALUE = {"type"}
 """Fields that name a kind, with a single legal value where they stand."""
 OF_MMDITS = {"has_t5", "max_sequence_length"}
 """Refused in a U-Net's configuration, mutated in an MMDiT's."""
@@ -127,11 +125,10 @@ def test_every_field_changes_the_digest(stage, path):
     config = STAGES[stage]
     other = mutated(config, path)
     if other is None:
-        unset = _at(config.model_dump(mode="json"), path) is None
-        is_other_kinds = {"objective", "optimizer"} & set(path) and (unset or path[-1] == "schedule")
-        has_no_effect = unset and path[-1] in OF_MMDITS
-        has_one_value = path[-1] in ONE_VALUE or (stage, path) == ("train an MMDiT's", ("soft_tokens", "init"))
-        assert has_one_value or is_other_kinds or has_no_effect, "no other valid value was found"
+        is_of_mmdits = _at(config.model_dump(mode="json"), path) is None and path[-1] in OF_MMDITS
+        is_moot = (stage, path[-1]) == ("calibrated", "reward_reduction")
+        has_one_value = path[-1] in ONE_VALUE or (stage, path[-1]) == ("restarts", "schedule")
+        assert has_one_value or is_of_mmdits or is_moot, "no other valid value was found"
     else:
         assert other.digest != config.digest
 
@@ -142,8 +139,7 @@ def test_the_mutations_reach_nearly_every_field():
 
 
 def test_objectives_differ():
-    names = typing.get_args(ObjectiveConfig.model_fields["name"].annotation)
-    kinds = [ObjectiveConfig(name=name) for name in names] + [ObjectiveConfig(temperature_mode="calibrated")]
+    kinds = [kind() for kind in OBJECTIVES.values()] + [AGSMConfig(temperature="calibrated")]
     assert len({TrainConfig(objective=kind).digest for kind in kinds}) == len(kinds)
 
 
@@ -154,7 +150,7 @@ def test_equal_fields_of_other_stages_have_other_digests():
 
 def test_runtime_is_in_no_digest():
     assert not hasattr(Runtime(), "digest")
-    stages = {"curation", "backbone", "encode", "train", "evaluate", "register_"}
+    stages = {"curation", "backbone", "train", "evaluate", "register_"}
     assert {name for name in Recipe.model_fields if hasattr(Recipe.model_fields[name].annotation, "digest")} == stages
 
 
@@ -202,14 +198,14 @@ def test_a_later_override_wins_and_the_recipe_is_untouched():
         ("train.num_steps=1.5", r"train\.num_steps"),
         ("train.batch_size=1", r"train\.batch_size"),
         ("train.negatives.num_negatives=4", "4 other captions of a batch of 4, which has 3"),
-        ("train.negatives={num_negatives: 8, hard_share: 0.5}", "4 other captions of a batch of 4, which has 3"),
+        ("train.negatives={num_negatives: 8, num_hard: 4}", "4 other captions of a batch of 4, which has 3"),
         ("train.negatives.num_negatives=0", r"train\.negatives\.num_negatives"),
-        ("train.negatives.hard_share=0.1", "no effect: 0.1 of 3 negatives is none"),
-        ("train.negatives.hard_share=0.5", r"asks for 2 hard negative\(s\) .* encode.hard_negatives_per_caption is 0"),
-        ("train.negatives.hard_share=1.5", r"train\.negatives\.hard_share"),
+        ("train.negatives.num_hard=4", "num_hard is 4, but each image has 3 negatives in all"),
+        ("train.negatives.num_hard=0.5", r"train\.negatives\.num_hard: a whole number is needed"),
+        ("train.negatives.hard_share=1.5", r"train\.negatives\.num_hard, the hard negatives of each image"),
         ("train.negatives.max_similarity=-1", r"train\.negatives\.max_similarity"),
         ("train={objective: {name: score_matching}, negatives: {num_negatives: 2}}", "no effect with the objective"),
-        ("encode.hard_negatives_per_caption=-1", r"encode\.hard_negatives_per_caption"),
+        ("train.negatives.num_hard=-1", r"train\.negatives\.num_hard"),
         ("train.ema_decay=1.0", r"train\.ema_decay"),
         ("train.optimizer.learning_rate=.inf", "finite"),
         ("evaluate.guidance_scale=.nan", r"evaluate\.guidance_scale"),
@@ -235,20 +231,19 @@ def test_a_bad_override_is_refused_before_anything_runs(override, message):
 
 
 @pytest.mark.parametrize(
-    ("negatives", "num", "num_hard"),
+    ("negatives", "num"),
     [
-        ({}, 3, 0),
-        ({"num_negatives": 1}, 1, 0),
-        ({"hard_share": 0.5}, 3, 2),
-        ({"hard_share": 1.0}, 3, 3),
-        ({"num_negatives": 6, "hard_share": 0.5}, 6, 3),
-        ({"num_negatives": 5, "hard_share": 0.4}, 5, 2),
+        ({}, 3),
+        ({"num_negatives": 1}, 1),
+        ({"num_hard": 2}, 3),
+        ({"num_hard": 3}, 3),
+        ({"num_negatives": 6, "num_hard": 3}, 6),
+        ({"num_negatives": 5, "num_hard": 2}, 5),
     ],
 )
-def test_how_many_negatives_of_which_kind(negatives, num, num_hard):
-    recipe = load_recipe("shapes", [f"train.negatives={negatives}", f"encode.hard_negatives_per_caption={num_hard}"])
-    chosen = recipe.train.negatives
-    assert (chosen.num_of(4), chosen.num_hard_of(4)) == (num, num_hard)
+def test_how_many_negatives_of_which_kind(negatives, num):
+    chosen = load_recipe("shapes", [f"train.negatives={negatives}"]).train.negatives
+    assert (chosen.num_of(4), chosen.num_hard) == (num, negatives.get("num_hard", 0))
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
@@ -272,7 +267,7 @@ def test_a_problem_of_a_whole_section_is_one_plain_sentence():
     assert str(caught.value).splitlines()[1] == section
     with pytest.raises(ConfigError) as caught:
         load_recipe("shapes-unet", ["train.soft_tokens={placement: mmdit}"])
-    whole = "    train.soft_tokens.placement is 'mmdit', but the family 'sd21' needs 'unet'"
+    whole = "    train.soft_tokens are those of an MMDiT, but the family 'sd21' has a U-Net; correct one of the two"
     assert str(caught.value).splitlines()[1] == whole
 
 
@@ -330,31 +325,25 @@ def test_configurations_do_not_change():
         load_recipe("shapes").train.num_steps = 3
 
 
-@pytest.mark.parametrize("name", typing.get_args(ObjectiveConfig.model_fields["name"].annotation))
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objectives_defaults_are_filled_in_and_no_other(name):
-    config = ObjectiveConfig(name=name)
-    own = {field for field, value in config.model_dump().items() if value is not None} - {"name"}
+    config = OBJECTIVES[name]()
+    own = set(config.model_dump()) - {"name"}
     expected = {
         "agsm": {
-            *("weights", "banks", "gamma_positive", "gamma_negative"),
-            *("temperature_mode", "temperature", "reward_reduction"),
+            *("preset", "weights", "banks", "gamma_positive", "gamma_negative"),
+            *("temperature", "reward_reduction"),
         },
         "softrepa": {"temperature", "logit_scale", "denoising_weight"},
         "score_matching": set(),
     }
     assert own == expected[name]
-    assert ObjectiveConfig.model_validate(config.model_dump()) == config
-    words = {
-        "reward_reduction": "sum",
-        "banks": "shared",
-        "weights": "bradley_terry",
-        "temperature_mode": "fixed",
-        "preset": "code",
-    }
-    for field in set(config.model_dump()) - own - {"name", "preset" if name == "agsm" else ""}:
-        value = words.get(field, 1.0)
-        with pytest.raises(ValidationError, match="no effect"):
-            ObjectiveConfig(name=name, **{field: value})
+    assert TrainConfig(objective=config.model_dump()).objective == config
+    for field in set().union(*expected.values()) - own:
+        with pytest.raises(ConfigError) as caught:
+            load_recipe("shapes-unet", [f"train.objective={{name: {name}, {field}: 1.0}}"])
+        sentence = f"train.objective.{field}: it has no effect with the objective {name!r}; remove it"
+        assert str(caught.value).splitlines()[1].strip() == sentence
 
 
 @pytest.mark.parametrize("model", [FilterConfig, UNetTokensConfig, EvalConfig, PromotionPolicy, Runtime])
@@ -372,7 +361,6 @@ def test_fields_of_an_mmdit_are_refused_for_a_u_net(field):
 MMDIT = (
     "backbone.family=sd3",
     "backbone.model=an/mmdit",
-    "train.soft_tokens={placement: mmdit}",
     "backbone.resolution_px=512",
 )
 
@@ -382,14 +370,15 @@ MMDIT = (
     [
         ("backbone.resolution_px=520", "multiple of 16"),
         ("train.soft_tokens.num_layers=25", "at most 24 joint blocks"),
-        ("train.soft_tokens.blocks=[mid]", "blocks"),
-        ("train.soft_tokens.placement=unet", "needs 'mmdit'"),
-        ("backbone.family=sdxl", "needs 'unet'"),
+        ("train.soft_tokens.blocks=[mid]", "blocks: it has no effect with an MMDiT; remove it"),
+        ("train.soft_tokens.placement=unet", "those of a U-Net, but the family 'sd3' has an MMDiT"),
         ("backbone.max_sequence_length=513", "max_sequence_length"),
     ],
 )
 def test_wrong_combinations_are_refused_when_the_recipe_is_read(override, problem):
     assert load_recipe("shapes-unet", MMDIT).train.soft_tokens.num_layers == 5
+    with pytest.raises(ConfigError, match="num_layers: it has no effect with a U-Net; remove it"):
+        load_recipe("shapes-unet", ["train.soft_tokens.num_layers=5"])
     with pytest.raises(ConfigError, match=problem):
         load_recipe("shapes-unet", [*MMDIT, override])
 

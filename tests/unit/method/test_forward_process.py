@@ -19,16 +19,16 @@ def test_the_same_key_gives_the_same_draw_whatever_the_global_generator_does():
 @pytest.mark.parametrize("other", [{"seed": 8}, {"samples_seen": 44}])
 def test_another_seed_or_batch_gives_another_draw(other):
     key = {"seed": 7, "samples_seen": 40}
-    for sharing in ("paper", "per_image"):
+    for sharing in ("shared", "per_image"):
         first = draw_noise(SHAPE, sharing=sharing, **key)
         second = draw_noise(SHAPE, sharing=sharing, **{**key, **other})
         assert not torch.equal(first.noise_BCHW, second.noise_BCHW)
 
 
-def test_paper_shares_one_timestep_and_noise_and_per_image_shares_none():
-    paper = draw_noise(SHAPE, sharing="paper", seed=0, samples_seen=0)
-    assert all(torch.equal(paper.noise_BCHW[0], noise) for noise in paper.noise_BCHW)
-    assert paper.times_B.unique().numel() == 1
+def test_shared_is_one_timestep_and_noise_and_per_image_shares_none():
+    shared = draw_noise(SHAPE, sharing="shared", seed=0, samples_seen=0)
+    assert all(torch.equal(shared.noise_BCHW[0], noise) for noise in shared.noise_BCHW)
+    assert shared.times_B.unique().numel() == 1
     own = draw_noise((64, 3, 2, 2), sharing="per_image", seed=0, samples_seen=0)
     assert own.noise_BCHW.flatten(1).unique(dim=0).shape[0] == 64
     assert own.times_B.unique().numel() > 32

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from softalign.config import ObjectiveConfig
+from softalign.config import AGSMConfig, ScoreMatchingConfig, SoftREPAConfig
+from softalign.config.objective import OBJECTIVES
 from softalign.method.objective import (
     align,
     bradley_terry_mixing,
@@ -58,19 +59,18 @@ def make_tokens(config, seed):
 
 
 CONFIGS = {
-    "agsm": ObjectiveConfig(),
-    "agsm as in the paper": ObjectiveConfig(preset="paper"),
-    "agsm calibrated": ObjectiveConfig(temperature_mode="calibrated"),
-    "agsm calibrated half": ObjectiveConfig(temperature_mode="calibrated", temperature_factor=0.5),
-    "agsm calibrated bradley-terry": ObjectiveConfig(temperature_mode="calibrated", weights="bradley_terry"),
-    "agsm sum": ObjectiveConfig(reward_reduction="sum", temperature=1.0),
-    "agsm gammas": ObjectiveConfig(gamma_positive=0.7, gamma_negative=0.1),
-    "agsm no negatives": ObjectiveConfig(gamma_negative=0.0),
-    "agsm shared": ObjectiveConfig(banks="shared"),
-    "agsm bradley-terry": ObjectiveConfig(weights="bradley_terry"),
-    "softrepa": ObjectiveConfig(name="softrepa"),
-    "softrepa without denoising": ObjectiveConfig(name="softrepa", denoising_weight=0.0, temperature=1.0),
-    "score_matching": ObjectiveConfig(name="score_matching"),
+    "agsm": AGSMConfig(),
+    "agsm as in the paper": AGSMConfig(reward_reduction="sum", temperature=1.0),
+    "agsm calibrated": AGSMConfig(temperature="calibrated"),
+    "agsm calibrated bradley-terry": AGSMConfig(temperature="calibrated", weights="bradley_terry"),
+    "agsm sum": AGSMConfig(reward_reduction="sum", temperature=1.0),
+    "agsm gammas": AGSMConfig(gamma_positive=0.7, gamma_negative=0.1),
+    "agsm no negatives": AGSMConfig(gamma_negative=0.0),
+    "agsm shared": AGSMConfig(banks="shared"),
+    "agsm bradley-terry": AGSMConfig(weights="bradley_terry"),
+    "softrepa": SoftREPAConfig(),
+    "softrepa without denoising": SoftREPAConfig(denoising_weight=0.0, temperature=1.0),
+    "score_matching": ScoreMatchingConfig(),
 }
 
 
@@ -250,23 +250,18 @@ def test_every_objective_field_changes_the_loss_or_gradient():
             "banks": "shared",
             "gamma_positive": 0.5,
             "gamma_negative": 0.5,
-            "temperature_mode": "calibrated",
             "temperature": 0.3,
             "reward_reduction": "sum",
-            "preset": "paper",
         },
         "softrepa": {"temperature": 0.3, "logit_scale": 2.0, "denoising_weight": 1.0},
     }
     for name, changes in mutations.items():
-        base = ObjectiveConfig(name=name)
+        base = OBJECTIVES[name]()
         own_fields = {field for field, value in base.model_dump(exclude={"name"}).items() if value is not None}
-        assert set(changes) - {"preset"} == own_fields
+        assert set(changes) == own_fields
         for field, value in changes.items():
-            assert fingerprint(ObjectiveConfig(**{"name": name, field: value})) != fingerprint(base), field
-    calibrated = {"temperature_mode": "calibrated"}
-    assert fingerprint(ObjectiveConfig(**calibrated, temperature_factor=2.0)) != fingerprint(
-        ObjectiveConfig(**calibrated)
-    )
+            assert fingerprint(OBJECTIVES[name](**{field: value})) != fingerprint(base), field
+    assert fingerprint(AGSMConfig(temperature="calibrated")) != fingerprint(AGSMConfig())
 
 
 def aligned(config, ema_scale=1.0, candidates=None):
@@ -278,7 +273,7 @@ def aligned(config, ema_scale=1.0, candidates=None):
 
 
 def test_the_papers_exponent_is_a_sum_and_the_codes_a_mean_over_a_tenth():
-    paper, code = aligned(ObjectiveConfig(preset="paper")), aligned(ObjectiveConfig(preset="code"))
+    paper, code = aligned(AGSMConfig(reward_reduction="sum", temperature=1.0)), aligned(AGSMConfig())
     assert torch.allclose(paper.weights_BP, (code.rewards_BP * C * H * W).softmax(dim=1), atol=1e-12)
     assert torch.allclose(code.weights_BP, (code.rewards_BP / 0.1).softmax(dim=1), atol=1e-12)
     assert float(paper.temperature) == 1.0
@@ -287,7 +282,7 @@ def test_the_papers_exponent_is_a_sum_and_the_codes_a_mean_over_a_tenth():
 
 def test_a_calibrated_temperature_is_in_units_of_the_rewards_spread():
     """Where the code's 0.1 leaves all weights at chance, the calibrated temperature ranks as it does on any scale."""
-    calibrated, fixed = ObjectiveConfig(temperature_mode="calibrated"), ObjectiveConfig(preset="code")
+    calibrated, fixed = AGSMConfig(temperature="calibrated"), AGSMConfig()
     for candidates in (CANDIDATES["all"], CANDIDATES["one pair equal"]):
         mask = candidates.mask
         large, small = aligned(calibrated, 1.0, candidates), aligned(calibrated, 1e-3, candidates)
@@ -301,7 +296,7 @@ def test_a_calibrated_temperature_is_in_units_of_the_rewards_spread():
 def test_a_calibrated_temperature_leaves_an_indifferent_image_indifferent():
     rewards = torch.tensor([[0.0, -1e-6], [0.0, -1.0]], dtype=torch.float64)
     mask = torch.ones(2, 2, dtype=torch.bool)
-    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask))
     assert weights[0, 0] == pytest.approx(0.5, abs=1e-5)
     assert weights[1, 0] > 0.9
 
@@ -311,7 +306,7 @@ def test_a_calibrated_temperature_leaves_an_indifferent_image_indifferent():
 def test_equal_rewards_are_chance_at_a_calibrated_temperature(reward, dtype):
     mask = CANDIDATES["one pair equal"].mask
     rewards = torch.full((4, 4), reward, dtype=dtype).masked_fill(~mask, -77.0)
-    temperature = calibrated_temperature(rewards, mask, 1.0)
+    temperature = calibrated_temperature(rewards, mask)
     assert temperature > 0
     assert torch.isfinite(temperature)
     weights = plackett_luce_weights(rewards, mask, temperature)
@@ -323,7 +318,7 @@ def test_rounding_is_not_blown_up_into_a_preference():
     rewards = torch.full((2, 4), -0.3, dtype=torch.float32)
     rewards[0, 0] = torch.nextafter(rewards[0, 0], torch.tensor(0.0))
     mask = torch.ones(2, 4, dtype=torch.bool)
-    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 0.01))
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask))
     assert (weights - 0.25).abs().max() < 0.1
 
 
@@ -331,7 +326,7 @@ def test_no_image_has_a_negative_and_nothing_is_calibrated():
     mask = torch.eye(3, dtype=torch.bool)
     rewards = torch.randn(3, 3, dtype=torch.float64)
     assert reward_spread(rewards, mask) == 0.0
-    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask))
     assert torch.equal(weights, torch.eye(3, dtype=torch.float64))
 
 
@@ -339,5 +334,5 @@ def test_rewards_that_are_not_finite_stay_visible():
     rewards = torch.zeros(2, 2, dtype=torch.float64)
     rewards[0, 0] = torch.nan
     mask = torch.ones(2, 2, dtype=torch.bool)
-    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask, 1.0))
+    weights = plackett_luce_weights(rewards, mask, calibrated_temperature(rewards, mask))
     assert weights.isnan().any()

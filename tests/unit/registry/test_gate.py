@@ -12,7 +12,7 @@ scores = st.floats(-0.5, 0.5, allow_nan=False)
 policies = st.builds(
     PromotionPolicy,
     min_overall_gain=st.floats(-0.2, 0.2),
-    is_gain_significant=st.booleans(),
+    requires_significant_gain=st.booleans(),
     max_tag_drop=st.floats(0.0, 0.3),
     must_beat_untrained=st.booleans(),
 )
@@ -43,7 +43,7 @@ def test_a_good_candidate_without_champion_is_promoted():
         (comparison_of(0.1, drop=0.06), POLICY, f"tag_drop:{TAGS[-1]}"),
         (comparison_of(0.1, over_untrained=0.01, half_width=0.02), POLICY, "untrained_gain_significant"),
         (comparison_of(0.1, over_untrained=0.02, half_width=0.02), POLICY, "untrained_gain_significant"),
-        (comparison_of(0.1, over_untrained=0.0), PromotionPolicy(is_gain_significant=False), "beats_untrained"),
+        (comparison_of(0.1, over_untrained=0.0), PromotionPolicy(requires_significant_gain=False), "beats_untrained"),
         (comparison_of(0.1, over_untrained=-0.01), POLICY, "beats_untrained"),
     ],
 )
@@ -91,10 +91,10 @@ def test_every_check_has_a_sentence_passed_and_failed():
 @pytest.mark.parametrize(
     ("candidate", "policy"),
     [
-        (comparison_of(0.01, half_width=0.02), PromotionPolicy(is_gain_significant=False)),
+        (comparison_of(0.01, half_width=0.02), PromotionPolicy(requires_significant_gain=False)),
         (comparison_of(0.1, drop=0.06), PromotionPolicy(max_tag_drop=0.06)),
         (comparison_of(0.1, over_untrained=-0.01), PromotionPolicy(must_beat_untrained=False)),
-        (comparison_of(-0.01), PromotionPolicy(min_overall_gain=-0.01, is_gain_significant=False)),
+        (comparison_of(-0.01), PromotionPolicy(min_overall_gain=-0.01, requires_significant_gain=False)),
     ],
 )
 def test_each_field_of_the_policy_has_an_effect(candidate, policy):

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from PIL import Image
 
 from softalign.config import ShapesSource
@@ -11,9 +10,8 @@ from softalign.shapes.rendering import captioned_scene, render_source
 from softalign.store.files import list_files
 
 
-@pytest.mark.parametrize("table", ["coco", "parquet"])
-def test_the_same_scenes_by_either_table(tmp_path, table):
-    source = ShapesSource(num_scenes=7, captions_per_scene=3, table=table, seed=5)
+def test_scenes_are_read_as_any_other_source(tmp_path):
+    source = ShapesSource(num_scenes=7, captions_per_scene=3, seed=5)
     samples = list(list_samples(source, "0", tmp_path))
     assert len(samples) == 7
     assert [s.captions for s in samples] == [captioned_scene(source, index)[1] for index in range(7)]

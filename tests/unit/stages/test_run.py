@@ -113,7 +113,7 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * text)
     assert rows[1].predicted_bytes == latent_and_text
     assert rows[1].uri == store.prefix("encode", key_of(recipe, "encode", store, dataset))
-    hard = load_recipe("shapes", ["encode.hard_negatives_per_caption=2"])
+    hard = load_recipe("shapes", ["train.negatives.num_hard=2"])
     assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * text)
     assert key_of(hard, "encode", store, dataset) != key_of(recipe, "encode", store, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
@@ -158,8 +158,6 @@ def test_a_plan_knows_the_sizes_of_published_models(
 
     monkeypatch.setattr(planning, "check_machine", lambda _recipe: None)
     overrides = [f"backbone={{family: {family}, model: some/model}}", "train.num_steps=1"]
-    if family == "sd3":
-        overrides.append("train.soft_tokens={placement: mmdit}")
     recipe, store = load_recipe("shapes-unet", overrides), Store(str(tmp_path))
     publish_dataset(recipe, store)
     rows = plan(recipe, store)

@@ -16,7 +16,7 @@ from softalign.training.loop import run_steps
 from softalign.training.validation import validate
 from tests.unit.training import tiny_training as tiny
 
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=4, keep_checkpoints=1)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=4, keep_checkpoints=1)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def rows(folder, split):
 
 def test_the_best_tokens_are_those_of_the_best_validation(tmp_path, scripted):
     scripted({0: 0.1, 2: 0.2, 4: 0.3, 6: 0.9, 8: 0.5})
-    run, progress = train(tmp_path / "a", select="best")
+    run, progress = train(tmp_path / "a", export_step="best")
     assert (progress.step, progress.validations.best_step) == (12, 6)
     names = sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000012"]
@@ -94,10 +94,10 @@ def test_weights_at_chance_raise_the_alarm(tmp_path, scripted, caplog):
         False,
         True,
     ]
-    assert "train.objective.temperature_mode" in caplog.text
+    assert "train.objective.temperature=calibrated" in caplog.text
 
 
-@pytest.mark.parametrize("changes", [{"select": "best"}, {"early_stop_patience": 1}], ids=str)
+@pytest.mark.parametrize("changes", [{"export_step": "best"}, {"early_stop_patience": 1}], ids=str)
 def test_choosing_without_validating_is_refused(changes):
     with pytest.raises(ValidationError, match="no effect"):
         TrainConfig(validate_every_steps=0, **changes)

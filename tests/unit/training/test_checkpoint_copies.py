@@ -23,7 +23,7 @@ from softalign.training.loop import run_steps
 from tests.killing import Fuse, is_killed
 from tests.unit.training import tiny_training as tiny
 
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2, keep_checkpoints=2)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=2, keep_checkpoints=2)
 CONFIG = TrainConfig(num_steps=12, batch_size=3, validate_every_steps=5, ema_decay=0.9, noise_sharing="per_image")
 
 

@@ -19,7 +19,7 @@ from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.data.encoding.test_encode import captions_of, make_dataset
 
 CONFIG = TrainConfig(num_steps=8, batch_size=3, validate_every_steps=3, sample_every_steps=4)
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=2)
 WRITING = ((os, "fsync"), (Path, "replace"), (Path, "write_text"), (shutil, "rmtree"), (shutil, "copyfile"))
 ROWS = ((loop, "to_line"), (between_steps, "to_line"))
 NUM_LAST_CALLS = 20

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from softalign.config import ObjectiveConfig
+from softalign.config.objective import OBJECTIVES
 from softalign.method.objective import LossTerms, align, candidate_mask, plackett_luce_weights
 from softalign.method.soft_tokens import SoftTokens
 from softalign.training.metrics import TrainRow, keep_rows_up_to, to_line, train_row, weight_statistics
@@ -48,7 +48,7 @@ def test_chance_counts_each_images_own_candidates_hard_ones_included():
 
 
 def make_row(name="agsm", loss=1.0, **objective):
-    config = ObjectiveConfig(name=name, **objective)
+    config = OBJECTIVES[name](**objective)
     mask = candidate_mask([range(3)] * 3, 3)
     torch.manual_seed(0)
     ema, target = torch.randn(3, 3, 1, 2, 2), torch.randn(3, 1, 2, 2)
@@ -64,7 +64,7 @@ def make_row(name="agsm", loss=1.0, **objective):
         step=1,
         samples_seen=3,
         grad_norm=loss,
-        lr=0.1,
+        learning_rate=0.1,
         is_skipped=False,
     )
 
@@ -80,9 +80,9 @@ def test_a_row_says_what_the_step_was():
     assert set(json.loads(to_line(row))) == set(TrainRow.model_fields)
 
 
-def test_a_calibrated_temperature_is_logged_in_units_of_the_spread():
-    row = make_row(temperature_mode="calibrated", temperature_factor=0.5)
-    assert row.temperature == pytest.approx(0.5 * row.reward_spread)
+def test_a_calibrated_temperature_is_the_spread():
+    row = make_row(temperature="calibrated")
+    assert row.temperature == pytest.approx(row.reward_spread)
 
 
 def test_objectives_without_rewards_have_no_weight_fields():

@@ -23,7 +23,7 @@ BACKBONE = BackboneConfig(family="sd15", model="tiny")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     config = TrainConfig(num_steps=3, batch_size=3, validate_every_steps=0)
-    run = tiny.make_run(folder, config, Runtime(num_workers=1))
+    run = tiny.make_run(folder, config, Runtime(num_threads=1))
     progress = run_steps(run, StopRequest())
     tiny.write_output(run, folder / "adapter", progress)
     run.stepper.denoiser.close()

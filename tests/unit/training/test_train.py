@@ -17,7 +17,19 @@ import pytest
 import torch
 
 from softalign.adapters.files import load_adapter
-from softalign.config import NegativesConfig, ObjectiveConfig, OptimizerConfig, Runtime, TrainConfig, UNetTokensConfig
+from softalign.config import (
+    AGSMConfig,
+    ConstantConfig,
+    CosineConfig,
+    CosineRestartsConfig,
+    NegativesConfig,
+    Runtime,
+    ScoreMatchingConfig,
+    SoftREPAConfig,
+    TrainConfig,
+    UNetTokensConfig,
+)
+from softalign.config.objective import OBJECTIVES
 from softalign.errors import DataError, PreemptedError, TrainingError
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
@@ -35,7 +47,7 @@ tiny = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tiny)
 
 BASE = {"num_steps": 6, "batch_size": 3, "validate_every_steps": 0}
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=100)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=100)
 
 
 def train(folder, *, runtime=RUNTIME, stop=None, batches=None, unet=None, val_batches=None, **changes):
@@ -70,8 +82,8 @@ def test_tokens_move_the_loss_falls_and_rows_say_so(tmp_path):
         tmp_path,
         batches=batches,
         num_steps=60,
-        objective=ObjectiveConfig(name="score_matching"),
-        optimizer=OptimizerConfig(learning_rate=0.05, max_grad_norm=100.0),
+        objective=ScoreMatchingConfig(),
+        optimizer=ConstantConfig(learning_rate=0.05, max_grad_norm=100.0),
         validate_every_steps=20,
         noise_sharing="per_image",
         val_batches=[batch],
@@ -91,7 +103,7 @@ def test_tokens_move_the_loss_falls_and_rows_say_so(tmp_path):
 def test_only_soft_tokens_get_a_gradient_and_the_backbone_keeps_its_bytes_over_100_steps(tmp_path, name):
     unet = tiny.make_unet()
     before = {key: tensor.numpy().tobytes() for key, tensor in unet.state_dict().items()}
-    run, _ = train(tmp_path, unet=unet, num_steps=100, objective=ObjectiveConfig(name=name), ema_decay=0.9)
+    run, _ = train(tmp_path, unet=unet, num_steps=100, objective=OBJECTIVES[name](), ema_decay=0.9)
     assert {key: tensor.numpy().tobytes() for key, tensor in unet.state_dict().items()} == before
     assert all(parameter.grad is None for parameter in unet.parameters())
     state = run.stepper.state
@@ -124,21 +136,19 @@ MUTATIONS = {
     "soft_tokens.num_timestep_bins": {"soft_tokens": UNetTokensConfig(num_timestep_bins=10)},
     "soft_tokens.init": {"soft_tokens": UNetTokensConfig(init="normal")},
     "soft_tokens.init_std": {"soft_tokens": UNetTokensConfig(init_std=0.1)},
-    "objective.name": {"objective": ObjectiveConfig(name="softrepa")},
+    "objective.name": {"objective": SoftREPAConfig()},
     "negatives.num_negatives": {"negatives": NegativesConfig(num_negatives=1)},
-    "negatives.hard_share": {"negatives": NegativesConfig(hard_share=0.5)},
+    "negatives.num_hard": {"negatives": NegativesConfig(num_hard=1)},
     "negatives.max_similarity": {"negatives": NegativesConfig(max_similarity=0.1)},
-    "optimizer.learning_rate": {"optimizer": OptimizerConfig(learning_rate=2e-3)},
-    "optimizer.weight_decay": {"optimizer": OptimizerConfig(weight_decay=0.5)},
-    "optimizer.beta1": {"optimizer": OptimizerConfig(beta1=0.5)},
-    "optimizer.beta2": {"optimizer": OptimizerConfig(beta2=0.9)},
-    "optimizer.max_grad_norm": {"optimizer": OptimizerConfig(max_grad_norm=1e-9)},
-    "optimizer.num_warmup_steps": {"optimizer": OptimizerConfig(num_warmup_steps=5)},
-    "optimizer.schedule": {"optimizer": OptimizerConfig(schedule="cosine")},
-    "optimizer.min_learning_rate": {"optimizer": OptimizerConfig(schedule="cosine", min_learning_rate=1e-4)},
-    "optimizer.restart_period_steps": {
-        "optimizer": OptimizerConfig(schedule="cosine_restarts", restart_period_steps=3)
-    },
+    "optimizer.learning_rate": {"optimizer": ConstantConfig(learning_rate=2e-3)},
+    "optimizer.weight_decay": {"optimizer": ConstantConfig(weight_decay=0.5)},
+    "optimizer.beta1": {"optimizer": ConstantConfig(beta1=0.5)},
+    "optimizer.beta2": {"optimizer": ConstantConfig(beta2=0.9)},
+    "optimizer.max_grad_norm": {"optimizer": ConstantConfig(max_grad_norm=1e-9)},
+    "optimizer.num_warmup_steps": {"optimizer": ConstantConfig(num_warmup_steps=5)},
+    "optimizer.schedule": {"optimizer": CosineConfig()},
+    "optimizer.min_learning_rate": {"optimizer": CosineConfig(min_learning_rate=1e-4)},
+    "optimizer.restart_period_steps": {"optimizer": CosineRestartsConfig(restart_period_steps=3)},
     "num_steps": {"num_steps": 5},
     "batch_size": {"batch_size": 2},
     "noise_sharing": {"noise_sharing": "per_image"},
@@ -146,12 +156,10 @@ MUTATIONS = {
     "seed": {"seed": 1},
 }
 FIXED_OR_ELSEWHERE = {  # one value only; rows, not tokens (below); see test_between_steps.py, test_start.py
-    "soft_tokens.placement",
-    "soft_tokens.position",
     "validate_every_steps",
     "sample_every_steps",
     "early_stop_patience",
-    "select",
+    "export_step",
     "init_from",
 }
 
@@ -178,8 +186,7 @@ def reference(tmp_path_factory):
 def test_without_a_largest_norm_no_gradient_is_scaled(tmp_path):
     settings = {"none": None, "beyond": 1e9, "small": 1e-9}
     runs = {
-        name: train(tmp_path / name, optimizer=OptimizerConfig(max_grad_norm=norm))[0]
-        for name, norm in settings.items()
+        name: train(tmp_path / name, optimizer=ConstantConfig(max_grad_norm=norm))[0] for name, norm in settings.items()
     }
     tokens = {name: digest_of_tokens(run) for name, run in runs.items()}
     assert tokens["none"] == tokens["beyond"] != tokens["small"]
@@ -195,7 +202,7 @@ def test_every_field_changes_the_digest_and_the_trained_tokens(tmp_path, referen
 @pytest.mark.parametrize("name", ["agsm", "softrepa"])
 def test_a_batch_without_any_negative_is_counted_and_trains_the_own_captions_alone(tmp_path, name):
     alone = NegativesConfig(max_similarity=0.0)
-    train(tmp_path, num_steps=2, objective=ObjectiveConfig(name=name), negatives=alone)
+    train(tmp_path, num_steps=2, objective=OBJECTIVES[name](), negatives=alone)
     found = [row for row in rows(tmp_path) if row["split"] == "train"]
     assert [row["num_without_negative"] for row in found] == [3, 3]
     assert all(row["loss_negative"] == 0 and row["loss_positive"] > 0 and not row["is_skipped"] for row in found)
@@ -203,7 +210,7 @@ def test_a_batch_without_any_negative_is_counted_and_trains_the_own_captions_alo
 
 
 def test_rows_count_hard_negatives_among_the_candidates(tmp_path):
-    train(tmp_path, num_steps=2, negatives=NegativesConfig(num_negatives=4, hard_share=0.5))
+    train(tmp_path, num_steps=2, negatives=NegativesConfig(num_negatives=4, num_hard=2))
     found = [row for row in rows(tmp_path) if row["split"] == "train"]
     assert all(row["chance"] == pytest.approx(1 / 5) and row["num_without_negative"] == 0 for row in found)
 
@@ -315,7 +322,7 @@ def test_batches_are_read_ahead_in_order_by_another_thread_and_no_further_than_t
     assert not ahead[0].is_alive()
 
 
-@pytest.mark.parametrize("objective", [ObjectiveConfig(), ObjectiveConfig(temperature_mode="calibrated")], ids=str)
+@pytest.mark.parametrize("objective", [AGSMConfig(), AGSMConfig(temperature="calibrated")], ids=str)
 def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path, objective):
     settings = {"num_steps": 6, "validate_every_steps": 3, "objective": objective}
     undisturbed, _ = train(tmp_path / "undisturbed", **settings)
@@ -332,13 +339,13 @@ def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path
 
 def test_the_temperature_of_each_step_is_logged(tmp_path):
     def temperatures(name, **objective):
-        train(tmp_path / name, num_steps=3, objective=ObjectiveConfig(**objective))
+        train(tmp_path / name, num_steps=3, objective=AGSMConfig(**objective))
         return [(row["temperature"], row["reward_spread"]) for row in rows(tmp_path / name)]
 
-    assert [tau for tau, _ in temperatures("code", preset="code")] == pytest.approx([0.1] * 3)
-    assert [tau for tau, _ in temperatures("paper", preset="paper")] == [1.0] * 3
-    calibrated = temperatures("calibrated", temperature_mode="calibrated", temperature_factor=0.5)
-    assert all(tau == pytest.approx(0.5 * spread) for tau, spread in calibrated)
+    assert [tau for tau, _ in temperatures("code")] == pytest.approx([0.1] * 3)
+    assert [tau for tau, _ in temperatures("paper", reward_reduction="sum", temperature=1.0)] == [1.0] * 3
+    calibrated = temperatures("calibrated", temperature="calibrated")
+    assert all(tau == pytest.approx(spread) for tau, spread in calibrated)
     assert len({tau for tau, _ in calibrated}) == 3
 
 
@@ -347,7 +354,7 @@ def test_a_resumed_run_keeps_its_number_of_threads(tmp_path):
     with pytest.raises(PreemptedError):
         train(tmp_path, stop=stop)
     before = torch.get_num_threads()
-    _, progress = train(tmp_path, runtime=RUNTIME.model_copy(update={"num_workers": 2}))
+    _, progress = train(tmp_path, runtime=RUNTIME.model_copy(update={"num_threads": 2}))
     assert progress.num_threads == 1
     assert torch.get_num_threads() == before
 

@@ -17,7 +17,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement
 from softalign.backbones.unet import UNetDenoiser
-from softalign.config import NegativesConfig, ObjectiveConfig, Runtime, TrainConfig
+from softalign.config import NegativesConfig, Runtime, TrainConfig
+from softalign.config.objective import OBJECTIVES
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import SoftAlignError
@@ -183,9 +184,9 @@ def main(folder, options):
         validate_every_steps=settings["validate_every_steps"],
         ema_decay=0.9,
         noise_sharing="per_image",
-        objective=ObjectiveConfig(name=settings["objective"]),
+        objective=OBJECTIVES[settings["objective"]](),
     )
-    runtime = Runtime(num_workers=1, checkpoint_every_steps=settings["checkpoint_every_steps"])
+    runtime = Runtime(num_threads=1, checkpoint_every_steps=settings["checkpoint_every_steps"])
     stop = StopRequest()
     try:
         with stop.listening():

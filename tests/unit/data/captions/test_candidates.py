@@ -43,8 +43,8 @@ def test_one_to_k_negatives_are_drawn_evenly(num):
     assert max(counts.values()) < 1.25 * 400 * num / 4
 
 
-def test_hard_ones_take_their_share_and_others_fill_in_where_there_are_too_few():
-    chosen = choose(NegativesConfig(num_negatives=4, hard_share=0.5))
+def test_hard_ones_take_their_places_and_others_fill_in_where_there_are_too_few():
+    chosen = choose(NegativesConfig(num_negatives=4, num_hard=2))
     texts = (*CAPTIONS, *chosen.hard_negatives)
     hard = [[texts[place] for place in row if place >= 5] for row in chosen.rows]
     assert [len(edits) for edits in hard] == [2, 2, 1, 0, 2]
@@ -54,7 +54,7 @@ def test_hard_ones_take_their_share_and_others_fill_in_where_there_are_too_few()
 
 
 def test_all_hard():
-    chosen = choose(NegativesConfig(num_negatives=2, hard_share=1.0))
+    chosen = choose(NegativesConfig(num_negatives=2, num_hard=2))
     assert [sum(place < 5 for place in row) - 1 for row in chosen.rows] == [0, 0, 1, 2, 0]
 
 
@@ -62,13 +62,13 @@ def test_equal_captions_leave_each_image_alone_and_edits_help():
     captions = ("A dog", "a dog.", "the dog")
     assert choose(NegativesConfig(), captions, ((), (), ())).rows == ((0,), (1,), (2,))
     edits = (("a cat",), (), ("a cow",))
-    found = choose(NegativesConfig(num_negatives=1, hard_share=1.0), captions, edits)
+    found = choose(NegativesConfig(num_negatives=1, num_hard=1), captions, edits)
     assert (found.rows, found.hard_negatives) == (((0, 3), (1,), (2, 4)), ("a cat", "a cow"))
 
 
 def test_one_image():
     assert choose(NegativesConfig(), CAPTIONS[:1], EDITS[:1]).rows == ((0,),)
-    found = choose(NegativesConfig(num_negatives=2, hard_share=1.0), CAPTIONS[:1], EDITS[:1])
+    found = choose(NegativesConfig(num_negatives=2, num_hard=2), CAPTIONS[:1], EDITS[:1])
     assert len(found.rows[0]) == 3 and set(found.hard_negatives) <= set(EDITS[0])
 
 
@@ -85,7 +85,8 @@ WORDS = st.lists(st.sampled_from(["a", "red", "blue", "dog", "man", "walks", "sl
     st.integers(0, 9),
 )
 def test_rows_hold_what_they_may(captions, num, share, max_similarity, seed):
-    config = NegativesConfig(num_negatives=num, hard_share=share, max_similarity=max_similarity)
+    num_hard = int(NegativesConfig(num_negatives=num).num_of(len(captions)) * share)
+    config = NegativesConfig(num_negatives=num, num_hard=num_hard, max_similarity=max_similarity)
     edits = [[f"{caption} {n}" for n in range(n_edits % 4)] for n_edits, caption in enumerate(captions)]
     chosen = choose(config, captions, edits, seed)
     assert chosen == choose(config, captions, edits, seed)
@@ -98,5 +99,5 @@ def test_rows_hold_what_they_may(captions, num, share, max_similarity, seed):
         ]
         hard = [chosen.hard_negatives[place - len(captions)] for place in row if place >= len(captions)]
         assert row[0] == image and set(others) <= set(allowed) and set(hard) <= set(edits[image])
-        assert len(hard) == min(len(edits[image]), config.num_hard_of(len(captions)))
+        assert len(hard) == min(len(edits[image]), num_hard)
         assert len(others) == min(len(allowed), config.num_of(len(captions)) - len(hard))

@@ -214,7 +214,7 @@ def test_repeating_encodes_nothing(tmp_path, store, backbone, counted):
     dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
     first = encode(dataset, backbone, Runtime(), store, "e")
     before, _ = list_files(Path(store.uri)), counted.update(images=0, texts=0)
-    assert encode(dataset, backbone, Runtime(num_workers=1), store, "e") == first
+    assert encode(dataset, backbone, Runtime(num_threads=1), store, "e") == first
     assert counted == {"images": 0, "texts": 0}
     assert list_files(Path(store.uri)) == before
 

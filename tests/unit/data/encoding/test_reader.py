@@ -209,7 +209,7 @@ def with_hard(store, tmp_path_factory):
 
 
 def test_hard_negatives_belong_to_their_image_and_come_with_their_encodings(with_hard, store):
-    negatives = NegativesConfig(num_negatives=3, hard_share=0.6)
+    negatives = NegativesConfig(num_negatives=3, num_hard=2)
     train = EncodedReader(with_hard, store, split="train", batch_size=4, seed=0, negatives=negatives)
     drawn = set()
     for cursor in range(0, 160, 4):
@@ -231,7 +231,7 @@ def test_hard_negatives_belong_to_their_image_and_come_with_their_encodings(with
 
 def test_negatives_are_a_function_of_seed_and_cursor(with_hard, store):
     def batches(seed, cursors):
-        negatives = NegativesConfig(num_negatives=2, hard_share=0.5)
+        negatives = NegativesConfig(num_negatives=2, num_hard=1)
         train = EncodedReader(with_hard, store, split="train", batch_size=4, seed=seed, negatives=negatives)
         return [(train.batch_at(cursor).prompts, train.batch_at(cursor).candidates) for cursor in cursors]
 
@@ -241,10 +241,10 @@ def test_negatives_are_a_function_of_seed_and_cursor(with_hard, store):
 
 
 def test_more_hard_negatives_than_were_encoded_are_refused(manifest, with_hard, store):
-    negatives = NegativesConfig(num_negatives=4, hard_share=1.0)
+    negatives = NegativesConfig(num_negatives=4, num_hard=4)
     with pytest.raises(CompatibilityError, match="too few hard negatives") as caught:
         EncodedReader(with_hard, store, split="train", batch_size=4, seed=0, negatives=negatives)
-    assert (caught.value.found, "encode.hard_negatives_per_caption=4" in caught.value.fix) == ("3", True)
+    assert (caught.value.found, "train.negatives.num_hard=4" in caught.value.fix) == ("3", True)
     with pytest.raises(CompatibilityError, match="too few hard negatives"):
         EncodedReader(manifest, store, split="train", batch_size=4, seed=0, negatives=negatives)
 
@@ -261,7 +261,7 @@ def test_a_dataset_of_equal_captions_is_refused_with_its_keys(store, tmp_path):
     reader(differing, store, batch_size=2).require_negatives()
     edits = {captions[0]: ["a cat on a bench"]}
     with_edits = publish(store, tmp_path / "c", samples, "with-edits", edits)
-    hard = NegativesConfig(num_negatives=1, hard_share=1.0)
+    hard = NegativesConfig(num_negatives=1, num_hard=1)
     EncodedReader(with_edits, store, split="train", batch_size=2, seed=0, negatives=hard).require_negatives()
     with pytest.raises(DataError, match="All captions are equal"):
         reader(with_edits, store, batch_size=2).require_negatives()

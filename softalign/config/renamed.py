@@ -1,0 +1,162 @@
+"""Fields of earlier versions: where their values go, so that old recipes and overrides keep working."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from softalign.config.families import FAMILIES
+from softalign.config.paths import lookup, put
+from softalign.config.runtime import Runtime
+from softalign.config.soft_tokens import KIND_KEY
+from softalign.config.training import TrainConfig
+
+logger = logging.getLogger(__name__)
+
+Convert = Callable[[Any, Mapping[str, Any]], Any]
+"""From an old value and the whole recipe to the new value.
+
+It raises a ValueError that says what to write instead where there is none.
+"""
+GONE = object()
+"""The field is left out: what it said is so anyway."""
+UNCHANGED = object()
+"""This value is no old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """What became of a field: the path of the one that has its value now (none: empty), and the value there."""
+
+    new: str = ""
+    convert: Convert = lambda value, _: value
+
+
+def _values(new: Mapping[Any, Any], otherwise: str = "") -> Convert:
+    """Return a conversion by table; other values are no old ones, or with ``otherwise`` an error that says it."""
+
+    def convert(value: Any, _: Mapping[str, Any]) -> Any:
+        known = next(
+            (new[old] for old in new if old == value and isinstance(value, bool) == isinstance(old, bool)), None
+        )
+        if known is not None:
+            return known
+        if value is None and otherwise:
+            return GONE
+        if otherwise:
+            raise ValueError(f"{otherwise} (found {value!r})")
+        return UNCHANGED
+
+    return convert
+
+
+def _init(value: Any, data: Mapping[str, Any]) -> Any:
+    """An MMDiT's tokens always start from N(0, init_std)."""
+    family = lookup(data, "backbone.family") or "sd15"
+    kind = lookup(data, f"train.soft_tokens.{KIND_KEY}")
+    if kind is None and isinstance(family, str) and family in FAMILIES:
+        kind = FAMILIES[family].kind
+    return GONE if kind == "mmdit" and value in ("normal", None) else UNCHANGED
+
+
+def _num_hard(value: Any, data: Mapping[str, Any]) -> Any:
+    batch_size = lookup(data, "train.batch_size") or TrainConfig.model_fields["batch_size"].default
+    num = lookup(data, "train.negatives.num_negatives")
+    num = batch_size - 1 if num is None and isinstance(batch_size, int) else num
+    if value is None or value == 0:
+        return GONE
+    if not isinstance(value, int | float) or not isinstance(num, int) or not 0 <= value <= 1:
+        raise ValueError("train.negatives.hard_share is now train.negatives.num_hard, the hard negatives of each image")
+    return math.floor(num * value + 0.5)
+
+
+def _edits(value: Any, data: Mapping[str, Any]) -> Any:
+    num_hard = lookup(data, "train.negatives.num_hard")
+    if not num_hard or value in (None, num_hard):
+        return GONE  # edits that no training looks at, or as many as are encoded now
+    raise ValueError(
+        "encode.hard_negatives_per_caption is gone: as many edits of each caption are encoded as "
+        f"train.negatives.num_hard says, which is {num_hard}; remove it, or set train.negatives.num_hard to {value}"
+    )
+
+
+def _hang(value: Any, data: Mapping[str, Any]) -> Any:
+    stall = lookup(data, "runtime.stall_timeout_s") or Runtime.model_fields["stall_timeout_s"].default
+    if value is None or (isinstance(stall, int | float) and value == 0.9 * stall):
+        return GONE
+    raise ValueError(
+        "runtime.hang_timeout_s is gone: it is 0.9 of runtime.stall_timeout_s; "
+        "remove it, and set runtime.stall_timeout_s where that is too short or too long"
+    )
+
+
+RENAMED: dict[str, Renamed] = {
+    "train.select": Renamed("train.export_step"),
+    "train.noise_sharing": Renamed("train.noise_sharing", _values({"paper": "shared"})),
+    "train.objective.temperature_mode": Renamed(
+        "train.objective.temperature",
+        _values({"calibrated": "calibrated", "fixed": GONE}, "train.objective.temperature is a number or calibrated"),
+    ),
+    "train.objective.temperature_factor": Renamed(
+        convert=_values({1: GONE}, "train.objective.temperature_factor is gone: a calibrated temperature has factor 1")
+    ),
+    "train.soft_tokens.placement": Renamed(f"train.soft_tokens.{KIND_KEY}"),
+    "train.soft_tokens.position": Renamed(
+        convert=_values({"after_bos": GONE, "append": GONE}, "train.soft_tokens.position is gone; remove it")
+    ),
+    "train.soft_tokens.init": Renamed(convert=_init),
+    "train.negatives.hard_share": Renamed("train.negatives.num_hard", _num_hard),
+    "encode.hard_negatives_per_caption": Renamed(convert=_edits),
+    "curation.sources.*.table": Renamed(
+        convert=_values({"coco": GONE, "parquet": GONE}, "the table of rendered scenes is gone; remove it")
+    ),
+    "register.policy.is_gain_significant": Renamed("register.policy.requires_significant_gain"),
+    "runtime.num_workers": Renamed("runtime.num_threads"),
+    "runtime.hang_timeout_s": Renamed(convert=_hang),
+}
+"""By the old path; ``*`` stands for each entry of a list. A later row may look at what an earlier one made."""
+
+
+def carry_over(data: dict[str, Any]) -> dict[str, str]:
+    """Give the values of a recipe's old fields to the new ones, in place, and say in one warning how they are spelled.
+
+    Returns the old path of each new field that got a value.
+
+    Raises:
+        ValueError: a value has no counterpart; says what to write instead.
+    """
+    origins: dict[str, str] = {}
+    notes = []
+    for pattern, renamed in RENAMED.items():
+        for section, path in list(_places(data, pattern.split("."))):
+            field = path.rpartition(".")[2]
+            value = renamed.convert(section[field], data)
+            if value is UNCHANGED:
+                continue
+            del section[field]
+            is_kept = bool(renamed.new) and value is not GONE
+            if is_kept and put(data, renamed.new, value):
+                origins[renamed.new] = path
+            is_shown = is_kept and not renamed.new.endswith(KIND_KEY)
+            notes.append(f"write {renamed.new}: {value} for {path}" if is_shown else f"leave out {path}")
+    if data.get("encode") in ({}, None):
+        data.pop("encode", None)
+    if notes:
+        logger.warning("the recipe has fields of an earlier version: %s", "; ".join(notes))
+    return origins
+
+
+def _places(data: Any, parts: list[str], at: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the sections that hold a field, and its path there."""
+    head, *rest = parts
+    if head == "*":
+        for index, item in enumerate(data if isinstance(data, list) else ()):
+            yield from _places(item, rest, (*at, str(index)))
+    elif isinstance(data, dict) and head in data:
+        if rest:
+            yield from _places(data[head], rest, (*at, head))
+        else:
+            yield data, ".".join((*at, head))
