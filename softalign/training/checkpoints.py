@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch import Tensor
 from softalign.artifacts import Frozen
 from softalign.errors import DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
-from softalign.store.files import sha256_of_file, write_atomically
+from softalign.store.files import replacing, sha256_of_file
 from softalign.training.validation_history import ValidationHistory
 
 logger = logging.getLogger(__name__)
@@ -101,15 +100,13 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, keep: int) -> Path:
     """Write a checkpoint below ``folder``, drop all but the newest ``keep`` and the best, and return its place."""
     target = checkpoint_path(folder, progress.step)
-    temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    write_atomically(temporary / STATE_NAME, save_tensors(state.to_tensors()))
-    meta = _Meta(progress=progress, state_sha256=sha256_of_file(temporary / STATE_NAME))
-    write_atomically(temporary / META_NAME, json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
-    if target.exists():  # a damaged one of the same step, or the same step reached again
-        shutil.rmtree(target)
-    temporary.replace(target)
-    _sync_folder(folder)
+    with replacing(target) as made:
+        made.mkdir()
+        (made / STATE_NAME).write_bytes(save_tensors(state.to_tensors()))
+        meta = _Meta(progress=progress, state_sha256=sha256_of_file(made / STATE_NAME))
+        (made / META_NAME).write_bytes(json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
+        if target.exists():  # a damaged one of the same step, or the same step reached again
+            shutil.rmtree(target)
     best = progress.validations.best_step
     for old in list_checkpoints(folder)[:-keep]:
         if best is None or old != checkpoint_path(folder, best):
@@ -245,11 +242,3 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         return meta.progress, load_tensors(data)
     except (OSError, ValidationError, SafetensorError) as error:
         raise IntegrityError("It cannot be read.", found=str(error), where=str(path)) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from softalign.store.files import replacing
 
 RECIPE_FILENAME = "recipe.json"
 
@@ -18,14 +20,11 @@ def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path
 
     Returns the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        staged = Path(temporary) / "weights"
-        pipeline.save_pretrained(staged, safe_serialization=True)
-        write_recipe(staged, recipe)
+    with replacing(folder) as made:
+        pipeline.save_pretrained(made, safe_serialization=True)
+        write_recipe(made, recipe)
         if folder.exists():
-            folder.rename(Path(temporary) / "previous")
-        staged.rename(folder)
+            shutil.rmtree(folder)
     return folder
 
 
