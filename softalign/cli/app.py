@@ -191,6 +191,7 @@ def shapes_pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
+    require_pipeline("shapes pretrain")
     from softalign.shapes.pretraining.pretrain import pretrain
     from softalign.shapes.pretraining.recipe import PretrainConfig
 
