@@ -110,13 +110,11 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
                 where=where,
                 fix="restore the registry's artifact folder, or register the adapter again",
             ) from error
-        with replacing(target) as made:
+        with replacing(target, drops_folder=True) as made:  # a copy that was damaged after it was verified
             for entry in found.files:
                 _verify(folder / entry.path, entry, where)
                 (made / entry.path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / entry.path).replace(made / entry.path)
-            if target.exists():  # a copy that was damaged after it was verified
-                shutil.rmtree(target)
 
 
 def _says_missing(error: Any) -> bool:

@@ -46,15 +46,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, is_synced: bool = True, drops_folder: bool = False) -> Iterator[Path]:
     """Yield a hidden place beside a local path; what the block makes there, a file or folder, takes the path whole.
 
-    It is removed if the block raises. A folder takes the place of none or of an empty one: others go within the block.
+    It is removed if the block raises.
 
     Args:
         path: its folder is made if absent.
         is_synced: it, and its new name, are on the disk before the block is left. False where readers check content
             and make it anew, so that only a power cut can cost it.
+        drops_folder: a folder at the path is removed, once the new one is whole; else the path must be free for one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
@@ -63,6 +64,8 @@ def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
         if is_synced:
             for place in (*made.rglob("*"), made):
                 _sync(place)
+        if drops_folder and path.is_dir():
+            shutil.rmtree(path)
         made.replace(path)
     finally:
         if made.is_dir():
@@ -73,10 +76,9 @@ def replacing(path: Path, *, is_synced: bool = True) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    is_windows = os.name == "nt"
-    if is_windows and path.is_dir():  # cannot be opened there
+    if os.name == "nt" and path.is_dir():  # cannot be opened there
         return
-    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -291,9 +293,5 @@ def verify_file(path: Path, entry: FileEntry, where: str, fix: str = RESTORE) ->
     expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
     if found != expected:
         raise IntegrityError(
-            "A stored file is not what was published.",
-            expected=expected,
-            found=found,
-            where=where,
-            fix=fix,
+            "A stored file is not what was published.", expected=expected, found=found, where=where, fix=fix
         )

@@ -74,6 +74,7 @@ class CheckpointUploads:
 
         Raises:
             DataError: an adapter lies here.
+            CompatibilityError: a checkpoint is of another format version.
             ConfigError: the place cannot be read with these credentials.
             StorageUnavailableError: the place did not answer.
         """

@@ -105,13 +105,11 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, keep: int) -> Path:
     """Write a checkpoint below ``folder``, drop all but the newest ``keep`` and the best, and return its place."""
     target = checkpoint_path(folder, progress.step)
-    with replacing(target) as made:
+    with replacing(target, drops_folder=True) as made:  # a damaged one, or the same step reached again
         made.mkdir()
         (made / STATE_NAME).write_bytes(save_tensors(state.to_tensors()))
         meta = _Meta(library_version=__version__, progress=progress, state_sha256=sha256_of_file(made / STATE_NAME))
         (made / META_NAME).write_bytes(json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
-        if target.exists():  # a damaged one of the same step, or the same step reached again
-            shutil.rmtree(target)
     best = progress.validations.best_step
     for old in list_checkpoints(folder)[:-keep]:
         if best is None or old != checkpoint_path(folder, best):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,9 @@ def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path
 
     Returns the folder.
     """
-    with replacing(folder) as made:
+    with replacing(folder, drops_folder=True) as made:
         pipeline.save_pretrained(made, safe_serialization=True)
         write_recipe(made, recipe)
-        if folder.exists():
-            shutil.rmtree(folder)
     return folder
 
 

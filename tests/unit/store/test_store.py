@@ -403,6 +403,10 @@ def test_a_folder_is_replaced_whole_and_its_files_are_synced(tmp_path, monkeypat
         made.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     assert (tmp_path / "folder" / "sub" / "a").read_text() == "1"
+    with replacing(tmp_path / "folder", drops_folder=True) as made:
+        made.mkdir()
+        (made / "b").write_text("2")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
