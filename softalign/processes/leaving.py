@@ -109,10 +109,8 @@ def leaving_in_order(describe: Callable[[], str]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number in _heeded():
         signal.signal(number, leaving.begin)
-    reader, writer = socket.socketpair()  # not a pipe: Windows selects sockets only
-    writer.setblocking(False)
-    fd_before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    watcher = threading.Thread(target=leaving.watch, args=(reader,), daemon=True)
+    fd_before = signal.set_wakeup_fd(leaving.writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=leaving.watch, daemon=True)
     watcher.start()
     try:
         yield
@@ -122,9 +120,8 @@ def leaving_in_order(describe: Callable[[], str]) -> Iterator[None]:
             raise SystemExit(PreemptedError.exit_code)
         signal.set_wakeup_fd(fd_before)
         _restore(before)
-        writer.close()
+        leaving.writer.close()
         watcher.join()
-        reader.close()
         leaving.close()
 
 
@@ -145,10 +142,14 @@ class _Leaving:
         self._lock = threading.Lock()
         self._is_main_told = self._is_said = False
         self.has_begun = threading.Event()
+        # open as long as this object, which ``atexit`` holds; not a pipe, as Windows selects sockets only
+        self._reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
 
     def close(self) -> None:
         """Take it back: the process stays."""
         atexit.unregister(self.end)
+        self._reader.close()
         os.close(self._stderr)
 
     def begin(self, _signal: int, _frame: FrameType | None) -> None:
@@ -181,12 +182,12 @@ class _Leaving:
         thread.join(DESCRIBING_S)
         return lines[0] if lines else SOMETHING_KEPT
 
-    def watch(self, reader: socket.socket) -> None:
+    def watch(self) -> None:
         """Hear the signals, whoever handles them in the main thread, and see to it that the process ends."""
         first, begun_at = 0, 0.0
         while True:
-            is_readable, _, _ = select.select([reader], [], [], CHECK_INTERVAL_S if first else None)
-            heard = reader.recv(64) if is_readable else b""
+            is_readable, _, _ = select.select([self._reader], [], [], CHECK_INTERVAL_S if first else None)
+            heard = self._reader.recv(64) if is_readable else b""
             if is_readable and not heard:
                 return  # the block was left
             now = time.monotonic()
