@@ -1,29 +1,35 @@
-"""``python -m flows.NAME RECIPE``: one flow from a shell, with the exit codes of the ``softalign`` command.
+"""``python -m flows.NAME RECIPE``: one flow from a shell, with the options and exit codes of the ``softalign`` command.
 
 The result goes to standard output, as text or (``--json``) as one JSON document; logs and errors to standard error.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
+import typer
 from prefect import Flow
 
 from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
 from flows.server import start_server
-from softalign.cli.console import narrating
-from softalign.config import load_recipe
+from softalign.cli.console import narrating, report_error
+from softalign.cli.options import (
+    HELP_OPTIONS,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    StoreOption,
+    emit,
+    open_recipe,
+)
 from softalign.errors import SoftAlignError
 from softalign.processes.leaving import leaving_in_order
 from softalign.stages.kept import kept_line
-from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
+from softalign.store.store import DEFAULT_STORE
 
 
 class Summary(Protocol):
@@ -40,41 +46,52 @@ SummaryT = TypeVar("SummaryT", bound=Summary)
 
 
 def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequence[str] | None = None) -> int:
-    """Run a flow with the recipe, overrides and store of a command line.
+    """Run a flow with the recipe, overrides and store of a command line; errors are messages, as of ``softalign``.
 
     Args:
         flow: takes ``recipe``, ``overrides`` and ``store`` and returns a Summary.
         arguments: instead of ``sys.argv``.
 
     Returns:
-        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint.
-
-    Raises:
-        SystemExit: with 75: it was stopped by Ctrl-C, SIGTERM or a closed terminal.
+        The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint (by Ctrl-C, SIGTERM or
+        a closed terminal).
     """
-    options = _parser(flow).parse_args(arguments)
-    for name in RUN_LOGGERS:
-        logging.getLogger(name).addFilter(_is_news)
     try:
-        recipe = load_recipe(options.recipe, options.overrides)  # refused here before a server starts
-        with leaving_in_order(lambda: kept_line(recipe, Store(options.store))), narration(options.verbose):
-            start_server()
-            summary = flow(options.recipe, options.overrides, options.store)
-    except SoftAlignError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+        _app(flow)(arguments)
+    except SystemExit as stop:  # Typer's, of an end of any kind
+        return int(stop.code or 0)
+    except (SoftAlignError, OSError) as error:
+        return report_error(error)
     except Exception as error:
         unreachable = server_error(error)
         if unreachable is None:
             raise
-        sys.stderr.write(f"error: {unreachable}\n")
-        return unreachable.exit_code
-    text = json.dumps(summary.model_dump(mode="json"), indent=2) if options.as_json else summary.to_text()
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-    if not options.verbose and not has_server():
-        sys.stderr.write("Stopping Prefect's server\n")
+        return report_error(unreachable)
     return 0
+
+
+def _app(flow: Flow[[str, Sequence[str], str], SummaryT]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
+
+    @app.command(help=(flow.description or "").split("\n", maxsplit=1)[0])
+    def command(
+        recipe: RecipeArgument,
+        overrides: SetOption = None,
+        store: StoreOption = DEFAULT_STORE,
+        verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show Prefect's own lines too")] = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        for name in RUN_LOGGERS:
+            logging.getLogger(name).addFilter(_is_news)
+        loaded, opened = open_recipe(recipe, overrides, store)  # refused here before a server starts
+        with leaving_in_order(lambda: kept_line(loaded, opened)), narration(verbose):
+            start_server()
+            summary = flow(recipe, overrides or [], store)
+        emit(summary.model_dump(mode="json"), as_json, summary.to_text())
+        if not verbose and not has_server():
+            sys.stderr.write("Stopping Prefect's server\n")
+
+    return app
 
 
 @contextmanager
@@ -94,19 +111,3 @@ def _is_news(record: logging.LogRecord) -> bool:
     if record.exc_info and isinstance(record.exc_info[1], SoftAlignError):
         record.exc_info = None
     return "aborted by a termination signal" not in record.getMessage()
-
-
-def _parser(flow: Flow[[str, Sequence[str], str], SummaryT]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(flow.description or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name or the path of a YAML file")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override a field"
-    )
-    parser.add_argument(
-        "--store",
-        default=os.environ.get(STORE_VARIABLE) or DEFAULT_STORE,
-        help="folder or s3:// URI where everything is published",
-    )
-    parser.add_argument("--verbose", action="store_true", help="show Prefect's own lines too")
-    parser.add_argument("--json", dest="as_json", action="store_true", help="print the result as JSON")
-    return parser

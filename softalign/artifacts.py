@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from softalign.errors import IntegrityError
+from softalign.errors import CompatibilityError, IntegrityError
 from softalign.problems import problems
+from softalign.version import __version__
 
+SCHEMA_VERSION: Final = 1
+"""Of all records: a digest is one of all fields, so one field more is another version."""
+_RERUN = "remove this prefix and rerun the stage (request.json there names the softalign that wrote it)"
 MAX_RECORD_BYTES = 4096
 """Records travel through orchestration databases; bulk belongs into files beside them."""
 
@@ -36,6 +40,33 @@ def canonical_json(value: Any) -> bytes:
 def digest_of(value: Any) -> str:
     """Return the sha256 hex digest of a JSON value's canonical form."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def require_format(stored: Any, known: int, what: str, *, where: str, fix: str) -> None:
+    """Refuse stored JSON whose ``schema_version`` is not the one that is read and written here.
+
+    Args:
+        stored: what was parsed; without a version it passes, as its reader says what else is wrong with it.
+        known: the version that is read.
+        what: what it is, as the beginning of a sentence.
+        where: its place.
+        fix: what can be done instead of installing another softalign.
+
+    Raises:
+        CompatibilityError: it is of an older or newer format; says which, and which softalign wrote it, if it does.
+    """
+    version = stored.get("schema_version", known) if isinstance(stored, dict) else known
+    if version == known or not isinstance(version, int):
+        return
+    age, other = ("a newer", "it, or a later one") if version > known else ("an older", "it")
+    writer = stored.get("library_version")
+    raise CompatibilityError(
+        f"{what} is of {age} format than this library reads.",
+        expected=f"schema_version {known}, which softalign {__version__} writes",
+        found=f"schema_version {version}{f', written by softalign {writer}' if writer else ''}",
+        where=where,
+        fix=f"install the softalign that wrote {other}; or {fix}",
+    )
 
 
 class Frozen(BaseModel):
@@ -92,7 +123,7 @@ class Record(Frozen):
     stage: ClassVar[Stage]
     filename: ClassVar[str]
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     stage_key: str
     parents: tuple[str, ...] = ()
     files_digest: str = ""
@@ -125,17 +156,20 @@ class Record(Frozen):
         """Read a stored record and check its digest.
 
         Raises:
-            IntegrityError: not a record of this type and schema version, or its content is not what its digest says.
+            IntegrityError: not a record of this type, or its content is not what its digest says.
+            CompatibilityError: it is of another format version.
         """
+        where = f"{uri}/{cls.filename}"
         try:
             payload = json.loads(data)
+            require_format(payload, SCHEMA_VERSION, f"This {cls.__name__}", where=where, fix=_RERUN)
             stored_digest = payload.pop("digest")
             record = cls.model_validate({**payload, "uri": uri})
         except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
             raise IntegrityError(
-                f"{cls.filename} is not a {cls.__name__} of schema version 1.",
+                f"{cls.filename} is not a {cls.__name__} of schema version {SCHEMA_VERSION}.",
                 found=problems(error, cls)[0] if isinstance(error, ValidationError) else str(error),
-                where=f"{uri}/{cls.filename}",
+                where=where,
                 fix="it was written by another version or damaged; remove this prefix and rerun the stage",
             ) from error
         if record.digest != stored_digest:
@@ -143,7 +177,7 @@ class Record(Frozen):
                 f"{cls.filename} was changed after it was written.",
                 expected=f"digest {stored_digest}",
                 found=f"digest {record.digest}",
-                where=f"{uri}/{cls.filename}",
+                where=where,
                 fix="restore the file, or remove this prefix and rerun the stage",
             )
         return record

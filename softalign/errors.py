@@ -70,7 +70,7 @@ class IntegrityError(SoftAlignError):
 
 
 class CompatibilityError(SoftAlignError):
-    """Two good artifacts that do not belong together, such as an adapter of another base model."""
+    """Good artifacts that do not belong together, such as an adapter and another base model; or of another format."""
 
 
 class TrainingError(SoftAlignError):

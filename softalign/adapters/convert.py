@@ -9,8 +9,6 @@ Shape legend: K banks, N layers, S soft tokens, D width, T timestep bins.
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,7 +24,7 @@ from softalign.adapters.peer_files import PeerFormat, format_of, read_table, rea
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
-from softalign.store.files import file_entry, write_atomically
+from softalign.store.files import file_entry, replacing
 from softalign.version import __version__
 
 NUM_TIMESTEP_BINS = 100
@@ -286,12 +284,8 @@ def _adapter_config(
 
 def _write(out: Path, config: AdapterConfig, soft: SoftTokens) -> AdapterConfig:
     """Write the adapter folder whole or not at all."""
-    partial = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        final = save_adapter(partial, config, soft, None)
+    with replacing(out) as made:
+        final = save_adapter(made, config, soft, None)
         card = converted_card(final, out.name, unverified(final))
-        write_atomically(partial / "README.md", card.encode())
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (made / "README.md").write_bytes(card.encode())
     return final

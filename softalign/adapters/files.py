@@ -9,9 +9,10 @@ zeros would add the same nothing, and claim that one was trained.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -21,13 +22,14 @@ from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
-from softalign.artifacts import Family, FileEntry, Frozen
+from softalign.artifacts import Family, FileEntry, Frozen, require_format
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
 from softalign.store.files import sha256_of_file, write_atomically
 
+SCHEMA_VERSION: Final = 1
 EMA_PREFIX = "ema."
 BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")
 TABLE_NAME = "timestep_offsets"
@@ -105,7 +107,7 @@ class AdapterConfig(Frozen):
     """
 
     type: Literal["SOFT_TOKENS"] = "SOFT_TOKENS"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA_VERSION
     base_model: str
     base_model_revision: str
     family: Family
@@ -157,15 +159,21 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
 
     Raises:
         MissingInputError: there is none.
-        IntegrityError: it is not an adapter configuration of this version.
+        IntegrityError: it is not an adapter configuration.
+        CompatibilityError: it is of another format version.
     """
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise MissingInputError(
             "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=str(folder)
         )
+    data = path.read_bytes()
+    with suppress(ValueError):  # no JSON: said below
+        require_format(
+            json.loads(data), SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again"
+        )
     try:
-        return AdapterConfig.model_validate_json(path.read_bytes())
+        return AdapterConfig.model_validate_json(data)
     except ValidationError as error:
         raise IntegrityError(
             f"{CONFIG_NAME} does not describe soft tokens this version can read.",
@@ -184,7 +192,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
     Raises:
         MissingInputError: a file is missing, or there are no averaged tokens.
         IntegrityError: the weights are not those the configuration was written for, or not safetensors.
-        CompatibilityError: a tensor is missing, extra or misshaped.
+        CompatibilityError: a tensor is missing, extra or misshaped, or the adapter is of another format version.
     """
     config = read_adapter_config(folder)
     path = folder / WEIGHTS_NAME

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from softalign.artifacts import Family
-from softalign.cli.console import narrating
+from softalign.cli.console import narrating, report_error
 from softalign.cli.geneval import geneval_app
 from softalign.cli.options import (
     JsonOption,
@@ -30,7 +30,7 @@ from softalign.cli.options import (
     open_recipe,
     require_pipeline,
 )
-from softalign.errors import ConfigError, SoftAlignError, os_error_fix, os_error_text
+from softalign.errors import ConfigError, SoftAlignError
 from softalign.processes.leaving import hold_signals, leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE
 from softalign.version import __version__
@@ -50,13 +50,8 @@ def main() -> None:
     try:
         with narrating(sys.stderr):
             app()
-    except SoftAlignError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)
-    except OSError as error:
-        fix = os_error_fix(error)
-        sys.stderr.write(f"error: {os_error_text(error)}\n" + (f"  to do: {fix}\n" if fix else ""))
-        sys.exit(SoftAlignError.exit_code)
+    except (SoftAlignError, OSError) as error:
+        sys.exit(report_error(error))
 
 
 def _version(is_asked: bool) -> None:
@@ -196,6 +191,7 @@ def shapes_pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
+    require_pipeline("shapes pretrain")
     from softalign.shapes.pretraining.pretrain import pretrain
     from softalign.shapes.pretraining.recipe import PretrainConfig
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple, Self, TextIO
+
+from softalign.errors import SoftAlignError, os_error_fix, os_error_text
 
 BAR_WIDTH = 24
 SILENCE_S = 5.0
@@ -134,6 +137,16 @@ def narrating(stream: TextIO, handler_type: type[ConsoleHandler] = ConsoleHandle
             yield lines
     finally:
         root.handlers = previous
+
+
+def report_error(error: SoftAlignError | OSError) -> int:
+    """Say on standard error what went wrong and what to do, without a traceback; return the exit code."""
+    if isinstance(error, SoftAlignError):
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    fix = os_error_fix(error)
+    sys.stderr.write(f"error: {os_error_text(error)}\n" + (f"  to do: {fix}\n" if fix else ""))
+    return SoftAlignError.exit_code
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

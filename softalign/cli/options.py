@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from softalign.config.recipe import Recipe
 
 
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="softalign",
     help="Reward-free text alignment of text-to-image diffusion models, run as an operation.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
 RecipeArgument = Annotated[
     str,

@@ -11,6 +11,7 @@ import atexit
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ from typing import Any, NoReturn
 from softalign.errors import PreemptedError
 
 STDERR = 2
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has neither it nor signal masks
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 LEAVING_S = 12.0
 """How long the way out may take: a child's last step and checkpoint, and word to a server."""
 CHECKPOINT_S = 36.0
@@ -42,7 +44,10 @@ def shielded() -> Iterator[None]:
 
     A process inherits what the thread that starts it blocks. It is stopped by whoever started it, in order.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    if not _HANGUP:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *_HANGUP))
     try:
         yield
     finally:
@@ -51,7 +56,8 @@ def shielded() -> Iterator[None]:
 
 def hold_signals() -> None:
     """Keep stop signals waiting until ``leave_at_once``, across an exec too."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    if _HANGUP:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
 
 
 def leave_at_once() -> None:
@@ -67,7 +73,8 @@ def leave_at_once() -> None:
 
     for number in _heeded():
         signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if _HANGUP:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 @contextmanager
@@ -102,10 +109,8 @@ def leaving_in_order(describe: Callable[[], str]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number in _heeded():
         signal.signal(number, leaving.begin)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    fd_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watcher = threading.Thread(target=leaving.watch, args=(reader,), daemon=True)
+    fd_before = signal.set_wakeup_fd(leaving.writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=leaving.watch, daemon=True)
     watcher.start()
     try:
         yield
@@ -115,9 +120,8 @@ def leaving_in_order(describe: Callable[[], str]) -> Iterator[None]:
             raise SystemExit(PreemptedError.exit_code)
         signal.set_wakeup_fd(fd_before)
         _restore(before)
-        os.close(writer)
+        leaving.writer.close()
         watcher.join()
-        os.close(reader)
         leaving.close()
 
 
@@ -138,10 +142,14 @@ class _Leaving:
         self._lock = threading.Lock()
         self._is_main_told = self._is_said = False
         self.has_begun = threading.Event()
+        # open as long as this object, which ``atexit`` holds; not a pipe, as Windows selects sockets only
+        self._reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
 
     def close(self) -> None:
         """Take it back: the process stays."""
         atexit.unregister(self.end)
+        self._reader.close()
         os.close(self._stderr)
 
     def begin(self, _signal: int, _frame: FrameType | None) -> None:
@@ -174,12 +182,12 @@ class _Leaving:
         thread.join(DESCRIBING_S)
         return lines[0] if lines else SOMETHING_KEPT
 
-    def watch(self, reader: int) -> None:
+    def watch(self) -> None:
         """Hear the signals, whoever handles them in the main thread, and see to it that the process ends."""
         first, begun_at = 0, 0.0
         while True:
-            is_readable, _, _ = select.select([reader], [], [], CHECK_INTERVAL_S if first else None)
-            heard = os.read(reader, 64) if is_readable else b""
+            is_readable, _, _ = select.select([self._reader], [], [], CHECK_INTERVAL_S if first else None)
+            heard = self._reader.recv(64) if is_readable else b""
             if is_readable and not heard:
                 return  # the block was left
             now = time.monotonic()

@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from softalign.errors import TrainingError
 
 LOCK_TIMEOUT_S = 60.0
 """How long to wait for a predecessor that was told to stop and is still writing its checkpoint."""
+POLL_INTERVAL_S = 0.2
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Hold a folder against other processes; the lock goes with the process, however it ends.
+    """Hold a folder against other processes; who has to wait says so.
+
+    Args:
+        folder: made if absent, and made again where the holder removes it at its end.
+        timeout_s: how long to wait, in seconds.
 
     Raises:
         TrainingError: another process still holds it after ``timeout_s`` seconds.
     """
     deadline = time.monotonic() + timeout_s
-    while (lock := _lock(folder)) is None:
-        if time.monotonic() > deadline:
-            raise TrainingError(
-                "Another process is working on this very run.",
-                expected=f"it to stop within {timeout_s:g} s",
-                where=str(folder),
-                fix="wait for it, or stop it, and run again",
-            )
-        time.sleep(0.2)
-    with lock:
+    # not a soft lock where the filesystem has no real one: that would outlive a process that is killed
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    if not _acquire(lock, timeout_s=0.0):
+        logger.info("Waiting for another process that works on this very run: %s", folder)
+        while not _acquire(lock, timeout_s=max(0.0, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                raise TrainingError(
+                    "Another process is working on this very run.",
+                    expected=f"it to stop within {timeout_s:g} s",
+                    where=str(folder),
+                    fix="wait for it, or stop it, and run again",
+                )
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def _lock(folder: Path) -> TextIO | None:
-    """Return a folder's lock file, locked; None while another process holds it or has just removed the folder."""
-    path = folder / ".lock"
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(BlockingIOError, FileNotFoundError), ExitStack() as opened:
-        lock = opened.enter_context(path.open("w"))
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):  # else it was removed with its folder
-            opened.pop_all()
-            return lock
-    return None
+def _acquire(lock: FileLock, timeout_s: float) -> bool:
+    """Return whether the lock was taken; False while another process holds it or has just removed the folder."""
+    try:
+        lock.acquire(timeout=timeout_s, poll_interval=POLL_INTERVAL_S)
+    except (Timeout, FileNotFoundError):
+        return False
+    return True

@@ -25,7 +25,7 @@ from softalign.registry.connection import (
     without_credentials,
 )
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
-from softalign.store.files import cache_dir, is_local, local_path_of, verify_file, write_atomically
+from softalign.store.files import cache_dir, is_local, local_path_of, replacing, verify_file, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +110,11 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
                 where=where,
                 fix="restore the registry's artifact folder, or register the adapter again",
             ) from error
-        verified = Path(temporary) / "verified"
-        for entry in found.files:
-            _verify(folder / entry.path, entry, where)
-            (verified / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / entry.path).replace(verified / entry.path)
-        if target.exists():  # a copy that was damaged after it was verified
-            shutil.rmtree(target)
-        verified.replace(target)
+        with replacing(target, drops_folder=True) as made:  # a copy that was damaged after it was verified
+            for entry in found.files:
+                _verify(folder / entry.path, entry, where)
+                (made / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / entry.path).replace(made / entry.path)
 
 
 def _says_missing(error: Any) -> bool:

@@ -7,7 +7,7 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from softalign.artifacts import ComparisonReport, FileEntry, Frozen
+from softalign.artifacts import SCHEMA_VERSION, ComparisonReport, FileEntry, Frozen, require_format
 from softalign.errors import ConfigError, IntegrityError, RegistryError
 
 CHAMPION = "champion"
@@ -121,11 +121,29 @@ def champion_of(client: Any, name: str) -> int | None:
 
 
 def comparison_of(client: Any, name: str, version: int | None) -> ComparisonReport | None:
-    """Return the scores a version was registered with; None without a version or where it carries none."""
+    """Return the scores a version was registered with; None without a version or where it carries none.
+
+    Raises:
+        IntegrityError: the tag holds no comparison.
+        CompatibilityError: the comparison is of another format version.
+    """
     if version is None:
         return None
     stored = client.get_model_version(name, str(version)).tags.get(COMPARISON_TAG)
-    return ComparisonReport.model_validate_json(stored) if stored else None
+    if not stored:
+        return None
+    where, fix = f"models:/{name}/{version}", f"make another version champion: `softalign promote {name} --version N`"
+    try:
+        payload = json.loads(stored)
+        require_format(payload, SCHEMA_VERSION, "The champion's comparison", where=where, fix=fix)
+        return ComparisonReport.model_validate(payload)
+    except ValueError as error:
+        raise IntegrityError(
+            "The champion's scores cannot be read.",
+            found=str(error)[:200],
+            where=f"{where}, tag {COMPARISON_TAG}",
+            fix=fix,
+        ) from error
 
 
 def registered_files(version: Any) -> RegisteredFiles:

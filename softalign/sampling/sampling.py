@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from softalign.errors import PreemptedError
 from softalign.method.text_states import TextStates
 from softalign.processes.pace import Pace, duration
 from softalign.processes.stopping import StopRequest
+from softalign.store.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +160,8 @@ def png_bytes(image_HW3: NDArray[np.uint8]) -> bytes:
 
 def _write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; without fsync, as ``is_finished`` finds what a power cut left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with replacing(path, is_synced=False) as made:
+        made.write_bytes(data)
 
 
 def is_finished(path: Path, side_px: int) -> bool:

@@ -41,13 +41,48 @@ def sha256_of_file(path: Path) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a local file so that a reader sees the old content or the new one, never a part."""
+    with replacing(path) as made:
+        made.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, *, is_synced: bool = True, drops_folder: bool = False) -> Iterator[Path]:
+    """Yield a hidden place beside a local path; what the block makes there, a file or folder, takes the path whole.
+
+    It is removed if the block raises.
+
+    Args:
+        path: its folder is made if absent.
+        is_synced: it, and its new name, are on the disk before the block is left. False where readers check content
+            and make it anew, so that only a power cut can cost it.
+        drops_folder: a folder at the path is removed, once the new one is whole; else the path must be free for one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    made = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield made
+        if is_synced:
+            for place in (*made.rglob("*"), made):
+                _sync(place)
+        if drops_folder and path.is_dir():
+            shutil.rmtree(path)
+        made.replace(path)
+    finally:
+        if made.is_dir():
+            shutil.rmtree(made, ignore_errors=True)
+        made.unlink(missing_ok=True)
+    if is_synced:
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_local(uri: str) -> bool:
@@ -236,16 +271,11 @@ def fetch_verified(entry: FileEntry, uri: str, local: Path, fix: str = RESTORE) 
     """
     if not is_local(uri) and not _matches(local, entry):
         filesystem, path = open_filesystem(uri)
-        local.parent.mkdir(parents=True, exist_ok=True)
-        partial = local.with_name(f".{local.name}.{uuid.uuid4().hex[:8]}")
         try:
-            with reaching(uri):
-                filesystem.get_file(path, str(partial))
-            partial.replace(local)
+            with replacing(local, is_synced=False) as made, reaching(uri):
+                filesystem.get_file(path, str(made))
         except MissingInputError:
             local.unlink(missing_ok=True)
-        finally:
-            partial.unlink(missing_ok=True)
     verify_file(local, entry, where=uri, fix=fix)
 
 
@@ -263,9 +293,5 @@ def verify_file(path: Path, entry: FileEntry, where: str, fix: str = RESTORE) ->
     expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
     if found != expected:
         raise IntegrityError(
-            "A stored file is not what was published.",
-            expected=expected,
-            found=found,
-            where=where,
-            fix=fix,
+            "A stored file is not what was published.", expected=expected, found=found, where=where, fix=fix
         )

@@ -9,14 +9,13 @@ sample images. Rows and images come before the checkpoint of their step, and are
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
-from softalign.store.files import is_local, open_filesystem, reaching, write_atomically
+from softalign.store.files import is_local, open_filesystem, reaching, replacing, write_atomically
 from softalign.training.checkpoints import (
     ADAPTER_CONFIG_NAME,
     META_NAME,
@@ -75,6 +74,7 @@ class CheckpointUploads:
 
         Raises:
             DataError: an adapter lies here.
+            CompatibilityError: a checkpoint is of another format version.
             ConfigError: the place cannot be read with these credentials.
             StorageUnavailableError: the place did not answer.
         """
@@ -214,17 +214,15 @@ class CheckpointUploads:
         write_atomically(metrics_path, b"".join(bytes(contents[key]) for key in sorted(contents)))
 
     def _fetch(self, name: str, target: Path) -> bool:
-        partial = target.with_name(f".{name}.fetched")
-        shutil.rmtree(partial, ignore_errors=True)
         try:
-            for file in (STATE_NAME, META_NAME):
-                write_atomically(partial / file, self._read(f"{name}/{file}"))
-            read_checkpoint(partial)
+            with replacing(target) as made:
+                made.mkdir()
+                for file in (STATE_NAME, META_NAME):
+                    (made / file).write_bytes(self._read(f"{name}/{file}"))
+                read_checkpoint(made)
         except IntegrityError as error:
             logger.warning("checkpoint %s/%s is damaged and passed over: %s", self.uri, name, error.what)
-            shutil.rmtree(partial)
             return False
-        partial.replace(target)
         return True
 
     def _read(self, relative: str) -> bytes:

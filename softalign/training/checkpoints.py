@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from softalign.artifacts import Frozen
+from softalign.artifacts import Frozen, require_format
 from softalign.errors import DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
-from softalign.store.files import sha256_of_file, write_atomically
+from softalign.store.files import replacing, sha256_of_file
 from softalign.training.validation_history import ValidationHistory
+from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +60,13 @@ class Progress(Frozen):
     is_looked_at: bool = True
 
 
+SCHEMA_VERSION: Final = 2
+"""Of ``checkpoint.json``, the names in ``Progress`` and ``ValidationHistory`` included, and of the tensors' names."""
+
+
 class _Meta(Frozen):
-    schema_version: Literal[2] = 2
+    schema_version: Literal[2] = SCHEMA_VERSION
+    library_version: str = ""
     progress: Progress
     state_sha256: str
 
@@ -101,15 +105,11 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, keep: int) -> Path:
     """Write a checkpoint below ``folder``, drop all but the newest ``keep`` and the best, and return its place."""
     target = checkpoint_path(folder, progress.step)
-    temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    write_atomically(temporary / STATE_NAME, save_tensors(state.to_tensors()))
-    meta = _Meta(progress=progress, state_sha256=sha256_of_file(temporary / STATE_NAME))
-    write_atomically(temporary / META_NAME, json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
-    if target.exists():  # a damaged one of the same step, or the same step reached again
-        shutil.rmtree(target)
-    temporary.replace(target)
-    _sync_folder(folder)
+    with replacing(target, drops_folder=True) as made:  # a damaged one, or the same step reached again
+        made.mkdir()
+        (made / STATE_NAME).write_bytes(save_tensors(state.to_tensors()))
+        meta = _Meta(library_version=__version__, progress=progress, state_sha256=sha256_of_file(made / STATE_NAME))
+        (made / META_NAME).write_bytes(json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
     best = progress.validations.best_step
     for old in list_checkpoints(folder)[:-keep]:
         if best is None or old != checkpoint_path(folder, best):
@@ -145,6 +145,7 @@ def restore_newest(
 
     Raises:
         DataError: a sound checkpoint belongs to another run, or an adapter lies where checkpoints are expected.
+        CompatibilityError: the newest one is of another format version: not damaged, so nothing is passed over.
     """
     for path in reversed(list_checkpoints(folder)):
         refuse_adapter(str(path), (path / ADAPTER_CONFIG_NAME).is_file())
@@ -233,9 +234,10 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
 
     Raises:
         IntegrityError: a file is missing, truncated or changed.
+        CompatibilityError: it is of another format version.
     """
     try:
-        meta = _Meta.model_validate_json((path / META_NAME).read_bytes())
+        meta = _read_meta(path / META_NAME)
         data = (path / STATE_NAME).read_bytes()
         found = sha256_of_file(path / STATE_NAME)
         if found != meta.state_sha256:
@@ -243,13 +245,12 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
                 f"{STATE_NAME} is not what {META_NAME} says.", expected=meta.state_sha256, found=found, where=str(path)
             )
         return meta.progress, load_tensors(data)
-    except (OSError, ValidationError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise IntegrityError("It cannot be read.", found=str(error), where=str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _read_meta(path: Path) -> _Meta:
+    data = path.read_bytes()
+    fix = f"remove {path.parent.parent} to start over"
+    require_format(json.loads(data), SCHEMA_VERSION, "This checkpoint", where=str(path), fix=fix)
+    return _Meta.model_validate_json(data)

@@ -20,6 +20,7 @@ from torch import Tensor
 from softalign.artifacts import Frozen
 from softalign.method.objective import reward_spread
 from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.store.files import write_atomically
 from softalign.training.pair_grid import GridResult
 
 
@@ -200,9 +201,7 @@ def keep_rows_up_to(path: Path, step: int, *, has_validation: bool = True) -> No
         return
     with path.open(encoding="utf-8") as file:
         kept = "".join(_rows_up_to(file, step, has_validation))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(kept, encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, kept.encode())
 
 
 def offset_after(path: Path, step: int) -> int:

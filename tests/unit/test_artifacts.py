@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from softalign import artifacts
 from softalign.artifacts import (
     MAX_RECORD_BYTES,
+    SCHEMA_VERSION,
     Adapter,
     ComparisonReport,
     DatasetManifest,
@@ -22,7 +23,8 @@ from softalign.artifacts import (
     canonical_json,
     digest_of,
 )
-from softalign.errors import IntegrityError
+from softalign.errors import CompatibilityError, IntegrityError
+from softalign.version import __version__
 
 SCORE = TagScore(tag="colors", score=0.5, ci_low=0.4, ci_high=0.6, num_images=4, num_correct=2)
 DIFFERENCE = TagDifference(tag="colors", difference=0.1, ci_low=0.0, ci_high=0.2)
@@ -154,7 +156,7 @@ def test_a_changed_stored_field_is_noticed(record):
     for name, value in payload.items():
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             damaged = json.dumps({**payload, name: value + (1 if isinstance(value, int | float) else "x")}).encode()
-            with pytest.raises(IntegrityError):
+            with pytest.raises(CompatibilityError if name == "schema_version" else IntegrityError):
                 type(record).from_json(damaged, "here")
 
 
@@ -169,12 +171,21 @@ def test_what_is_no_record_is_refused_with_its_place(damage):
     assert caught.value.fix
 
 
-def test_a_record_of_another_type_or_version_is_refused():
+def test_a_record_of_another_type_is_refused():
     with pytest.raises(IntegrityError):
         EncodedManifest.from_json(RECORDS["dataset"].to_json(), "here")
+
+
+@pytest.mark.parametrize(("version", "said"), [(SCHEMA_VERSION - 1, "an older"), (SCHEMA_VERSION + 1, "a newer")])
+def test_a_record_of_another_format_is_refused_with_both_versions_and_what_to_do(version, said):
     payload = json.loads(RECORDS["dataset"].to_json())
-    with pytest.raises(IntegrityError):
-        DatasetManifest.from_json(json.dumps({**payload, "schema_version": 2}).encode(), "here")
+    data = json.dumps({**payload, "schema_version": version, "a field of that version": 1}).encode()
+    with pytest.raises(CompatibilityError, match=f"This DatasetManifest is of {said} format") as caught:
+        DatasetManifest.from_json(data, "here")
+    assert caught.value.found == f"schema_version {version}"
+    assert caught.value.expected == f"schema_version {SCHEMA_VERSION}, which softalign {__version__} writes"
+    assert caught.value.where == "here/manifest.json"
+    assert "install the softalign that wrote it" in caught.value.fix and "rerun the stage" in caught.value.fix
 
 
 def test_records_do_not_change_and_take_no_unknown_field():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from softalign.artifacts import canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample, caption_digest
+from softalign.store.files import replacing
 
 Split = Literal["train", "val"]
 _TAR_BLOCK_BYTES = 512
@@ -65,9 +67,9 @@ class ShardWriter:
 
     def __init__(self, folder: Path, name: str, val_share: float) -> None:
         self.tar_path, self.index_path = folder / f"{name}.tar", folder / f"{name}.parquet"
-        self._partial_path = folder / f".{name}.tar.partial"
-        self._file = self._partial_path.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        self._opened = ExitStack()
+        made = self._opened.enter_context(replacing(self.tar_path))
+        self._tar = self._opened.enter_context(tarfile.open(made, mode="w", format=tarfile.USTAR_FORMAT))
         self._val_share = val_share
         self._rows: list[IndexRow] = []
 
@@ -100,9 +102,7 @@ class ShardWriter:
 
     def close(self) -> tuple[IndexRow, ...]:
         """Finish the shard and return its index rows; the index is written last."""
-        self._tar.close()
-        self._file.close()
-        self._partial_path.replace(self.tar_path)
+        self._opened.close()
         write_table(self.index_path, [asdict(row) for row in self._rows], INDEX_SCHEMA)
         return tuple(self._rows)
 
@@ -146,9 +146,8 @@ def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, str]) 
     types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
     types["lists"] = pa.list_(types["list"])
     table = pa.Table.from_pylist(rows, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    with replacing(path) as made:
+        pq.write_table(table, made, compression="zstd")
 
 
 def read_index(path: Path) -> tuple[IndexRow, ...]:

@@ -22,6 +22,7 @@ from softalign.shapes.captions import Caption, complete_caption, incomplete_capt
 from softalign.shapes.pretraining.recipe import PoolConfig, PretrainConfig
 from softalign.shapes.pretraining.train_autoencoder import encode_images
 from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, render_batch, sample_scene
+from softalign.store.files import replacing
 
 _RENDER_BATCH = 4096
 _MAX_EXTRA_OBJECTS = 2
@@ -92,10 +93,8 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
         token_ids=ids.view(num_scenes, config.pool.captions_per_scene, -1).to(torch.int16),
         layouts=layouts_of([scene for scene, _ in pairs]),
     )
-    cache_path.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache_path.with_suffix(".partial")
-    save_file(asdict(pool), partial, metadata={"digest": digest})
-    partial.replace(cache_path)
+    with replacing(cache_path) as made:
+        save_file(asdict(pool), made, metadata={"digest": digest})
     return pool
 
 

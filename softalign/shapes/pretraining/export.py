@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from softalign.store.files import replacing
 
 RECIPE_FILENAME = "recipe.json"
 
@@ -18,14 +19,9 @@ def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path
 
     Returns the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        staged = Path(temporary) / "weights"
-        pipeline.save_pretrained(staged, safe_serialization=True)
-        write_recipe(staged, recipe)
-        if folder.exists():
-            folder.rename(Path(temporary) / "previous")
-        staged.rename(folder)
+    with replacing(folder, drops_folder=True) as made:
+        pipeline.save_pretrained(made, safe_serialization=True)
+        write_recipe(made, recipe)
     return folder
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from softalign.errors import ConfigError, TrainingError
+from softalign.store.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +150,13 @@ class ResumableTraining(Generic[ModelT]):
         for name, parameter in self.model.named_parameters():
             state = self.optimizer.state[parameter]
             tensors |= {f"{key}.{name}": state[key] for key in _ADAM_STATE if key in state}
-        self.state_path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.state_path.with_suffix(".partial")
-        save_file(
-            {key: tensor.contiguous() for key, tensor in tensors.items()},
-            temporary,
-            # One entry: the order of several is not the same in every process, and equal states must be equal bytes.
-            metadata={_PROGRESS_KEY: json.dumps({"step": self.step, "digest": self.settings.digest})},
-        )
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(self.state_path)
+        with replacing(self.state_path) as made:
+            save_file(
+                {key: tensor.contiguous() for key, tensor in tensors.items()},
+                made,
+                # One entry: the order of several is not the same in every process, and equal states are equal bytes.
+                metadata={_PROGRESS_KEY: json.dumps({"step": self.step, "digest": self.settings.digest})},
+            )
 
     def _load(self) -> None:
         with safe_open(self.state_path, framework="pt") as file:

@@ -9,6 +9,7 @@ from softalign.adapters.files import AdapterConfig, UNetPlacement, load_adapter,
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.store.files import sha256_of_file
+from softalign.version import __version__
 
 S, D, BINS = 3, 5, 7
 
@@ -146,10 +147,23 @@ def test_a_missing_file_is_named(folder, name):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("type", "LORA"), ("schema_version", 2), ("surprise", 1), ("num_banks", 3), ("family", "sd99")]
+    ("field", "value"),
+    [("type", "LORA"), ("schema_version", "one"), ("surprise", 1), ("num_banks", 3), ("family", "sd99")],
 )
 def test_a_configuration_of_another_kind_is_refused_with_its_field(folder, field, value):
     path = folder / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(IntegrityError, match=field):
         read_adapter_config(folder)
+
+
+@pytest.mark.parametrize(("version", "said"), [(0, "an older"), (2, "a newer")])
+def test_an_adapter_of_another_format_is_refused_with_who_wrote_it(folder, version, said):
+    path = folder / "adapter_config.json"
+    changed = {"schema_version": version, "library_version": "9.1", "a field of that version": 1}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(CompatibilityError, match=f"This adapter is of {said} format") as caught:
+        load_adapter(folder)
+    assert caught.value.found == f"schema_version {version}, written by softalign 9.1"
+    assert caught.value.expected == f"schema_version 1, which softalign {__version__} writes"
+    assert "install the softalign that wrote it" in caught.value.fix

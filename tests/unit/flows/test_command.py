@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from prefect.exceptions import TerminationSignal
 from prefect.states import exception_to_crashed_state
+from typer.main import get_command
 
 from flows import command, curate, evaluate, register, retrain, server, train
 from flows.summary import FlowSummary, StageOutcome
+from softalign.cli.app import app as softalign_app
 from softalign.errors import DataError, PreemptedError
 from softalign.processes.leaving import STOP_SIGNALS
 from tests.killing import exit_codes, is_killed
@@ -81,6 +83,36 @@ def test_errors_become_exit_codes(capsys, error, code):
     assert captured.out == ""
 
 
+def test_an_error_of_the_operating_system_is_one_message(capsys):
+    assert command.run_command(FakeFlow(OSError(28, "No space left on device", "/full/disk")), ["shapes"]) == 1
+    said = "error: No space left on device: /full/disk\n  to do: make room, then run again: finished work is kept\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "RECIPE"), (["shapes", "--stre", "x"], "--stre")])
+def test_bad_usage_is_refused_with_what_was_meant(capsys, arguments, said):
+    fake = FakeFlow()
+    assert command.run_command(fake, arguments) == 2
+    assert fake.calls == []
+    assert said in capsys.readouterr().err
+
+
+def test_the_options_are_those_of_the_softalign_command():
+    def options(shown):
+        return {tuple(parameter.opts): parameter.help for parameter in get_command(shown).params}
+
+    ours = options(command._app(FakeFlow()))
+    theirs = {tuple(found.opts): found.help for found in get_command(softalign_app).commands["run"].params}
+    assert ours.pop(("--verbose", "-v")) == "show Prefect's own lines too"
+    assert ours == {opts: text for opts, text in theirs.items() if opts != ("--plain",)}
+
+
+def test_help_is_the_flows_first_line(capsys):
+    assert command.run_command(FakeFlow(), ["-h"]) == 0
+    shown = capsys.readouterr().out
+    assert "One line." in shown and "More." not in shown
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_stopped_flow_leaves_with_one_line_and_75(capfd, tmp_path, number):
     class StoppedFlow(FakeFlow):
@@ -88,9 +120,7 @@ def test_a_stopped_flow_leaves_with_one_line_and_75(capfd, tmp_path, number):
             signal.raise_signal(number)
 
     def work():
-        with pytest.raises(SystemExit) as stop:
-            command.run_command(StoppedFlow(), ["shapes", "--store", str(tmp_path / "store")])
-        return stop.value.code
+        return command.run_command(StoppedFlow(), ["shapes", "--store", str(tmp_path / "store")])
 
     assert exit_codes(lambda _: work(), 1) == [75]
     captured = capfd.readouterr()

@@ -72,6 +72,18 @@ def test_a_way_out_that_takes_too_long_is_ended_and_children_with_it():
     assert outcome(process) == (75, "kept\n")
 
 
+def test_the_end_of_the_process_is_watched_too_when_the_block_has_been_left():
+    process = start("""
+        import atexit
+        stopping.LEAVING_S = 1.5
+        with leaving_in_order(lambda: "kept"):
+            atexit.register(time.sleep, 60)
+            ready(); time.sleep(60)
+    """)
+    os.killpg(process.pid, signal.SIGINT)
+    assert outcome(process) == (75, "kept\n")
+
+
 def test_a_second_ctrl_c_leaves_at_once():
     process = start("""
         with leaving_in_order(lambda: "kept"):

@@ -1,14 +1,19 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from softalign.adapters.files import load_adapter, read_adapter_config
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, RegistryError, StorageUnavailableError
-from softalign.registry import parse_reference, pull, pull_version, registry_of_store
+from softalign.registry import history, parse_reference, pull, pull_version, registry_of_store
 from softalign.registry.connection import registry_client
+from softalign.registry.versions import comparison_of
 from softalign.store.files import list_files
 from tests.registry_samples import NAME
+
+ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
 
 @pytest.fixture
@@ -38,6 +43,27 @@ def test_every_form_of_reference_brings_the_right_files(uri, text, number):
         "initial/soft_tokens.safetensors",
     }
     assert (folder / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.%d" % number)
+
+
+@pytest.mark.parametrize(
+    "version", sorted(path.parent for path in ARTIFACTS.glob("*/registry")), ids=lambda path: path.name
+)
+def test_a_version_that_an_earlier_softalign_registered_is_pulled_and_told_of(uri, version, tmp_path):
+    described = json.loads((version / "registry" / "version.json").read_text())
+    name, alias = described["name"], described["alias"]
+    with registry_client(uri) as client:
+        client.create_registered_model(name, tags=described["model_tags"])
+        source = (version / "registry" / "model").as_uri()
+        number = client.create_model_version(name, source, tags=described["tags"]).version
+        client.set_registered_model_alias(name, alias, number)
+        assert comparison_of(client, name, number).suite == "shapes"
+    pulled = pull_version(f"{name}@{alias}", tmp_path / "pulled", uri)
+    assert {entry.path for entry in list_files(pulled.path)} >= {"MLmodel", "README.md", "train_config.json"}
+    for place in (pulled.path, pulled.path / "initial"):
+        assert load_adapter(place).num_soft_tokens == read_adapter_config(place).num_soft_tokens
+    assert [(event.action, event.version, event.is_promoted) for event in history(name, uri)] == [
+        ("register", int(number), alias == "champion")
+    ]
 
 
 @pytest.mark.parametrize("text", ["", NAME, f"{NAME}@", f"{NAME}/x", f"{NAME}/1/2", "../x@y", "a b@c", "models:/@c"])

@@ -1,6 +1,7 @@
 """Stores: published whole or not at all, on a local folder and on an object store without renames."""
 
 import json
+import os
 import threading
 import uuid
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from softalign.artifacts import DatasetManifest, FileEntry
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.store import files
 from softalign.store import store as storage
 from softalign.store.files import (
     create_file,
@@ -17,6 +19,7 @@ from softalign.store.files import (
     file_entry,
     reaching,
     read_bytes,
+    replacing,
     sha256_of_file,
     verify_file,
     write_atomically,
@@ -372,3 +375,56 @@ def test_verification_of_one_file(tmp_path):
 def test_file_uris_are_local_paths(tmp_path, manifest, make_folder):
     published = Store(f"file://{tmp_path}/s").publish(manifest, make_folder(a="1"))
     assert published.uri == str(tmp_path / "s" / "curate" / "key")
+
+
+def test_what_replaces_a_file_is_whole_synced_and_as_others_may_read_it(tmp_path, monkeypatch):
+    path, synced = tmp_path / "made" / "a.txt", []
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with replacing(path) as made:
+        made.write_text("new")
+        assert made.parent == path.parent and made.name.startswith(".a.txt.")
+        assert not path.exists()
+    assert [name == str(path.parent) for name in synced] == [False, True]  # the file, then its new name
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    with replacing(path, is_synced=False) as made:
+        made.write_text("newer")
+    assert (path.read_text(), len(synced), len(list(path.parent.iterdir()))) == ("newer", 2, 1)
+
+
+def test_a_folder_is_replaced_whole_and_its_files_are_synced(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with replacing(tmp_path / "folder") as made:
+        (made / "sub").mkdir(parents=True)
+        (made / "sub" / "a").write_text("1")
+    assert [Path(name).name for name in synced[:2]] == ["sub", "a"]
+    assert (tmp_path / "folder" / "sub" / "a").read_text() == "1"
+    with pytest.raises(OSError, match="not empty"), replacing(tmp_path / "folder") as made:
+        made.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "sub" / "a").read_text() == "1"
+    with replacing(tmp_path / "folder", drops_folder=True) as made:
+        made.mkdir()
+        (made / "b").write_text("2")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_was_not_finished_is_removed_and_the_old_stays(tmp_path, is_folder, error):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as made:
+        if is_folder:
+            made.mkdir()
+            (made / "b").write_text("half")
+        else:
+            made.write_text("half")
+        raise error
+    assert ([found.name for found in tmp_path.iterdir()], path.read_text()) == (["a"], "old")
+
+
+def umask():
+    current = os.umask(0)
+    os.umask(current)
+    return current

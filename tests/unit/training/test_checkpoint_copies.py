@@ -243,11 +243,13 @@ def sheets(folder):
 
 def test_a_machine_that_dies_while_it_fetches_leaves_nothing_out(tmp_path, bucket, undisturbed):
     train(tmp_path / "a", bucket, stop_after=7)
-    for number in range(1, 5):
+    for number in range(1, 6):
         fuse = Fuse(number)
 
         def work(fuse=fuse):
-            checkpoint_copies.write_atomically = fuse.wrap(checkpoint_copies.write_atomically)
+            for name in ("write_atomically", "read_checkpoint"):
+                setattr(checkpoint_copies, name, fuse.wrap(getattr(checkpoint_copies, name)))
+            CheckpointUploads._read = fuse.wrap(CheckpointUploads._read)
             train(tmp_path / "b", bucket, stop_after=1)
 
         assert is_killed(work)

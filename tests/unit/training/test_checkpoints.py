@@ -1,9 +1,10 @@
+import json
 import logging
 
 import pytest
 import torch
 
-from softalign.errors import DataError, IntegrityError
+from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.training.checkpoints import (
     Progress,
@@ -15,6 +16,7 @@ from softalign.training.checkpoints import (
     save_checkpoint,
 )
 from softalign.training.validation_history import ValidationHistory
+from softalign.version import __version__
 
 RUN = "r" * 64
 
@@ -165,3 +167,23 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_checkpoints_hold_no_pickle(tmp_path):
     path = save_checkpoint(tmp_path, make_state(), progress_at(1), keep=1)
     assert sorted(file.name for file in path.iterdir()) == ["checkpoint.json", "state.safetensors"]
+
+
+@pytest.mark.parametrize(("version", "said"), [(1, "an older"), (3, "a newer")])
+def test_a_checkpoint_of_another_format_is_not_passed_over_as_damaged(tmp_path, version, said):
+    save_checkpoint(tmp_path, make_state(), progress_at(2), keep=2)
+    path = save_checkpoint(tmp_path, make_state(), progress_at(4), keep=2) / "checkpoint.json"
+    meta = json.loads(path.read_text())
+    assert (meta["schema_version"], meta["library_version"]) == (2, __version__)
+    changed = {"schema_version": version, "library_version": "9.1", "a field of that version": 1}
+    path.write_text(json.dumps({**meta, **changed}))
+    with pytest.raises(CompatibilityError, match=f"This checkpoint is of {said} format") as caught:
+        restore_newest(tmp_path, make_state(), RUN)
+    assert caught.value.found == f"schema_version {version}, written by softalign 9.1"
+    assert caught.value.where == str(path)
+    assert (
+        caught.value.fix
+        == f"install the softalign that wrote it{', or a later one' if version > 2 else ''}; or "
+        + (f"remove {tmp_path} to start over")
+    )
+    assert path.is_file()

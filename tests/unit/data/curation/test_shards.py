@@ -60,7 +60,8 @@ def test_the_index_finds_each_images_bytes(tmp_path):
 
 
 def test_webdataset_reads_it(tmp_path):
-    webdataset = pytest.importorskip("webdataset")
+    import webdataset
+
     writer, rows = write(tmp_path)
     found = list(webdataset.WebDataset(str(writer.tar_path), shardshuffle=False))
     assert [item["__key__"] for item in found] == [row.key for row in rows]
