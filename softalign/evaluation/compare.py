@@ -65,33 +65,51 @@ def compare(
         CompatibilityError: the arms are not of one suite, or of another adapter.
         IntegrityError: an arm's files are not what was published.
     """
-    from softalign.evaluation.report.page import render_page
-
     _check_belonging((base, untrained, candidate), adapter, store)
     _check_reference(guided_base, candidate)
     arms = tuple(_load_arm(report, store) for report in (base, untrained, candidate))
     _check_pairs(arms)
-    comparison = ComparisonReport(
+    comparison = _comparison(arms, guided_base, adapter, config, key)
+    work = store.work_path("compare", key) / "output"
+    work.mkdir(exist_ok=True)
+    _write_files(work, comparison, arms, adapter, store.fetch(adapter), config)
+    return store.publish(comparison, work)
+
+
+def _comparison(
+    arms: tuple[ArmFiles, ...], guided_base: EvalReport | None, adapter: Adapter, config: EvalConfig, key: str
+) -> ComparisonReport:
+    base, untrained, candidate = arms
+    references = () if guided_base is None else (guided_base.digest,)
+    return ComparisonReport(
         stage_key=key,
-        parents=(base.digest, untrained.digest, candidate.digest, adapter.digest)
-        + (() if guided_base is None else (guided_base.digest,)),
+        parents=(*(arm.report.digest for arm in arms), adapter.digest, *references),
         suite=config.suite,
-        overall_base=base.overall_score,
-        overall_untrained=untrained.overall_score,
-        overall_adapter=candidate.overall_score,
-        adapter_vs_base=differences(arms[2].results, arms[0].results, config),
-        adapter_vs_untrained=differences(arms[2].results, arms[1].results, config),
-        num_images_per_arm=candidate.num_images,
+        overall_base=base.report.overall_score,
+        overall_untrained=untrained.report.overall_score,
+        overall_adapter=candidate.report.overall_score,
+        adapter_vs_base=differences(candidate.results, base.results, config),
+        adapter_vs_untrained=differences(candidate.results, untrained.results, config),
+        num_images_per_arm=candidate.report.num_images,
         guidance_scale=config.guidance_scale,
         denoiser_calls_per_image=config.denoiser_calls_per_image,
         guided_base=None if guided_base is None else _reference(guided_base, config),
     )
-    work = store.work_path("compare", key) / "output"
-    work.mkdir(exist_ok=True)
+
+
+def _write_files(
+    work: Path,
+    comparison: ComparisonReport,
+    arms: tuple[ArmFiles, ...],
+    adapter: Adapter,
+    adapter_path: Path,
+    config: EvalConfig,
+) -> None:
+    from softalign.evaluation.report.page import render_page
+
     (work / PAIRS_FILENAME).write_text(_pairs_text(arms), encoding="utf-8")
-    page = render_page(comparison, arms, adapter, store.fetch(adapter), config)
+    page = render_page(comparison, arms, adapter, adapter_path, config)
     (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
-    return store.publish(comparison, work)
 
 
 def differences(

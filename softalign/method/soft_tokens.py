@@ -69,14 +69,14 @@ class SoftTokens(nn.Module):
         return self.banks[banks_B] + offsets
 
 
-def timestep_bins(timesteps_B: Real[Tensor, " B"], num_bins: int) -> Int[Tensor, " B"]:
-    """Return each timestep's row in a table of ``num_bins`` rows, int64; 1000 falls into the last one."""
-    scaled = timesteps_B * num_bins
+def timestep_bins(timesteps_B: Real[Tensor, " B"], num_timestep_bins: int) -> Int[Tensor, " B"]:
+    """Return each timestep's row in a table of ``num_timestep_bins`` rows, int64; 1000 falls into the last one."""
+    scaled = timesteps_B * num_timestep_bins
     if timesteps_B.is_floating_point():
         bins = torch.floor(scaled / NUM_TRAIN_TIMESTEPS).long()
     else:
         bins = (scaled // NUM_TRAIN_TIMESTEPS).long()
-    return bins.clamp(0, num_bins - 1)
+    return bins.clamp(0, num_timestep_bins - 1)
 
 
 def soft_tokens_from_bos(
@@ -84,13 +84,13 @@ def soft_tokens_from_bos(
     *,
     num_banks: int,
     num_soft_tokens: int,
-    num_bins: int,
+    num_timestep_bins: int,
     std: float,
     generator: torch.Generator,
 ) -> SoftTokens:
     """Return tokens that are copies of the empty prompt's BOS state, and a table drawn from N(0, std)."""
     banks_KSD = bos_D.float().expand(num_banks, num_soft_tokens, -1).clone()
-    return SoftTokens(banks_KSD, std * torch.randn(num_bins, bos_D.shape[0], generator=generator))
+    return SoftTokens(banks_KSD, std * torch.randn(num_timestep_bins, bos_D.shape[0], generator=generator))
 
 
 def soft_tokens_from_normal(
@@ -98,7 +98,7 @@ def soft_tokens_from_normal(
     *,
     num_banks: int,
     num_soft_tokens: int,
-    num_bins: int,
+    num_timestep_bins: int,
     std: float,
     generator: torch.Generator,
     num_layers: int | None = None,
@@ -106,7 +106,7 @@ def soft_tokens_from_normal(
     """Return tokens and table drawn from N(0, std); with ``num_layers``, each layer has its own."""
     layers = () if num_layers is None else (num_layers,)
     banks = std * torch.randn(num_banks, *layers, num_soft_tokens, width, generator=generator)
-    table = std * torch.randn(num_bins, (num_layers or 1) * width, generator=generator)
+    table = std * torch.randn(num_timestep_bins, (num_layers or 1) * width, generator=generator)
     return SoftTokens(banks, table)
 
 

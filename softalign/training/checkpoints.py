@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -46,8 +46,8 @@ class Progress(Frozen):
         num_threads: CPU threads of the run; sums depend on it, so a resumed run keeps it.
         micro_batch_size: pairs per denoiser call, kept for the same reason; None: the whole grid, or not yet known.
         validations: which step was best so far, and for how long.
-        is_looked_at: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
-            next attempt.
+        is_evaluated: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
+            next attempt. Older checkpoints call it ``is_looked_at``.
         run_digest: digest of the configurations and inputs; a checkpoint of another run is refused.
     """
 
@@ -58,7 +58,7 @@ class Progress(Frozen):
     run_digest: str
     micro_batch_size: int | None = None
     validations: ValidationHistory = ValidationHistory()
-    is_looked_at: bool = True
+    is_evaluated: bool = Field(True, validation_alias=AliasChoices("is_evaluated", "is_looked_at"))
 
 
 class _Meta(Frozen):

@@ -7,7 +7,7 @@ import math
 from softalign.config.training import OptimizerConfig
 
 
-def learning_rate(settings: OptimizerConfig, step: int, num_steps: int) -> float:
+def learning_rate_at(settings: OptimizerConfig, step: int, num_steps: int) -> float:
     """Return the learning rate of the update that follows ``step`` updates.
 
     After a linear warm-up: ``constant``; ``cosine``, from the peak to ``min_learning_rate`` at the last step; or

@@ -52,6 +52,7 @@ class TrainRow(Frozen):
         direction_norm: root mean square of ``D_ii``.
         num_without_negative: images of the batch with no negative; if all, the own captions alone train.
         timestep: the step's timestep, or the mean of its images' timesteps.
+        lr: the step's learning rate.
         is_skipped: loss or gradient was not finite, so nothing was updated.
     """
 
@@ -144,7 +145,7 @@ def train_row(
     step: int,
     samples_seen: int,
     grad_norm: float,
-    lr: float,
+    learning_rate: float,
     is_skipped: bool,
 ) -> TrainRow:
     """Return the row of a step, from what the grid found and the tokens after the update."""
@@ -168,7 +169,7 @@ def train_row(
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
         **token_norms(tokens),
         grad_norm=finite_or_none(grad_norm),
-        lr=lr,
+        lr=learning_rate,
         is_skipped=is_skipped,
     )
 

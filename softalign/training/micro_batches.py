@@ -113,7 +113,7 @@ def choose_size(predict: Callable[[int], Tensor], num_pairs: int, device: torch.
     """Return how many pairs of a denoiser's forward pass, kept for the backward pass, fit into free memory.
 
     Args:
-        predict: the live prediction of so many pairs, with its graph.
+        predict: the live tokens' prediction of a number of pairs, with its graph.
         num_pairs: the most that will ever be asked for.
         device: where ``predict`` computes.
         num_sharing: processes on this machine that share the memory (on a CPU).
@@ -154,12 +154,12 @@ def pass_bytes(predict: Callable[[int], Tensor], num_pairs: int, device: torch.d
         return int(torch.cuda.max_memory_allocated(device) - before)
     kept: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         prediction = predict(num_pairs)
     del prediction
     return 2 * sum(kept.values())

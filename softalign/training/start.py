@@ -47,17 +47,7 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
             fix="start from an adapter of this family, or unset train.init_from",
         )
     loaded = load_adapter(folder)
-    expected, found = _shapes(drawn), _shapes(loaded)
-    if expected != found:
-        raise CompatibilityError(
-            "The adapter to start from has tokens of another shape.",
-            expected=expected,
-            found=found,
-            where=config.init_from,
-            fix="start from an adapter with a timestep table, which training always has, or unset train.init_from"
-            if loaded.timestep_offsets is None
-            else "set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
-        )
+    _require_same_shapes(loaded, drawn, config.init_from)
     placement = placement_of(config.soft_tokens)
     if adapter.placement != placement:
         raise CompatibilityError(
@@ -70,6 +60,20 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
     if adapter.base_model != backbone.model:
         logger.warning("the tokens start from an adapter of %s, and train on %s", adapter.base_model, backbone.model)
     return loaded
+
+
+def _require_same_shapes(loaded: SoftTokens, drawn: SoftTokens, where: str) -> None:
+    expected, found = _shapes(drawn), _shapes(loaded)
+    if expected != found:
+        raise CompatibilityError(
+            "The adapter to start from has tokens of another shape.",
+            expected=expected,
+            found=found,
+            where=where,
+            fix="start from an adapter with a timestep table, which training always has, or unset train.init_from"
+            if loaded.timestep_offsets is None
+            else "set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
+        )
 
 
 def _shapes(tokens: SoftTokens) -> str:
@@ -93,7 +97,7 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
             bos_D,
             num_banks=banks,
             num_soft_tokens=soft.num_soft_tokens,
-            num_bins=soft.num_timestep_bins,
+            num_timestep_bins=soft.num_timestep_bins,
             std=soft.init_std,
             generator=generator,
         )
@@ -102,7 +106,7 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
         num_layers=soft.num_layers,
         num_banks=banks,
         num_soft_tokens=soft.num_soft_tokens,
-        num_bins=soft.num_timestep_bins,
+        num_timestep_bins=soft.num_timestep_bins,
         std=soft.init_std,
         generator=generator,
     )

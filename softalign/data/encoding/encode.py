@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -70,31 +70,43 @@ def encode(
         IntegrityError: a file of the dataset is not what was published.
         DataError: an encoding is not finite.
     """
-    device, work_path = resolve_device(runtime), store.work_path("encode", key)
-    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
-    encoders = FrozenEncoders(frozen, backbone.resolution_px).to(device)
-    shards = tuple(
-        DatasetShard(dataset, shard_name(index), store, hard_negatives_per_caption)
-        for index in range(dataset.num_shards)
-    )
-
-    images = Counting("images", dataset.num_samples)
-
-    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))),)
-
+    work_path = store.work_path("encode", key)
+    encoders = _load_encoders(backbone, runtime)
+    shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
-    latents = _encode_images(shards, latents_pool, latents_of)
-    captions = Counting("captions", dataset.num_captions * (1 + hard_negatives_per_caption))
+    latents = _encode_images(shards, latents_pool, encoders, dataset.num_samples, runtime.num_workers)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, lambda texts: encoders.text_states_of(captions.over(texts)).tensors())
+    num_texts = dataset.num_captions * (1 + hard_negatives_per_caption)
+    texts = _encode_texts(shards, texts_pool, encoders, num_texts)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
+    _write_index(work_path / "output", shards, latents, texts)
+    manifest = _manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption)
+    published = store.publish(manifest, work_path / "output")
+    shutil.rmtree(work_path, ignore_errors=True)
+    return published
 
-    output_path = work_path / "output"
-    _write_index(output_path, shards, latents, texts)
+
+def _load_encoders(backbone: BackboneConfig, runtime: Runtime) -> FrozenEncoders:
+    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    return FrozenEncoders(frozen, backbone.resolution_px).to(resolve_device(runtime))
+
+
+def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+    names = (shard_name(index) for index in range(dataset.num_shards))
+    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
+
+
+def _manifest(
+    dataset: DatasetManifest,
+    encoders: FrozenEncoders,
+    latents: tuple[PoolShard, ...],
+    texts: tuple[PoolShard, ...],
+    key: str,
+    hard_negatives_per_caption: int,
+) -> EncodedManifest:
     channels, height, width = latents[0].tensors[0].row_shape
     text_length, text_width = texts[0].tensors[0].row_shape
-    manifest = EncodedManifest(
+    return EncodedManifest(
         stage_key=key,
         parents=(dataset.digest,),
         name=dataset.name,
@@ -111,9 +123,6 @@ def encode(
         num_texts=sum(len(shard.digests) for shard in texts),
         total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
     )
-    published = store.publish(manifest, output_path)
-    shutil.rmtree(work_path, ignore_errors=True)
-    return published
 
 
 class DatasetShard:
@@ -150,33 +159,39 @@ def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
 
 
 def _encode_images(
-    dataset: tuple[DatasetShard, ...],
-    pool: EncodedPool,
-    encode_rows: Callable[[DatasetShard, list[IndexRow]], tuple[Tensor]],
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_images: int, num_threads: int
 ) -> tuple[PoolShard, ...]:
     """Return the latents' shards: one for each shard of the dataset that holds new images."""
+    images = Counting("images", num_images)
+
+    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
+        return (encoders.latents_of(images.over(shard.pixels(rows, encoders.resolution_px, num_threads))),)
+
     shards = []
     known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
         if rows:
-            shards.append(pool.shard_of(rows, partial(encode_rows, shard)))
+            shards.append(pool.shard_of(rows, partial(latents_of, shard)))
     return tuple(shards)
 
 
 def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], tuple[Tensor, ...]]
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_texts: int
 ) -> tuple[PoolShard, ...]:
     """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
+    captions = Counting("captions", num_texts)
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
     known = set(groups[0])
     for shard in dataset:
-        captions = iter({digest: caption for digest, caption in shard.texts() if digest not in known}.items())
-        while group := dict(islice(captions, MAX_TEXTS_PER_SHARD)):
+        new = iter({digest: text for digest, text in shard.texts() if digest not in known}.items())
+        while group := dict(islice(new, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(group)
-    return tuple(pool.shard_of(group, encode_rows) for group in groups)
+    return tuple(
+        pool.shard_of(group, lambda texts: encoders.text_states_of(captions.over(texts)).tensors()) for group in groups
+    )
 
 
 def _write_index(

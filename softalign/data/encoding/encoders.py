@@ -38,7 +38,7 @@ class FrozenEncoders:
     """
 
     def __init__(self, backbone: Backbone, resolution_px: int) -> None:
-        self._backbone, self._resolution_px = backbone, resolution_px
+        self._backbone, self.resolution_px = backbone, resolution_px
         self.backbone_digest = component_digest(backbone.denoiser)
         self.vae_digest = component_digest(backbone.pipeline.vae)
         self.text_encoder_digest = text_encoder_digest(backbone)
@@ -60,7 +60,7 @@ class FrozenEncoders:
     @torch.no_grad()
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
         """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1]; see ``encode_images``."""
-        batch_size = min(BATCH_SIZE, rows_per_call(self._resolution_px))
+        batch_size = min(BATCH_SIZE, rows_per_call(self.resolution_px))
         return _in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
             0
         ]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, Record, TagDifference
 from softalign.config.evaluation import EvalConfig
@@ -19,6 +19,9 @@ from softalign.geneval.decision import select_objects
 from softalign.geneval.detections import Detection, read_detections
 from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import ImageResult
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE_FILENAME = "template.html.j2"
 ARM_LABELS = {"base": "base model", "untrained": "untrained tokens", "adapter": "adapter"}
@@ -89,14 +92,9 @@ def render_page(
         adapter_path: its folder: ``metrics.jsonl`` and ``adapter_config.json``.
         config: the evaluation's configuration.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     reports = [arm.report for arm in arms]
     curves = read_curves(adapter_path / "metrics.jsonl")
-    return environment.get_template(TEMPLATE_FILENAME).render(
+    return _template().render(
         name=adapter.name,
         suite=comparison.suite,
         confidence=f"{100 * config.confidence:g} %",
@@ -122,6 +120,15 @@ def render_page(
         settings=_settings(config, adapter_path),
         num_inference_steps=config.num_inference_steps,
     )
+
+
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(TEMPLATE_FILENAME)
 
 
 def verdict_sentence(comparison: ComparisonReport, config: EvalConfig) -> str:

@@ -10,12 +10,12 @@ from softalign.method.soft_tokens import (
 )
 
 
-def make(num_banks=2, num_bins=100, width=6, seed=0):
+def make(num_banks=2, num_timestep_bins=100, width=6, seed=0):
     return soft_tokens_from_normal(
         width,
         num_banks=num_banks,
         num_soft_tokens=3,
-        num_bins=num_bins,
+        num_timestep_bins=num_timestep_bins,
         std=0.02,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -28,17 +28,17 @@ def test_each_timestep_uses_its_row_and_1000_the_last(timestep, expected):
     assert timestep_bins(torch.tensor([timestep]), 100).tolist() == [expected]
 
 
-@pytest.mark.parametrize("num_bins", [1, 7, 100, 1000])
-def test_bins_cover_the_table_evenly_for_any_number_of_bins(num_bins):
-    counts = torch.bincount(timestep_bins(torch.arange(1000), num_bins), minlength=num_bins)
-    assert counts.numel() == num_bins
+@pytest.mark.parametrize("num_timestep_bins", [1, 7, 100, 1000])
+def test_bins_cover_the_table_evenly_for_any_number_of_bins(num_timestep_bins):
+    counts = torch.bincount(timestep_bins(torch.arange(1000), num_timestep_bins), minlength=num_timestep_bins)
+    assert counts.numel() == num_timestep_bins
     assert counts.max() - counts.min() <= 1
 
 
 def test_integer_and_float_timesteps_agree():
     steps = torch.arange(1001)
-    for num_bins in (3, 100, 1000):
-        assert torch.equal(timestep_bins(steps, num_bins), timestep_bins(steps.float(), num_bins))
+    for num_timestep_bins in (3, 100, 1000):
+        assert torch.equal(timestep_bins(steps, num_timestep_bins), timestep_bins(steps.float(), num_timestep_bins))
 
 
 def test_a_row_is_its_bank_plus_its_table_row():
@@ -71,7 +71,9 @@ def test_gradient_reaches_only_the_banks_and_rows_in_use():
 def test_bos_initialisation_copies_the_bos_state_and_draws_the_table():
     bos = torch.linspace(-1, 1, 6)
     generator = torch.Generator().manual_seed(0)
-    tokens = soft_tokens_from_bos(bos, num_banks=2, num_soft_tokens=3, num_bins=1000, std=0.02, generator=generator)
+    tokens = soft_tokens_from_bos(
+        bos, num_banks=2, num_soft_tokens=3, num_timestep_bins=1000, std=0.02, generator=generator
+    )
     assert torch.equal(tokens.banks, bos.expand(2, 3, 6))
     assert float(tokens.timestep_offsets.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert tokens.banks.dtype == torch.float32

@@ -7,12 +7,12 @@ import torch
 from pydantic import ValidationError
 
 from softalign.config import OptimizerConfig, TrainConfig
-from softalign.training.learning_rate import learning_rate
+from softalign.training.learning_rate import learning_rate_at
 
 
 def rates(num_steps, **settings):
     config = OptimizerConfig(**settings)
-    return [learning_rate(config, step, num_steps) for step in range(num_steps)]
+    return [learning_rate_at(config, step, num_steps) for step in range(num_steps)]
 
 
 def test_constant_after_a_linear_warm_up():

@@ -64,7 +64,7 @@ def make_row(name="agsm", loss=1.0, **objective):
         step=1,
         samples_seen=3,
         grad_norm=loss,
-        lr=0.1,
+        learning_rate=0.1,
         is_skipped=False,
     )
 
