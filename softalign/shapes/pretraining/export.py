@@ -14,7 +14,7 @@ RECIPE_FILENAME = "recipe.json"
 
 
 def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path:
-    """Write a whole pipeline as safetensors to `folder`, replacing what is there, and `recipe.json`.
+    """Write a whole pipeline as safetensors to ``folder``, replacing what is there, and ``recipe.json``.
 
     Returns the folder.
     """
@@ -30,14 +30,14 @@ def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path
 
 
 def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write `recipe.json` into a weights folder."""
+    """Write ``recipe.json`` into a weights folder."""
     text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
     (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
 
 
 def half(module: Any) -> Any:
-    """A half-precision copy of a module, rebuilt from its own configuration."""
+    """Return a half-precision copy of a module, rebuilt from its own configuration."""
     is_of_transformers = isinstance(module, PreTrainedModel)
     twin = type(module)(module.config) if is_of_transformers else type(module).from_config(module.config)
     twin.load_state_dict(module.state_dict())
-    return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own `to`
+    return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own ``to``

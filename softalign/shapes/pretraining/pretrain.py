@@ -1,7 +1,7 @@
 """Pretraining of the embedded model: autoencoder, text encoder, then the denoiser; then export with its scores.
 
 Everything a killed run needs is in the output folder: a checkpoint of each (parameters, averages, optimiser state,
-step), `pool.safetensors` (latents, captions, layouts) and `scores_FAMILY.jsonl` (quick scores on the way).
+step), ``pool.safetensors`` (latents, captions, layouts) and ``scores_FAMILY.jsonl`` (quick scores on the way).
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ class PretrainResult:
 
 
 def autoencoder_digest(config: PretrainConfig) -> str:
-    """Digest of what decides the autoencoder's weights."""
+    """Return the digest of what decides the autoencoder's weights."""
     return digest_of([config.seed, config.autoencoder.model_dump(mode="json")])
 
 
 def text_encoder_digest(config: PretrainConfig) -> str:
-    """Digest of what decides the text encoder's weights: captions and layouts, not the autoencoder."""
+    """Return the digest of what decides the text encoder's weights: captions and layouts, not the autoencoder."""
     return digest_of([config.seed, *(part.model_dump(mode="json") for part in (config.pool, config.text_encoder))])
 
 
 def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
-    """Digest of what decides a denoiser's weights."""
+    """Return the digest of what decides a denoiser's weights."""
     settings = model.settings(config).model_dump(mode="json")
     return digest_of([autoencoder_digest(config), text_encoder_digest(config), settings])
 
@@ -72,17 +72,17 @@ def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
 def pretrain(
     config: PretrainConfig, out_dir: Path, family: EmbeddedFamily = "sd21", max_steps: int | None = None
 ) -> PretrainResult:
-    """Run the recipe, or what is left of it, in `out_dir`, and export to a folder below it, with scores.
+    """Run the recipe, or what is left of it, in ``out_dir``, and export to a folder below it, with scores.
 
     Args:
         config: the recipe.
         out_dir: folder of checkpoints, pool, scores and result; both families may share one.
-        family: `sd21` trains the U-Net, `sd3` its MMDiT twin.
+        family: ``sd21`` trains the U-Net, ``sd3`` its MMDiT twin.
         max_steps: denoiser updates of this call at most; what an interrupted run would have done.
 
     Raises:
-        ConfigError: if the folder holds checkpoints of another recipe, or its place is taken by a file.
-        TrainingError: if a loss is not finite.
+        ConfigError: the folder holds checkpoints of another recipe, or its place is taken by a file.
+        TrainingError: a loss is not finite.
     """
     require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
@@ -119,11 +119,11 @@ def _averaged(training: ResumableTraining[Any], model: EmbeddedModel, config: Pr
 def export(
     config: PretrainConfig, out_dir: Path, weights_path: Path, family: EmbeddedFamily = "sd21"
 ) -> PretrainResult:
-    """Export the averaged weights of the last checkpoints in `out_dir`, finished or not, and score what was exported.
+    """Export the averaged weights of the last checkpoints in ``out_dir``, finished or not, and score what was exported.
 
     Args:
-        config: the recipe the checkpoints belong to; `final_images_per_tag` images for the scores, 0 for none.
-        out_dir: the folder of `pretrain`.
+        config: the recipe the checkpoints belong to; ``final_images_per_tag`` images for the scores, 0 for none.
+        out_dir: the folder of ``pretrain``.
         weights_path: the folder to write; replaced.
         family: which of the two denoisers.
     """

@@ -20,7 +20,7 @@ from softalign.shapes.pretraining.training_state import LoopSettings, ResumableT
 
 
 def denoiser_settings(config: PretrainConfig, digest: str) -> LoopSettings:
-    """The loop's settings for the denoiser."""
+    """Return the loop's settings for the denoiser."""
     denoiser = config.denoiser
     return LoopSettings(
         num_samples=denoiser.num_samples,
@@ -42,7 +42,7 @@ def velocity_loss(
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
 ) -> Callable[[int], Tensor]:
-    """The loss of a step: plain mean squared error of the velocity, timesteps stratified over the batch."""
+    """Return a step's loss: plain mean squared error of the velocity, timesteps stratified over the batch."""
     scheduler = build_scheduler()
     num_timesteps = int(scheduler.config.num_train_timesteps)
     alphas_cumprod = scheduler.alphas_cumprod
@@ -81,7 +81,7 @@ def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
-    """The denoiser's training, fresh or continued from its checkpoint."""
+    """Return the denoiser's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 2)
     unet = build_denoiser(config.denoiser, config.text_encoder.width)
     return ResumableTraining(unet, denoiser_settings(config, digest), state_path)

@@ -22,7 +22,7 @@ from softalign.shapes.pretraining.training_state import LoopSettings, ResumableT
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
-    """The transformer's training, fresh or continued from its checkpoint."""
+    """Return the transformer's training, fresh or continued from its checkpoint."""
     settings = config.transformer
     torch.manual_seed(config.seed + 3)
     loop = LoopSettings(
@@ -41,9 +41,9 @@ def start_training(config: PretrainConfig, digest: str, state_path: Path) -> Res
 
 @torch.no_grad()
 def text_states(text_encoder: CLIPTextModelWithProjection, token_ids: Tensor, num_null_tokens: int) -> TextStates:
-    """What the pipeline makes of token ids (B, L): both text slots hold this encoder, the third one is empty.
+    """Return states (B, L + Z, 2 D) and pooled states (B, 2 D) of token ids (B, L), as the pipeline makes them.
 
-    Returns states (B, L + Z, 2 D), those of the absent T5 being zeros, and pooled states (B, 2 D).
+    Both text slots hold this encoder; the third is empty, so the states of the absent T5 are zeros.
     """
     encoded = text_encoder(token_ids, output_hidden_states=True)
     states_BLD = encoded.hidden_states[-2]
@@ -60,10 +60,10 @@ def flow_loss(
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
 ) -> Callable[[int], Tensor]:
-    """The loss of a step: mean squared error of the flow's velocity, shifted uniform times stratified over the batch.
+    """Return a step's loss: mean squared error of the flow's velocity, shifted times stratified over the batch.
 
     A shift of 3 puts six tenths of the times between sigma .55 and .96, where layouts are decided (the band that
-    `train_denoiser.focused` favours, in these units).
+    ``train_denoiser.focused`` favours, in these units).
     """
     settings = config.transformer
     batch = settings.batch_size
@@ -98,7 +98,7 @@ def sample_flow_latents(
     num_inference_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Euler samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
+    """Return Euler samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
     scheduler = build_flow_scheduler(config)
     scheduler.set_timesteps(num_inference_steps)
     num_images = len(token_ids)

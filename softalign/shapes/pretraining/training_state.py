@@ -31,7 +31,7 @@ _ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """Length, rate and checkpoint interval of a run; `digest` names the configuration the checkpoint belongs to."""
+    """Length, rate and checkpoint interval of a run; ``digest`` names the configuration the checkpoint belongs to."""
 
     num_samples: int
     batch_size: int
@@ -46,11 +46,11 @@ class LoopSettings:
 
     @property
     def num_steps(self) -> int:
-        """Optimizer updates of the whole run."""
+        """The number of optimizer updates of the whole run."""
         return -(-self.num_samples // self.batch_size)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, constant, then linear decay to zero over the last `decay_share` of the run."""
+        """Return the rate: linear warm-up, constant, linear decay to 0 over the last ``decay_share`` of the run."""
         samples_seen = step * self.batch_size
         warmup = min(1.0, (samples_seen + self.batch_size) / max(1, self.num_warmup_samples))
         remaining = (self.num_samples - samples_seen) / max(1.0, self.decay_share * self.num_samples)
@@ -61,7 +61,7 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class ResumableTraining(Generic[ModelT]):
-    """Parameters, their EMA, AdamW and the step count, with `save`, `load` and `run`.
+    """Parameters, their EMA, AdamW and the step count, with ``save``, ``load`` and ``run``.
 
     Args:
         model: the module to train in place.
@@ -69,7 +69,7 @@ class ResumableTraining(Generic[ModelT]):
         state_path: the checkpoint file (safetensors, replaced atomically); loaded when it exists.
 
     Raises:
-        ConfigError: if the checkpoint was written under another configuration.
+        ConfigError: the checkpoint was written under another configuration.
     """
 
     def __init__(self, model: ModelT, settings: LoopSettings, state_path: Path) -> None:
@@ -88,7 +88,7 @@ class ResumableTraining(Generic[ModelT]):
         after_save: Callable[[int], None] | None = None,
         max_steps: int | None = None,
     ) -> None:
-        """Train to the end of the settings, or for at most `max_steps` more updates.
+        """Train to the end of the settings, or for at most ``max_steps`` more updates.
 
         Args:
             loss_at: the loss of a step; must depend on the step number and the parameters only.
@@ -96,7 +96,7 @@ class ResumableTraining(Generic[ModelT]):
             max_steps: stop early after that many updates, without a final checkpoint (as if killed).
 
         Raises:
-            TrainingError: if a loss is not finite.
+            TrainingError: a loss is not finite.
         """
         settings = self.settings
         stop = settings.num_steps if max_steps is None else min(settings.num_steps, self.step + max_steps)
@@ -138,7 +138,7 @@ class ResumableTraining(Generic[ModelT]):
         return loss.detach()
 
     def load_ema_into(self, model: nn.Module) -> None:
-        """Copy the averaged parameters into `model` (buffers are left alone)."""
+        """Copy the averaged parameters into ``model`` (buffers are left alone)."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(self.ema[name])
