@@ -14,7 +14,7 @@ from softalign.adapters.locating import resolve_adapter
 from softalign.config.backbone import BackboneConfig
 from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal
+from softalign.method.soft_tokens import SoftTokens, TokensShape, soft_tokens_from_bos, soft_tokens_from_normal
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import num_banks
 
@@ -91,25 +91,10 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
     """
     soft = config.soft_tokens
     generator = torch.Generator().manual_seed(config.seed)
-    banks = num_banks(config.objective)
+    shape = TokensShape(num_banks(config.objective), soft.num_soft_tokens, soft.num_timestep_bins, soft.num_layers)
     if soft.init == "bos":
-        return soft_tokens_from_bos(
-            bos_D,
-            num_banks=banks,
-            num_soft_tokens=soft.num_soft_tokens,
-            num_timestep_bins=soft.num_timestep_bins,
-            std=soft.init_std,
-            generator=generator,
-        )
-    return soft_tokens_from_normal(
-        width,
-        num_layers=soft.num_layers,
-        num_banks=banks,
-        num_soft_tokens=soft.num_soft_tokens,
-        num_timestep_bins=soft.num_timestep_bins,
-        std=soft.init_std,
-        generator=generator,
-    )
+        return soft_tokens_from_bos(bos_D, shape, std=soft.init_std, generator=generator)
+    return soft_tokens_from_normal(width, shape, std=soft.init_std, generator=generator)
 
 
 def initial_state(config: TrainConfig, start: SoftTokens, device: torch.device) -> TrainingState:

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from softalign.config import ObjectiveConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.forward_process import draw_noise
-from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
+from softalign.method.soft_tokens import SoftTokens, TokensShape, soft_tokens_from_normal, update_ema
 from softalign.method.text_states import TextStates
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import Division
@@ -89,10 +89,9 @@ def make_state(shape: Shape, num_banks: int) -> TrainingState:
     def tokens(seed: int) -> SoftTokens:
         return soft_tokens_from_normal(
             shape.token_width,
-            num_layers=shape.tokens.num_layers,
-            num_banks=num_banks,
-            num_soft_tokens=shape.tokens.num_soft_tokens,
-            num_timestep_bins=shape.tokens.num_timestep_bins,
+            TokensShape(
+                num_banks, shape.tokens.num_soft_tokens, shape.tokens.num_timestep_bins, shape.tokens.num_layers
+            ),
             std=1.0,
             generator=torch.Generator().manual_seed(seed),
         )

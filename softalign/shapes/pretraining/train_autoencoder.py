@@ -55,7 +55,6 @@ def train_autoencoder(
         num_warmup_samples=1_000,
         decay_share=0.5,
         ema_decay=0.998,
-        max_gradient_norm=1.0,
         checkpoint_every_samples=config.checkpoint_every_samples,
         digest=digest,
     )

@@ -86,7 +86,6 @@ def train_text_encoder(
         num_warmup_samples=100 * config.text_encoder.batch_size,
         decay_share=0.3,
         ema_decay=0.99,
-        max_gradient_norm=1.0,
         checkpoint_every_samples=config.checkpoint_every_samples,
         digest=digest,
     )

@@ -18,25 +18,14 @@ from softalign.method.text_states import TextStates
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
 from softalign.shapes.pretraining.networks import LATENT_CHANNELS, LATENT_SIZE, build_flow_scheduler, build_transformer
 from softalign.shapes.pretraining.recipe import PretrainConfig, TransformerConfig
-from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
+from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
     """Return the transformer's training, fresh or continued from its checkpoint."""
-    settings = config.transformer
     torch.manual_seed(config.seed + 3)
-    loop = LoopSettings(
-        num_samples=settings.num_samples,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        num_warmup_samples=settings.num_warmup_samples,
-        decay_share=settings.decay_share,
-        ema_decay=settings.ema_decay,
-        max_gradient_norm=settings.max_gradient_norm,
-        checkpoint_every_samples=config.checkpoint_every_samples,
-        digest=digest,
-    )
-    return ResumableTraining(build_transformer(settings, config.text_encoder.width), loop, state_path)
+    transformer = build_transformer(config.transformer, config.text_encoder.width)
+    return ResumableTraining(transformer, denoiser_loop(config.transformer, config, digest), state_path)
 
 
 @torch.no_grad()

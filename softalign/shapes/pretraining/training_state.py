@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from softalign.errors import ConfigError, TrainingError
+from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,9 @@ class LoopSettings:
     num_warmup_samples: int
     decay_share: float
     ema_decay: float
-    max_gradient_norm: float
     checkpoint_every_samples: int
     digest: str
+    max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.98)
 
     @property
@@ -55,6 +56,21 @@ class LoopSettings:
         warmup = min(1.0, (samples_seen + self.batch_size) / max(1, self.num_warmup_samples))
         remaining = (self.num_samples - samples_seen) / max(1.0, self.decay_share * self.num_samples)
         return self.learning_rate * min(warmup, 1.0, max(0.0, remaining))
+
+
+def denoiser_loop(settings: DenoiserConfig | TransformerConfig, config: PretrainConfig, digest: str) -> LoopSettings:
+    """Return the loop's settings for one of the two denoisers."""
+    return LoopSettings(
+        num_samples=settings.num_samples,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_warmup_samples=settings.num_warmup_samples,
+        decay_share=settings.decay_share,
+        ema_decay=settings.ema_decay,
+        checkpoint_every_samples=config.checkpoint_every_samples,
+        digest=digest,
+        max_grad_norm=settings.max_gradient_norm,
+    )
 
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -129,7 +145,7 @@ class ResumableTraining(Generic[ModelT]):
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
