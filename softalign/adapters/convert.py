@@ -120,7 +120,7 @@ def convert(
 
 
 def unverified(config: AdapterConfig) -> tuple[str, ...]:
-    """Return, in sentences, what a converted adapter claims and nobody could check."""
+    """Return, in sentences, what a converted adapter claims and what could not be checked."""
     assumed = config.converted_from.assumed if config.converted_from else ()
     if config.base_fingerprint is None:
         return (*assumed, "No base model was at hand: the tokens load with force=True alone.")

@@ -55,7 +55,7 @@ def injection_sites(unet: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
 
 
 def shared_parts(unet: Any, sites: Sequence[nn.Module]) -> SharedParts:
-    """Return what rows of one image, or of one image and prompt, share ahead of the first soft token, and the text's.
+    """Return the modules ahead of the first soft token whose outputs rows of an image or prompt share, and the text's.
 
     Up to the first site these are whole blocks; in it, what comes before its first cross attention. Pooled text enters
     the time embedding, and cross attention on plain text its block: from there on, rows share by image and prompt.
@@ -195,7 +195,7 @@ class UNetBackbone:
 
     @property
     def text_options(self) -> tuple[int, ...]:
-        """None: encoders and tokenizers say all."""
+        """None: the encoders and tokenizers have no further options."""
         return ()
 
     @property

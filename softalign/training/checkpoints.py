@@ -84,7 +84,7 @@ class TrainingState:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what ``to_tensors`` returned."""
+        """Load the tensors that ``to_tensors`` returned."""
         self.live.load_state_dict(_under(tensors, "live."))
         self.ema.load_state_dict(_under(tensors, "ema."))
         slots: dict[int, dict[str, Tensor]] = {}
@@ -141,7 +141,7 @@ def restore_newest(
 
     A damaged checkpoint is passed over with a warning that names it. So is one whose best step's checkpoint is damaged,
     if the run is going to export that one: going on from before it makes it again. What is passed over is set aside
-    under another name, so that it does not stand for a newer state than the run has.
+    under another name, so that it is not taken for the run's newest state.
 
     Raises:
         DataError: a sound checkpoint belongs to another run, or an adapter lies where checkpoints are expected.

@@ -1,4 +1,4 @@
-"""The frozen model of a training run: checked against the encoded set once, and of it each rank holds what it calls."""
+"""The frozen model of a training run: checked against the encoded set once; each rank keeps the parts that it calls."""
 
 from __future__ import annotations
 

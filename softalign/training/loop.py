@@ -96,7 +96,7 @@ def _start(run: Run) -> Progress:
 
 
 def restore(run: Run) -> Progress | None:
-    """Load the newest sound checkpoint on every rank and return its counters; None: there is none, start.
+    """Load the newest sound checkpoint on every rank and return its counters, or None where there is none.
 
     Rank 0 fetches what other machines uploaded, reads, and drops the rows after the checkpoint.
     """
@@ -171,7 +171,7 @@ def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
 
 def _leave(run: Run, progress: Progress, metrics: TextIO) -> NoReturn:
     _save(run, progress, metrics, is_leaving=True)
-    run.group.from_leader(b"")  # nobody leaves before the checkpoint is written
+    run.group.from_leader(b"")  # no rank leaves before the checkpoint is written
     raise PreemptedError(
         f"Training was stopped at step {progress.step} after a checkpoint.",
         where=str(run.checkpoints_path),

@@ -98,7 +98,7 @@ def free_bytes(device: torch.device) -> int:
 def _container_free_bytes() -> int:
     """Return what this process's container may still take (cgroup v2); where there is no limit, a large number.
 
-    Cached files that nobody has used for long are given up for it, so they do not count as taken.
+    The kernel drops files from its cache when memory is needed, so the inactive ones do not count as taken.
     """
     try:
         names = ("memory.max", "memory.current", "memory.stat")

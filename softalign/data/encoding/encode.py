@@ -63,7 +63,7 @@ def encode(
         runtime: device and number of reader threads.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
-        hard_negatives_per_caption: how many edits of each caption are encoded too, where it has so many.
+        hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
 
     Raises:
         MissingInputError: the base model is not there.
@@ -152,7 +152,7 @@ class DatasetShard:
 
 
 def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
-    """Return edits of each of an image's captions; what another of them says is in none."""
+    """Return edits of each of an image's captions; no edit says what another of the captions says."""
     if number == 0:
         return [[] for _ in row.captions]
     return [[edit.text for edit in drawn_edits(caption, number, row.captions)] for caption in row.captions]

@@ -22,9 +22,9 @@ from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.method.text_states import TextStates
 
 BATCH_SIZE = 16
-"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company.
+"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on the other rows.
 
-Of images so many up to 512 px, fewer above: as many at each resolution.
+Images above 512 px go in smaller batches, of one size at each resolution.
 """
 RowT = TypeVar("RowT")
 
@@ -90,7 +90,7 @@ def _batches(rows: Iterable[RowT], batch_size: int) -> Iterator[list[RowT]]:
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    """Return the digest of a tokenizer's rules; how it was last asked to pad and cut is not among them."""
+    """Return the digest of a tokenizer's rules, without the padding and truncation of its last call."""
     if not getattr(tokenizer, "is_fast", False):
         return digest_of([tokenizer.get_vocab(), tokenizer.model_max_length])
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
