@@ -6,7 +6,7 @@ Shape legend: B images, P prompts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float64, Real
@@ -75,7 +75,7 @@ def validate(inputs: StepInputs, batches: Iterable[EncodedBatch], *, step: int, 
         val_margin=finite_or_none(_mean(margins_B[has_negative_B])),
         val_match_weight=finite_or_none(_mean(weights_B[has_negative_B])),
         **_by_noise(ratios_B, timesteps_B[has_negative_B]),
-        **token_norms(inputs.state.live),
+        **asdict(token_norms(inputs.state.live)),
         num_images=seen,
     )
 

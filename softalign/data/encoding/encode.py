@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
+from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, Split, read_index, shard_name, write_table
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
@@ -40,8 +40,23 @@ SAMPLE_SCHEMA = {
     **{name: INDEX_SCHEMA[name] for name in ("key", "split", "image_digest", "captions", "caption_digests")},
     "hard_negatives": "lists",
 }
-"""``hard_negatives`` holds one list of edits for each caption; their keys are their caption digests."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One image of an encoded dataset, as ``samples.parquet`` lists it.
+
+    Attributes:
+        hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
+    """
+
+    key: str
+    split: Split
+    image_digest: str
+    captions: list[str]
+    caption_digests: list[str]
+    hard_negatives: list[list[str]]
 
 
 def encode(
@@ -201,9 +216,11 @@ def _write_index(
     texts: tuple[PoolShard, ...],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = (pair for shard in dataset for pair in zip(shard.rows, shard.hard_negatives, strict=True))
-    rows = ({**asdict(row), "hard_negatives": edits} for row, edits in pairs)
-    samples = [{name: row[name] for name in SAMPLE_SCHEMA} for row in rows]
+    samples = [
+        SampleRow(row.key, row.split, row.image_digest, row.captions, row.caption_digests, edits)
+        for shard in dataset
+        for row, edits in zip(shard.rows, shard.hard_negatives, strict=True)
+    ]
     write_table(folder / "samples.parquet", samples, SAMPLE_SCHEMA)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

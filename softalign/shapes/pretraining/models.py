@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import (
@@ -32,12 +32,11 @@ from softalign.shapes.pretraining.networks import (
     build_transformer,
     with_projection,
 )
-from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
+from softalign.shapes.pretraining.recipe import DenoiserConfig, EmbeddedFamily, PretrainConfig, TransformerConfig
 from softalign.shapes.pretraining.scoring import sample_latents
 from softalign.shapes.pretraining.training_state import ResumableTraining
 
 DrawLatents = Callable[[list[str], torch.Generator], Tensor]
-EmbeddedFamily = Literal["sd21", "sd3"]
 
 
 @dataclass(frozen=True)

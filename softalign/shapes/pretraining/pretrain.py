@@ -17,15 +17,14 @@ from torch import nn
 
 from softalign.artifacts import digest_of
 from softalign.shapes.pretraining.data import build_pool
-from softalign.shapes.pretraining.export import export_pipeline, half, write_recipe
+from softalign.shapes.pretraining.export import WeightsRecipe, export_pipeline, half, write_recipe
 from softalign.shapes.pretraining.models import (
     EMBEDDED_MODELS,
-    EmbeddedFamily,
     EmbeddedModel,
     Foundation,
     weights_folder,
 )
-from softalign.shapes.pretraining.recipe import PretrainConfig
+from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
 from softalign.shapes.pretraining.scoring import score_suite
 from softalign.shapes.pretraining.train_autoencoder import train_autoencoder
 from softalign.shapes.pretraining.train_text_encoder import train_text_encoder
@@ -135,20 +134,16 @@ def export(
     )
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
     samples_seen = training.step * model.settings(config).batch_size
-    recipe: dict[str, Any] = {
-        "family": family,
-        "config": config.model_dump(mode="json"),
-        "samples_seen": samples_seen,
-        "scores_by_guidance_scale": {},
-        "num_inference_steps": _FINAL_INFERENCE_STEPS,
-    }
+    recipe = WeightsRecipe(
+        family=family, config=config, samples_seen=samples_seen, num_inference_steps=_FINAL_INFERENCE_STEPS
+    )
     foundation = Foundation(vae, text_encoder, tokenizer)
     denoiser = _averaged(training, model, config)
     export_pipeline(weights_path, model.pipeline(denoiser, foundation, config), recipe)
     if config.final_images_per_tag:  # of the weights as they are shipped, rounded to fp16
         rounded = Foundation(half(vae).float(), half(text_encoder).float(), tokenizer)
-        recipe["scores_by_guidance_scale"] = _final_scores(model, half(denoiser).float(), rounded, config)
-        write_recipe(weights_path, recipe)
+        scores = _final_scores(model, half(denoiser).float(), rounded, config)
+        write_recipe(weights_path, recipe.model_copy(update={"scores_by_guidance_scale": scores}))
     return PretrainResult(weights_path, samples_seen)
 
 
