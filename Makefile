@@ -43,11 +43,12 @@ run: $(STAMP)  ## captions to a registered adapter; again: nothing to do
 test: $(STACK_STAMP)  ## all tests but the slow and the GPU ones; fails below 85 % of softalign/'s lines
 	OMP_NUM_THREADS=$(TEST_THREADS) $(BIN)/pytest -n $(TEST_WORKERS) --cov=softalign --cov-report=term:skip-covered --cov-fail-under=85
 
-lint: $(STAMP)  ## style, types, import contracts
+lint: $(STAMP)  ## style, types, import contracts, sizes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python infra/sizes.py
 
 bench: $(STAMP)  ## what orchestration costs, and a training step beside the plain loop
 	$(BIN)/python -m tests.bench.orchestration

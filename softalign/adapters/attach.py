@@ -129,7 +129,7 @@ def _fingerprint_in(config: AdapterConfig) -> BaseFingerprint:
     """Return the fingerprint of an adapter's base.
 
     Raises:
-        CompatibilityError: it has none, so nobody knows whether it belongs to a model.
+        CompatibilityError: it has none, so it cannot be checked against a model.
     """
     if config.base_fingerprint is None:
         raise CompatibilityError(
@@ -226,6 +226,6 @@ def _guidance_of(pipe: Any, config: AdapterConfig) -> Callable[[], bool]:
 
 
 def _forget_compiled(denoiser: nn.Module) -> None:
-    """Make torch.compile look at the hooks anew: it does not guard them."""
+    """Make torch.compile compile again: it does not notice that hooks came or went."""
     if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
         torch.compiler.reset()

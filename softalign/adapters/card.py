@@ -107,7 +107,7 @@ def converted_card(config: AdapterConfig, name: str, unverified: Sequence[str]) 
     Args:
         config: its ``converted_from`` is set.
         name: of the adapter.
-        unverified: sentences on what nobody could check.
+        unverified: in sentences, what could not be checked.
     """
     assert config.converted_from is not None  # noqa: S101  what makes it a converted one
     files = config.converted_from

@@ -98,15 +98,13 @@ def convert(
     """
     facts = facts or CheckpointFacts()
     _check_facts(facts, family)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError("The output folder is taken.", expected="a new or empty folder", where=str(out))
+    _check_out(out)
     project = format_of(peer)
     tokens_path, table_path = peer / project.tokens_name, peer / project.table_name
     tokens = read_tokens(tokens_path)
     table_TD = read_table(table_path) if _has_table(table_path, facts) else None
     target = read_base(base, family) if base is not None else published_base(family)
-    num_banks = facts.num_banks or project.num_banks
-    banks = _banks(tokens, num_banks, has_layers=family == "sd3", where=str(tokens_path))
+    banks = _banks(tokens, facts.num_banks or project.num_banks, has_layers=family == "sd3", where=str(tokens_path))
     soft = SoftTokens(_at_width(banks, target, where=str(tokens_path)), table_TD)
     _check_layers_and_table(soft, target, where=str(tokens_path if table_TD is None else table_path))
     files = PeerFiles(
@@ -120,7 +118,7 @@ def convert(
 
 
 def unverified(config: AdapterConfig) -> tuple[str, ...]:
-    """Return, in sentences, what a converted adapter claims and nobody could check."""
+    """Return, in sentences, what a converted adapter claims and what could not be checked."""
     assumed = config.converted_from.assumed if config.converted_from else ()
     if config.base_fingerprint is None:
         return (*assumed, "No base model was at hand: the tokens load with force=True alone.")
@@ -157,6 +155,11 @@ def _check_facts(facts: CheckpointFacts, family: PeerFamily) -> None:
         raise ConfigError(
             "A U-Net's tokens have no layers.", found="--layers", fix="leave it out; --blocks says which parts"
         )
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError("The output folder is taken.", expected="a new or empty folder", where=str(out))
 
 
 def _has_table(path: Path, facts: CheckpointFacts) -> bool:

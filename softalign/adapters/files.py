@@ -85,7 +85,7 @@ class PeerFiles(Frozen):
 
     Attributes:
         table: None where the tokens have no timestep table.
-        assumed: in sentences, what the files do not say and nobody stated.
+        assumed: in sentences, what neither the files nor the user stated.
     """
 
     project: Literal["softrepa", "agsm"]

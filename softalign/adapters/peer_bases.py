@@ -43,25 +43,9 @@ def read_base(folder: Path, family: PeerFamily) -> Base:
         MissingInputError: no such folder, or no denoiser of the family in it.
         CompatibilityError: an MMDiT of another family.
     """
-    from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-
     from softalign.backbones.unet import text_width
 
-    is_unet = FAMILIES[family].is_unet
-    kind: Any = UNet2DConditionModel if is_unet else SD3Transformer2DModel
-    subfolder = "unet" if is_unet else "transformer"
-    if not (folder / subfolder / "config.json").is_file():
-        raise MissingInputError(
-            "This is no base model of the family.",
-            expected=f"a local folder in diffusers layout with {subfolder}/ ({family})",
-            where=str(folder),
-        )
-    try:
-        denoiser = kind.from_pretrained(folder, subfolder=subfolder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise MissingInputError(
-            "The base model cannot be loaded.", found=str(error).splitlines()[0], where=str(folder / subfolder)
-        ) from error
+    denoiser = _read_denoiser(folder, family)
     if family != "sd3":
         return Base(str(folder), text_width(denoiser), fingerprint_of(denoiser))
     if denoiser.config.qk_norm != FAMILIES[family].qk_norm:
@@ -78,3 +62,23 @@ def read_base(folder: Path, family: PeerFamily) -> Base:
         denoiser.context_embedder,
         len(denoiser.transformer_blocks),
     )
+
+
+def _read_denoiser(folder: Path, family: PeerFamily) -> Any:
+    from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+
+    is_unet = FAMILIES[family].is_unet
+    kind: Any = UNet2DConditionModel if is_unet else SD3Transformer2DModel
+    subfolder = "unet" if is_unet else "transformer"
+    if not (folder / subfolder / "config.json").is_file():
+        raise MissingInputError(
+            "This is no base model of the family.",
+            expected=f"a local folder in diffusers layout with {subfolder}/ ({family})",
+            where=str(folder),
+        )
+    try:
+        return kind.from_pretrained(folder, subfolder=subfolder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MissingInputError(
+            "The base model cannot be loaded.", found=str(error).splitlines()[0], where=str(folder / subfolder)
+        ) from error

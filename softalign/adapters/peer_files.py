@@ -47,8 +47,8 @@ def format_of(peer: Path) -> PeerFormat:
     """Return whose checkpoint a folder holds, by the name of the tokens' file.
 
     Raises:
-        MissingInputError: nobody's.
-        ConfigError: both projects'.
+        MissingInputError: it holds neither project's.
+        ConfigError: it holds both projects'.
     """
     found = [one for one in FORMATS if (peer / one.tokens_name).is_file()]
     expected = " or ".join(f"{one.tokens_name} ({one.title}), beside it {one.table_name}" for one in FORMATS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
+from softalign.backbones.injection import SoftTokenInjection
 from softalign.backbones.row_cache import RowCache
 from softalign.config.soft_tokens import SoftTokensConfig
 from softalign.method.forward_process import ForwardProcess
@@ -14,15 +16,20 @@ from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
 
 
-class Denoiser(Protocol):
-    """A frozen denoiser that predicts with any soft tokens, each row with its own bank."""
+class Denoiser(ABC):
+    """A frozen denoiser that predicts with any soft tokens, each row with its own bank.
 
-    process: ForwardProcess
-    row_cache: RowCache
+    Args:
+        module: the diffusers module, frozen.
+        injection: of the tokens that the module sees outside of ``predict``; its hooks are gone after ``close``.
+        process: the noise schedule and what the module predicts.
+        row_cache: of what rows share within a step.
+    """
 
-    @property
-    def module(self) -> nn.Module:
-        """The diffusers module."""
+    def __init__(
+        self, module: nn.Module, injection: SoftTokenInjection, process: ForwardProcess, row_cache: RowCache
+    ) -> None:
+        self.module, self._injection, self.process, self.row_cache = module, injection, process, row_cache
 
     def predict(
         self,
@@ -32,10 +39,22 @@ class Denoiser(Protocol):
         tokens: SoftTokens,
         banks_N: Int[Tensor, " N"],
     ) -> Float[Tensor, "N C H W"]:
-        """Return the prediction (N, C, H, W) with these tokens and each row's bank."""
+        """Return the prediction (N, C, H, W) with these tokens and each row's bank, in the module's dtype."""
+        parameter = next(self.module.parameters())
+        with self._injection.using(tokens, banks_N):
+            return self._call(
+                noisy_latents_NCHW.to(parameter.dtype), timesteps_N, text.to(parameter.device, parameter.dtype)
+            )
+
+    @abstractmethod
+    def _call(
+        self, noisy_latents_NCHW: Float[Tensor, "N C H W"], timesteps_N: Real[Tensor, " N"], text: TextStates
+    ) -> Tensor:
+        """Return the module's prediction; latents and text have its dtype."""
 
     def close(self) -> None:
         """Take all hooks off the module."""
+        self._injection.remove()
 
 
 class Backbone(Protocol):

@@ -77,15 +77,7 @@ def load_frozen_pipeline(
     _silence_libraries()
     model = resolve_model(config)
     with explained_access(model):
-        fitting = families_of_pipeline(model, config.revision)
-        if config.family not in fitting:
-            raise CompatibilityError(
-                "The base model does not belong to this family.",
-                expected=f"{FAMILIES[config.family].pipeline} ({config.family})",
-                found=FAMILIES[fitting[0]].pipeline,
-                where=f"backbone.model {config.model}",
-                fix=f"set backbone.family to {' or '.join(fitting)}",
-            )
+        _require_family(model, config)
         if "vae" in parts:
             options["vae"] = _load_vae(config)
         options.update(_left_out(pipeline_class, parts))
@@ -95,6 +87,18 @@ def load_frozen_pipeline(
             module.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def _require_family(model: str, config: BackboneConfig) -> None:
+    fitting = families_of_pipeline(model, config.revision)
+    if config.family not in fitting:
+        raise CompatibilityError(
+            "The base model does not belong to this family.",
+            expected=f"{FAMILIES[config.family].pipeline} ({config.family})",
+            found=FAMILIES[fitting[0]].pipeline,
+            where=f"backbone.model {config.model}",
+            fix=f"set backbone.family to {' or '.join(fitting)}",
+        )
 
 
 def _left_out(pipeline_class: Any, parts: tuple[Part, ...]) -> dict[str, None]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
+from softalign.backbones.base import Denoiser
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, load_frozen_pipeline, present_parts
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
@@ -54,7 +55,7 @@ def stream_width(transformer: nn.Module) -> int:
     return width
 
 
-class MMDiTDenoiser:
+class MMDiTDenoiser(Denoiser):
     """A frozen MMDiT that predicts with any soft tokens, each row with its own bank.
 
     Args:
@@ -67,37 +68,21 @@ class MMDiTDenoiser:
     def __init__(
         self, transformer: nn.Module, tokens: SoftTokens, process: ForwardProcess, layers: LayersEnd = "first"
     ) -> None:
-        self.module = transformer
-        self.process = process
-        self.row_cache = RowCache()  # tokens enter the first block: too little comes before it to be worth keeping
-        self._injection = JointAttentionInjection(
-            transformer, joint_blocks(transformer, tokens.num_layers or 0, layers), tokens
-        )
+        blocks = joint_blocks(transformer, tokens.num_layers or 0, layers)
+        row_cache = RowCache()  # tokens enter the first block: too little comes before it to be worth keeping
+        super().__init__(transformer, JointAttentionInjection(transformer, blocks, tokens), process, row_cache)
 
-    def predict(
-        self,
-        noisy_latents_NCHW: Float[Tensor, "N C H W"],
-        timesteps_N: Real[Tensor, " N"],
-        text: TextStates,
-        tokens: SoftTokens,
-        banks_N: Int[Tensor, " N"],
-    ) -> Float[Tensor, "N C H W"]:
-        """Return the transformer's prediction (N, C, H, W) with these tokens and each row's bank."""
-        assert text.pooled_NP is not None  # noqa: S101  every MMDiT reads pooled states
-        dtype = next(self.module.parameters()).dtype
-        with self._injection.using(tokens, banks_N):
-            prediction: Tensor = self.module(
-                hidden_states=noisy_latents_NCHW.to(dtype),
-                encoder_hidden_states=text.prompt_embeds_NLD.to(dtype),
-                pooled_projections=text.pooled_NP.to(dtype),
-                timestep=timesteps_N,
-                return_dict=False,
-            )[0]
+    def _call(
+        self, noisy_latents_NCHW: Float[Tensor, "N C H W"], timesteps_N: Real[Tensor, " N"], text: TextStates
+    ) -> Tensor:
+        prediction: Tensor = self.module(
+            hidden_states=noisy_latents_NCHW,
+            encoder_hidden_states=text.prompt_embeds_NLD,
+            pooled_projections=text.pooled_NP,
+            timestep=timesteps_N,
+            return_dict=False,
+        )[0]
         return prediction
-
-    def close(self) -> None:
-        """Take the hooks off the transformer."""
-        self._injection.remove()
 
 
 class MMDiTBackbone:

@@ -5,6 +5,34 @@ text enters the time embedding), and keys and values of plain text rows on its p
 averaged tokens and for every micro-batch. No forward is copied: ``forward`` of chosen modules is shadowed on the
 instance, runs without gradient for the rows not seen yet, and hands out the kept rows.
 
+A worked example: two images and three prompts are six pairs. What depends on the image is computed for two rows, and
+what a prompt's plain text becomes for three; of the soft tokens, here one for each pair ahead of one row of text, all
+six are computed. A later micro-batch finds its images and prompts kept.
+
+>>> class Doubled(nn.Module):
+...     def forward(self, rows):
+...         print("computes", rows.flatten().tolist())
+...         return 2 * rows
+>>> of_image, of_text = Doubled(), Doubled()
+>>> cache = RowCache(SharedParts(per_image=(of_image,), text_projections=(of_text,), insert_at=0))
+>>> images, prompts = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2])
+>>> latents, text = torch.tensor([[10], [20]]), torch.tensor([[1], [2], [3]])
+>>> tokens = torch.tensor([[-1], [-2], [-3], [-4], [-5], [-6]])
+>>> def call(pairs):
+...     with cache.rows(images[pairs], prompts[pairs], text_length=1):
+...         of_pairs = of_image(latents[images[pairs]])
+...         of_texts = of_text(torch.stack([tokens[pairs], text[prompts[pairs]]], dim=1))
+...     print("gives", of_pairs.flatten().tolist(), of_texts.flatten(1).tolist())
+>>> with cache.one_batch():
+...     call(slice(0, 6))
+...     call(slice(4, 6))
+computes [10, 20]
+computes [1, 2, 3]
+computes [-1, -2, -3, -4, -5, -6]
+gives [20, 20, 20, 40, 40, 40] [[-2, 2], [-4, 4], [-6, 6], [-8, 2], [-10, 4], [-12, 6]]
+computes [-5, -6]
+gives [40, 40] [[-10, 4], [-12, 6]]
+
 Shape legend: N rows, L text rows with their tokens, S tokens among them, D width.
 """
 

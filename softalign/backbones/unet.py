@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
-from jaxtyping import Float, Int, Real
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
+from softalign.backbones.base import Denoiser
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, load_frozen_pipeline, present_parts
 from softalign.backbones.injection import INSERT_AT, CrossAttentionInjection
 from softalign.backbones.row_cache import RowCache, SharedParts
@@ -52,7 +53,7 @@ def injection_sites(unet: nn.Module, blocks: Sequence[str]) -> list[nn.Module]:
 
 
 def shared_parts(unet: Any, sites: Sequence[nn.Module]) -> SharedParts:
-    """Return what rows of one image, or of one image and prompt, share ahead of the first soft token, and the text's.
+    """Return the modules ahead of the first soft token whose outputs rows of an image or prompt share, and the text's.
 
     Up to the first site these are whole blocks; in it, what comes before its first cross attention. Pooled text enters
     the time embedding, and cross attention on plain text its block: from there on, rows share by image and prompt.
@@ -94,7 +95,7 @@ def _has_cross_attention(block: Any) -> bool:
     return bool(getattr(block, "has_cross_attention", False))
 
 
-class UNetDenoiser:
+class UNetDenoiser(Denoiser):
     """A frozen U-Net that predicts with any soft tokens, each row with its own bank.
 
     Its convolutions are laid out channels-last from now on: same values, faster on CUDA and CPU.
@@ -115,43 +116,30 @@ class UNetDenoiser:
         process: ForwardProcess,
         resolution_px: int,
     ) -> None:
-        self.module = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.process = process
-        self._size_ids = [float(value) for value in (resolution_px, resolution_px, 0, 0, resolution_px, resolution_px)]
+        module = unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         sites = injection_sites(unet, blocks)
-        self._injection = CrossAttentionInjection(unet, sites, tokens)
-        self.row_cache = RowCache(shared_parts(unet, sites))
+        injection = CrossAttentionInjection(unet, sites, tokens)
+        super().__init__(module, injection, process, RowCache(shared_parts(unet, sites)))
+        self._size_ids = [float(value) for value in (resolution_px, resolution_px, 0, 0, resolution_px, resolution_px)]
 
-    def predict(
-        self,
-        noisy_latents_NCHW: Float[Tensor, "N C H W"],
-        timesteps_N: Real[Tensor, " N"],
-        text: TextStates,
-        tokens: SoftTokens,
-        banks_N: Int[Tensor, " N"],
-    ) -> Float[Tensor, "N C H W"]:
-        """Return the U-Net's prediction (N, C, H, W) with these tokens and each row's bank."""
-        dtype = next(self.module.parameters()).dtype
-        with self._injection.using(tokens, banks_N):
-            prediction: Tensor = self.module(
-                noisy_latents_NCHW.to(dtype),
-                timesteps_N,
-                text.prompt_embeds_NLD.to(dtype),
-                added_cond_kwargs=self._added_conditions(text, dtype),
-                return_dict=False,
-            )[0]
+    def _call(
+        self, noisy_latents_NCHW: Float[Tensor, "N C H W"], timesteps_N: Real[Tensor, " N"], text: TextStates
+    ) -> Tensor:
+        prediction: Tensor = self.module(
+            noisy_latents_NCHW,
+            timesteps_N,
+            text.prompt_embeds_NLD,
+            added_cond_kwargs=self._added_conditions(text.pooled_NP),
+            return_dict=False,
+        )[0]
         return prediction
 
-    def close(self) -> None:
-        """Take the hooks off the U-Net."""
-        self._injection.remove()
-
-    def _added_conditions(self, text: TextStates, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    def _added_conditions(self, pooled_NP: Float[Tensor, "N P"] | None) -> dict[str, Tensor] | None:
         """Return what SDXL reads besides: pooled text, and the sizes of the original, the crop and the target."""
-        if text.pooled_NP is None:
+        if pooled_NP is None:
             return None
-        sizes = torch.tensor(self._size_ids, dtype=dtype, device=text.pooled_NP.device)
-        return {"text_embeds": text.pooled_NP.to(dtype), "time_ids": sizes.expand(len(text), -1)}
+        sizes = torch.tensor(self._size_ids, dtype=pooled_NP.dtype, device=pooled_NP.device)
+        return {"text_embeds": pooled_NP, "time_ids": sizes.expand(len(pooled_NP), -1)}
 
 
 class UNetBackbone:
@@ -205,7 +193,7 @@ class UNetBackbone:
 
     @property
     def text_options(self) -> tuple[int, ...]:
-        """None: encoders and tokenizers say all."""
+        """None: the encoders and tokenizers have no further options."""
         return ()
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,6 @@ from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, Detector, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
-from softalign.geneval.prompts import GenevalPrompt
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
@@ -70,28 +68,19 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector = detector_for(config)
-    prompts = suite_prompts(config)
-    folder = store.work_path("evaluate", key)
-    stop = StopRequest()
-    with exclusive(folder):
+    detector, suite = detector_for(config), Suite(suite_prompts(config), config.images_per_prompt)
+    output = store.work_path("evaluate", key) / "arm"
+    with exclusive(output.parent):
         finished = store.find(EvalReport, key)
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
-        output = folder / "arm"
-        images_root = output / IMAGES_FOLDER
-        write_metadata(images_root, prompts)
-        requests = _image_requests(prompts, config, images_root)
         frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
-        settings = _settings(backbone, config)
-        with stop.listening():
-            num_made = generate_missing(frozen, requests, settings, runtime.generation_batch_size, stop)
-        logger.info("%s: %d images made, %d were there", arm, num_made, len(requests) - num_made)
-        results = _detect_and_score(images_root, Suite(prompts, config.images_per_prompt), detector, output)
-        _remove_strangers(output, {request.path for request in requests}, len(prompts))
+        num_made = _generate(frozen, suite, output, _settings(backbone, config), runtime.generation_batch_size)
+        logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
+        results = _detect_and_score(output / IMAGES_FOLDER, suite, detector, output)
         digest = tokens_digest(arm, adapter, store)
-        report = store.publish(_report(arm, digest, config, results, len(prompts), key), output)
-    shutil.rmtree(folder, ignore_errors=True)
+        report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
+    shutil.rmtree(output.parent, ignore_errors=True)
     return report
 
 
@@ -106,11 +95,11 @@ def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
         )
 
 
-def _image_requests(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, root: Path) -> list[ImageRequest]:
+def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
     return [
         ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(prompts)
-        for image_index in range(config.images_per_prompt)
+        for prompt_index, prompt in enumerate(suite.prompts)
+        for image_index in range(suite.images_per_prompt)
     ]
 
 
@@ -150,6 +139,14 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
+def _generate(frozen: Backbone, suite: Suite, out: Path, settings: SamplingSettings, batch_size: int) -> int:
+    """Make the images that are not there yet, until SIGTERM, and return how many were made."""
+    write_metadata(out / IMAGES_FOLDER, suite.prompts)
+    stop = StopRequest()
+    with stop.listening():
+        return generate_missing(frozen, _image_requests(suite, out / IMAGES_FOLDER), settings, batch_size, stop)
+
+
 def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
@@ -162,6 +159,7 @@ def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: 
     results = score_folders(found.folders, detections)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
+    _remove_leftovers(out, suite)
     return results
 
 
@@ -171,11 +169,12 @@ def load_image(path: Path) -> NDArray[np.uint8]:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
-def _remove_strangers(work: Path, images: Iterable[Path], num_prompts: int) -> None:
+def _remove_leftovers(out: Path, suite: Suite) -> None:
     """Remove what an interrupted attempt left half-written, so that only artefacts are published."""
-    expected = {*images, work / DETECTIONS_FILENAME, work / RESULTS_FILENAME}
-    expected |= {work / IMAGES_FOLDER / metadata_filename(index) for index in range(num_prompts)}
-    for path in list(work.rglob("*")):
+    expected = {request.path for request in _image_requests(suite, out / IMAGES_FOLDER)}
+    expected |= {out / IMAGES_FOLDER / metadata_filename(index) for index in range(len(suite.prompts))}
+    expected |= {out / DETECTIONS_FILENAME, out / RESULTS_FILENAME}
+    for path in list(out.rglob("*")):
         if path.is_file() and path not in expected:
             path.unlink()
 

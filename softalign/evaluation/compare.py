@@ -54,35 +54,51 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
         CompatibilityError: the arms are not of one suite, or of another adapter.
         IntegrityError: an arm's files are not what was published.
     """
-    from softalign.evaluation.report.page import render_page
-
     _check_belonging(reports, adapter, store)
     _check_reference(reports)
     arms = tuple(_load_arm(report, store) for report in reports.compared)
     _check_pairs(arms)
+    comparison = _comparison(arms, reports.guided_base, adapter, config, key)
+    work = store.work_path("compare", key) / "output"
+    work.mkdir(exist_ok=True)
+    _write_files(work, comparison, arms, adapter, store.fetch(adapter), config)
+    return store.publish(comparison, work)
+
+
+def _comparison(
+    arms: tuple[ArmFiles, ...], reference: EvalReport | None, adapter: Adapter, config: EvalConfig, key: str
+) -> ComparisonReport:
     base, untrained, candidate = arms
-    reference = reports.guided_base
-    comparison = ComparisonReport(
+    references = () if reference is None else (reference.digest,)
+    return ComparisonReport(
         stage_key=key,
-        parents=(*(report.digest for report in reports.compared), adapter.digest)
-        + (() if reference is None else (reference.digest,)),
+        parents=(*(arm.report.digest for arm in arms), adapter.digest, *references),
         suite=config.suite,
-        overall_base=reports.base.overall_score,
-        overall_untrained=reports.untrained.overall_score,
-        overall_adapter=reports.adapter.overall_score,
+        overall_base=base.report.overall_score,
+        overall_untrained=untrained.report.overall_score,
+        overall_adapter=candidate.report.overall_score,
         adapter_vs_base=differences(candidate.results, base.results, config),
         adapter_vs_untrained=differences(candidate.results, untrained.results, config),
-        num_images_per_arm=reports.adapter.num_images,
+        num_images_per_arm=candidate.report.num_images,
         guidance_scale=config.guidance_scale,
         denoiser_calls_per_image=config.denoiser_calls_per_image,
         guided_base=None if reference is None else _reference(reference, config),
     )
-    work = store.work_path("compare", key) / "output"
-    work.mkdir(exist_ok=True)
+
+
+def _write_files(
+    work: Path,
+    comparison: ComparisonReport,
+    arms: tuple[ArmFiles, ...],
+    adapter: Adapter,
+    adapter_path: Path,
+    config: EvalConfig,
+) -> None:
+    from softalign.evaluation.report.page import render_page
+
     (work / PAIRS_FILENAME).write_text(_pairs_text(arms), encoding="utf-8")
-    page = render_page(comparison, arms, adapter, store.fetch(adapter), config)
+    page = render_page(comparison, arms, adapter, adapter_path, config)
     (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
-    return store.publish(comparison, work)
 
 
 def differences(

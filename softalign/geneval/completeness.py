@@ -80,6 +80,11 @@ class Suite:
     prompts: tuple[GenevalPrompt, ...]
     images_per_prompt: int
 
+    @property
+    def num_images(self) -> int:
+        """How many images it must have at least."""
+        return len(self.prompts) * self.images_per_prompt
+
 
 @dataclass(frozen=True)
 class InspectedSet:

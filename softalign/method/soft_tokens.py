@@ -6,6 +6,8 @@ bins. ``*N`` is an axis of layers that tokens of a U-Net do not have.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
@@ -79,34 +81,38 @@ def timestep_bins(timesteps_B: Real[Tensor, " B"], num_timestep_bins: int) -> In
     return bins.clamp(0, num_timestep_bins - 1)
 
 
+@dataclass(frozen=True)
+class TokensShape:
+    """How many banks (K), tokens of a bank (S), timestep bins (T), and layers with own tokens (N; None: all share)."""
+
+    num_banks: int
+    num_soft_tokens: int
+    num_timestep_bins: int
+    num_layers: int | None = None
+
+    def banks_of(self, width: int) -> tuple[int, ...]:
+        """Return the shape of the banks: (K, S, D), or (K, N, S, D)."""
+        layers = () if self.num_layers is None else (self.num_layers,)
+        return (self.num_banks, *layers, self.num_soft_tokens, width)
+
+    def table_of(self, width: int) -> tuple[int, int]:
+        """Return the shape of the timestep table: (T, D), or (T, N * D)."""
+        return self.num_timestep_bins, (self.num_layers or 1) * width
+
+
 def soft_tokens_from_bos(
-    bos_D: Float[Tensor, " D"],
-    *,
-    num_banks: int,
-    num_soft_tokens: int,
-    num_timestep_bins: int,
-    std: float,
-    generator: torch.Generator,
+    bos_D: Float[Tensor, " D"], shape: TokensShape, *, std: float, generator: torch.Generator
 ) -> SoftTokens:
     """Return tokens that are copies of the empty prompt's BOS state, and a table drawn from N(0, std)."""
-    banks_KSD = bos_D.float().expand(num_banks, num_soft_tokens, -1).clone()
-    return SoftTokens(banks_KSD, std * torch.randn(num_timestep_bins, bos_D.shape[0], generator=generator))
+    width = bos_D.shape[0]
+    banks = bos_D.float().expand(shape.banks_of(width)).clone()
+    return SoftTokens(banks, std * torch.randn(shape.table_of(width), generator=generator))
 
 
-def soft_tokens_from_normal(
-    width: int,
-    *,
-    num_banks: int,
-    num_soft_tokens: int,
-    num_timestep_bins: int,
-    std: float,
-    generator: torch.Generator,
-    num_layers: int | None = None,
-) -> SoftTokens:
-    """Return tokens and table drawn from N(0, std); with ``num_layers``, each layer has its own."""
-    layers = () if num_layers is None else (num_layers,)
-    banks = std * torch.randn(num_banks, *layers, num_soft_tokens, width, generator=generator)
-    table = std * torch.randn(num_timestep_bins, (num_layers or 1) * width, generator=generator)
+def soft_tokens_from_normal(width: int, shape: TokensShape, *, std: float, generator: torch.Generator) -> SoftTokens:
+    """Return tokens and table drawn from N(0, std)."""
+    banks = std * torch.randn(shape.banks_of(width), generator=generator)
+    table = std * torch.randn(shape.table_of(width), generator=generator)
     return SoftTokens(banks, table)
 
 

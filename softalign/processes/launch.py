@@ -75,7 +75,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Ranks:
+class RankProcesses:
     """The running processes of this machine; their lines come out of one stream.
 
     Args:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from softalign import errors
 from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
-from softalign.processes.launch import TERMINATION_GRACE_S, Ranks
+from softalign.processes.launch import TERMINATION_GRACE_S, RankProcesses
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -72,7 +72,7 @@ def run_child(
     request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
     answer_path.unlink(missing_ok=True)
     command = [sys.executable, "-m", "softalign.stages.worker", str(request_path), str(answer_path)]
-    ranks = Ranks(command, environments, _child_environment())
+    ranks = RankProcesses(command, environments, _child_environment())
     try:
         last_lines = _relay(ranks, stall_timeout_s, on_line)
         return _answer(ranks, answer_path, last_lines, str(request.get("stage")))
@@ -92,7 +92,7 @@ def _child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
-def _relay(ranks: Ranks, stall_timeout_s: float, on_line: OnLine) -> deque[str]:
+def _relay(ranks: RankProcesses, stall_timeout_s: float, on_line: OnLine) -> deque[str]:
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_pump, args=(ranks.output, lines), daemon=True).start()
     last_lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -124,7 +124,7 @@ def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
     lines.put(None)
 
 
-def _answer(ranks: Ranks, path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
+def _answer(ranks: RankProcesses, path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
     code = ranks.exit_code()
     if path.is_file():
         answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

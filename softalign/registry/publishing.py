@@ -1,7 +1,7 @@
 """Registering an adapter: one run, one version, one decision, each found again after a crash by the stage key.
 
 Order: run (parameters, curves, scores, files), version (its tags in the same request), decision and alias, mark
-``settled``. A crash between two of them is continued by the next call. A settled version is never decided again:
+``decided``. A crash between two of them is continued by the next call. A decided version is never decided again:
 registering it once more after a rollback must not bring it back.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,22 @@ from softalign.version import __version__
 
 DECISION_TAG = "softalign.decision"
 PREVIOUS_TAG = "softalign.previous_champion"
-SETTLED_TAG = "softalign.settled"
+DECIDED_TAG = "softalign.settled"
+"""Its value is the name that registries already hold."""
 NO_VERSION = "none"
 DECISION_FILENAME = "decision.json"
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is registered, by which rules, and for which stage key."""
+
+    adapter: Adapter
+    comparison: ComparisonReport
+    reports: ArmReports
+    config: RegisterConfig
+    store: Store
+    key: str
 
 
 def register(
@@ -67,41 +81,49 @@ def register(
         RegistryError: the registry refused.
         IntegrityError: the adapter's files are not what was published.
     """
-    uri = tracking_uri(runtime, store)
-    work = store.work_path("register", key)
-    adapter_path = store.fetch(adapter)
+    request = Registration(adapter, comparison, reports, config, store, key)
+    uri, work = tracking_uri(runtime, store), store.work_path("register", key)
     model_path = work / "model"
-    files = build_model_folder(adapter_path, store.files(adapter), model_path, adapter, comparison, reports)
+    files = build_model_folder(store.fetch(adapter), store.files(adapter), model_path, adapter, comparison, reports)
     with registry_client(uri) as client:
         version = _registered(client, config.name, key)
         if version is None:
-            run_id = ensure_run(
-                client,
-                key=key,
-                experiment_id=_experiment(client, config.experiment, uri, store),
-                adapter=adapter,
-                adapter_path=adapter_path,
-                model_path=model_path,
-                comparison=comparison,
-                report_path=store.fetch(comparison),
-                reports=reports,
-                config=config,
-            )
-            version = _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, key))
-        decision = _settle(client, config.name, version, comparison, config.policy)
-    record = ModelVersion(
-        stage_key=key,
-        parents=(adapter.digest, comparison.digest, *(report.digest for report in reports.compared)),
-        name=config.name,
+            version = _new_version(client, request, uri, model_path, files)
+        decision = _decide_once(client, config.name, version, comparison, config.policy)
+    return _publish(_record(request, version, decision, uri), decision, store, work)
+
+
+def _new_version(client: Any, request: Registration, uri: str, model_path: Path, files: tuple[FileEntry, ...]) -> Any:
+    adapter, comparison, config, store = request.adapter, request.comparison, request.config, request.store
+    run_id = ensure_run(
+        client,
+        key=request.key,
+        experiment_id=_experiment(client, config.experiment, uri, store),
+        adapter=adapter,
+        adapter_path=store.fetch(adapter),
+        model_path=model_path,
+        comparison=comparison,
+        report_path=store.fetch(comparison),
+        reports=request.reports,
+        config=config,
+    )
+    return _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, request.key))
+
+
+def _record(request: Registration, version: Any, decision: Decision, uri: str) -> ModelVersion:
+    adapter = request.adapter
+    return ModelVersion(
+        stage_key=request.key,
+        parents=(adapter.digest, request.comparison.digest, *(report.digest for report in request.reports.compared)),
+        name=request.config.name,
         version=int(version.version),
         alias=decision.alias,
         is_promoted=decision.is_promoted,
         reason=decision.reason,
         run_id=version.run_id,
-        tracking_uri=public_uri(uri, store),
+        tracking_uri=public_uri(uri, request.store),
         weights_sha256=adapter.weights_sha256,
     )
-    return _publish(record, decision, store, work)
 
 
 def registered_decision(version: ModelVersion, store: Store) -> Decision:
@@ -170,10 +192,12 @@ def _create_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -
     return client.create_model_version(name, source, run_id=run_id, tags=tags)
 
 
-def _settle(client: Any, name: str, version: Any, comparison: ComparisonReport, policy: PromotionPolicy) -> Decision:
-    """Decide once, record it, move the alias, mark it as settled; continues where an earlier attempt stopped."""
+def _decide_once(
+    client: Any, name: str, version: Any, comparison: ComparisonReport, policy: PromotionPolicy
+) -> Decision:
+    """Decide once, record it, move the alias, mark it as decided; continues where an earlier attempt stopped."""
     number, tags = str(version.version), version.tags
-    if SETTLED_TAG in tags:
+    if DECIDED_TAG in tags:
         return Decision.model_validate_json(tags[DECISION_TAG])
     champion = champion_of(client, name)
     is_still_valid = DECISION_TAG in tags and champion in {_number(tags[PREVIOUS_TAG]), int(number)}
@@ -199,7 +223,7 @@ def _settle(client: Any, name: str, version: Any, comparison: ComparisonReport, 
     )
     record_event(client, name, event)
     client.set_registered_model_alias(name, decision.alias, number)
-    client.set_model_version_tag(name, number, SETTLED_TAG, "true")
+    client.set_model_version_tag(name, number, DECIDED_TAG, "true")
     return decision
 
 

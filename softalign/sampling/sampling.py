@@ -108,10 +108,14 @@ def generate_missing(
             _write_whole(request.path, png_bytes(image))
         num_made += len(batch)
         if pace.is_due() or num_made == num_todo:
-            rate = num_made / max(pace.elapsed_s, 1e-6)
-            left = duration((num_todo - num_made) / rate)
-            logger.info("images %d/%d  %s left  %.1f images/s", num_made, num_todo, left, rate)
+            _log_pace(num_made, num_todo, pace)
     return num_made
+
+
+def _log_pace(num_made: int, num_todo: int, pace: Pace) -> None:
+    rate = num_made / max(pace.elapsed_s, 1e-6)
+    left = duration((num_todo - num_made) / rate)
+    logger.info("images %d/%d  %s left  %.1f images/s", num_made, num_todo, left, rate)
 
 
 @torch.no_grad()

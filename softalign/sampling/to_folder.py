@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from softalign.adapters.attach import load_soft_tokens
 from softalign.adapters.locating import resolve_adapter
+from softalign.artifacts import Family
+from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.config.backbone import BackboneConfig
@@ -70,32 +72,40 @@ def generate_to_folder(
     if not is_overwriting:
         _refuse_existing([path for row in paths for path in row], out)
     config, folder = _resolve(adapter, base)
-    defaults = FAMILIES[config.family].defaults
+    backbone = _load(config, folder, settings)
+    sampling = _sampling(backbone, config.family, settings)
+    for index, prompt in enumerate(prompts):
+        requests = [ImageRequest(prompt, index, image, path) for image, path in enumerate(paths[index])]
+        for request, pixels in zip(requests, generate_batch(backbone, requests, sampling), strict=True):
+            write_atomically(request.path, png_bytes(pixels))
+    return [path for row in paths for path in row]
+
+
+def _load(config: BackboneConfig, folder: Path | None, settings: GenerationSettings) -> Backbone:
+    """Return the base model with the papers' sampler and, where there is an adapter's folder, its tokens."""
     device = resolve_device(Runtime())
     backbone = load_backbone(config, device=device, dtype=backbone_dtype(device))
     backbone.use_papers_sampler()
-    pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
     if folder is not None:
         load_soft_tokens(
-            pipeline,
+            backbone.pipeline,
             folder,
             scale=settings.scale,
             force=settings.is_forced,
             unconditional_bank=settings.unconditional_bank,
         )
-    sampling = SamplingSettings(
+    return backbone
+
+
+def _sampling(backbone: Backbone, family: Family, settings: GenerationSettings) -> SamplingSettings:
+    defaults = FAMILIES[family].defaults
+    side = cast(Any, backbone.denoiser).config.sample_size
+    return SamplingSettings(
         num_inference_steps=settings.num_inference_steps or defaults["evaluate.num_inference_steps"],
         guidance_scale=settings.guidance_scale or defaults["evaluate.guidance_scale"],
-        resolution_px=denoiser.config.sample_size * pipeline.vae_scale_factor,
+        resolution_px=side * backbone.pipeline.vae_scale_factor,
         seed=settings.seed,
     )
-    written: list[Path] = []
-    for index, prompt in enumerate(prompts):
-        requests = [ImageRequest(prompt, index, image, paths[index][image]) for image in range(settings.num_images)]
-        for request, pixels in zip(requests, generate_batch(backbone, requests, sampling), strict=True):
-            write_atomically(request.path, png_bytes(pixels))
-            written.append(request.path)
-    return written
 
 
 def _path(out: Path, prompt_index: int, image_index: int) -> Path:

@@ -13,14 +13,14 @@ WEIGHTS_FOLDERS = {"sd21": "weights", "sd3": "weights_sd3"}
 
 
 def weights_path(family: str = "sd21") -> Path:
-    """The folder of a shipped model, in diffusers layout; needs no torch.
+    """Return the folder of a shipped model, in diffusers layout; needs no torch.
 
     Args:
-        family: `sd21` (U-Net, velocity) or `sd3` (MMDiT, flow matching).
+        family: ``sd21`` (U-Net, velocity) or ``sd3`` (MMDiT, flow matching).
 
     Raises:
         ConfigError: there is no embedded model of that family.
-        MissingInputError: if the installation has no weights.
+        MissingInputError: the installation has no weights.
     """
     if family not in WEIGHTS_FOLDERS:
         raise ConfigError(

@@ -1,6 +1,6 @@
 """The caption grammar: GenEval's sentences over the embedded world's words, and their truth about a scene.
 
-A caption is a list of phrases (count, colour, shape), and for two phrases possibly a relation. `is_true` follows
+A caption is a list of phrases (count, colour, shape), and for two phrases possibly a relation. ``is_true`` follows
 GenEval's rules, with exact counts. Complete captions name every object, incomplete ones leave objects out and are true
 of what they name, wrong ones have one fact altered and are false.
 """
@@ -25,7 +25,7 @@ _CLEAR_RELATION = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """`count` objects of one shape, all of the colour if one is given."""
+    """Some objects of one shape, all of one colour if it is given."""
 
     shape: str
     count: int = 1
@@ -40,7 +40,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """Phrases in the order they are said; `relation` holds of the first to the second."""
+    """Phrases in the order of the sentence; ``relation`` is that of the first phrase to the second."""
 
     phrases: tuple[Phrase, ...]
     relation: str | None = None
@@ -53,17 +53,20 @@ class Caption:
 
 
 def with_article(words: str) -> str:
-    """The words after "a", or "an" before a vowel letter."""
+    """Return the words after "a", or after "an" where they begin with a vowel letter."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def plural(words: str) -> str:
-    """GenEval's plural: "es" after a final s, else "s"."""
+    """Return GenEval's plural: "es" after a final s, else "s"."""
     return words + ("es" if words.endswith("s") else "s")
 
 
 def relations_between(first: SceneObject, second: SceneObject, threshold: float = 0.5) -> frozenset[str]:
-    """The relations of `first` to `second` by GenEval's rule: offset of centres, shrunk by a tenth of the extents."""
+    """Return the relations of ``first`` to ``second`` by GenEval's rule.
+
+    It takes the offset of the centres, shrunk by a tenth of the extents.
+    """
     (ax, ay), (bx, by) = first.center_px, second.center_px
     extent = 2 * (first.radius_px + second.radius_px)
     offset = (ax - bx, ay - by)
@@ -76,7 +79,7 @@ def relations_between(first: SceneObject, second: SceneObject, threshold: float 
 
 
 def is_true(caption: Caption, scene: Scene) -> bool:
-    """Whether all holds: exactly `count` objects of each shape, at least `count` of the colour, and the relation."""
+    """Return whether counts (exact for a shape, at least for its colour) and relation are true of the scene."""
     groups = [[obj for obj in scene.objects if obj.shape == phrase.shape] for phrase in caption.phrases]
     for phrase, group in zip(caption.phrases, groups, strict=True):
         of_color = sum(obj.color == phrase.color for obj in group)
@@ -88,18 +91,18 @@ def is_true(caption: Caption, scene: Scene) -> bool:
 
 
 def names_everything(caption: Caption, scene: Scene) -> bool:
-    """Whether the caption accounts for every object of the scene (it may still be silent about colours)."""
+    """Return whether the caption names every object of the scene; it may still leave colours out."""
     return sum(phrase.count for phrase in caption.phrases) == len(scene.objects)
 
 
 def complete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """A true caption that names every object of a scene of at most two shapes.
+    """Return a true caption that names every object of a scene of at most two shapes.
 
     Colours are learned fast; about half of the captions are the plain forms, which fall behind otherwise (measured:
     with one plain caption in seven, colors reached 1.0 and single_object stayed at .75).
 
     Raises:
-        ValueError: if the scene has no objects or more than two shapes.
+        ValueError: the scene has no objects or more than two shapes.
     """
     shapes = list(dict.fromkeys(obj.shape for obj in scene.objects))
     if not 1 <= len(shapes) <= 2:
@@ -128,10 +131,10 @@ def _phrases(scene: Scene, shapes: Sequence[str], is_colored: bool) -> tuple[Phr
 
 
 def incomplete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """A true caption of some of the shapes of the scene, silent about the others.
+    """Return a true caption of some of the scene's shapes, which leaves the others out.
 
     Raises:
-        ValueError: if the scene has fewer than two shapes.
+        ValueError: the scene has fewer than two shapes.
     """
     shapes = list(dict.fromkeys(obj.shape for obj in scene.objects))
     if len(shapes) < 2:
@@ -142,7 +145,7 @@ def incomplete_caption(scene: Scene, rng: np.random.Generator) -> Caption:
 
 
 def wrong_caption(scene: Scene, rng: np.random.Generator) -> Caption:
-    """A complete caption with one fact altered (shape, colour, count or relation) so that it is false of the scene."""
+    """Return a complete caption with one fact (shape, colour, count or relation) made false of the scene."""
     caption = complete_caption(scene, rng)
     candidates = [other for other in altered_captions(caption) if not is_true(other, scene)]
     kinds = sorted({kind_of_change(caption, other) for other in candidates})
@@ -152,7 +155,7 @@ def wrong_caption(scene: Scene, rng: np.random.Generator) -> Caption:
 
 
 def kind_of_change(caption: Caption, other: Caption) -> str:
-    """Which fact differs: relation, count, color or shape."""
+    """Return which fact differs: relation, count, color or shape."""
     if caption.relation != other.relation:
         return "relation"
     for mine, theirs in zip(caption.phrases, other.phrases, strict=True):
@@ -164,7 +167,7 @@ def kind_of_change(caption: Caption, other: Caption) -> str:
 
 
 def altered_captions(caption: Caption) -> list[Caption]:
-    """All captions that differ from this one in exactly one fact, in a fixed order."""
+    """Return all captions that differ from this one in exactly one fact, in a fixed order."""
     altered = [replace(caption, relation=r) for r in RELATIONS if caption.relation and r != caption.relation]
     said_shapes = {phrase.shape for phrase in caption.phrases}
     for index, phrase in enumerate(caption.phrases):

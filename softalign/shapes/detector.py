@@ -51,7 +51,7 @@ def _templates() -> _Templates:
 
 
 def score_of_iou(iou: float) -> float:
-    """Score 0..1 of a template overlap: 0.5 at 0.62, 0.3 at 0.58, 0.9 at 0.73.
+    """Return the score 0..1 of a template overlap: 0.5 at 0.62, 0.3 at 0.58, 0.9 at 0.73.
 
     Calibrated on renders and autoencoder reconstructions, which lie above 0.75, against blurred blobs below 0.6.
     """
@@ -59,10 +59,10 @@ def score_of_iou(iou: float) -> float:
 
 
 def detect(image: NDArray[np.uint8]) -> list[Detection]:
-    """Objects of an image (H, W, 3) uint8, best score first; boxes in pixels.
+    """Return the objects of an image (H, W, 3) uint8, best score first; boxes in pixels.
 
     Raises:
-        ValueError: if the image is not uint8 RGB.
+        ValueError: the image is not uint8 RGB.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"expected a uint8 image (H, W, 3), found {image.dtype} {image.shape}")
@@ -93,7 +93,7 @@ def _classify(
     color_index: NDArray[np.intp],
     coverage: NDArray[np.float32],
 ) -> Detection | None:
-    """The best class for one component, or None when it is too small to be an object."""
+    """Return the best class of one component, or None where it is too small to be an object."""
     rows, columns = region
     member = labels[region] == label
     if member.sum() < _MIN_AREA_PX:
@@ -127,8 +127,8 @@ def _classify(
 
 
 class ShapesDetector:
-    """The detector as a callable over images, as `softalign.geneval` expects."""
+    """The detector as a callable over images, as ``softalign.geneval`` expects."""
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Detection]]:
-        """Detections of each uint8 image (H, W, 3); see `detect`."""
+        """Return the detections of each uint8 image (H, W, 3); see ``detect``."""
         return [detect(image) for image in images]

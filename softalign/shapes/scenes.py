@@ -56,13 +56,13 @@ class SceneObject:
 
     @property
     def center_px(self) -> tuple[float, float]:
-        """Centre (x, y) in pixels, y growing downwards."""
+        """The centre (x, y) in pixels, y growing downwards."""
         half = CELL_PX / 2
         return self.column * CELL_PX + half + self.offset_x_px, self.row * CELL_PX + half + self.offset_y_px
 
     @property
     def box_px(self) -> tuple[float, float, float, float]:
-        """Bounding box (x0, y0, x1, y1) in pixels; every shape fits the square of its radius."""
+        """The bounding box (x0, y0, x1, y1) in pixels; every shape fits the square of its radius."""
         x, y = self.center_px
         r = self.radius_px
         return x - r, y - r, x + r, y + r
@@ -77,10 +77,10 @@ class Scene:
 
 
 def inside_shape(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Membership of points (u, v), in units of the radius and v downwards, in the named shape.
+    """Return whether points (u, v), in units of the radius and v downwards, lie in the named shape.
 
     Raises:
-        KeyError: if `shape` is not one of SHAPES.
+        KeyError: ``shape`` is not one of SHAPES.
     """
     if shape == "circle":
         return u * u + v * v <= 0.92**2
@@ -94,7 +94,7 @@ def inside_shape(shape: str, u: NDArray[np.float32], v: NDArray[np.float32]) -> 
 
 
 def sample_object(rng: np.random.Generator, shape: str, color: str, cell: int) -> SceneObject:
-    """One object of the given words in grid cell 0..15 (row-major), with random offset and radius."""
+    """Return an object of the given words in grid cell 0..15 (row-major), with random offset and radius."""
     draws = rng.random(3)
     offset_x, offset_y = (draws[:2] * 2 - 1) * JITTER_PX
     low, high = RADIUS_RANGE_PX
@@ -105,7 +105,7 @@ def sample_object(rng: np.random.Generator, shape: str, color: str, cell: int) -
 
 
 def _sample_words(rng: np.random.Generator) -> list[tuple[str, str]]:
-    """The (shape, colour) words of a scene's objects, by layout."""
+    """Return the (shape, colour) words of a scene's objects, by layout."""
     draw = float(rng.random())
     layout = _LAYOUT_SHARES[-1][0]
     for name, share in _LAYOUT_SHARES:
@@ -130,12 +130,12 @@ def _sample_words(rng: np.random.Generator) -> list[tuple[str, str]]:
 
 
 def sample_scene(rng: np.random.Generator, num_extra_objects: int = 0) -> Scene:
-    """A random scene of one to five objects, of which the last `num_extra_objects` are unrelated to the others.
+    """Return a random scene of one to five objects, the last ``num_extra_objects`` unrelated to the others.
 
     Extra objects have shapes that the scene does not have otherwise, so that a caption of the rest stays true.
 
     Raises:
-        ValueError: if there is no room for an object beside the extra ones.
+        ValueError: there is no room for an object beside the extra ones.
     """
     if not 0 <= num_extra_objects < MAX_OBJECTS:
         raise ValueError(f"expected 0 to {MAX_OBJECTS - 1} extra objects, found {num_extra_objects}")
@@ -152,7 +152,7 @@ def sample_scene(rng: np.random.Generator, num_extra_objects: int = 0) -> Scene:
 
 
 def scene_of_words(rng: np.random.Generator, words: Sequence[tuple[str, str]]) -> Scene:
-    """A scene with one object per (shape, colour), in distinct random cells.
+    """Return a scene with one object per (shape, colour), in distinct random cells.
 
     Two-object scenes are placed in one row or column half of the time: only these make clear position captions.
     """
@@ -169,14 +169,14 @@ def scene_of_words(rng: np.random.Generator, words: Sequence[tuple[str, str]]) -
 
 
 def sample_dense_scene(rng: np.random.Generator) -> Scene:
-    """A scene with random objects in 8 to 16 cells: more signal per pixel for the autoencoder than `sample_scene`."""
+    """Return a scene with random objects in 8 to 16 cells: more signal per pixel than ``sample_scene`` gives."""
     count = int(rng.integers(GRID_SIZE**2 // 2, GRID_SIZE**2, endpoint=True))
     shapes, colors = rng.integers(len(SHAPES), size=count), rng.integers(len(COLORS), size=count)
     return scene_of_words(rng, [(SHAPES[s], COLORS[c]) for s, c in zip(shapes, colors, strict=True)])
 
 
 def render_batch(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
-    """Images (N, 32, 32, 3) of the scenes, antialiased by 4x4 supersampling. Each object is drawn inside its cell."""
+    """Return images (N, 32, 32, 3) of the scenes, antialiased by 4x4 supersampling, each object inside its cell."""
     num_scenes = len(scenes)
     backgrounds = np.array([scene.background for scene in scenes], dtype=np.float32)
     canvas = np.empty((num_scenes, GRID_SIZE, GRID_SIZE, CELL_PX, CELL_PX, 3), dtype=np.float32)
@@ -196,7 +196,9 @@ def render_batch(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
 
 
 def shape_coverage(shape: str, geometry_K3: NDArray[np.float32], window_px: int = CELL_PX) -> NDArray[np.float32]:
-    """Share of each pixel covered by a shape: (K, window, window), for rows (offset x, offset y, radius) in pixels.
+    """Return the share of each pixel that a shape covers: (K, window, window).
+
+    Rows are (offset x, offset y, radius) in pixels.
 
     Offsets are from the centre of the window.
     """
@@ -211,6 +213,6 @@ def shape_coverage(shape: str, geometry_K3: NDArray[np.float32], window_px: int 
 
 
 def render(scene: Scene) -> NDArray[np.uint8]:
-    """Image (32, 32, 3) of one scene."""
+    """Return the image (32, 32, 3) of one scene."""
     image: NDArray[np.uint8] = render_batch([scene])[0]
     return image

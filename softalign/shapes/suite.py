@@ -16,19 +16,19 @@ NUM_COLOR_ATTR_PROMPTS: Final = 50
 
 
 def single_object_prompts() -> list[GenevalPrompt]:
-    """One prompt per shape (4)."""
+    """Return one prompt per shape (4)."""
     return [_prompt("single_object", Caption((Phrase(shape),))) for shape in SHAPES]
 
 
 def two_object_prompts() -> list[GenevalPrompt]:
-    """Every ordered pair of different shapes (12)."""
+    """Return a prompt for every ordered pair of different shapes (12)."""
     return [
         _prompt("two_object", Caption((Phrase(first), Phrase(second)))) for first, second in permutations(SHAPES, 2)
     ]
 
 
 def counting_prompts() -> list[GenevalPrompt]:
-    """Every shape two, three and four times (12); one more than asked for is wrong, as in GenEval."""
+    """Return prompts for two, three and four of every shape (12); one more is wrong, as in GenEval."""
     return [
         _prompt("counting", Caption((Phrase(shape, count),)), exclude=(Clause(class_name=shape, count=count + 1),))
         for shape, count in product(SHAPES, COUNTS)
@@ -36,12 +36,12 @@ def counting_prompts() -> list[GenevalPrompt]:
 
 
 def colors_prompts() -> list[GenevalPrompt]:
-    """Every shape in every colour (24)."""
+    """Return a prompt for every shape in every colour (24)."""
     return [_prompt("colors", Caption((Phrase(shape, color=color),))) for shape, color in product(SHAPES, COLORS)]
 
 
 def position_prompts() -> list[GenevalPrompt]:
-    """Every relation of every ordered pair of different shapes (48); the named-first object carries the clause."""
+    """Return a prompt for every relation of every ordered pair of shapes (48); the clause is the first one's."""
     return [
         _prompt("position", Caption((Phrase(first), Phrase(second)), relation))
         for (first, second), relation in product(permutations(SHAPES, 2), RELATIONS)
@@ -49,7 +49,7 @@ def position_prompts() -> list[GenevalPrompt]:
 
 
 def color_attr_prompts(seed: int) -> list[GenevalPrompt]:
-    """A sample (50) of the 360 ordered pairs of different shapes in different colours."""
+    """Return prompts for 50 drawn of the 360 ordered pairs of different shapes in different colours."""
     pairs = list(product(permutations(SHAPES, 2), permutations(COLORS, 2)))
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:NUM_COLOR_ATTR_PROMPTS]
     return [
@@ -62,7 +62,7 @@ def color_attr_prompts(seed: int) -> list[GenevalPrompt]:
 
 
 def build_suite(seed: int = 43) -> list[GenevalPrompt]:
-    """All prompts (150), in the order of the official tags. The seed chooses the attribution pairs only."""
+    """Return all prompts (150), in the order of the official tags. The seed chooses the attribution pairs only."""
     return [
         *single_object_prompts(),
         *two_object_prompts(),

@@ -18,13 +18,13 @@ _END_OF_WORD = "</w>"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that a caption can contain, in a fixed order."""
+    """Return every word that a caption can contain, in a fixed order."""
     grammar = ("a", "an", "photo", "of", "and", "left", "right", "above", "below")
     return (*grammar, *COUNT_WORDS.values(), *COLORS, *SHAPES, *(plural(shape) for shape in SHAPES))
 
 
 def _merges() -> list[tuple[str, str]]:
-    """Byte-pair merges trained on the vocabulary, each word counted once, until every word is one symbol."""
+    """Return byte-pair merges trained on the vocabulary, each word once, until every word is one symbol."""
     words = [[*word[:-1], word[-1] + _END_OF_WORD] for word in vocabulary()]
     merges = []
     while pairs := Counter(pair for symbols in words for pair in pairwise(symbols)):
@@ -45,7 +45,7 @@ def _merged(symbols: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """The tokenizer: all printable ASCII (so that any text has tokens), the merged words, the special tokens."""
+    """Return the tokenizer: all printable ASCII (so that any text has tokens), the merged words, special tokens."""
     letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     merges = _merges()
     entries = [*letters, *(letter + _END_OF_WORD for letter in letters), *(left + right for left, right in merges)]

@@ -20,6 +20,7 @@ from softalign.errors import (
     ConfigError,
     IntegrityError,
     MissingInputError,
+    SoftAlignError,
     StorageUnavailableError,
     os_error_text,
 )
@@ -149,42 +150,50 @@ def reaching(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except IsADirectoryError as error:
-        raise MissingInputError(
-            "A folder lies where a file is expected.", expected="a file", found="a folder", where=uri
-        ) from error
-    except FileNotFoundError as error:
-        raise MissingInputError("A file is missing.", found=_text_of(error), where=uri, fix="check the path") from error
     except PermissionError as error:
         raise _refused(error, uri) from error
-    except (NotADirectoryError, FileExistsError) as error:
-        raise ConfigError(
-            "The store's place is taken by a file.", expected="a folder", found=_text_of(error), where=uri
-        ) from error
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200]) from error
-        if error.errno == errno.ELOOP:
-            raise MissingInputError("A file is missing: the links lead in a circle.", where=uri) from error
-        raise StorageUnavailableError("The store did not answer.", found=_text_of(error), where=uri) from error
+        raise _of_os_error(error, uri) from error
     except Exception as error:
         if not _is_client_error(error):
             raise
-        if getattr(error, "status", None) in {401, 403}:
-            raise _refused(error, uri) from error
-        if "Credentials" in type(error).__name__:
-            raise ConfigError(
-                "There are no credentials for the store.",
-                found=_text_of(error),
-                where=uri,
-                fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-            ) from error
-        raise StorageUnavailableError(
-            "The store did not answer.",
+        raise _of_client_error(error, uri) from error
+
+
+def _of_os_error(error: OSError, uri: str) -> SoftAlignError:
+    found = _text_of(error)
+    match error:
+        case IsADirectoryError():
+            what = "A folder lies where a file is expected."
+            return MissingInputError(what, expected="a file", found="a folder", where=uri)
+        case FileNotFoundError():
+            return MissingInputError("A file is missing.", found=found, where=uri, fix="check the path")
+        case NotADirectoryError() | FileExistsError():
+            what = "The store's place is taken by a file."
+            return ConfigError(what, expected="a folder", found=found, where=uri)
+        case OSError(errno=errno.ENAMETOOLONG):
+            return MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200])
+        case OSError(errno=errno.ELOOP):
+            return MissingInputError("A file is missing: the links lead in a circle.", where=uri)
+    return StorageUnavailableError("The store did not answer.", found=found, where=uri)
+
+
+def _of_client_error(error: Exception, uri: str) -> SoftAlignError:
+    if getattr(error, "status", None) in {401, 403}:
+        return _refused(error, uri)
+    if "Credentials" in type(error).__name__:
+        return ConfigError(
+            "There are no credentials for the store.",
             found=_text_of(error),
             where=uri,
-            fix="check the address (for S3 also AWS_ENDPOINT_URL) and the network",
-        ) from error
+            fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        )
+    return StorageUnavailableError(
+        "The store did not answer.",
+        found=_text_of(error),
+        where=uri,
+        fix="check the address (for S3 also AWS_ENDPOINT_URL) and the network",
+    )
 
 
 def _refused(error: Exception, uri: str) -> ConfigError:

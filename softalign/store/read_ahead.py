@@ -38,7 +38,7 @@ def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_
 
 
 class ReadAhead(Generic[ResultT]):
-    """Results in the items' order, computed by one thread that nobody has to wait for, two items ahead at most.
+    """Results in the items' order, computed by one thread, two items ahead at most.
 
     The thread may block for ever: neither ``get`` nor ``close`` nor the end of the process waits for it.
 
@@ -54,7 +54,7 @@ class ReadAhead(Generic[ResultT]):
         self._thread.start()
 
     def get(self, timeout_s: float) -> ResultT | None:
-        """Return the next result, or None if it is not there within so many seconds.
+        """Return the next result, or None if it is not there within ``timeout_s`` seconds.
 
         Raises:
             Exception: what ``function`` raised for this item.
@@ -65,7 +65,7 @@ class ReadAhead(Generic[ResultT]):
             return None
 
     def close(self) -> None:
-        """Let the thread go after the item it is at."""
+        """Ask the thread to end after its present item."""
         self._is_closed.set()
         with suppress(queue.Empty):  # makes room for what the thread holds
             self._results.get_nowait()

@@ -1,4 +1,4 @@
-"""Single files that datasets share, each named by its content, and the small notes that list them."""
+"""Single files that datasets share, each named by its content, and the small indexes that list their rows."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ class SharedFiles:
         fetch_verified(entry, uri, local, fix)
         return local
 
-    def create_note(self, relative: str, data: bytes) -> bytes:
-        """Create a small file below ``{store}/encoded`` unless it exists; return what is there afterwards."""
+    def create_shard_index(self, relative: str, data: bytes) -> bytes:
+        """Create a shard's index, a JSON file below ``{store}/encoded``, unless there is one; return what it holds."""
         uri = f"{self.uri}/encoded/{relative}"
         create_file(uri, data)
         return read_bytes(uri)
 
-    def read_notes(self, folder: str) -> Iterator[bytes]:
-        """Yield the content of the small JSON files of a folder below ``{store}/encoded``, by name."""
+    def read_shard_indexes(self, folder: str) -> Iterator[bytes]:
+        """Yield the content of the shard indexes in a folder below ``{store}/encoded``, sorted by name."""
         uri = f"{self.uri}/encoded/{folder}"
         names = sorted(name for name in self.shared_sizes(folder) if name.endswith(".json") and name[0] != ".")
         filesystem, path = open_filesystem(uri)

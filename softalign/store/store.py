@@ -37,7 +37,7 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 DEFAULT_STORE = "softalign-store"
-"""Where everything is published when nobody says otherwise: a folder in the working folder."""
+"""The default store: a folder in the working folder."""
 STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
 REQUEST_FILENAME = "request.json"

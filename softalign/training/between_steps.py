@@ -1,4 +1,4 @@
-"""Looks at the tokens of a step: validation and sample images, which training does not depend on."""
+"""What happens between two steps: validation and sample images, on which training does not depend."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from softalign.data.encoding.reader import EncodedBatch
 from softalign.processes.stopping import StopRequest
 from softalign.training.checkpoints import Progress
 from softalign.training.metrics import ValidationRow, to_line
-from softalign.training.run import Run, agree, is_over
+from softalign.training.run import Run, any_rank, is_over
 from softalign.training.validation import validate
 from softalign.training.validation_history import CHANCE_VALIDATIONS, ValidationHistory
 
 logger = logging.getLogger(__name__)
 
 
-def look_at_tokens(run: Run, progress: Progress, metrics: TextIO, stop: StopRequest) -> Progress:
-    """Validate and draw samples, each where it is due and not done, and return the counters that remember it.
+def evaluate_if_due(run: Run, progress: Progress, metrics: TextIO, stop: StopRequest) -> Progress:
+    """Validate and draw samples where they are due and not done yet, and return the counters with that recorded.
 
     A stop that is asked for meanwhile leaves all of it to the next attempt: no row is written before the last of it.
 
     Raises:
         StopAskedError: a rank was asked to stop.
     """
-    if progress.is_looked_at:
+    if progress.is_evaluated:
         return progress
     row = _validated(run, progress, stop)
-    progress = progress.model_copy(update={"is_looked_at": True})
+    progress = progress.model_copy(update={"is_evaluated": True})
     if row is not None:
         progress = progress.model_copy(update={"validations": _shared_history(run, progress, row)})
     _sample_if_due(run, progress, stop)
@@ -39,7 +39,7 @@ def look_at_tokens(run: Run, progress: Progress, metrics: TextIO, stop: StopRequ
 
 def _validated(run: Run, progress: Progress, stop: StopRequest) -> ValidationRow | None:
     """Return a validation's row where one is due."""
-    config = run.stepper.config
+    config = run.step_inputs.config
     every = config.validate_every_steps
     is_due = every > 0 and (progress.step % every == 0 or progress.step == config.num_steps)
     if not is_due or not run.val_batches:
@@ -48,10 +48,10 @@ def _validated(run: Run, progress: Progress, stop: StopRequest) -> ValidationRow
     def watched() -> Iterator[EncodedBatch]:
         for batch in run.val_batches:
             run.watchdog.note_progress()
-            agree(run, stop, False)
+            any_rank(run, stop, False)
             yield batch
 
-    return validate(run.stepper, watched(), step=progress.step, samples_seen=progress.samples_seen)
+    return validate(run.step_inputs, watched(), step=progress.step, samples_seen=progress.samples_seen)
 
 
 def _shared_history(run: Run, progress: Progress, row: ValidationRow) -> ValidationHistory:
@@ -72,19 +72,19 @@ def _shared_history(run: Run, progress: Progress, row: ValidationRow) -> Validat
             row.val_chance,
             history.num_at_chance,
         )
-    shared = run.team.from_leader(history.model_dump_json().encode())
+    shared = run.group.from_leader(history.model_dump_json().encode())
     return ValidationHistory.model_validate_json(shared)
 
 
 def _sample_if_due(run: Run, progress: Progress, stop: StopRequest) -> None:
     """Draw samples on rank 0 where they are due; after each pass of it all ranks learn whether to stop."""
-    every = run.stepper.config.sample_every_steps
+    every = run.step_inputs.config.sample_every_steps
     if every == 0 or not (progress.step % every == 0 or is_over(run, progress)):
         return
 
     def is_going_on(is_drawing: bool) -> bool:
         run.watchdog.note_progress()
-        return agree(run, stop, is_drawing)
+        return any_rank(run, stop, is_drawing)
 
     if run.sheets is not None:
         run.sheets.draw(progress.step, on_pass=lambda: is_going_on(True))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
+from pydantic import AliasChoices, Field
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -45,8 +46,8 @@ class Progress(Frozen):
         num_threads: CPU threads of the run; sums depend on it, so a resumed run keeps it.
         micro_batch_size: pairs per denoiser call, kept for the same reason; None: the whole grid, or not yet known.
         validations: which step was best so far, and for how long.
-        is_looked_at: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
-            next attempt.
+        is_evaluated: validation and samples of this step are done, or not due; a run that is stopped leaves them to the
+            next attempt. Older checkpoints call it ``is_looked_at``.
         run_digest: digest of the configurations and inputs; a checkpoint of another run is refused.
     """
 
@@ -57,7 +58,7 @@ class Progress(Frozen):
     run_digest: str
     micro_batch_size: int | None = None
     validations: ValidationHistory = ValidationHistory()
-    is_looked_at: bool = True
+    is_evaluated: bool = Field(True, validation_alias=AliasChoices("is_evaluated", "is_looked_at"))
 
 
 SCHEMA_VERSION: Final = 2
@@ -88,7 +89,7 @@ class TrainingState:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in named.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what ``to_tensors`` returned."""
+        """Load the tensors that ``to_tensors`` returned."""
         self.live.load_state_dict(_under(tensors, "live."))
         self.ema.load_state_dict(_under(tensors, "ema."))
         slots: dict[int, dict[str, Tensor]] = {}
@@ -141,7 +142,7 @@ def restore_newest(
 
     A damaged checkpoint is passed over with a warning that names it. So is one whose best step's checkpoint is damaged,
     if the run is going to export that one: going on from before it makes it again. What is passed over is set aside
-    under another name, so that it does not stand for a newer state than the run has.
+    under another name, so that it is not taken for the run's newest state.
 
     Raises:
         DataError: a sound checkpoint belongs to another run, or an adapter lies where checkpoints are expected.

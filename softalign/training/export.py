@@ -30,11 +30,11 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    final = save_adapter(folder, config, run.stepper.state.live, run.stepper.state.ema)
+    final = save_adapter(folder, config, run.step_inputs.state.live, run.step_inputs.state.ema)
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / "initial", at_start, initial, initial)
-    write_atomically(folder / "README.md", model_card(final, run.stepper.config, name).encode())
-    write_atomically(folder / TRAIN_CONFIG_NAME, run.stepper.config.model_dump_json(indent=1).encode() + b"\n")
+    write_atomically(folder / "README.md", model_card(final, run.step_inputs.config, name).encode())
+    write_atomically(folder / TRAIN_CONFIG_NAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
     if run.sheets is not None:
         unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing

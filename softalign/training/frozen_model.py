@@ -1,4 +1,4 @@
-"""The frozen model of a training run: checked against the encoded set once, and of it each rank holds what it calls."""
+"""The frozen model of a training run: checked against the encoded set once; each rank keeps the parts that it calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softalign.backbones.identity import component_digest, text_encoder_digest, 
 from softalign.backbones.loading import load_backbone
 from softalign.config.backbone import BackboneConfig
 from softalign.errors import CompatibilityError, SoftAlignError
-from softalign.training.process_group import Team
+from softalign.training.process_group import ProcessGroup
 
 _CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ class FrozenModel:
 
 
 def load_frozen(
-    config: BackboneConfig, encoded: EncodedManifest, device: torch.device, team: Team, *, has_vae: bool
+    config: BackboneConfig, encoded: EncodedManifest, device: torch.device, group: ProcessGroup, *, has_vae: bool
 ) -> FrozenModel:
     """Return a backbone's denoiser, after rank 0 has found that the backbone's encoders made the encoded set.
 
@@ -46,18 +46,18 @@ def load_frozen(
         config: of the backbone.
         encoded: the set to be trained on.
         device: of the denoiser.
-        team: the ranks, which all call this.
+        group: the ranks, which all call this.
         has_vae: whether rank 0 keeps the VAE, on the CPU.
 
     Raises:
         CompatibilityError: another VAE or text encoder made the set, or this one at another resolution or text length.
     """
-    if not team.is_leader:
+    if not group.is_leader:
         backbone = load_backbone(config, device=device, dtype=backbone_dtype(device), parts=("denoiser",))
-        if refusal := team.from_leader(b"").decode():
+        if refusal := group.from_leader(b"").decode():
             raise CompatibilityError(refusal)
         return FrozenModel(backbone, None)
-    _check_for_all(config, encoded, team)
+    _check_for_all(config, encoded, group)
     backbone = load_backbone(
         config, device=_CPU, dtype=torch.float32, parts=("denoiser", "vae") if has_vae else ("denoiser",)
     )
@@ -66,14 +66,14 @@ def load_frozen(
     return FrozenModel(backbone, identity)
 
 
-def _check_for_all(config: BackboneConfig, encoded: EncodedManifest, team: Team) -> None:
+def _check_for_all(config: BackboneConfig, encoded: EncodedManifest, group: ProcessGroup) -> None:
     """Check the encoders and tell the other ranks, so that all of them end with the same refusal."""
     try:
         _check_encoders(config, encoded)
     except SoftAlignError as refusal:
-        team.from_leader(str(refusal).encode())
+        group.from_leader(str(refusal).encode())
         raise
-    team.from_leader(b"")
+    group.from_leader(b"")
 
 
 def _check_encoders(config: BackboneConfig, encoded: EncodedManifest) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates by step, whatever validates or checkpoints how often: warm-up, then one of three shapes."""
+"""Learning rates as a function of the step alone: warm-up, then one of three shapes."""
 
 from __future__ import annotations
 

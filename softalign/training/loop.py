@@ -20,7 +20,7 @@ from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError, TrainingError
 from softalign.processes.stopping import StopRequest
 from softalign.store.read_ahead import ReadAhead
-from softalign.training.between_steps import look_at_tokens
+from softalign.training.between_steps import evaluate_if_due
 from softalign.training.checkpoints import (
     Progress,
     checkpoint_path,
@@ -32,7 +32,7 @@ from softalign.training.checkpoints import (
 from softalign.training.metrics import TrainRow, keep_rows_up_to, to_line
 from softalign.training.micro_batches import choose_size
 from softalign.training.progress import ProgressLines
-from softalign.training.run import Run, StopAskedError, agree, is_over
+from softalign.training.run import Run, StopAskedError, any_rank, is_over
 from softalign.training.step import live_predictor, train_step
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
         PreemptedError: a stop was asked for, of any rank; a checkpoint was written.
     """
-    config = run.stepper.config
+    config = run.step_inputs.config
     restored = restore(run)
     progress = restored or _start(run)
     with (
@@ -63,19 +63,19 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
         _metrics_file(run) as metrics,
         ProgressLines(config.num_steps, progress.step) as report,
     ):
-        progress = settle_size(run, progress, is_resumed=restored is not None)
+        progress = decide_size(run, progress, is_resumed=restored is not None)
         if restored is None:
             _save(run, progress, metrics)  # from now on the size is kept
         with closing(_batches_ahead(run, progress)) as batches:
             try:
-                progress = look_at_tokens(run, progress, metrics, stop)
+                progress = evaluate_if_due(run, progress, metrics, stop)
                 _checkpoint_if_due(run, progress, metrics)
                 while not is_over(run, progress):
                     progress, row = _one_step(run, _next_batch(run, batches, stop), progress, metrics)
                     report.update(row)
                     progress = _with_agreed_size(run, progress)
                     run.watchdog.note_progress()
-                    progress = look_at_tokens(run, progress, metrics, stop)
+                    progress = evaluate_if_due(run, progress, metrics, stop)
                     _checkpoint_if_due(run, progress, metrics)
             except StopAskedError:
                 _leave(run, progress, metrics)
@@ -91,40 +91,42 @@ def _start(run: Run) -> Progress:
         num_skipped=0,
         num_threads=run.runtime.num_threads,
         run_digest=run.run_digest,
-        is_looked_at=False,
+        is_evaluated=False,
     )
 
 
 def restore(run: Run) -> Progress | None:
-    """Load the newest sound checkpoint on every rank and return its counters; None: there is none, start.
+    """Load the newest sound checkpoint on every rank and return its counters, or None where there is none.
 
     Rank 0 fetches what other machines uploaded, reads, and drops the rows after the checkpoint.
     """
-    if not run.team.is_leader:
-        received = run.team.from_leader(b"")
-        return unpack_checkpoint(received, run.stepper.state) if received else None
+    if not run.group.is_leader:
+        received = run.group.from_leader(b"")
+        return unpack_checkpoint(received, run.step_inputs.state) if received else None
     run.checkpoints_path.mkdir(parents=True, exist_ok=True)
     if run.uploads is not None:
         run.uploads.download(run.files)
-    is_best_needed = run.stepper.config.export_step == "best"
-    restored = restore_newest(run.checkpoints_path, run.stepper.state, run.run_digest, is_best_needed=is_best_needed)
+    is_best_needed = run.step_inputs.config.export_step == "best"
+    restored = restore_newest(
+        run.checkpoints_path, run.step_inputs.state, run.run_digest, is_best_needed=is_best_needed
+    )
     step = restored.step if restored else -1
-    keep_rows_up_to(run.metrics_path, step, has_validation=restored is None or restored.is_looked_at)
+    keep_rows_up_to(run.metrics_path, step, has_validation=restored is None or restored.is_evaluated)
     if run.uploads is not None:
         run.uploads.begin(step, run.metrics_path)
     if restored:
         logger.info("resuming at step %d", step)
-    run.team.from_leader(pack_checkpoint(run.stepper.state, restored) if restored else b"")
+    run.group.from_leader(pack_checkpoint(run.step_inputs.state, restored) if restored else b"")
     return restored
 
 
-def settle_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
+def decide_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
     """Decide how many pairs go through the denoiser at once: as configured, as before, or as free memory allows.
 
     The last is at most half of a grid: a step takes as long as with the whole grid at once, at half its memory
     (measured: ``tests.bench.train_step --objectives``).
     """
-    micro_batches, setting = run.stepper.division.micro_batches, run.runtime.micro_batch_size
+    micro_batches, setting = run.step_inputs.division.micro_batches, run.runtime.micro_batch_size
     if setting != "auto":
         micro_batches.size = setting
     elif is_resumed:
@@ -132,29 +134,29 @@ def settle_size(run: Run, progress: Progress, *, is_resumed: bool) -> Progress:
     else:
         batch = run.train_batches.batch_at(0)
         micro_batches.size = choose_size(
-            live_predictor(run.stepper, batch),
+            live_predictor(run.step_inputs, batch),
             math.ceil(sum(map(len, batch.candidates)) / 2),
-            run.stepper.device,
+            run.step_inputs.device,
             num_sharing=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         )
     return _with_agreed_size(run, progress)
 
 
 def _with_agreed_size(run: Run, progress: Progress) -> Progress:
-    """Take over the smallest micro-batch that a rank chose or fell back to, and note it in the counters."""
-    micro_batches = run.stepper.division.micro_batches
-    (negative,) = run.team.largest([-(micro_batches.size or WHOLE_GRID)], run.stepper.device)
+    """Use the smallest micro-batch that any rank chose or fell back to, and record it in the counters."""
+    micro_batches = run.step_inputs.division.micro_batches
+    (negative,) = run.group.largest([-(micro_batches.size or WHOLE_GRID)], run.step_inputs.device)
     micro_batches.size = None if negative == -WHOLE_GRID else -negative
     return progress.model_copy(update={"micro_batch_size": micro_batches.size})
 
 
 def _save(run: Run, progress: Progress, metrics: TextIO, *, is_leaving: bool = False) -> None:
     """Write this step's checkpoint, unless it is there: no tensor changes between an update and the next."""
-    if not run.team.is_leader:
+    if not run.group.is_leader:
         return
     if not checkpoint_path(run.checkpoints_path, progress.step).exists():
         os.fsync(metrics.fileno())
-        save_checkpoint(run.checkpoints_path, run.stepper.state, progress, keep=run.runtime.keep_checkpoints)
+        save_checkpoint(run.checkpoints_path, run.step_inputs.state, progress, keep=run.runtime.keep_checkpoints)
     if run.uploads is not None:
         upload = run.uploads.finish if is_leaving else run.uploads.submit
         upload(progress.step, run.files)
@@ -169,7 +171,7 @@ def _checkpoint_if_due(run: Run, progress: Progress, metrics: TextIO) -> None:
 
 def _leave(run: Run, progress: Progress, metrics: TextIO) -> NoReturn:
     _save(run, progress, metrics, is_leaving=True)
-    run.team.from_leader(b"")  # nobody leaves before the checkpoint is written
+    run.group.from_leader(b"")  # no rank leaves before the checkpoint is written
     raise PreemptedError(
         f"Training was stopped at step {progress.step} after a checkpoint.",
         where=str(run.checkpoints_path),
@@ -180,7 +182,7 @@ def _leave(run: Run, progress: Progress, metrics: TextIO) -> NoReturn:
 def _next_batch(run: Run, batches: ReadAhead[EncodedBatch], stop: StopRequest) -> EncodedBatch:
     """Return the next batch once every rank has its own.
 
-    No rank waits alone: each comes to ``agree`` after POLL_INTERVAL_S at the latest, with or without its batch.
+    No rank waits alone: each comes to ``any_rank`` after POLL_INTERVAL_S at the latest, with or without its batch.
 
     Raises:
         StopAskedError: a rank was asked to stop, however long reading takes.
@@ -188,14 +190,14 @@ def _next_batch(run: Run, batches: ReadAhead[EncodedBatch], stop: StopRequest) -
     batch = None
     while True:
         batch = batches.get(POLL_INTERVAL_S) if batch is None else batch
-        is_any_missing = agree(run, stop, batch is None)
+        is_any_missing = any_rank(run, stop, batch is None)
         if batch is not None and not is_any_missing:
             return batch
 
 
 def _batches_ahead(run: Run, progress: Progress) -> ReadAhead[EncodedBatch]:
     """Return the remaining steps' batches, read by a thread while earlier steps compute; for CUDA, pinned."""
-    config, is_cuda = run.stepper.config, run.stepper.device.type == "cuda"
+    config, is_cuda = run.step_inputs.config, run.step_inputs.device.type == "cuda"
 
     def read(samples_seen: int) -> EncodedBatch:
         batch = run.train_batches.batch_at(samples_seen)
@@ -207,14 +209,14 @@ def _batches_ahead(run: Run, progress: Progress) -> ReadAhead[EncodedBatch]:
 
 
 def _one_step(run: Run, batch: EncodedBatch, progress: Progress, metrics: TextIO) -> tuple[Progress, TrainRow]:
-    row = train_step(run.stepper, batch, step=progress.step, samples_seen=progress.samples_seen)
+    row = train_step(run.step_inputs, batch, step=progress.step, samples_seen=progress.samples_seen)
     metrics.write(to_line(row))
     advanced = progress.model_copy(
         update={
             "step": row.step,
             "samples_seen": row.samples_seen,
             "num_skipped": progress.num_skipped + int(row.is_skipped),
-            "is_looked_at": False,
+            "is_evaluated": False,
         }
     )
     if row.is_skipped:
@@ -237,7 +239,7 @@ def _note_skipped(progress: Progress, batch: EncodedBatch) -> None:
 
 @contextmanager
 def _metrics_file(run: Run) -> Iterator[TextIO]:
-    path = run.metrics_path if run.team.is_leader else Path(os.devnull)
+    path = run.metrics_path if run.group.is_leader else Path(os.devnull)
     with path.open("a", encoding="utf-8", buffering=1) as file:
         yield file
 

@@ -53,6 +53,7 @@ class TrainRow(Frozen):
         direction_norm: root mean square of ``D_ii``.
         num_without_negative: images of the batch with no negative; if all, the own captions alone train.
         timestep: the step's timestep, or the mean of its images' timesteps.
+        lr: the step's learning rate.
         is_skipped: loss or gradient was not finite, so nothing was updated.
     """
 
@@ -167,21 +168,30 @@ def train_row(
         ),
         temperature=None if result.alignment is None else finite_or_none(result.alignment.temperature),
         direction_norm=None if result.alignment is None else finite_or_none(result.alignment.direction_norm),
-        **token_norms(tokens),
+        **asdict(token_norms(tokens)),
         grad_norm=finite_or_none(grad_norm),
         lr=learning_rate,
         is_skipped=is_skipped,
     )
 
 
-def token_norms(tokens: SoftTokens) -> dict[str, float | None]:
-    """Return the norm fields of a row."""
+@dataclass(frozen=True)
+class TokenNorms:
+    """The norms that every row has: of the banks, and of the timestep table (0 without one)."""
+
+    norm_positive_bank: float
+    norm_negative_bank: float | None
+    norm_timestep_offsets: float
+
+
+def token_norms(tokens: SoftTokens) -> TokenNorms:
+    """Return the norms of tokens."""
     has_negative_bank = tokens.num_banks > NEGATIVE_BANK
-    return {
-        "norm_positive_bank": _norm(tokens.banks[POSITIVE_BANK]),
-        "norm_negative_bank": _norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
-        "norm_timestep_offsets": 0.0 if tokens.timestep_offsets is None else _norm(tokens.timestep_offsets),
-    }
+    return TokenNorms(
+        norm_positive_bank=_norm(tokens.banks[POSITIVE_BANK]),
+        norm_negative_bank=_norm(tokens.banks[NEGATIVE_BANK]) if has_negative_bank else None,
+        norm_timestep_offsets=0.0 if tokens.timestep_offsets is None else _norm(tokens.timestep_offsets),
+    )
 
 
 def to_line(row: TrainRow | ValidationRow) -> str:

@@ -98,7 +98,7 @@ def free_bytes(device: torch.device) -> int:
 def _container_free_bytes() -> int:
     """Return what this process's container may still take (cgroup v2); where there is no limit, a large number.
 
-    Cached files that nobody has used for long are given up for it, so they do not count as taken.
+    The kernel drops files from its cache when memory is needed, so the inactive ones do not count as taken.
     """
     try:
         names = ("memory.max", "memory.current", "memory.stat")
@@ -113,7 +113,7 @@ def choose_size(predict: Callable[[int], Tensor], num_pairs: int, device: torch.
     """Return how many pairs of a denoiser's forward pass, kept for the backward pass, fit into free memory.
 
     Args:
-        predict: the live prediction of so many pairs, with its graph.
+        predict: the live tokens' prediction of a number of pairs, with its graph.
         num_pairs: the most that will ever be asked for.
         device: where ``predict`` computes.
         num_sharing: processes on this machine that share the memory (on a CPU).
@@ -154,12 +154,12 @@ def pass_bytes(predict: Callable[[int], Tensor], num_pairs: int, device: torch.d
         return int(torch.cuda.max_memory_allocated(device) - before)
     kept: dict[int, int] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         prediction = predict(num_pairs)
     del prediction
     return 2 * sum(kept.values())

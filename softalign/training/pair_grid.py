@@ -29,7 +29,7 @@ from softalign.method.objective import (
 )
 from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 from softalign.training.micro_batches import MicroBatches
-from softalign.training.process_group import ALONE, Team
+from softalign.training.process_group import ALONE, ProcessGroup
 
 if TYPE_CHECKING:
     from softalign.config.objective import ObjectiveConfig
@@ -72,7 +72,7 @@ class Division:
     """How a grid's pairs are divided: over the ranks, and each rank's share into chunks."""
 
     micro_batches: MicroBatches
-    team: Team = ALONE
+    group: ProcessGroup = ALONE
 
     @classmethod
     def into_chunks(cls, size: int | None) -> Division:
@@ -120,13 +120,13 @@ def predict_grid(
 ) -> Float[Tensor, "B P C H W"]:
     """Return predictions of all candidates without gradient, (B, P, C, H, W), 0 where masked."""
     pairs = _pairs(mask_BP, config)
-    own = pairs.part(division.team.share(len(pairs)))
+    own = pairs.part(division.group.share(len(pairs)))
 
     @torch.no_grad()
     def attempt(size: int | None) -> Tensor:
         return torch.cat([predict(chunk, tokens) for _, chunk in own.chunks(size)])
 
-    predictions_N = division.team.gather(division.micro_batches.run(attempt, len(own)), len(pairs))
+    predictions_N = division.group.gather(division.micro_batches.run(attempt, len(own)), len(pairs))
     grid = predictions_N.new_zeros(*mask_BP.shape, *predictions_N.shape[1:])
     grid[pairs.images_N, pairs.prompts_N] = predictions_N
     return grid
@@ -165,7 +165,7 @@ def backward_grid(
 
     share = _Share(predict, live, pairs, targets_N, loss_of, division)
     errors_N = share.backward(is_linear=config.name != "softrepa")
-    division.team.sum_gradients(live.parameters())
+    division.group.sum_gradients(live.parameters())
     return GridResult(loss=loss_of(errors_N), errors_N=errors_N, pairs=pairs, alignment=alignment)
 
 
@@ -182,21 +182,21 @@ class _Share:
 
     @property
     def place(self) -> slice:
-        return self.division.team.share(len(self.pairs))
+        return self.division.group.share(len(self.pairs))
 
     def backward(self, *, is_linear: bool) -> Tensor:
         """Leave this share's gradient in the tokens' ``grad`` and return all ranks' errors (N,).
 
         Every rank exchanges errors exactly once, however its chunks are: ranks may differ in them.
         """
-        team, run = self.division.team, self.division.micro_batches.run
+        group, run = self.division.group, self.division.micro_batches.run
         num_own = self.place.stop - self.place.start
-        if team.size == 1:
+        if group.size == 1:
             return run(lambda size: self._alone(size, is_linear=is_linear), num_own)
         if is_linear:
             slopes_N = self._slopes_at(self._zeros())
-            return team.gather(run(lambda size: self._backward_chunks(slopes_N, size), num_own), len(self.pairs))
-        errors_N = team.gather(run(self._errors, num_own), len(self.pairs))
+            return group.gather(run(lambda size: self._backward_chunks(slopes_N, size), num_own), len(self.pairs))
+        errors_N = group.gather(run(self._errors, num_own), len(self.pairs))
         slopes_N = self._slopes_at(errors_N)
         run(lambda size: self._backward_chunks(slopes_N, size), num_own)
         return errors_N

@@ -23,8 +23,8 @@ from softalign.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Team:
-    """The ranks that train together. One process alone is a team of one, which communicates nothing.
+class ProcessGroup:
+    """The ranks that train together. One process alone is a group of one, which communicates nothing.
 
     Attributes:
         rank: this process's number; 0 writes files.
@@ -58,7 +58,7 @@ class Team:
         padded = values_M.new_zeros(largest, *values_M.shape[1:])
         padded[: len(values_M)] = values_M.detach()
         parts = gather(padded).split(largest)
-        others = [Team(rank, self.size).share(num_pairs) for rank in range(self.size)]
+        others = [ProcessGroup(rank, self.size).share(num_pairs) for rank in range(self.size)]
         return torch.cat([part[: place.stop - place.start] for part, place in zip(parts, others, strict=True)])
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
@@ -110,12 +110,12 @@ class Team:
         return bytes(box[0])
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 """One process."""
 
 
-def join_team(device: torch.device, timeout_s: float | None) -> tuple[Team, torch.device]:
-    """Return this process's team and its device, after waiting for the other ranks.
+def join_group(device: torch.device, timeout_s: float | None) -> tuple[ProcessGroup, torch.device]:
+    """Return this process's group and its device, after waiting for the other ranks.
 
     A process without torchrun's environment, or with a world of one, is alone.
 
@@ -140,27 +140,27 @@ def join_team(device: torch.device, timeout_s: float | None) -> tuple[Team, torc
         )
     limit = {} if timeout_s is None else {"timeout": timedelta(seconds=timeout_s)}
     state = PartialState(cpu=device.type == "cpu", **limit)
-    return Team(state.process_index, state.num_processes), state.device
+    return ProcessGroup(state.process_index, state.num_processes), state.device
 
 
-def require_work_for_all(team: Team, batch_size: int) -> None:
+def require_work_for_all(group: ProcessGroup, batch_size: int) -> None:
     """Refuse more ranks than images: every grid has at least as many pairs as images, so each rank gets one.
 
     Raises:
         ConfigError: there are more.
     """
-    if team.size > batch_size:
+    if group.size > batch_size:
         raise ConfigError(
             "There are more training processes than images in a batch.",
             expected=f"at most {batch_size}",
-            found=f"{team.size}",
+            found=f"{group.size}",
             fix="raise train.batch_size or lower runtime.num_processes",
         )
 
 
-def leave_team(team: Team) -> None:
-    """Take leave of the other ranks, so that none of them takes the end for a death."""
-    if team.size > 1:
+def leave_group(group: ProcessGroup) -> None:
+    """Leave the process group in order: a rank that just exits looks to the others like one that has crashed."""
+    if group.size > 1:
         from accelerate import PartialState
 
         PartialState().destroy_process_group()

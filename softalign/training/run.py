@@ -1,4 +1,4 @@
-"""What the parts of a training run share: the run itself, and how its ranks agree to stop."""
+"""What the parts of a training run share: the run itself, and how its ranks stop together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.training.checkpoint_copies import CheckpointUploads
 from softalign.training.checkpoints import Progress
-from softalign.training.process_group import Team
+from softalign.training.process_group import ProcessGroup
 from softalign.training.run_files import METRICS_NAME, SAMPLES_NAME, RunFiles
 from softalign.training.sample_sheets import SampleSheets
-from softalign.training.step import Stepper
+from softalign.training.step import StepInputs
 
 
 class BatchSource(Protocol):
@@ -30,10 +30,10 @@ class BatchSource(Protocol):
 class Run:
     """One training run: what a step needs, where its batches come from, and where its files lie.
 
-    All ranks of a team run the same steps; rank 0 alone reads and writes the files.
+    All ranks of a group run the same steps; rank 0 alone reads and writes the files.
     """
 
-    stepper: Stepper
+    step_inputs: StepInputs
     train_batches: BatchSource
     val_batches: Sequence[EncodedBatch]
     folder: Path
@@ -59,9 +59,9 @@ class Run:
         return RunFiles(self.checkpoints_path, self.metrics_path, self.folder / SAMPLES_NAME)
 
     @property
-    def team(self) -> Team:
+    def group(self) -> ProcessGroup:
         """The ranks that run this together."""
-        return self.stepper.division.team
+        return self.step_inputs.division.group
 
 
 class StopAskedError(Exception):
@@ -70,17 +70,17 @@ class StopAskedError(Exception):
 
 def is_over(run: Run, progress: Progress) -> bool:
     """Return whether this was the last step: of all, or for lack of better validations."""
-    config = run.stepper.config
+    config = run.step_inputs.config
     return progress.step == config.num_steps or progress.validations.is_over(config.early_stop_patience)
 
 
-def agree(run: Run, stop: StopRequest, is_so: bool) -> bool:
-    """Return whether it is so on any rank; all ranks ask together.
+def any_rank(run: Run, stop: StopRequest, value: bool) -> bool:
+    """Return whether ``value`` is true on at least one rank. All ranks call this at the same place.
 
     Raises:
         StopAskedError: a rank was asked to stop.
     """
-    is_stop_asked, is_any_so = run.team.largest([int(stop.is_set), int(is_so)], run.stepper.device)
+    is_stop_asked, is_any_true = run.group.largest([int(stop.is_set), int(value)], run.step_inputs.device)
     if is_stop_asked:
         raise StopAskedError
-    return bool(is_any_so)
+    return bool(is_any_true)

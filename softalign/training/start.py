@@ -15,7 +15,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.soft_tokens import UNetTokensConfig
 from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_bos, soft_tokens_from_normal
+from softalign.method.soft_tokens import SoftTokens, TokensShape, soft_tokens_from_bos, soft_tokens_from_normal
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import num_banks
 
@@ -48,17 +48,7 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
             fix="start from an adapter of this family, or unset train.init_from",
         )
     loaded = load_adapter(folder)
-    expected, found = _shapes(drawn), _shapes(loaded)
-    if expected != found:
-        raise CompatibilityError(
-            "The adapter to start from has tokens of another shape.",
-            expected=expected,
-            found=found,
-            where=config.init_from,
-            fix="start from an adapter with a timestep table, which training always has, or unset train.init_from"
-            if loaded.timestep_offsets is None
-            else "set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
-        )
+    _require_same_shapes(loaded, drawn, config.init_from)
     placement = placement_of(config.soft_tokens)
     if adapter.placement != placement:
         raise CompatibilityError(
@@ -71,6 +61,20 @@ def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTo
     if adapter.base_model != backbone.model:
         logger.warning("the tokens start from an adapter of %s, and train on %s", adapter.base_model, backbone.model)
     return loaded
+
+
+def _require_same_shapes(loaded: SoftTokens, drawn: SoftTokens, where: str) -> None:
+    expected, found = _shapes(drawn), _shapes(loaded)
+    if expected != found:
+        raise CompatibilityError(
+            "The adapter to start from has tokens of another shape.",
+            expected=expected,
+            found=found,
+            where=where,
+            fix="start from an adapter with a timestep table, which training always has, or unset train.init_from"
+            if loaded.timestep_offsets is None
+            else "set train.soft_tokens and train.objective.banks as that adapter has them, or unset train.init_from",
+        )
 
 
 def _shapes(tokens: SoftTokens) -> str:
@@ -88,25 +92,10 @@ def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) 
     """
     soft = config.soft_tokens
     generator = torch.Generator().manual_seed(config.seed)
-    banks = num_banks(config.objective)
+    shape = TokensShape(num_banks(config.objective), soft.num_soft_tokens, soft.num_timestep_bins, soft.num_layers)
     if isinstance(soft, UNetTokensConfig) and soft.init == "bos":
-        return soft_tokens_from_bos(
-            bos_D,
-            num_banks=banks,
-            num_soft_tokens=soft.num_soft_tokens,
-            num_timestep_bins=soft.num_timestep_bins,
-            std=soft.init_std,
-            generator=generator,
-        )
-    return soft_tokens_from_normal(
-        width,
-        num_layers=soft.num_layers,
-        num_banks=banks,
-        num_soft_tokens=soft.num_soft_tokens,
-        num_timestep_bins=soft.num_timestep_bins,
-        std=soft.init_std,
-        generator=generator,
-    )
+        return soft_tokens_from_bos(bos_D, shape, std=soft.init_std, generator=generator)
+    return soft_tokens_from_normal(width, shape, std=soft.init_std, generator=generator)
 
 
 def initial_state(config: TrainConfig, start: SoftTokens, device: torch.device) -> TrainingState:

@@ -27,7 +27,7 @@ from softalign.training.pair_grid import Division, Pairs, Predict, backward_grid
 
 
 @dataclass(frozen=True)
-class Stepper:
+class StepInputs:
     """All that a step needs besides its batch."""
 
     config: TrainConfig
@@ -37,38 +37,34 @@ class Stepper:
     division: Division
 
 
-def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen: int) -> TrainRow:
+def train_step(inputs: StepInputs, batch: EncodedBatch, *, step: int, samples_seen: int) -> TrainRow:
     """Update tokens and average once and return the step's row; a step that is not finite changes neither.
 
     Args:
-        stepper: model, state and settings.
+        inputs: model, state and settings.
         batch: the images and captions.
         step: updates before this one.
         samples_seen: images before this batch.
     """
-    config, state = stepper.config, stepper.state
-    noisy = diffuse_batch(stepper, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
-    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
-    learning_rate = learning_rate_at(config.optimizer, step, config.num_steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate
+    config, state = inputs.config, inputs.state
+    noisy = diffuse_batch(inputs, batch, seed=config.seed, samples_seen=samples_seen, sharing=config.noise_sharing)
+    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), inputs.device)
     state.optimizer.zero_grad(set_to_none=True)
-    with stepper.denoiser.row_cache.one_batch():
+    with inputs.denoiser.row_cache.one_batch():
         result = backward_grid(
-            pair_predictor(stepper, noisy, batch.text.to(stepper.device)),
+            pair_predictor(inputs, noisy, batch.text.to(inputs.device)),
             state.live,
             state.ema,
             noisy.target_BCHW,
             mask_BP,
             config.objective,
-            stepper.division,
+            inputs.division,
         )
-    max_grad_norm = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(state.live.parameters(), max_grad_norm))
+    learning_rate = learning_rate_at(config.optimizer, step, config.num_steps)
+    grad_norm = _clip_gradients(inputs)
     is_finite = math.isfinite(grad_norm) and math.isfinite(float(result.loss.total))
     if is_finite:
-        state.optimizer.step()
-        update_ema(state.ema, state.live, config.ema_decay)
+        _update(inputs, learning_rate)
     return train_row(
         result,
         mask_BP,
@@ -82,12 +78,27 @@ def train_step(stepper: Stepper, batch: EncodedBatch, *, step: int, samples_seen
     )
 
 
-def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Predict:
+def _clip_gradients(inputs: StepInputs) -> float:
+    """Scale the gradients down to ``max_grad_norm`` and return the norm that they had."""
+    max_grad_norm = inputs.config.optimizer.max_grad_norm
+    parameters = inputs.state.live.parameters()
+    return float(torch.nn.utils.clip_grad_norm_(parameters, math.inf if max_grad_norm is None else max_grad_norm))
+
+
+def _update(inputs: StepInputs, learning_rate: float) -> None:
+    state = inputs.state
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    state.optimizer.step()
+    update_ema(state.ema, state.live, inputs.config.ema_decay)
+
+
+def pair_predictor(inputs: StepInputs, noisy: NoisyBatch, text: TextStates) -> Predict:
     """Return the denoiser as a function of pairs: each an image's noisy latents with a caption's text states.
 
     Inside ``denoiser.row_cache.one_batch()`` it computes what pairs share once.
     """
-    denoiser, text_length = stepper.denoiser, text.prompt_embeds_NLD.shape[1]
+    denoiser, text_length = inputs.denoiser, text.prompt_embeds_NLD.shape[1]
 
     def predict(pairs: Pairs, tokens: SoftTokens) -> Tensor:
         with denoiser.row_cache.rows(pairs.images_N, pairs.prompts_N, text_length):
@@ -102,23 +113,23 @@ def pair_predictor(stepper: Stepper, noisy: NoisyBatch, text: TextStates) -> Pre
     return predict
 
 
-def live_predictor(stepper: Stepper, batch: EncodedBatch) -> Callable[[int], Float[Tensor, "N C H W"]]:
-    """Return the live tokens' prediction of so many pairs of a batch, to be measured."""
-    noisy = diffuse_batch(stepper, batch, seed=stepper.config.seed, samples_seen=0, sharing="shared")
-    predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
+def live_predictor(inputs: StepInputs, batch: EncodedBatch) -> Callable[[int], Float[Tensor, "N C H W"]]:
+    """Return the live tokens' prediction of ``num_pairs`` pairs of a batch, for measuring its memory."""
+    noisy = diffuse_batch(inputs, batch, seed=inputs.config.seed, samples_seen=0, sharing="shared")
+    predict = pair_predictor(inputs, noisy, batch.text.to(inputs.device))
 
     def of(num_pairs: int) -> Tensor:
         same_N = torch.zeros(num_pairs, dtype=torch.int64)
-        return predict(Pairs(same_N, same_N, same_N), stepper.state.live)
+        return predict(Pairs(same_N, same_N, same_N), inputs.state.live)
 
     return of
 
 
 def diffuse_batch(
-    stepper: Stepper, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: NoiseSharing
+    inputs: StepInputs, batch: EncodedBatch, *, seed: int, samples_seen: int, sharing: NoiseSharing
 ) -> NoisyBatch:
     """Return a batch with the noise that belongs to its place in the run, on the device."""
-    latents_BCHW = batch.latents_BCHW.to(stepper.device, non_blocking=batch.latents_BCHW.is_pinned())
+    latents_BCHW = batch.latents_BCHW.to(inputs.device, non_blocking=batch.latents_BCHW.is_pinned())
     num_images, channels, height, width = latents_BCHW.shape
     draw = draw_noise(
         (num_images, channels, height, width),
@@ -126,4 +137,4 @@ def diffuse_batch(
         seed=seed,
         samples_seen=samples_seen,
     )
-    return stepper.denoiser.process.diffuse(latents_BCHW, draw)
+    return inputs.denoiser.process.diffuse(latents_BCHW, draw)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import shutil
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -22,26 +24,55 @@ from softalign.config.runtime import Runtime
 from softalign.config.training import NegativesConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch, EncodedReader
 from softalign.errors import DataError, SoftAlignError, TrainingError
+from softalign.method.soft_tokens import SoftTokens
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.store.store import Store
 from softalign.training.checkpoint_copies import CheckpointUploads
-from softalign.training.checkpoints import load_best
+from softalign.training.checkpoints import Progress, load_best
 from softalign.training.export import adapter_config_of, record_of, write_adapter
-from softalign.training.frozen_model import load_frozen
+from softalign.training.frozen_model import ModelIdentity, load_frozen
 from softalign.training.loop import run_steps
 from softalign.training.micro_batches import MicroBatches
 from softalign.training.pair_grid import Division
-from softalign.training.process_group import Team, join_team, leave_team, require_work_for_all
+from softalign.training.process_group import ProcessGroup, join_group, leave_group, require_work_for_all
 from softalign.training.run import Run
 from softalign.training.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.training.start import initial_state, initial_tokens, starting_tokens
-from softalign.training.step import Stepper
+from softalign.training.step import StepInputs
 
 logger = logging.getLogger(__name__)
 
 MAX_VAL_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """The arguments of ``train``, and the folder its work lies in until it is published."""
+
+    encoded: EncodedManifest
+    backbone: BackboneConfig
+    config: TrainConfig
+    runtime: Runtime
+    store: Store
+    key: str
+    name: str
+    folder: Path
+
+    @cached_property
+    def run_digest(self) -> str:
+        """What every rank, and every checkpoint of the run, must have in common."""
+        return digest_of([self.key, resolved(self.config).digest, self.encoded.digest, self.backbone.digest])
+
+
+@dataclass(frozen=True)
+class ReadyRun:
+    """A run that can start, with what its export needs besides; ``identity`` is known to rank 0 alone."""
+
+    run: Run
+    start: SoftTokens
+    identity: ModelIdentity | None
 
 
 def train(
@@ -74,54 +105,80 @@ def train(
         TrainingError: MAX_SKIPPED_STEPS updates were not finite.
         PreemptedError: SIGTERM came between the first step and the last; a checkpoint was written.
     """
-    folder = store.work_path("train", key)
-    stop = StopRequest()
-    team, device = join_team(resolve_device(runtime), runtime.hang_timeout_s)
-    require_work_for_all(team, config.batch_size)
-    run_digest = digest_of([key, resolved(config).digest, encoded.digest, backbone.digest])
-    team.require_same(run_digest, device)
-    with exclusive(folder) if team.is_leader else nullcontext():
-        # another process may have finished it while this one waited for the folder
-        finished = _of_leader(team, store.find(Adapter, key) if team.is_leader else None)
-        if finished is not None:
-            leave_team(team)
-            return finished
-        frozen = load_frozen(backbone, encoded, device, team, has_vae=config.sample_every_steps > 0)
-        reader = _train_reader(encoded, config, store)
-        bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
-        start = starting_tokens(config, backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
-        state = initial_state(config, start, device)
-        denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
-        if runtime.compile:
-            num_blocks = compile_blocks(denoiser.module)
-            logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
-        run = Run(
-            stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
-            train_batches=reader,
-            val_batches=_val_batches(encoded, config, store),
-            folder=folder,
-            run_digest=run_digest,
-            runtime=runtime,
-            watchdog=watchdog or Watchdog(None),
-            uploads=uploads_of(runtime, store, key) if team.is_leader else None,
-            sheets=_sheets(frozen.backbone, encoded, backbone, config, store, folder) if team.is_leader else None,
-        )
-        with stop.listening():
-            progress = run_steps(run, stop)
-        denoiser.close()
-        published = None
-        if frozen.identity is not None:  # rank 0
-            if config.export_step == "best":
-                progress = load_best(run.checkpoints_path, state, progress)
-            adapter_config = adapter_config_of(encoded, backbone, config, progress, frozen.identity, state.live)
-            adapter_config = write_adapter(folder / "adapter", run, adapter_config, start, name)
-            record = record_of(encoded, adapter_config, frozen.identity, state.live, key, name)
-            published = store.publish(record, folder / "adapter")
-            _forget(run)
-    published = _of_leader(team, published)
-    leave_team(team)
-    if published is None:
+    job = TrainJob(encoded, backbone, config, runtime, store, key, name, store.work_path("train", key))
+    group, device = _join(job)
+    with exclusive(job.folder) if group.is_leader else nullcontext():
+        adapter = _train_once(job, group, device, watchdog or Watchdog(None))
+    leave_group(group)
+    return adapter
+
+
+def _join(job: TrainJob) -> tuple[ProcessGroup, torch.device]:
+    """Wait for the other ranks; return the group and this rank's device."""
+    group, device = join_group(resolve_device(job.runtime), job.runtime.hang_timeout_s)
+    require_work_for_all(group, job.config.batch_size)
+    group.require_same(job.run_digest, device)
+    return group, device
+
+
+def _train_once(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog: Watchdog) -> Adapter:
+    # another process may have finished it while this one waited for the folder
+    adapter = _of_leader(group, job.store.find(Adapter, job.key) if group.is_leader else None)
+    if adapter is None:
+        ready = _prepare(job, group, device, watchdog)
+        adapter = _of_leader(group, _export(job, ready, _run_steps(ready.run)))
+    if adapter is None:
         raise TrainingError("Rank 0 published nothing.")
+    return adapter
+
+
+def _prepare(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog: Watchdog) -> ReadyRun:
+    """Load the frozen model, draw the step-0 tokens, attach them and open the data."""
+    config = job.config
+    frozen = load_frozen(job.backbone, job.encoded, device, group, has_vae=config.sample_every_steps > 0)
+    reader = _train_reader(job.encoded, config, job.store)
+    bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
+    start = starting_tokens(config, job.backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
+    state = initial_state(config, start, device)
+    denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
+    if job.runtime.compile:
+        num_blocks = compile_blocks(denoiser.module)
+        logger.info("torch.compile: %d blocks, each compiled when a step first meets it", num_blocks)
+    run = Run(
+        step_inputs=StepInputs(config, denoiser, state, device, Division(MicroBatches(None), group)),
+        train_batches=reader,
+        val_batches=_val_batches(job.encoded, config, job.store),
+        folder=job.folder,
+        run_digest=job.run_digest,
+        runtime=job.runtime,
+        watchdog=watchdog,
+        uploads=uploads_of(job.runtime, job.store, job.key) if group.is_leader else None,
+        sheets=_sheets(frozen.backbone, job) if group.is_leader else None,
+    )
+    return ReadyRun(run, start, frozen.identity)
+
+
+def _run_steps(run: Run) -> Progress:
+    """Train to the end, or until SIGTERM, and return the final counters."""
+    stop = StopRequest()
+    with stop.listening():
+        progress = run_steps(run, stop)
+    run.step_inputs.denoiser.close()
+    return progress
+
+
+def _export(job: TrainJob, ready: ReadyRun, progress: Progress) -> Adapter | None:
+    """Publish the adapter and forget the run's checkpoints, on rank 0; return None on every other rank."""
+    if ready.identity is None:
+        return None
+    run, state = ready.run, ready.run.step_inputs.state
+    if job.config.export_step == "best":
+        progress = load_best(run.checkpoints_path, state, progress)
+    config = adapter_config_of(job.encoded, job.backbone, job.config, progress, ready.identity, state.live)
+    config = write_adapter(job.folder / "adapter", run, config, ready.start, job.name)
+    record = record_of(job.encoded, config, ready.identity, state.live, job.key, job.name)
+    published = job.store.publish(record, job.folder / "adapter")
+    _forget(run)
     return published
 
 
@@ -156,27 +213,20 @@ def _forget(run: Run) -> None:
     shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def _of_leader(team: Team, record: Adapter | None) -> Adapter | None:
+def _of_leader(group: ProcessGroup, record: Adapter | None) -> Adapter | None:
     """Return rank 0's record on every rank."""
-    data = team.from_leader(record.model_dump_json().encode() if record else b"")
+    data = group.from_leader(record.model_dump_json().encode() if record else b"")
     return Adapter.model_validate_json(data) if data else None
 
 
-def _sheets(
-    frozen: Backbone,
-    encoded: EncodedManifest,
-    backbone: BackboneConfig,
-    config: TrainConfig,
-    store: Store,
-    folder: Path,
-) -> SampleSheets | None:
-    if config.sample_every_steps == 0:
+def _sheets(frozen: Backbone, job: TrainJob) -> SampleSheets | None:
+    if job.config.sample_every_steps == 0:
         return None
-    if encoded.num_val_samples == 0:
+    if job.encoded.num_val_samples == 0:
         logger.warning("no sample images: the held-out split is empty")
         return None
-    captions = EncodedReader(encoded, store, split="val", batch_size=1, seed=0).first_captions(NUM_IMAGES)
-    return SampleSheets(frozen, captions, folder, backbone.resolution_px, config.seed)
+    captions = EncodedReader(job.encoded, job.store, split="val", batch_size=1, seed=0).first_captions(NUM_IMAGES)
+    return SampleSheets(frozen, captions, job.folder, job.backbone.resolution_px, job.config.seed)
 
 
 def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) -> list[EncodedBatch]:

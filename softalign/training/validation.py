@@ -6,7 +6,7 @@ Shape legend: B images, P prompts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float64, Real
@@ -18,7 +18,7 @@ from softalign.method.objective import candidate_mask, plackett_luce_weights, sq
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 from softalign.training.metrics import ValidationRow, finite_or_none, token_norms
 from softalign.training.pair_grid import predict_grid
-from softalign.training.step import Stepper, diffuse_batch, pair_predictor
+from softalign.training.step import StepInputs, diffuse_batch, pair_predictor
 
 VALIDATION_NOISE_SEED = 20260501
 ONE_BANK = ScoreMatchingConfig()
@@ -45,11 +45,11 @@ class Judgement:
     timesteps_B: Real[Tensor, " B"]
 
 
-def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, samples_seen: int) -> ValidationRow:
+def validate(inputs: StepInputs, batches: Iterable[EncodedBatch], *, step: int, samples_seen: int) -> ValidationRow:
     """Return how well the denoiser with the live psi+ ranks the held-out captions, at fixed noise.
 
     Args:
-        stepper: model, state and settings.
+        inputs: model, state and settings.
         batches: held-out batches, the same in every call.
         step: updates so far.
         samples_seen: training images so far.
@@ -57,7 +57,7 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
     judgements: list[Judgement] = []
     seen = 0
     for batch in batches:
-        judgements.append(judge(stepper, batch, samples_seen=seen))
+        judgements.append(judge(inputs, batch, samples_seen=seen))
         seen += len(batch.keys)
     own_errors_B = torch.cat([judgement.own_errors_B for judgement in judgements])
     margins_B = torch.cat([judgement.margins_B for judgement in judgements])
@@ -75,19 +75,19 @@ def validate(stepper: Stepper, batches: Iterable[EncodedBatch], *, step: int, sa
         val_margin=finite_or_none(_mean(margins_B[has_negative_B])),
         val_match_weight=finite_or_none(_mean(weights_B[has_negative_B])),
         **_by_noise(ratios_B, timesteps_B[has_negative_B]),
-        **token_norms(stepper.state.live),
+        **asdict(token_norms(inputs.state.live)),
         num_images=seen,
     )
 
 
-def judge(stepper: Stepper, batch: EncodedBatch, *, samples_seen: int) -> Judgement:
+def judge(inputs: StepInputs, batch: EncodedBatch, *, samples_seen: int) -> Judgement:
     """Return the judgement of one held-out batch that follows ``samples_seen`` others."""
-    objective = stepper.config.objective
-    noisy = diffuse_batch(stepper, batch, seed=VALIDATION_NOISE_SEED, samples_seen=samples_seen, sharing="per_image")
-    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), stepper.device)
-    predict = pair_predictor(stepper, noisy, batch.text.to(stepper.device))
-    with stepper.denoiser.row_cache.one_batch():
-        grid = predict_grid(predict, stepper.state.live, mask_BP, ONE_BANK, stepper.division)
+    objective = inputs.config.objective
+    noisy = diffuse_batch(inputs, batch, seed=VALIDATION_NOISE_SEED, samples_seen=samples_seen, sharing="per_image")
+    mask_BP = candidate_mask(batch.candidates, len(batch.prompts), inputs.device)
+    predict = pair_predictor(inputs, noisy, batch.text.to(inputs.device))
+    with inputs.denoiser.row_cache.one_batch():
+        grid = predict_grid(predict, inputs.state.live, mask_BP, ONE_BANK, inputs.division)
     errors_BP = squared_error(grid, noisy.target_BCHW[:, None]).double()
     is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
     best_other_B = errors_BP.masked_fill(is_own | ~mask_BP, torch.inf).min(dim=1).values

@@ -55,7 +55,7 @@ TRAINING = TrainConfig(
     batch_size=3,
     validate_every_steps=3,
 )
-RUNTIME = Runtime(num_workers=1, checkpoint_every_steps=2)
+RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=2)
 STOPPED_AFTER = 4
 EVALUATION = EvalConfig(
     suite="shapes", images_per_prompt=1, num_inference_steps=2, guidance_scale=1.0, num_bootstrap=100

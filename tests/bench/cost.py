@@ -14,7 +14,8 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from softalign.config.families import FAMILY_DEFAULTS, Family
+from softalign.artifacts import Family
+from softalign.config.families import FAMILIES
 
 CARD, PEAK_FLOPS, ASSUMED_SHARE = "A100 (312 TFLOP/s in bfloat16)", 312e12, 0.4
 TRAIN_PX, VAE_FACTOR = 512, 8
@@ -115,10 +116,10 @@ def main() -> None:
         with torch.device("meta"):
             model = published.build().eval()
         size = sum(parameter.numel() for parameter in model.parameters())
-        defaults = FAMILY_DEFAULTS[family]
-        small, own = (call_flops(model, published, px) for px in (TRAIN_PX, defaults.sample_px))
+        defaults = FAMILIES[family].defaults
+        small, own = (call_flops(model, published, px) for px in (TRAIN_PX, defaults["evaluate.resolution_px"]))
         train = hours(STEPS * PAIRS_PER_STEP * CALLS_PER_PAIR * small)
-        evaluate = hours(ARMS * IMAGES_PER_ARM * defaults.num_inference_steps * CALLS_PER_STEP * own)
+        evaluate = hours(ARMS * IMAGES_PER_ARM * defaults["evaluate.num_inference_steps"] * CALLS_PER_STEP * own)
         print(
             f"{family:<7} {size / 1e6:8,.0f} M {size * 2 / 1e9:9.1f} GB {small / 1e12:10.2f} TFLOP "
             f"{own / 1e12:11.2f} TFLOP {train:6.2f} h {evaluate:9.1f} h"

@@ -34,11 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from softalign.config import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.forward_process import draw_noise
-from softalign.method.soft_tokens import SoftTokens, soft_tokens_from_normal, update_ema
+from softalign.method.soft_tokens import SoftTokens, TokensShape, soft_tokens_from_normal, update_ema
 from softalign.method.text_states import TextStates
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import Division
-from softalign.training.step import Stepper, train_step
+from softalign.training.step import StepInputs, train_step
 from tests.bench.denoisers import LATENTS_PX, SHAPES, Shape, build_frozen
 from tests.bench.plain_loop import Grid, PlainLoop, bare_step
 
@@ -89,10 +89,9 @@ def make_state(shape: Shape, num_banks: int) -> TrainingState:
     def tokens(seed: int) -> SoftTokens:
         return soft_tokens_from_normal(
             shape.token_width,
-            num_layers=shape.tokens.num_layers,
-            num_banks=num_banks,
-            num_soft_tokens=shape.tokens.num_soft_tokens,
-            num_timestep_bins=shape.tokens.num_timestep_bins,
+            TokensShape(
+                num_banks, shape.tokens.num_soft_tokens, shape.tokens.num_timestep_bins, shape.tokens.num_layers
+            ),
             std=1.0,
             generator=torch.Generator().manual_seed(seed),
         )
@@ -106,9 +105,9 @@ def make_ours(shape: Shape, objective: ObjectiveConfig, micro_batch_size: int | 
     config = make_config(shape, objective)
     state = make_state(shape, 2 if objective.name == "agsm" else 1)
     denoiser = shape.attach(build_frozen(shape), state.live)
-    stepper = Stepper(config, denoiser, state, torch.device("cpu"), Division.into_chunks(micro_batch_size))
+    inputs = StepInputs(config, denoiser, state, torch.device("cpu"), Division.into_chunks(micro_batch_size))
     batch = make_batch(shape)
-    return Variant(_restorer(state), lambda: train_step(stepper, batch, step=0, samples_seen=0).loss)
+    return Variant(_restorer(state), lambda: train_step(inputs, batch, step=0, samples_seen=0).loss)
 
 
 def make_plain(shape: Shape, pairs_per_call: int) -> Variant:

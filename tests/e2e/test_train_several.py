@@ -48,7 +48,7 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """A store with the encoded set: processes of a team start from the same one."""
+    """A store with the encoded set: processes of a group start from the same one."""
     path = tmp_path_factory.mktemp("several") / "store"
     command = [part.replace("train", "encode") if part == "train" else part for part in arguments(path)]
     adapter_of(start([*command, "--through"]))

@@ -18,7 +18,7 @@ from softalign.training.checkpoints import TrainingState
 from softalign.training.loop import run_steps
 from softalign.training.micro_batches import MicroBatches, choose_size
 from softalign.training.pair_grid import Division, backward_grid, num_banks
-from softalign.training.step import Stepper, diffuse_batch, pair_predictor
+from softalign.training.step import StepInputs, diffuse_batch, pair_predictor
 from tests.tiny_families import FAMILIES, drawn
 from tests.unit.training import tiny_training as tiny
 from tests.unit.training.test_process_group import finish, start
@@ -29,15 +29,15 @@ RUNTIME = Runtime(num_threads=1, checkpoint_every_steps=2)
 NUM_PAIRS = 1000
 
 
-def make_stepper(name, device, config, size):
-    """Return a family's stepper on a device, in the dtype that training uses there, with the row cache in use."""
+def make_step_inputs(name, device, config, size):
+    """Return a family's inputs on a device, in the dtype that training uses there, with the row cache in use."""
     family, banks = FAMILIES[name], num_banks(config)
     live = family.tokens(banks, 1, torch.float32).to(device)
     ema = family.tokens(banks, 4, torch.float32).to(device)
     module = family.make_module(dtype=backbone_dtype(device)).to(device)
     state = TrainingState(live, ema, torch.optim.AdamW(live.parameters()))
     denoiser = family.denoiser(live, module=module)
-    return Stepper(TrainConfig(objective=config), denoiser, state, device, Division.into_chunks(size))
+    return StepInputs(TrainConfig(objective=config), denoiser, state, device, Division.into_chunks(size))
 
 
 def make_batch(name):
@@ -47,14 +47,14 @@ def make_batch(name):
 
 
 def gradients(name, device, config, size):
-    stepper, batch = make_stepper(name, device, config, size), make_batch(name)
-    noisy = diffuse_batch(stepper, batch, seed=0, samples_seen=0, sharing="per_image")
-    predict = pair_predictor(stepper, noisy, batch.text.to(device))
-    mask, state = candidate_mask(CANDIDATES, P, device), stepper.state
-    with stepper.denoiser.row_cache.one_batch():
-        result = backward_grid(predict, state.live, state.ema, noisy.target_BCHW, mask, config, stepper.division)
-    stepper.denoiser.close()
-    assert next(stepper.denoiser.module.parameters()).dtype == backbone_dtype(device)
+    inputs, batch = make_step_inputs(name, device, config, size), make_batch(name)
+    noisy = diffuse_batch(inputs, batch, seed=0, samples_seen=0, sharing="per_image")
+    predict = pair_predictor(inputs, noisy, batch.text.to(device))
+    mask, state = candidate_mask(CANDIDATES, P, device), inputs.state
+    with inputs.denoiser.row_cache.one_batch():
+        result = backward_grid(predict, state.live, state.ema, noisy.target_BCHW, mask, config, inputs.division)
+    inputs.denoiser.close()
+    assert next(inputs.denoiser.module.parameters()).dtype == backbone_dtype(device)
     return float(result.loss.total), [parameter.grad for parameter in state.live.parameters()]
 
 
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(any_device, deterministic, tmp_path):
     progress = run_steps(resumed, tiny.StopRequest())
     assert progress.step == 6
     for name in ("live", "ema"):
-        pair = (getattr(run.stepper.state, name).parameters() for run in (undisturbed, resumed))
+        pair = (getattr(run.step_inputs.state, name).parameters() for run in (undisturbed, resumed))
         assert all(torch.equal(left, right) for left, right in zip(*pair, strict=True))
     assert resumed.metrics_path.read_bytes() == undisturbed.metrics_path.read_bytes()
 
@@ -89,8 +89,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(any_device, deterministic, tmp_path):
 def test_pinned_batches_come_as_plain_ones(any_device):
     batch = make_batch("sdxl")
     pinned = batch.pinned() if any_device.type == "cuda" else batch
-    stepper = make_stepper("sdxl", any_device, AGSMConfig(), None)
-    noisy = [diffuse_batch(stepper, one, seed=0, samples_seen=0, sharing="shared") for one in (batch, pinned)]
+    inputs = make_step_inputs("sdxl", any_device, AGSMConfig(), None)
+    noisy = [diffuse_batch(inputs, one, seed=0, samples_seen=0, sharing="shared") for one in (batch, pinned)]
     for name in ("timesteps_B", "noisy_latents_BCHW", "target_BCHW"):
         left, right = (getattr(one, name) for one in noisy)
         assert right.device.type == any_device.type

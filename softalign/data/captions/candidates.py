@@ -65,7 +65,7 @@ def choose_candidates(
 
 
 def _drawn(items: Sequence[ItemT], number: int, generator: np.random.Generator) -> list[ItemT]:
-    """Return so many items in their order, all of them if there are no more."""
+    """Return drawn items in their order: ``number`` of them, or all where there are fewer."""
     if number >= len(items):
         return list(items)
     places = sorted(generator.choice(len(items), size=number, replace=False).tolist())

@@ -189,7 +189,7 @@ def _other_counts(parsed: _Parsed, index: int) -> list[str]:
 
 
 def _can_be_many(parsed: _Parsed, noun: Noun) -> bool:
-    """Whether "a dog" can become "two dogs": no singular verb after it, and nobody speaks of dogs."""
+    """Whether "a dog" can become "two dogs": no singular verb follows, and the caption has no "dogs" yet."""
     begin = parsed.begins(noun)
     article = parsed.before(begin)
     verb = parsed.before(begin - 1) if article is not None else None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Final
 
-from softalign.geneval.prompts import CLASSES, COLORS, POSITIONS
+from softalign.data.captions.objects import OBJECT_BY_NAME, OBJECTS
+from softalign.geneval.prompts import COLORS, POSITIONS
 from softalign.shapes.captions import COUNT_WORDS
 from softalign.shapes.captions import plural as geneval_plural
 from softalign.shapes.scenes import COLORS as WORLD_COLORS
@@ -24,18 +24,6 @@ OPPOSITES: Final = {"left": "right", "right": "left", "above": "below", "below":
 """The word of a position that is certainly false where the first is true: "left of" and "above" can hold together."""
 ARTICLES: Final = frozenset({"a", "an", "the"})
 NUMBERS: Final = frozenset("one six seven eight nine ten eleven twelve".split()) | frozenset(COUNTS)
-_IRREGULAR_PLURALS: Final = {
-    "person": "people",
-    "knife": "knives",
-    "sheep": "sheep",
-    "skis": "skis",
-    "scissors": "scissors",
-    "broccoli": "broccoli",
-    "computer mouse": "computer mice",
-}
-_KIND_ENDS: Final = (1, 9, 14, 24, 29, 39, 46, 56, 62, 68, 73, 80)
-"""Where COCO's supercategories end in its labels: person, vehicle, outdoor, animal, accessory, sports, kitchen, food,
-furniture, electronic, appliance, indoor."""
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _MAX_NAME_WORDS = 2
 
@@ -60,9 +48,11 @@ class Noun:
     last: int
 
 
+@cache
 def objects_like(name: str) -> tuple[str, ...]:
     """Return the objects of the same kind (COCO's supercategory; a person's are the animals), without itself."""
-    return tuple(other for other in _kind_of()[name] if other != name)
+    kind = "animal" if name == "person" else OBJECT_BY_NAME[name].kind
+    return tuple(other.name for other in OBJECTS if other.kind == kind and other.name != name)
 
 
 def colors_beside(nouns: tuple[Noun, ...]) -> tuple[str, ...]:
@@ -82,9 +72,7 @@ def tokens_of(text: str) -> tuple[Token, ...]:
 
 def plural_of(name: str) -> str:
     """Return an object's English plural: "benches", "knives", "skis"."""
-    if name in _IRREGULAR_PLURALS:
-        return _IRREGULAR_PLURALS[name]
-    return f"{name}es" if name.endswith(("s", "ch", "sh", "x")) else f"{name}s"
+    return OBJECT_BY_NAME[name].plural
 
 
 def nouns_of(tokens: tuple[Token, ...]) -> tuple[Noun, ...]:
@@ -134,19 +122,13 @@ def ends_a_phrase(word: str) -> bool:
 
 
 @cache
-def _kind_of() -> dict[str, tuple[str, ...]]:
-    kinds = [SHAPES, *(CLASSES[start:end] for start, end in pairwise((0, *_KIND_ENDS)))]
-    of_name = {name: kind for kind in kinds for name in kind}
-    return {**of_name, "person": of_name["dog"]}
-
-
-@cache
 def _lexicon() -> dict[tuple[str, ...], tuple[str, bool | None]]:
+    """Return which object a word or two name, and whether in the plural; GenEval's plurals count beside the English."""
     forms: dict[tuple[str, ...], tuple[str, bool | None]] = {}
-    for name in (*CLASSES, *SHAPES):
-        for plural in (geneval_plural(name), plural_of(name)):
-            forms[tuple(plural.split())] = (name, None if plural == name else True)
-        forms.setdefault(tuple(name.split()), (name, False))
+    for entry in OBJECTS:
+        for plural in (geneval_plural(entry.name), entry.plural):
+            forms[tuple(plural.split())] = (entry.name, None if plural == entry.name else True)
+        forms.setdefault(tuple(entry.name.split()), (entry.name, False))
     return forms
 
 

@@ -37,22 +37,22 @@ def read_coco(source: CocoSource) -> CaptionTable:
     annotations = _entries(content, "annotations", where)
     if not any(isinstance(annotation, dict) and "caption" in annotation for annotation in annotations):
         raise _no_captions(annotations, where)
-    strangers, num_known = Counter[int | str](), 0
+    unknown, num_known = Counter[int | str](), 0
     for index, annotation in enumerate(annotations):
         image_id = _id_of(annotation, "image_id")
         if image_id is None:
             flaw = Flaw("unusable_entry", "no image_id that is a whole number or text")
             table.flaws[f"annotations[{index}]"] = flaw
         elif image_id not in names:
-            strangers[image_id] += 1
+            unknown[image_id] += 1
         else:
             num_known += 1
             name = names[image_id]
             if name is not None:
                 table.captions[name].append(annotation.get("caption"))
     if not num_known:
-        raise _no_known_image(names, strangers, where)
-    for image_id, count in strangers.items():
+        raise _no_known_image(names, unknown, where)
+    for image_id, count in unknown.items():
         table.flaws[f"image_id {shown(str(image_id))}"] = Flaw("unknown_image", f"captions: {count}")
     return table
 
@@ -122,8 +122,8 @@ def _no_captions(annotations: list[Any], where: str) -> DataError:
     )
 
 
-def _no_known_image(names: dict[int | str, str | None], strangers: Counter[int | str], where: str) -> DataError:
-    listed, named = next(iter(names), None), next(iter(strangers), None)
+def _no_known_image(names: dict[int | str, str | None], unknown: Counter[int | str], where: str) -> DataError:
+    listed, named = next(iter(names), None), next(iter(unknown), None)
     are_types_apart = listed is not None and named is not None and type(listed) is not type(named)
     return DataError(
         "No annotation names an image of the captions file.",

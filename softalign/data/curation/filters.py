@@ -1,4 +1,4 @@
-"""What a sample must fulfil: pure functions that return why not, each under its own name."""
+"""Filters of samples: pure functions that return why one is refused, each under its own name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies outside the store and may change there: a source, as a short digest of its content."""
+"""A short digest of a source's content, which lies outside the store and may change."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class ImageFolder:
 
 
 def _require_regular_file(path: str) -> None:
-    """Refuse what is no file, before it is opened: to open a pipe waits for ever, a device never ends."""
+    """Refuse anything but a regular file before it is opened: a pipe would block, and a device never ends."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
@@ -142,7 +142,7 @@ def _require_regular_file(path: str) -> None:
 
 
 def _why_not_there(cause: BaseException | None) -> str | None:
-    """Return in which way a file is not there, '' if it just is not, or None if that is not what went wrong."""
+    """Return why a file is missing ('' where nothing more is known), or None where the error is another one."""
     number = cause.errno if isinstance(cause, OSError) else None
     if number in _NOT_THERE:
         return _NOT_THERE[number]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from softalign.artifacts import canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
@@ -103,7 +103,7 @@ class ShardWriter:
     def close(self) -> tuple[IndexRow, ...]:
         """Finish the shard and return its index rows; the index is written last."""
         self._opened.close()
-        write_table(self.index_path, [asdict(row) for row in self._rows], INDEX_SCHEMA)
+        write_table(self.index_path, self._rows, INDEX_SCHEMA)
         return tuple(self._rows)
 
     def _add_file(self, name: str, data: bytes) -> int:
@@ -138,14 +138,21 @@ REJECTED_SCHEMA = {
 }
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, str]) -> None:
-    """Write rows as Parquet, atomically; the same rows give the same bytes."""
+def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> None:
+    """Write rows as Parquet, atomically; the same rows give the same bytes.
+
+    Args:
+        path: of the table.
+        rows: records whose attributes are named like the columns.
+        schema: each column's kind, by name: ``string``, ``int32``, ``int64``, ``list`` (of strings) or ``lists``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
     types["lists"] = pa.list_(types["list"])
-    table = pa.Table.from_pylist(rows, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
+    values = [{name: getattr(row, name) for name in schema} for row in rows]
+    table = pa.Table.from_pylist(values, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
     with replacing(path) as made:
         pq.write_table(table, made, compression="zstd")
 
@@ -159,7 +166,7 @@ def read_index(path: Path) -> tuple[IndexRow, ...]:
 
 def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
     """Write rejections as Parquet."""
-    write_table(path, [asdict(rejection) for rejection in rejections], REJECTED_SCHEMA)
+    write_table(path, rejections, REJECTED_SCHEMA)
 
 
 def read_rejections(path: Path) -> Iterator[Rejection]:

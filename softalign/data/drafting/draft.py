@@ -56,20 +56,7 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
         DataError: a table cannot be used.
     """
     _check_out(out, is_forced)
-    table = out.with_name(f"{out.stem}-captions.parquet")
-    is_written_anew = table.is_file() and place.is_dir() and bool(read_pairs(place))
-    try:
-        found = survey(place, images, ignored=table if is_written_anew else None)
-    except ConfigError:
-        pairs = read_pairs(place) if place.is_dir() else {}
-        if not pairs:
-            raise
-        _check_absent(table, is_forced)
-        table.parent.mkdir(parents=True, exist_ok=True)
-        write_pairs(pairs, table)
-        read = find_parquet(table, [place], images)
-        note = f"wrote {table} from the .txt files beside the images: run this again when they change"
-        found = read.model_copy(update={"notes": (note, *read.notes)})
+    found = _find(place, out.with_name(f"{out.stem}-captions.parquet"), images, is_forced)
     name = recipe_name(place.absolute().name if place.is_dir() else place.stem)
     text = recipe_text(name, found, family, f"softalign init {place}")
     try:
@@ -80,6 +67,23 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
     load_recipe(str(out))
     problems = tuple(problem for source in found.sources for problem in _problems(source, RESOLUTIONS[family]))
     return Draft(recipe=str(out), family=family, found=found, problems=problems)
+
+
+def _find(place: Path, table: Path, images: Path | None, is_forced: bool) -> Found:
+    """Return what lies at a place; captions in text files are written to ``table`` first."""
+    is_written_anew = table.is_file() and place.is_dir() and bool(read_pairs(place))
+    try:
+        return survey(place, images, ignored=table if is_written_anew else None)
+    except ConfigError:
+        pairs = read_pairs(place) if place.is_dir() else {}
+        if not pairs:
+            raise
+    _check_absent(table, is_forced)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_pairs(pairs, table)
+    found = find_parquet(table, [place], images)
+    note = f"wrote {table} from the .txt files beside the images: run this again when they change"
+    return found.model_copy(update={"notes": (note, *found.notes)})
 
 
 def _check_out(out: Path, is_forced: bool) -> None:

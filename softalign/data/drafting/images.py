@@ -125,6 +125,6 @@ def look_at_images(folder: Path, names: Sequence[str]) -> ImageLook:
 
 
 def spread(names: Sequence[str], number: int) -> list[str]:
-    """Return at most so many names, evenly spread."""
+    """Return at most ``number`` of the names, evenly spread."""
     step = max(1, -(-len(names) // number))
     return list(names[::step])

@@ -14,7 +14,7 @@ from softalign.errors import ConfigError, DataError, MissingInputError, SoftAlig
 
 SUPPORTED = "a COCO captions file (.json) or a Parquet table (.parquet) of captions, with a folder of images"
 MAX_TABLES = 100
-"""A folder with more JSON files has one per image, say; so many Parquet files are looked at."""
+"""A folder with more JSON files probably has one per image; of more Parquet files only the first are read."""
 READERS = {".csv": "csv.read_csv", ".tsv": "csv.read_csv", ".jsonl": "json.read_json", ".ndjson": "json.read_json"}
 """What of pyarrow reads tables that are no source."""
 ARCHIVES = {".tar", ".zip", ".gz", ".tgz", ".7z"}
@@ -26,7 +26,7 @@ def survey(place: Path, images: Path | None, *, ignored: Path | None = None) -> 
     Args:
         place: a folder, or one table.
         images: the folder of images, where it is known.
-        ignored: a table that is to be written anew.
+        ignored: a table that will be replaced.
 
     Raises:
         MissingInputError: the place, or the images of its tables, are not there.

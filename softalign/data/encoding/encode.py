@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, shard_name, write_table
+from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, Split, read_index, shard_name, write_table
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
@@ -40,8 +40,23 @@ SAMPLE_SCHEMA = {
     **{name: INDEX_SCHEMA[name] for name in ("key", "split", "image_digest", "captions", "caption_digests")},
     "hard_negatives": "lists",
 }
-"""``hard_negatives`` holds one list of edits for each caption; their keys are their caption digests."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One image of an encoded dataset, as ``samples.parquet`` lists it.
+
+    Attributes:
+        hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
+    """
+
+    key: str
+    split: Split
+    image_digest: str
+    captions: list[str]
+    caption_digests: list[str]
+    hard_negatives: list[list[str]]
 
 
 def encode(
@@ -63,38 +78,50 @@ def encode(
         runtime: device and number of reader threads.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
-        hard_negatives_per_caption: how many edits of each caption are encoded too, where it has so many.
+        hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
 
     Raises:
         MissingInputError: the base model is not there.
         IntegrityError: a file of the dataset is not what was published.
         DataError: an encoding is not finite.
     """
-    device, work_path = resolve_device(runtime), store.work_path("encode", key)
-    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
-    encoders = FrozenEncoders(frozen, backbone.resolution_px).to(device)
-    shards = tuple(
-        DatasetShard(dataset, shard_name(index), store, hard_negatives_per_caption)
-        for index in range(dataset.num_shards)
-    )
-
-    images = Counting("images", dataset.num_samples)
-
-    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_threads))),)
-
+    work_path = store.work_path("encode", key)
+    encoders = _load_encoders(backbone, runtime)
+    shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
-    latents = _encode_images(shards, latents_pool, latents_of)
-    captions = Counting("captions", dataset.num_captions * (1 + hard_negatives_per_caption))
+    latents = _encode_images(shards, latents_pool, encoders, dataset.num_samples, runtime.num_threads)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, lambda texts: encoders.text_states_of(captions.over(texts)).tensors())
+    num_texts = dataset.num_captions * (1 + hard_negatives_per_caption)
+    texts = _encode_texts(shards, texts_pool, encoders, num_texts)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
+    _write_index(work_path / "output", shards, latents, texts)
+    manifest = _manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption)
+    published = store.publish(manifest, work_path / "output")
+    shutil.rmtree(work_path, ignore_errors=True)
+    return published
 
-    output_path = work_path / "output"
-    _write_index(output_path, shards, latents, texts)
+
+def _load_encoders(backbone: BackboneConfig, runtime: Runtime) -> FrozenEncoders:
+    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
+    return FrozenEncoders(frozen, backbone.resolution_px).to(resolve_device(runtime))
+
+
+def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+    names = (shard_name(index) for index in range(dataset.num_shards))
+    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
+
+
+def _manifest(
+    dataset: DatasetManifest,
+    encoders: FrozenEncoders,
+    latents: tuple[PoolShard, ...],
+    texts: tuple[PoolShard, ...],
+    key: str,
+    hard_negatives_per_caption: int,
+) -> EncodedManifest:
     channels, height, width = latents[0].tensors[0].row_shape
     text_length, text_width = texts[0].tensors[0].row_shape
-    manifest = EncodedManifest(
+    return EncodedManifest(
         stage_key=key,
         parents=(dataset.digest,),
         name=dataset.name,
@@ -111,9 +138,6 @@ def encode(
         num_texts=sum(len(shard.digests) for shard in texts),
         total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
     )
-    published = store.publish(manifest, output_path)
-    shutil.rmtree(work_path, ignore_errors=True)
-    return published
 
 
 class DatasetShard:
@@ -143,40 +167,46 @@ class DatasetShard:
 
 
 def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
-    """Return edits of each of an image's captions; what another of them says is in none."""
+    """Return edits of each of an image's captions; no edit says what another of the captions says."""
     if number == 0:
         return [[] for _ in row.captions]
     return [[edit.text for edit in drawn_edits(caption, number, row.captions)] for caption in row.captions]
 
 
 def _encode_images(
-    dataset: tuple[DatasetShard, ...],
-    pool: EncodedPool,
-    encode_rows: Callable[[DatasetShard, list[IndexRow]], tuple[Tensor]],
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_images: int, num_threads: int
 ) -> tuple[PoolShard, ...]:
     """Return the latents' shards: one for each shard of the dataset that holds new images."""
+    images = Counting("images", num_images)
+
+    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
+        return (encoders.latents_of(images.over(shard.pixels(rows, encoders.resolution_px, num_threads))),)
+
     shards = []
     known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
         if rows:
-            shards.append(pool.shard_of(rows, partial(encode_rows, shard)))
+            shards.append(pool.shard_of(rows, partial(latents_of, shard)))
     return tuple(shards)
 
 
 def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], tuple[Tensor, ...]]
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_texts: int
 ) -> tuple[PoolShard, ...]:
     """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
+    captions = Counting("captions", num_texts)
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
     known = set(groups[0])
     for shard in dataset:
-        captions = iter({digest: caption for digest, caption in shard.texts() if digest not in known}.items())
-        while group := dict(islice(captions, MAX_TEXTS_PER_SHARD)):
+        new = iter({digest: text for digest, text in shard.texts() if digest not in known}.items())
+        while group := dict(islice(new, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(group)
-    return tuple(pool.shard_of(group, encode_rows) for group in groups)
+    return tuple(
+        pool.shard_of(group, lambda texts: encoders.text_states_of(captions.over(texts)).tensors()) for group in groups
+    )
 
 
 def _write_index(
@@ -186,9 +216,11 @@ def _write_index(
     texts: tuple[PoolShard, ...],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = (pair for shard in dataset for pair in zip(shard.rows, shard.hard_negatives, strict=True))
-    rows = ({**asdict(row), "hard_negatives": edits} for row, edits in pairs)
-    samples = [{name: row[name] for name in SAMPLE_SCHEMA} for row in rows]
+    samples = [
+        SampleRow(row.key, row.split, row.image_digest, row.captions, row.caption_digests, edits)
+        for shard in dataset
+        for row, edits in zip(shard.rows, shard.hard_negatives, strict=True)
+    ]
     write_table(folder / "samples.parquet", samples, SAMPLE_SCHEMA)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

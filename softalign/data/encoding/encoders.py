@@ -22,9 +22,9 @@ from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.method.text_states import TextStates
 
 BATCH_SIZE = 16
-"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on its company.
+"""Rows per encoder call, always: the last batch is filled up, so that a row's bytes do not depend on the other rows.
 
-Of images so many up to 512 px, fewer above: as many at each resolution.
+Images above 512 px go in smaller batches, of one size at each resolution.
 """
 RowT = TypeVar("RowT")
 
@@ -38,7 +38,7 @@ class FrozenEncoders:
     """
 
     def __init__(self, backbone: Backbone, resolution_px: int) -> None:
-        self._backbone, self._resolution_px = backbone, resolution_px
+        self._backbone, self.resolution_px = backbone, resolution_px
         self.backbone_digest = component_digest(backbone.denoiser)
         self.vae_digest = component_digest(backbone.pipeline.vae)
         self.text_encoder_digest = text_encoder_digest(backbone)
@@ -60,7 +60,7 @@ class FrozenEncoders:
     @torch.no_grad()
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
         """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1]; see ``encode_images``."""
-        batch_size = min(BATCH_SIZE, rows_per_call(self._resolution_px))
+        batch_size = min(BATCH_SIZE, rows_per_call(self.resolution_px))
         return _in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
             0
         ]
@@ -90,7 +90,7 @@ def _batches(rows: Iterable[RowT], batch_size: int) -> Iterator[list[RowT]]:
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    """Return the digest of a tokenizer's rules; how it was last asked to pad and cut is not among them."""
+    """Return the digest of a tokenizer's rules, without the padding and truncation of its last call."""
     if not getattr(tokenizer, "is_fast", False):
         return digest_of([tokenizer.get_vocab(), tokenizer.model_max_length])
     rules = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -1,7 +1,7 @@
 """Encodings that datasets share: shards of tensors, their rows keyed by the digests of what was encoded.
 
-A pool belongs to one encoder and one way of preparing its input. It holds safetensors shards and, per shard, a note
-that names its rows; a shard without its note does not exist. A dataset asks for groups of digests: a group that is
+A pool belongs to one encoder and one way of preparing its input. It holds safetensors shards and, per shard, an index
+of its rows; a shard without its index does not exist. A dataset asks for groups of digests: a group that is
 already there costs nothing, rows that other groups hold are copied, and only what no shard holds is encoded. Shard
 bytes depend on the group and the encoder alone, not on what was there before.
 
@@ -75,10 +75,10 @@ class EncodedPool:
         self._store, self._tensor_names, self._work_path = store, tensor_names, work_path
         self._folder = f"{tensor_names[0]}-{digest_of([*tensor_names, str(STORAGE_DTYPE), *spec])[:16]}"
         sizes = store.shared_sizes(self._folder)
-        notes = [PoolShard.model_validate_json(note) for note in store.read_notes(self._folder)]
-        notes = [note for note in notes if sizes.get(Path(note.file.path).name) == note.file.size_bytes]
-        self._shards = {_group_digest(shard.digests): shard for shard in notes}
-        self._rows = {digest: (shard, row) for shard in notes for row, digest in enumerate(shard.digests)}
+        shards = [PoolShard.model_validate_json(index) for index in store.read_shard_indexes(self._folder)]
+        shards = [shard for shard in shards if sizes.get(Path(shard.file.path).name) == shard.file.size_bytes]
+        self._shards = {_group_digest(shard.digests): shard for shard in shards}
+        self._rows = {digest: (shard, row) for shard in shards for row, digest in enumerate(shard.digests)}
         self.counts = PoolCounts()
 
     def shard_of(
@@ -121,8 +121,8 @@ class EncodedPool:
         save_file({name: rows_NX.contiguous() for name, rows_NX in named.items()}, path)
         entry = self._store.add_shared(self._folder, path)
         described = tuple(PoolTensor(name=name, row_shape=tuple(rows.shape[1:])) for name, rows in named.items())
-        note = canonical_json(PoolShard(digests=group, tensors=described, file=entry).model_dump(mode="json"))
-        kept = self._store.create_note(f"{self._folder}/{_group_digest(group)}.json", note)
+        index = canonical_json(PoolShard(digests=group, tensors=described, file=entry).model_dump(mode="json"))
+        kept = self._store.create_shard_index(f"{self._folder}/{_group_digest(group)}.json", index)
         shard = PoolShard.model_validate_json(kept)
         self._shards[_group_digest(group)] = shard
         self._rows.update({digest: (shard, row) for row, digest in enumerate(shard.digests)})

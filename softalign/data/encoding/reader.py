@@ -142,7 +142,7 @@ class EncodedReader:
         return HeldOutCaptions(tuple(chosen.values()), self._text_of(list(chosen)), self._text_of([caption_digest("")]))
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
-        """Return the batch that follows after so many samples: the same at every call, in every process.
+        """Return the batch that follows ``samples_seen`` samples: the same at every call, in every process.
 
         Raises:
             DataError: the cursor is not at a batch's start, so it belongs to another batch size.

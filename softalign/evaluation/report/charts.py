@@ -7,7 +7,7 @@ scale 1); all numbers are rounded, so that the same data are the same bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -77,48 +77,54 @@ def difference_dot(value: float, low: float, high: float, limit: float) -> str:
     return _svg(DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT, label, parts)
 
 
+@dataclass(frozen=True)
+class _Axes:
+    """Where values stand in a curve's chart: samples seen from left to right, the curve's values upwards."""
+
+    first: float
+    x_span: float
+    low: float
+    high: float
+
+    def x(self, samples_seen: float) -> float:
+        return _LEFT + (samples_seen - self.first) / self.x_span * (CURVE_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return _TOP + (self.high - value) / (self.high - self.low) * (CURVE_HEIGHT - _TOP - _BOTTOM)
+
+
 def training_curve(curve: Curve) -> str:
     """Return a line chart: every value faint, their moving average strong, the reference dashed."""
     xs, ys = _binned(np.array(curve.samples_seen), np.array(curve.values))
     smooth = _moving_average(ys)
-    low, high = _value_range(ys, curve.reference)
-    plot_width, plot_height = CURVE_WIDTH - _LEFT - _RIGHT, CURVE_HEIGHT - _TOP - _BOTTOM
-    x_span = max(float(xs[-1] - xs[0]), 1.0)
-
-    def x_of(value: float) -> float:
-        return _LEFT + (value - float(xs[0])) / x_span * plot_width
-
-    def y_of(value: float) -> float:
-        return _TOP + (high - value) / (high - low) * plot_height
-
-    def line(values: NDArray[np.float64], kind: str) -> str:
-        points = " ".join(f"{_n(x_of(float(x)))},{_n(y_of(float(y)))}" for x, y in zip(xs, values, strict=True))
-        return f'<polyline class="{kind}" points="{points}"/>'
-
-    parts = []
-    for tick in _ticks(low, high, 5):
-        at = _n(y_of(tick))
-        parts.append(f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>')
-    for tick in _ticks(float(xs[0]), float(xs[0]) + x_span, 4):
-        parts.append(
-            f'<text x="{_n(x_of(tick))}" y="{_n(CURVE_HEIGHT - _BOTTOM + 15)}" text-anchor="middle">{tick:,.0f}</text>'
-        )
-    parts.append(
-        f'<text x="{_n(_LEFT + plot_width / 2)}" y="{_n(CURVE_HEIGHT - 3)}" text-anchor="middle">samples seen</text>'
-    )
-    if curve.reference is not None:
-        y = y_of(curve.reference)
-        parts.append(
-            f'<line class="reference" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{_n(y)}" y2="{_n(y)}"/>'
-        )
-        parts.append(
-            f'<text class="reference" x="{_n(CURVE_WIDTH - _RIGHT - 2)}" y="{_n(y - 4)}" text-anchor="end">'
-            f"{escape(curve.reference_label)}</text>"
-        )
-    parts += [line(ys, "raw"), line(smooth, "smooth")]
+    axes = _Axes(float(xs[0]), max(float(xs[-1] - xs[0]), 1.0), *_value_range(ys, curve.reference))
+    parts = [*_grid(axes), *_reference_line(curve, axes)]
+    for values, kind in ((ys, "raw"), (smooth, "smooth")):
+        points = " ".join(f"{_n(axes.x(float(x)))},{_n(axes.y(float(y)))}" for x, y in zip(xs, values, strict=True))
+        parts.append(f'<polyline class="{kind}" points="{points}"/>')
     label = f"{curve.title}: {curve.values[0]:.4g} at first, {float(smooth[-1]):.4g} at the end (moving average)"
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, label, parts)
+
+
+def _grid(axes: _Axes) -> Iterator[str]:
+    """Yield the grid's lines and the labels of both axes."""
+    for tick in _ticks(axes.low, axes.high, 5):
+        at = _n(axes.y(tick))
+        yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>'
+        yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>'
+    for tick in _ticks(axes.first, axes.first + axes.x_span, 4):
+        x, y = _n(axes.x(tick)), _n(CURVE_HEIGHT - _BOTTOM + 15)
+        yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.0f}</text>'
+    middle = _n(_LEFT + (CURVE_WIDTH - _LEFT - _RIGHT) / 2)
+    yield f'<text x="{middle}" y="{_n(CURVE_HEIGHT - 3)}" text-anchor="middle">samples seen</text>'
+
+
+def _reference_line(curve: Curve, axes: _Axes) -> Iterator[str]:
+    if curve.reference is not None:
+        y, right = axes.y(curve.reference), CURVE_WIDTH - _RIGHT
+        yield f'<line class="reference" x1="{_n(_LEFT)}" x2="{_n(right)}" y1="{_n(y)}" y2="{_n(y)}"/>'
+        label = escape(curve.reference_label)
+        yield f'<text class="reference" x="{_n(right - 2)}" y="{_n(y - 4)}" text-anchor="end">{label}</text>'
 
 
 def difference_limit(bounds: Sequence[float]) -> float:

@@ -4,57 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, Record, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.charts import Bar, difference_dot, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import CurveDefinition, read_curves
-from softalign.evaluation.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
-from softalign.evaluation.suites import known_classes
-from softalign.geneval.decision import select_objects
-from softalign.geneval.detections import Detection, read_detections
-from softalign.geneval.layout import read_folders
-from softalign.geneval.scoring import ImageResult
+from softalign.evaluation.report.gallery import ARM_LABELS, TAG_LABELS, ArmData, gallery_of, script_json
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATE_FILENAME = "template.html.j2"
-ARM_LABELS = {"base": "base model", "untrained": "untrained tokens", "adapter": "adapter"}
-TAG_LABELS = {
-    "single_object": "single object",
-    "two_object": "two objects",
-    "counting": "counting",
-    "colors": "colours",
-    "position": "position",
-    "color_attr": "colour attribution",
-    OVERALL: "overall",
-}
-
-
-class ArmData(Protocol):
-    """What the page needs of an arm (``softalign.evaluation.compare.ArmFiles``)."""
-
-    @property
-    def report(self) -> EvalReport:
-        """The arm's record."""
-        ...
-
-    @property
-    def results(self) -> tuple[ImageResult, ...]:
-        """One result an image, in the suite's order."""
-        ...
-
-    @property
-    def images_root(self) -> Path:
-        """The folder in the official layout."""
-        ...
-
-    @property
-    def detections_path(self) -> Path:
-        """The recorded detections."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -89,14 +53,9 @@ def render_page(
         adapter_path: its folder: ``metrics.jsonl`` and ``adapter_config.json``.
         config: the evaluation's configuration.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
     reports = [arm.report for arm in arms]
     curves = read_curves(adapter_path / "metrics.jsonl")
-    return environment.get_template(TEMPLATE_FILENAME).render(
+    return _template().render(
         name=adapter.name,
         suite=comparison.suite,
         confidence=f"{100 * config.confidence:g} %",
@@ -117,11 +76,20 @@ def render_page(
         num_prompts=reports[0].num_prompts,
         any_correct=[(ARM_LABELS[report.arm], report.num_prompts_any_correct) for report in reports],
         tags=[(task.tag, TAG_LABELS[task.tag]) for task in reports[0].tags],
-        gallery_json=_script_json(_gallery(arms)),
+        gallery_json=script_json(asdict(gallery_of(arms))),
         records=_records(comparison, reports, adapter),
         settings=_settings(config, adapter_path),
         num_inference_steps=config.num_inference_steps,
     )
+
+
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(TEMPLATE_FILENAME)
 
 
 def verdict_sentence(comparison: ComparisonReport, config: EvalConfig) -> str:
@@ -212,51 +180,6 @@ def _difference_row(entry: TagDifference, limit: float) -> Row:
     )
 
 
-def _gallery(arms: Sequence[ArmData]) -> dict[str, Any]:
-    """Return the gallery's data: one entry an image, with each arm's verdict, reason, objects and picture."""
-    paths = [arm.images_root / result.filename for arm in arms for result in arm.results]
-    width, height = image_size(paths[0])
-    pictures = data_uris(paths)
-    classes = known_classes(read_folders(arms[0].images_root))
-    detections = [read_detections(arm.detections_path, classes) for arm in arms]
-    num_images = len(arms[0].results)
-    entries = []
-    for index, first in enumerate(arms[0].results):
-        shown = []
-        for number, arm in enumerate(arms):
-            result = arm.results[index]
-            shown.append(
-                {
-                    "ok": result.correct,
-                    "why": result.reason,
-                    "src": pictures[number * num_images + index],
-                    "found": _objects(result, detections[number][result.filename]),
-                }
-            )
-        entries.append({"file": first.filename, "tag": first.tag, "prompt": first.prompt, "arms": shown})
-    return {
-        "width": width,
-        "height": height,
-        "crisp": max(width, height) <= SMALL_IMAGE_PX,
-        "arms": [ARM_LABELS[arm.report.arm] for arm in arms],
-        "tags": TAG_LABELS,
-        "entries": entries,
-    }
-
-
-def _objects(result: ImageResult, detections: Sequence[Detection]) -> list[dict[str, Any]]:
-    counted = {id(one) for group in select_objects(detections, result.tag).values() for one in group}
-    return [
-        {
-            "name": f"{detection.color} {detection.class_name}" if detection.color else detection.class_name,
-            "score": round(detection.score, 2),
-            "box": [round(value, 1) for value in detection.box],
-            "counted": id(detection) in counted,
-        }
-        for detection in detections
-    ]
-
-
 def _records(
     comparison: ComparisonReport, reports: Sequence[EvalReport], adapter: Adapter
 ) -> list[tuple[str, str, str]]:
@@ -271,8 +194,3 @@ def _settings(config: EvalConfig, adapter_path: Path) -> list[tuple[str, str]]:
     if path.is_file():
         settings.append(("adapter_config.json", path.read_text(encoding="utf-8").strip()))
     return settings
-
-
-def _script_json(value: Any) -> str:
-    """Return JSON that can stand inside a script element: no ``<`` can end it early."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).replace("<", "\\u003c")

@@ -30,7 +30,7 @@ _MAX_EXTRA_OBJECTS = 2
 
 @dataclass(frozen=True, slots=True)
 class TrainingPool:
-    """What is known of N scenes.
+    """Latents, captions and layouts of N scenes.
 
     Attributes:
         latents: (N, 16, 4, 4) float32.
@@ -43,7 +43,7 @@ class TrainingPool:
     layouts: Tensor
 
     def captions_at(self, index: Tensor, config: PoolConfig, empty_ids: Tensor, generator: torch.Generator) -> Tensor:
-        """Token ids (B, L) of one drawn caption for each scene of `index` (B), some replaced by the empty one."""
+        """Return token ids (B, L) of a drawn caption for each scene of ``index`` (B), some of them the empty one."""
         which = torch.randint(self.token_ids.shape[1], index.shape, generator=generator)
         token_ids = self.token_ids[index, which].long()
         is_dropped = torch.rand(index.shape, generator=generator) < config.caption_dropout
@@ -51,7 +51,7 @@ class TrainingPool:
 
 
 def sample_captioned_scene(rng: np.random.Generator, config: PoolConfig) -> tuple[Scene, list[Caption]]:
-    """A scene and its captions: incomplete ones for a scene with extra objects, else complete or wrong ones."""
+    """Return a scene and its captions: incomplete for a scene with extra objects, else complete or wrong."""
     if rng.random() < config.share_incomplete:
         scene = sample_scene(rng, int(rng.integers(1, _MAX_EXTRA_OBJECTS, endpoint=True)))
         return scene, [incomplete_caption(scene, rng) for _ in range(config.captions_per_scene)]
@@ -64,7 +64,7 @@ def sample_captioned_scene(rng: np.random.Generator, config: PoolConfig) -> tupl
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Token ids (B, L), padded to the model's length; every distinct text is tokenised once."""
+    """Return token ids (B, L), padded to the model's length; every distinct text is tokenised once."""
     distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     encoded = tokenizer(list(distinct), padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
     table = torch.tensor(encoded["input_ids"])
@@ -72,7 +72,7 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokenizer, cache_path: Path) -> TrainingPool:
-    """Render, encode and caption the pool once; a finished pool of the same recipe is read back from `cache_path`."""
+    """Render, encode and caption the pool once; a finished pool of the same recipe is read back from ``cache_path``."""
     digest = _pool_digest(config)
     if cache_path.exists():
         with safe_open(cache_path, framework="pt") as file:
@@ -99,7 +99,7 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
 
 
 def layouts_of(scenes: Sequence[Scene]) -> Tensor:
-    """Shape and colour of every grid cell, (N, 16, 2) int8, counted from 1; 0 is empty."""
+    """Return shape and colour of every grid cell, (N, 16, 2) int8, counted from 1; 0 is empty."""
     layouts = torch.zeros(len(scenes), GRID_SIZE**2, 2, dtype=torch.int8)
     for row, scene in zip(layouts, scenes, strict=True):
         for obj in scene.objects:
@@ -109,6 +109,6 @@ def layouts_of(scenes: Sequence[Scene]) -> Tensor:
 
 
 def _pool_digest(config: PretrainConfig) -> str:
-    """Digest of what the pool is made of: the autoencoder, the scenes and the captions."""
+    """Return the digest of what the pool is made of: the autoencoder, the scenes and the captions."""
     captions = config.pool.model_dump(mode="json", exclude={"caption_dropout"})
     return digest_of([config.seed, config.autoencoder.model_dump(mode="json"), captions])

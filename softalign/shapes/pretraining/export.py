@@ -7,15 +7,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from transformers import PreTrainedModel
 
+from softalign.artifacts import Frozen
+from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
 from softalign.store.files import replacing
 
 RECIPE_FILENAME = "recipe.json"
 
 
-def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path:
-    """Write a whole pipeline as safetensors to `folder`, replacing what is there, and `recipe.json`.
+class WeightsRecipe(Frozen):
+    """What a weights folder was made by: ``recipe.json``.
+
+    Attributes:
+        scores_by_guidance_scale: share of correct images by tag, of the weights as they are shipped.
+        num_inference_steps: of the scores' images.
+    """
+
+    family: EmbeddedFamily
+    config: PretrainConfig
+    samples_seen: int
+    scores_by_guidance_scale: dict[str, dict[str, float]] = Field(default_factory=dict)
+    num_inference_steps: int
+
+
+def export_pipeline(folder: Path, pipeline: Any, recipe: WeightsRecipe) -> Path:
+    """Write a whole pipeline as safetensors to ``folder``, replacing what is there, and ``recipe.json``.
 
     Returns the folder.
     """
@@ -25,15 +43,15 @@ def export_pipeline(folder: Path, pipeline: Any, recipe: dict[str, Any]) -> Path
     return folder
 
 
-def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
-    """Write `recipe.json` into a weights folder."""
-    text = json.dumps(recipe, indent=2, sort_keys=True) + "\n"
+def write_recipe(folder: Path, recipe: WeightsRecipe) -> None:
+    """Write ``recipe.json`` into a weights folder."""
+    text = json.dumps(recipe.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
 
 
 def half(module: Any) -> Any:
-    """A half-precision copy of a module, rebuilt from its own configuration."""
+    """Return a half-precision copy of a module, rebuilt from its own configuration."""
     is_of_transformers = isinstance(module, PreTrainedModel)
     twin = type(module)(module.config) if is_of_transformers else type(module).from_config(module.config)
     twin.load_state_dict(module.state_dict())
-    return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own `to`
+    return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own ``to``

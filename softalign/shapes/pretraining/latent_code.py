@@ -31,7 +31,7 @@ _OFFSET_X, _OFFSET_Y, _RADIUS, _SHADE = range(_PRESENCE + 1, _PRESENCE + 5)
 
 
 def latent_targets(scenes: Sequence[Scene]) -> NDArray[np.float32]:
-    """Targets (N, 16, 4, 4) of the latents, before scaling; the last channel carries nothing."""
+    """Return targets (N, 16, 4, 4) of the latents, before scaling; the last channel carries nothing."""
     targets = np.zeros((len(scenes), NUM_CHANNELS, GRID_SIZE, GRID_SIZE), dtype=np.float32)
     low, high = BACKGROUND_RANGE
     shades = np.array([scene.background for scene in scenes], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The two embedded models, as `pretrain` sees them: how each denoiser is trained, sampled and exported.
+"""The two embedded models, as ``pretrain`` sees them: how each denoiser is trained, sampled and exported.
 
 Both share autoencoder, captions and text encoder.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import (
@@ -32,17 +32,16 @@ from softalign.shapes.pretraining.networks import (
     build_transformer,
     with_projection,
 )
-from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
+from softalign.shapes.pretraining.recipe import DenoiserConfig, EmbeddedFamily, PretrainConfig, TransformerConfig
 from softalign.shapes.pretraining.scoring import sample_latents
 from softalign.shapes.pretraining.training_state import ResumableTraining
 
 DrawLatents = Callable[[list[str], torch.Generator], Tensor]
-EmbeddedFamily = Literal["sd21", "sd3"]
 
 
 @dataclass(frozen=True)
 class Foundation:
-    """What both denoisers stand on."""
+    """What both denoisers share: the frozen autoencoder and text encoder, and the captions' tokenizer."""
 
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
@@ -50,32 +49,32 @@ class Foundation:
 
 
 class EmbeddedModel(Protocol):
-    """One of the two."""
+    """One of the two embedded models: its settings, its training, its sampler and its pipeline."""
 
     family: EmbeddedFamily
     state_name: str
 
     def settings(self, config: PretrainConfig) -> DenoiserConfig | TransformerConfig:
-        """Its section of the recipe."""
+        """Return the model's section of the recipe."""
 
     def build(self, config: PretrainConfig) -> nn.Module:
-        """An untrained denoiser."""
+        """Return an untrained denoiser."""
 
     def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[Any]:
-        """Its training, fresh or continued."""
+        """Return its training, fresh or continued from its checkpoint."""
 
     def loss(
         self, denoiser: Any, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
     ) -> Callable[[int], Tensor]:
-        """The loss of a step."""
+        """Return the loss of a step."""
 
     def drawing(
         self, denoiser: Any, foundation: Foundation, config: PretrainConfig, guidance_scale: float, num_steps: int
     ) -> DrawLatents:
-        """A sampler of latents."""
+        """Return a sampler of latents."""
 
     def pipeline(self, denoiser: Any, foundation: Foundation, config: PretrainConfig) -> Any:
-        """The diffusers pipeline in half precision; the modules given are left as they are."""
+        """Return the diffusers pipeline in half precision; the modules given are left as they are."""
 
 
 class UNetModel:
@@ -85,21 +84,21 @@ class UNetModel:
     state_name = "denoiser.safetensors"
 
     def settings(self, config: PretrainConfig) -> DenoiserConfig:
-        """The recipe's section `denoiser`."""
+        """Return the recipe's section ``denoiser``."""
         return config.denoiser
 
     def build(self, config: PretrainConfig) -> UNet2DConditionModel:
-        """An untrained U-Net."""
+        """Return an untrained U-Net."""
         return build_denoiser(config.denoiser, config.text_encoder.width)
 
     def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
-        """Its training."""
+        """Return its training, fresh or continued from its checkpoint."""
         return train_denoiser.start_training(config, digest, state_path)
 
     def loss(
         self, denoiser: UNet2DConditionModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
     ) -> Callable[[int], Tensor]:
-        """Mean squared error of the velocity."""
+        """Return the mean squared error of the velocity."""
         return train_denoiser.velocity_loss(denoiser, foundation.text_encoder, pool, foundation.tokenizer, config)
 
     def drawing(
@@ -110,7 +109,7 @@ class UNetModel:
         guidance_scale: float,
         num_steps: int,
     ) -> DrawLatents:
-        """DDIM with guidance."""
+        """Return a sampler: DDIM with guidance."""
         tokenizer = foundation.tokenizer
 
         def draw(prompts: list[str], generator: torch.Generator) -> Tensor:
@@ -127,7 +126,7 @@ class UNetModel:
         return draw
 
     def pipeline(self, denoiser: UNet2DConditionModel, foundation: Foundation, config: PretrainConfig) -> Any:
-        """A StableDiffusionPipeline."""
+        """Return a StableDiffusionPipeline."""
         return StableDiffusionPipeline(
             vae=half(foundation.vae),
             text_encoder=half(foundation.text_encoder),
@@ -147,21 +146,21 @@ class TransformerModel:
     state_name = "transformer.safetensors"
 
     def settings(self, config: PretrainConfig) -> TransformerConfig:
-        """The recipe's section `transformer`."""
+        """Return the recipe's section ``transformer``."""
         return config.transformer
 
     def build(self, config: PretrainConfig) -> SD3Transformer2DModel:
-        """An untrained transformer."""
+        """Return an untrained transformer."""
         return build_transformer(config.transformer, config.text_encoder.width)
 
     def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
-        """Its training."""
+        """Return its training, fresh or continued from its checkpoint."""
         return train_transformer.start_training(config, digest, state_path)
 
     def loss(
         self, denoiser: SD3Transformer2DModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
     ) -> Callable[[int], Tensor]:
-        """Mean squared error of the flow."""
+        """Return the mean squared error of the flow."""
         encoder = with_projection(foundation.text_encoder)
         return train_transformer.flow_loss(denoiser, encoder, pool, foundation.tokenizer, config)
 
@@ -173,7 +172,7 @@ class TransformerModel:
         guidance_scale: float,
         num_steps: int,
     ) -> DrawLatents:
-        """Euler steps with guidance."""
+        """Return a sampler: Euler steps with guidance."""
         encoder, tokenizer = with_projection(foundation.text_encoder), foundation.tokenizer
 
         def draw(prompts: list[str], generator: torch.Generator) -> Tensor:
@@ -191,7 +190,7 @@ class TransformerModel:
         return draw
 
     def pipeline(self, denoiser: SD3Transformer2DModel, foundation: Foundation, config: PretrainConfig) -> Any:
-        """A StableDiffusion3Pipeline; both CLIP slots hold the one text encoder."""
+        """Return a StableDiffusion3Pipeline; both CLIP slots hold the one text encoder."""
         vae = half(foundation.vae)
         vae.register_to_config(shift_factor=0.0)  # the pipeline adds it to every latent
         encoder = with_projection(foundation.text_encoder)
@@ -212,5 +211,5 @@ EMBEDDED_MODELS: dict[EmbeddedFamily, EmbeddedModel] = {"sd21": UNetModel(), "sd
 
 
 def weights_folder(model: EmbeddedModel) -> str:
-    """The folder's name below the run's folder, the same as in the package."""
+    """Return the name of the weights' folder below the run's folder, the same as in the package."""
     return WEIGHTS_FOLDERS[model.family]

@@ -25,7 +25,7 @@ _HEAD_WIDTH = 32
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """AutoencoderKL with one downsampling per level but the last: four levels give 32 px -> 4x4."""
+    """Return an AutoencoderKL with one downsampling per level but the last: four levels give 32 px -> 4x4."""
     levels = len(config.block_out_channels)
     return AutoencoderKL(
         in_channels=3,
@@ -43,7 +43,7 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 
 
 def build_text_encoder(config: TextEncoderConfig, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """CLIPTextModel over the word-level vocabulary; padding is the end token, as in Stable Diffusion 1."""
+    """Return a CLIPTextModel over the word-level vocabulary; padding is the end token, as in Stable Diffusion 1."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -62,7 +62,7 @@ def build_text_encoder(config: TextEncoderConfig, tokenizer: CLIPTokenizer) -> C
 
 
 def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionModel:
-    """UNet2DConditionModel with cross attention at every level and in the middle."""
+    """Return a UNet2DConditionModel with cross attention at every level and in the middle."""
     levels = len(config.widths)
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
@@ -80,7 +80,7 @@ def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionMo
 
 
 def build_transformer(config: TransformerConfig, text_width: int) -> SD3Transformer2DModel:
-    """SD3Transformer2DModel over the single cells of the latent; it reads two text encoders of `text_width`."""
+    """Return an SD3Transformer2DModel over the latent's single cells; it reads two text encoders of ``text_width``."""
     return SD3Transformer2DModel(
         sample_size=LATENT_SIZE,
         patch_size=1,
@@ -97,7 +97,7 @@ def build_transformer(config: TransformerConfig, text_width: int) -> SD3Transfor
 
 
 def with_projection(text_encoder: CLIPTextModel) -> CLIPTextModelWithProjection:
-    """The text encoder as Stable Diffusion 3 wants it: states from the layer before the last, and pooled ones.
+    """Return the text encoder as Stable Diffusion 3 reads it: states of the layer before the last, and pooled ones.
 
     A last layer that passes its input on is added, so that the layer before it is the trained encoder's last; the
     projection is the identity, so that the pooled states are the end token's.
@@ -117,12 +117,12 @@ def _num_layers(text_encoder: CLIPTextModel) -> int:
 
 
 def build_flow_scheduler(config: TransformerConfig) -> FlowMatchEulerDiscreteScheduler:
-    """The flow-matching scheduler of Stable Diffusion 3."""
+    """Return the flow-matching scheduler of Stable Diffusion 3."""
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=config.shift)
 
 
 def build_scheduler() -> DDIMScheduler:
-    """DDIM with DDPM's linear noise schedule and velocity as the network's target.
+    """Return a DDIM scheduler with DDPM's linear noise schedule and velocity as the network's target.
 
     The few objects of a latent stand out (about three deviations), so Stable Diffusion's schedule would leave them
     visible in the noisiest latent; the linear one (arXiv 2006.11239) does not.

@@ -1,7 +1,7 @@
 """Pretraining of the embedded model: autoencoder, text encoder, then the denoiser; then export with its scores.
 
 Everything a killed run needs is in the output folder: a checkpoint of each (parameters, averages, optimiser state,
-step), `pool.safetensors` (latents, captions, layouts) and `scores_FAMILY.jsonl` (quick scores on the way).
+step), ``pool.safetensors`` (latents, captions, layouts) and ``scores_FAMILY.jsonl`` (quick scores on the way).
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from torch import nn
 
 from softalign.artifacts import digest_of
 from softalign.shapes.pretraining.data import build_pool
-from softalign.shapes.pretraining.export import export_pipeline, half, write_recipe
+from softalign.shapes.pretraining.export import WeightsRecipe, export_pipeline, half, write_recipe
 from softalign.shapes.pretraining.models import (
     EMBEDDED_MODELS,
-    EmbeddedFamily,
     EmbeddedModel,
     Foundation,
     weights_folder,
 )
-from softalign.shapes.pretraining.recipe import PretrainConfig
+from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
 from softalign.shapes.pretraining.scoring import score_suite
 from softalign.shapes.pretraining.train_autoencoder import train_autoencoder
 from softalign.shapes.pretraining.train_text_encoder import train_text_encoder
@@ -54,17 +53,17 @@ class PretrainResult:
 
 
 def autoencoder_digest(config: PretrainConfig) -> str:
-    """Digest of what decides the autoencoder's weights."""
+    """Return the digest of what decides the autoencoder's weights."""
     return digest_of([config.seed, config.autoencoder.model_dump(mode="json")])
 
 
 def text_encoder_digest(config: PretrainConfig) -> str:
-    """Digest of what decides the text encoder's weights: captions and layouts, not the autoencoder."""
+    """Return the digest of what decides the text encoder's weights: captions and layouts, not the autoencoder."""
     return digest_of([config.seed, *(part.model_dump(mode="json") for part in (config.pool, config.text_encoder))])
 
 
 def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
-    """Digest of what decides a denoiser's weights."""
+    """Return the digest of what decides a denoiser's weights."""
     settings = model.settings(config).model_dump(mode="json")
     return digest_of([autoencoder_digest(config), text_encoder_digest(config), settings])
 
@@ -72,17 +71,17 @@ def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
 def pretrain(
     config: PretrainConfig, out_dir: Path, family: EmbeddedFamily = "sd21", max_steps: int | None = None
 ) -> PretrainResult:
-    """Run the recipe, or what is left of it, in `out_dir`, and export to a folder below it, with scores.
+    """Run the recipe, or what is left of it, in ``out_dir``, and export to a folder below it, with scores.
 
     Args:
         config: the recipe.
         out_dir: folder of checkpoints, pool, scores and result; both families may share one.
-        family: `sd21` trains the U-Net, `sd3` its MMDiT twin.
+        family: ``sd21`` trains the U-Net, ``sd3`` its MMDiT twin.
         max_steps: denoiser updates of this call at most; what an interrupted run would have done.
 
     Raises:
-        ConfigError: if the folder holds checkpoints of another recipe, or its place is taken by a file.
-        TrainingError: if a loss is not finite.
+        ConfigError: the folder holds checkpoints of another recipe, or its place is taken by a file.
+        TrainingError: a loss is not finite.
     """
     require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
@@ -119,11 +118,11 @@ def _averaged(training: ResumableTraining[Any], model: EmbeddedModel, config: Pr
 def export(
     config: PretrainConfig, out_dir: Path, weights_path: Path, family: EmbeddedFamily = "sd21"
 ) -> PretrainResult:
-    """Export the averaged weights of the last checkpoints in `out_dir`, finished or not, and score what was exported.
+    """Export the averaged weights of the last checkpoints in ``out_dir``, finished or not, and score what was exported.
 
     Args:
-        config: the recipe the checkpoints belong to; `final_images_per_tag` images for the scores, 0 for none.
-        out_dir: the folder of `pretrain`.
+        config: the recipe the checkpoints belong to; ``final_images_per_tag`` images for the scores, 0 for none.
+        out_dir: the folder of ``pretrain``.
         weights_path: the folder to write; replaced.
         family: which of the two denoisers.
     """
@@ -135,20 +134,16 @@ def export(
     )
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
     samples_seen = training.step * model.settings(config).batch_size
-    recipe: dict[str, Any] = {
-        "family": family,
-        "config": config.model_dump(mode="json"),
-        "samples_seen": samples_seen,
-        "scores_by_guidance_scale": {},
-        "num_inference_steps": _FINAL_INFERENCE_STEPS,
-    }
+    recipe = WeightsRecipe(
+        family=family, config=config, samples_seen=samples_seen, num_inference_steps=_FINAL_INFERENCE_STEPS
+    )
     foundation = Foundation(vae, text_encoder, tokenizer)
     denoiser = _averaged(training, model, config)
     export_pipeline(weights_path, model.pipeline(denoiser, foundation, config), recipe)
     if config.final_images_per_tag:  # of the weights as they are shipped, rounded to fp16
         rounded = Foundation(half(vae).float(), half(text_encoder).float(), tokenizer)
-        recipe["scores_by_guidance_scale"] = _final_scores(model, half(denoiser).float(), rounded, config)
-        write_recipe(weights_path, recipe)
+        scores = _final_scores(model, half(denoiser).float(), rounded, config)
+        write_recipe(weights_path, recipe.model_copy(update={"scores_by_guidance_scale": scores}))
     return PretrainResult(weights_path, samples_seen)
 
 

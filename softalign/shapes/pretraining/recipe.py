@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+EmbeddedFamily = Literal["sd21", "sd3"]
+"""Which of the two denoisers: the U-Net or its MMDiT twin."""
 
 
 class _Section(BaseModel):

@@ -30,7 +30,7 @@ def score_suite(
     images_per_tag: int,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Share of correct images per tag, over `images_per_tag` images spread evenly over the tag's prompts.
+    """Return the share of correct images per tag, over ``images_per_tag`` images spread evenly over its prompts.
 
     Args:
         vae: decodes the latents.
@@ -63,7 +63,7 @@ def sample_latents(
     num_inference_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """DDIM samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
+    """Return DDIM samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
     scheduler = build_scheduler()
     scheduler.set_timesteps(num_inference_steps)
     num_images = len(token_ids)

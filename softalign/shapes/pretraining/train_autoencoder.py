@@ -24,12 +24,12 @@ _ENCODE_BATCH = 256
 
 
 def to_pixel_values(images: NDArray[np.uint8]) -> Tensor:
-    """Images (B, H, W, 3) uint8 to float (B, 3, H, W) in [-1, 1]."""
+    """Return images (B, H, W, 3) uint8 as floats (B, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def sample_training_scenes(config: PretrainConfig) -> list[Scene]:
-    """The autoencoder's pool: one quarter ordinary scenes, then dense ones."""
+    """Return the autoencoder's pool: one quarter ordinary scenes, then dense ones."""
     rng = np.random.default_rng([config.seed, 1])
     num_ordinary = num_ordinary_scenes(config)
     scenes = [sample_scene(rng) for _ in range(num_ordinary)]
@@ -38,7 +38,7 @@ def sample_training_scenes(config: PretrainConfig) -> list[Scene]:
 
 
 def num_ordinary_scenes(config: PretrainConfig) -> int:
-    """How many of the pool's first images are ordinary scenes."""
+    """Return how many of the pool's first images are ordinary scenes."""
     return max(1, config.autoencoder.num_scenes // 4)
 
 
@@ -55,7 +55,6 @@ def train_autoencoder(
         num_warmup_samples=1_000,
         decay_share=0.5,
         ema_decay=0.998,
-        max_gradient_norm=1.0,
         checkpoint_every_samples=config.checkpoint_every_samples,
         digest=digest,
     )
@@ -96,7 +95,7 @@ def _autoencoder_loss(
 
 
 def encode_images(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
-    """Scaled latents (N, 16, 4, 4) of uint8 images: the posterior's mean times the scaling factor."""
+    """Return scaled latents (N, 16, 4, 4) of uint8 images: the posterior's mean times the scaling factor."""
     chunks = []
     with torch.no_grad():
         for start in range(0, len(images), _ENCODE_BATCH):
@@ -105,7 +104,7 @@ def encode_images(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
 
 
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
-    """Images (N, 32, 32, 3) uint8 of scaled latents."""
+    """Return images (N, 32, 32, 3) uint8 of scaled latents."""
     chunks = []
     with torch.no_grad():
         for part in torch.split(latents, _ENCODE_BATCH):
@@ -116,7 +115,7 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
 
 
 def normalize_latents(vae: AutoencoderKL, images: NDArray[np.uint8]) -> None:
-    """Give the latents of `images` zero mean per channel and, with the scaling factor, unit overall deviation.
+    """Give the latents of ``images`` zero mean per channel and, with the scaling factor, unit overall deviation.
 
     The shift is folded into the 1x1 convolutions on both sides of the latent, which leaves reconstructions unchanged.
     Only one scalar scale is used: latents whitened per channel were not learnable in the time given (measured).

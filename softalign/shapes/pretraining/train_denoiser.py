@@ -16,23 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
 from softalign.shapes.pretraining.networks import build_denoiser, build_scheduler
 from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig
-from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
-
-
-def denoiser_settings(config: PretrainConfig, digest: str) -> LoopSettings:
-    """The loop's settings for the denoiser."""
-    denoiser = config.denoiser
-    return LoopSettings(
-        num_samples=denoiser.num_samples,
-        batch_size=denoiser.batch_size,
-        learning_rate=denoiser.learning_rate,
-        num_warmup_samples=denoiser.num_warmup_samples,
-        decay_share=denoiser.decay_share,
-        ema_decay=denoiser.ema_decay,
-        max_gradient_norm=denoiser.max_gradient_norm,
-        checkpoint_every_samples=config.checkpoint_every_samples,
-        digest=digest,
-    )
+from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
 
 
 def velocity_loss(
@@ -42,7 +26,7 @@ def velocity_loss(
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
 ) -> Callable[[int], Tensor]:
-    """The loss of a step: plain mean squared error of the velocity, timesteps stratified over the batch."""
+    """Return a step's loss: plain mean squared error of the velocity, timesteps stratified over the batch."""
     scheduler = build_scheduler()
     num_timesteps = int(scheduler.config.num_train_timesteps)
     alphas_cumprod = scheduler.alphas_cumprod
@@ -81,7 +65,7 @@ def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
-    """The denoiser's training, fresh or continued from its checkpoint."""
+    """Return the denoiser's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 2)
     unet = build_denoiser(config.denoiser, config.text_encoder.width)
-    return ResumableTraining(unet, denoiser_settings(config, digest), state_path)
+    return ResumableTraining(unet, denoiser_loop(config.denoiser, config, digest), state_path)

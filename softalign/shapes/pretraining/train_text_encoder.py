@@ -45,7 +45,7 @@ class LayoutReader(nn.Module):
         self.logits = nn.Linear(width, _NUM_SHAPE_LOGITS + 1 + len(COLORS))
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """Logits (B, G, 5 + 7) of shape and colour in each cell."""
+        """Return logits (B, G, 5 + 7) of shape and colour in each cell."""
         text_BLD = self.text_encoder(token_ids)[0]
         cells_BGD = self.cells.expand(len(token_ids), -1, -1)
         read_BGD = self.attention(self.attention_norm(cells_BGD), text_BLD, text_BLD, need_weights=False)[0]
@@ -54,7 +54,7 @@ class LayoutReader(nn.Module):
 
 
 def layout_loss(logits_BGK: Tensor, layouts_BG2: Tensor) -> Tensor:
-    """Cross entropy (B, G) of the cells' shapes plus that of their colours."""
+    """Return the cross entropy (B, G) of the cells' shapes plus that of their colours."""
     shapes, colors = layouts_BG2.long().unbind(-1)
     cross_entropy = nn.functional.cross_entropy
     shape_loss = cross_entropy(logits_BGK[..., :_NUM_SHAPE_LOGITS].transpose(1, 2), shapes, reduction="none")
@@ -86,7 +86,6 @@ def train_text_encoder(
         num_warmup_samples=100 * config.text_encoder.batch_size,
         decay_share=0.3,
         ema_decay=0.99,
-        max_gradient_norm=1.0,
         checkpoint_every_samples=config.checkpoint_every_samples,
         digest=digest,
     )

@@ -18,32 +18,21 @@ from softalign.method.text_states import TextStates
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
 from softalign.shapes.pretraining.networks import LATENT_CHANNELS, LATENT_SIZE, build_flow_scheduler, build_transformer
 from softalign.shapes.pretraining.recipe import PretrainConfig, TransformerConfig
-from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
+from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
 
 
 def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
-    """The transformer's training, fresh or continued from its checkpoint."""
-    settings = config.transformer
+    """Return the transformer's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 3)
-    loop = LoopSettings(
-        num_samples=settings.num_samples,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        num_warmup_samples=settings.num_warmup_samples,
-        decay_share=settings.decay_share,
-        ema_decay=settings.ema_decay,
-        max_gradient_norm=settings.max_gradient_norm,
-        checkpoint_every_samples=config.checkpoint_every_samples,
-        digest=digest,
-    )
-    return ResumableTraining(build_transformer(settings, config.text_encoder.width), loop, state_path)
+    transformer = build_transformer(config.transformer, config.text_encoder.width)
+    return ResumableTraining(transformer, denoiser_loop(config.transformer, config, digest), state_path)
 
 
 @torch.no_grad()
 def text_states(text_encoder: CLIPTextModelWithProjection, token_ids: Tensor, num_null_tokens: int) -> TextStates:
-    """What the pipeline makes of token ids (B, L): both text slots hold this encoder, the third one is empty.
+    """Return states (B, L + Z, 2 D) and pooled states (B, 2 D) of token ids (B, L), as the pipeline makes them.
 
-    Returns states (B, L + Z, 2 D), those of the absent T5 being zeros, and pooled states (B, 2 D).
+    Both text slots hold this encoder; the third is empty, so the states of the absent T5 are zeros.
     """
     encoded = text_encoder(token_ids, output_hidden_states=True)
     states_BLD = encoded.hidden_states[-2]
@@ -60,10 +49,10 @@ def flow_loss(
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
 ) -> Callable[[int], Tensor]:
-    """The loss of a step: mean squared error of the flow's velocity, shifted uniform times stratified over the batch.
+    """Return a step's loss: mean squared error of the flow's velocity, shifted times stratified over the batch.
 
     A shift of 3 puts six tenths of the times between sigma .55 and .96, where layouts are decided (the band that
-    `train_denoiser.focused` favours, in these units).
+    ``train_denoiser.focused`` favours, in these units).
     """
     settings = config.transformer
     batch = settings.batch_size
@@ -98,7 +87,7 @@ def sample_flow_latents(
     num_inference_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Euler samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
+    """Return Euler samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
     scheduler = build_flow_scheduler(config)
     scheduler.set_timesteps(num_inference_steps)
     num_images = len(token_ids)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from softalign.errors import ConfigError, TrainingError
+from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
 from softalign.store.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ _ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
-    """Length, rate and checkpoint interval of a run; `digest` names the configuration the checkpoint belongs to."""
+    """Length, rate and checkpoint interval of a run; ``digest`` names the configuration the checkpoint belongs to."""
 
     num_samples: int
     batch_size: int
@@ -39,29 +40,44 @@ class LoopSettings:
     num_warmup_samples: int
     decay_share: float
     ema_decay: float
-    max_gradient_norm: float
     checkpoint_every_samples: int
     digest: str
+    max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.98)
 
     @property
     def num_steps(self) -> int:
-        """Optimizer updates of the whole run."""
+        """The number of optimizer updates of the whole run."""
         return -(-self.num_samples // self.batch_size)
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, constant, then linear decay to zero over the last `decay_share` of the run."""
+        """Return the rate: linear warm-up, constant, linear decay to 0 over the last ``decay_share`` of the run."""
         samples_seen = step * self.batch_size
         warmup = min(1.0, (samples_seen + self.batch_size) / max(1, self.num_warmup_samples))
         remaining = (self.num_samples - samples_seen) / max(1.0, self.decay_share * self.num_samples)
         return self.learning_rate * min(warmup, 1.0, max(0.0, remaining))
 
 
+def denoiser_loop(settings: DenoiserConfig | TransformerConfig, config: PretrainConfig, digest: str) -> LoopSettings:
+    """Return the loop's settings for one of the two denoisers."""
+    return LoopSettings(
+        num_samples=settings.num_samples,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        num_warmup_samples=settings.num_warmup_samples,
+        decay_share=settings.decay_share,
+        ema_decay=settings.ema_decay,
+        checkpoint_every_samples=config.checkpoint_every_samples,
+        digest=digest,
+        max_grad_norm=settings.max_gradient_norm,
+    )
+
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 class ResumableTraining(Generic[ModelT]):
-    """Parameters, their EMA, AdamW and the step count, with `save`, `load` and `run`.
+    """Parameters, their EMA, AdamW and the step count, with ``save``, ``load`` and ``run``.
 
     Args:
         model: the module to train in place.
@@ -69,7 +85,7 @@ class ResumableTraining(Generic[ModelT]):
         state_path: the checkpoint file (safetensors, replaced atomically); loaded when it exists.
 
     Raises:
-        ConfigError: if the checkpoint was written under another configuration.
+        ConfigError: the checkpoint was written under another configuration.
     """
 
     def __init__(self, model: ModelT, settings: LoopSettings, state_path: Path) -> None:
@@ -88,7 +104,7 @@ class ResumableTraining(Generic[ModelT]):
         after_save: Callable[[int], None] | None = None,
         max_steps: int | None = None,
     ) -> None:
-        """Train to the end of the settings, or for at most `max_steps` more updates.
+        """Train to the end of the settings, or for at most ``max_steps`` more updates.
 
         Args:
             loss_at: the loss of a step; must depend on the step number and the parameters only.
@@ -96,7 +112,7 @@ class ResumableTraining(Generic[ModelT]):
             max_steps: stop early after that many updates, without a final checkpoint (as if killed).
 
         Raises:
-            TrainingError: if a loss is not finite.
+            TrainingError: a loss is not finite.
         """
         settings = self.settings
         stop = settings.num_steps if max_steps is None else min(settings.num_steps, self.step + max_steps)
@@ -129,7 +145,7 @@ class ResumableTraining(Generic[ModelT]):
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         self.optimizer.step()
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
@@ -138,7 +154,7 @@ class ResumableTraining(Generic[ModelT]):
         return loss.detach()
 
     def load_ema_into(self, model: nn.Module) -> None:
-        """Copy the averaged parameters into `model` (buffers are left alone)."""
+        """Copy the averaged parameters into ``model`` (buffers are left alone)."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(self.ema[name])

@@ -13,7 +13,7 @@ from softalign.method.objective import candidate_mask
 from softalign.method.soft_tokens import update_ema
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import Division, backward_grid, num_banks
-from softalign.training.step import Stepper, pair_predictor
+from softalign.training.step import StepInputs, pair_predictor
 from tests.tiny_families import FAMILIES, drawn
 from tests.unit.plain_denoiser import PlainDenoiser
 from tests.unit.plain_loop import plain_loss
@@ -53,11 +53,13 @@ class Step:
         self.plain = PlainDenoiser(family, self.denoiser.module, latents, draw.times_B, draw.noise_BCHW.double(), text)
         state = TrainingState(self.live, self.ema, torch.optim.AdamW(self.live.parameters(), lr=1e-2))
         division = Division.into_chunks(CHUNK)
-        self.stepper = Stepper(TrainConfig(objective=config), self.denoiser, state, torch.device("cpu"), division)
-        self.predict = pair_predictor(self.stepper, self.noisy, text)
+        self.step_inputs = StepInputs(
+            TrainConfig(objective=config), self.denoiser, state, torch.device("cpu"), division
+        )
+        self.predict = pair_predictor(self.step_inputs, self.noisy, text)
 
     def backward(self):
-        mask, division = candidate_mask(CANDIDATES, P), self.stepper.division
+        mask, division = candidate_mask(CANDIDATES, P), self.step_inputs.division
         with self.denoiser.row_cache.one_batch():
             return backward_grid(self.predict, self.live, self.ema, self.noisy.target_BCHW, mask, self.config, division)
 
@@ -90,7 +92,7 @@ def test_training_steps_leave_the_backbones_bytes_alone(name):
     start = step.live.banks.detach().clone()
     for _ in range(5):
         step.backward()
-        step.stepper.state.optimizer.step()
+        step.step_inputs.state.optimizer.step()
         update_ema(step.ema, step.live, 0.9)
     assert not torch.equal(step.live.banks, start)
     assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())

@@ -1,5 +1,6 @@
 """Kept rows give the predictions and gradients of the plain hooks, and leave nothing behind."""
 
+import doctest
 import gc
 import weakref
 from contextlib import nullcontext
@@ -7,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from softalign.backbones import row_cache
 from softalign.backbones.row_cache import RowCache, SharedParts
 from softalign.config import AGSMConfig
 from softalign.config.objective import OBJECTIVES
@@ -61,6 +63,10 @@ def assert_equal_steps(case, config, size):
     for left, right in zip(plain_gradients, kept_gradients, strict=True):
         assert left.abs().max() > 0
         assert (left - right).abs().max() < 1e-10
+
+
+def test_the_worked_example_computes_two_images_and_three_prompts_of_six_pairs():
+    assert doctest.testmod(row_cache) == doctest.TestResults(failed=0, attempted=8)
 
 
 @pytest.mark.parametrize("name", ["agsm", "softrepa", "score_matching"])

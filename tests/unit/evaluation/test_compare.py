@@ -192,10 +192,11 @@ def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words)
 
 
 def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
-    from softalign.evaluation.report.page import _script_json, render_page
+    from softalign.evaluation.report.gallery import script_json
+    from softalign.evaluation.report.page import render_page
 
-    assert "</script>" not in _script_json({"prompt": "</script><script>alert(1)</script>"})
-    assert json.loads(_script_json("</a>")) == "</a>"
+    assert "</script>" not in script_json({"prompt": "</script><script>alert(1)</script>"})
+    assert json.loads(script_json("</a>")) == "</a>"
     from softalign.evaluation.compare import _load_arm
 
     arms = [_load_arm(report, recorded.store) for report in recorded.reports.compared]

@@ -3,6 +3,7 @@ import torch
 
 from softalign.method.soft_tokens import (
     SoftTokens,
+    TokensShape,
     soft_tokens_from_bos,
     soft_tokens_from_normal,
     timestep_bins,
@@ -13,9 +14,7 @@ from softalign.method.soft_tokens import (
 def make(num_banks=2, num_timestep_bins=100, width=6, seed=0):
     return soft_tokens_from_normal(
         width,
-        num_banks=num_banks,
-        num_soft_tokens=3,
-        num_timestep_bins=num_timestep_bins,
+        TokensShape(num_banks, 3, num_timestep_bins),
         std=0.02,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -71,9 +70,7 @@ def test_gradient_reaches_only_the_banks_and_rows_in_use():
 def test_bos_initialisation_copies_the_bos_state_and_draws_the_table():
     bos = torch.linspace(-1, 1, 6)
     generator = torch.Generator().manual_seed(0)
-    tokens = soft_tokens_from_bos(
-        bos, num_banks=2, num_soft_tokens=3, num_timestep_bins=1000, std=0.02, generator=generator
-    )
+    tokens = soft_tokens_from_bos(bos, TokensShape(2, 3, 1000), std=0.02, generator=generator)
     assert torch.equal(tokens.banks, bos.expand(2, 3, 6))
     assert float(tokens.timestep_offsets.detach().std()) == pytest.approx(0.02, rel=0.1)
     assert tokens.banks.dtype == torch.float32

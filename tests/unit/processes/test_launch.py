@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from softalign.config import Runtime
 from softalign.errors import ConfigError, PreemptedError, WorkerDiedError
 from softalign.processes import launch
-from softalign.processes.launch import Ranks, rank_environments
+from softalign.processes.launch import RankProcesses, rank_environments
 from softalign.processes.supervise import run_child
 
 
@@ -121,7 +121,7 @@ def test_silent_ranks_are_all_killed(supervised):
 
 def test_the_code_of_the_rank_that_failed_first_is_the_groups(tmp_path):
     body = "import os, time; time.sleep(0.2); os._exit(3 if os.environ['RANK'] == '1' else 0)"
-    group = Ranks([sys.executable, "-c", body], rank_environments(Runtime(num_processes=2)), {})
+    group = RankProcesses([sys.executable, "-c", body], rank_environments(Runtime(num_processes=2)), {})
     assert group.exit_code() == 3
     assert group.failed == (1, 3)
     group.stop()

@@ -277,11 +277,11 @@ def test_shared_files_are_named_by_content(store, tmp_path):
 
 
 def test_notes_are_created_once(store):
-    assert store.create_note("latents/b.json", b"1") == b"1"
-    assert store.create_note("latents/b.json", b"2") == b"1"
-    store.create_note("latents/a.json", b"3")
-    assert list(store.read_notes("latents")) == [b"3", b"1"]
-    assert list(store.read_notes("none")) == []
+    assert store.create_shard_index("latents/b.json", b"1") == b"1"
+    assert store.create_shard_index("latents/b.json", b"2") == b"1"
+    store.create_shard_index("latents/a.json", b"3")
+    assert list(store.read_shard_indexes("latents")) == [b"3", b"1"]
+    assert list(store.read_shard_indexes("none")) == []
 
 
 def test_a_folder_on_another_filesystem_is_copied(manifest, make_folder, tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ def scripted(monkeypatch):
     """Replace the accuracies of the validations, by step, and the weights if they are given."""
 
     def script(accuracies, weights=None):
-        def scripted_validate(stepper, batches, *, step, samples_seen):
-            row = validate(stepper, batches, step=step, samples_seen=samples_seen)
+        def scripted_validate(inputs, batches, *, step, samples_seen):
+            row = validate(inputs, batches, step=step, samples_seen=samples_seen)
             changes = {"val_accuracy": accuracies.get(step, 0.0), "val_loss": 1.0, "val_margin": 0.0}
             return row.model_copy(update=changes | ({} if weights is None else {"val_match_weight": weights[step]}))
 
@@ -40,7 +40,7 @@ def train(folder, stop=None, **changes):
     try:
         return run, run_steps(run, stop or StopRequest())
     finally:
-        run.stepper.denoiser.close()
+        run.step_inputs.denoiser.close()
 
 
 def rows(folder, split):
@@ -54,12 +54,12 @@ def test_the_best_tokens_are_those_of_the_best_validation(tmp_path, scripted):
     assert (progress.step, progress.validations.best_step) == (12, 6)
     names = sorted(path.name for path in (tmp_path / "a" / "checkpoints").iterdir())
     assert names == ["step-00000006", "step-00000012"]
-    last = run.stepper.state.live.banks.detach().clone()
-    best = load_best(run.checkpoints_path, run.stepper.state, progress)
+    last = run.step_inputs.state.live.banks.detach().clone()
+    best = load_best(run.checkpoints_path, run.step_inputs.state, progress)
     assert (best.step, best.samples_seen) == (6, 18)
     shorter, _ = train(tmp_path / "b", num_steps=6)
-    assert torch.equal(run.stepper.state.live.banks, shorter.stepper.state.live.banks)
-    assert not torch.equal(run.stepper.state.live.banks, last)
+    assert torch.equal(run.step_inputs.state.live.banks, shorter.step_inputs.state.live.banks)
+    assert not torch.equal(run.step_inputs.state.live.banks, last)
 
 
 def test_a_run_without_progress_ends_early_and_stays_ended(tmp_path, scripted):

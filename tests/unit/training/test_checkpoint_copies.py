@@ -73,7 +73,7 @@ class Sheets:
     def draw(self, step, on_pass):
         on_pass()
         self.folder.mkdir(exist_ok=True)
-        data = self.run.stepper.state.live.banks.detach().numpy().tobytes()
+        data = self.run.step_inputs.state.live.banks.detach().numpy().tobytes()
         (self.folder / f"step-{step:08d}.png").write_bytes(data)
 
 
@@ -92,11 +92,11 @@ def train(folder, bucket, *, stop_after=None, config=CONFIG, **runtime):
         return run
     finally:
         uploads.wait(60)
-        run.stepper.denoiser.close()
+        run.step_inputs.denoiser.close()
 
 
 def tokens(run):
-    tensors = run.stepper.state.to_tensors()
+    tensors = run.step_inputs.state.to_tensors()
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
@@ -109,7 +109,7 @@ def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     run = tiny.make_run(folder, CONFIG, RUNTIME)
     run_steps(run, StopRequest())
-    run.stepper.denoiser.close()
+    run.step_inputs.denoiser.close()
     return tokens(run), metrics(folder)
 
 
@@ -291,7 +291,7 @@ def test_local_folders_serve_as_well(tmp_path):
     run = tiny.make_run(tmp_path / "a", CONFIG, RUNTIME, uploads=uploads)
     (tmp_path / "a").mkdir()
     run_steps(run, StopRequest())
-    run.stepper.denoiser.close()
+    run.step_inputs.denoiser.close()
     uploads.wait(60)
     assert list((tmp_path / "copies" / "run").glob("step-*/checkpoint.json"))
     assert json.loads((tmp_path / "a" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 12

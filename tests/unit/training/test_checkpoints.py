@@ -59,6 +59,14 @@ def test_a_restored_run_goes_on_bit_for_bit(tmp_path):
     assert same(state, other)
 
 
+def test_an_older_checkpoint_that_says_looked_at_is_read(tmp_path):
+    state, progress = make_state(), progress_at(3).model_copy(update={"is_evaluated": False})
+    meta = save_checkpoint(tmp_path, state, progress, keep=2) / "checkpoint.json"
+    assert "is_evaluated" in meta.read_text()
+    meta.write_text(meta.read_text().replace("is_evaluated", "is_looked_at"))
+    assert restore_newest(tmp_path, state, RUN) == progress
+
+
 def test_a_state_before_the_first_step_can_be_restored(tmp_path):
     state, other = make_state(), make_state(seed=9)
     save_checkpoint(tmp_path, state, progress_at(0), keep=2)

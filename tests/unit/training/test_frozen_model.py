@@ -14,7 +14,7 @@ from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.errors import CompatibilityError
 from softalign.store.store import Store
 from softalign.training.frozen_model import load_frozen
-from softalign.training.process_group import ALONE, Team
+from softalign.training.process_group import ALONE, ProcessGroup
 from softalign.training.train import train
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
@@ -27,7 +27,7 @@ TEXT_PARTS = ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "
 
 
 @dataclass(frozen=True)
-class Listening(Team):
+class Listening(ProcessGroup):
     """One of two ranks: rank 0's words are kept, the other hears what the test says."""
 
     told: bytes = b""

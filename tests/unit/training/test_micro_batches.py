@@ -12,7 +12,7 @@ from softalign.errors import TrainingError
 from softalign.training import micro_batches
 from softalign.training.micro_batches import MicroBatches, choose_size, free_bytes, is_out_of_memory, pass_bytes
 from softalign.training.pair_grid import Division, backward_grid
-from softalign.training.process_group import Team
+from softalign.training.process_group import ProcessGroup
 from tests.unit.method.test_objective import CANDIDATES, CONFIGS, ToyDenoiser, make_tokens
 
 CPU = torch.device("cpu")
@@ -161,7 +161,7 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class ThreadTeam(Team):
+class ThreadGroup(ProcessGroup):
     """Ranks that are threads of one process: the same shares and sums as real ones, in float64."""
 
     meeting: Meeting = None
@@ -192,7 +192,7 @@ def test_ranks_together_have_the_gradient_of_one(config, size):
     meeting, found = Meeting(threading.Barrier(size), {}), {}
 
     def work(rank):
-        division = Division(MicroBatches(None if rank == 0 else 2), ThreadTeam(rank, size, meeting))
+        division = Division(MicroBatches(None if rank == 0 else 2), ThreadGroup(rank, size, meeting))
         found[rank] = gradient(ToyDenoiser(num_prompts=10), config, candidates, division)
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(size)]

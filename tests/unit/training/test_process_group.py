@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from softalign.config import Runtime
-from softalign.processes.launch import Ranks, rank_environments
+from softalign.processes.launch import RankProcesses, rank_environments
 from tests.killing import exit_codes
 from tests.unit.training import tiny_training as tiny
 
@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHILD.par
 def start(folder, num_processes, **options):
     command = [sys.executable, str(CHILD), str(folder)]
     command += [f"{name}={json.dumps(value)}" for name, value in options.items()]
-    return Ranks(command, rank_environments(Runtime(num_processes=num_processes)), ENVIRONMENT)
+    return RankProcesses(command, rank_environments(Runtime(num_processes=num_processes)), ENVIRONMENT)
 
 
 def finish(ranks):

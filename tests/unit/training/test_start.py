@@ -26,8 +26,8 @@ def exported(tmp_path_factory):
     run = tiny.make_run(folder, config, Runtime(num_threads=1))
     progress = run_steps(run, StopRequest())
     tiny.write_output(run, folder / "adapter", progress)
-    run.stepper.denoiser.close()
-    return folder / "adapter", run.stepper.state
+    run.step_inputs.denoiser.close()
+    return folder / "adapter", run.step_inputs.state
 
 
 def start(**changes):

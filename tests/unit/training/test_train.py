@@ -54,7 +54,7 @@ def train(folder, *, runtime=RUNTIME, stop=None, batches=None, unet=None, val_ba
     config = TrainConfig(**{**BASE, **changes})
     run = tiny.make_run(folder, config, runtime, batches, unet, val_batches)
     progress = run_steps(run, stop or StopRequest())
-    run.stepper.denoiser.close()
+    run.step_inputs.denoiser.close()
     return run, progress
 
 
@@ -63,7 +63,7 @@ def rows(folder):
 
 
 def digest_of_tokens(run):
-    tensors = run.stepper.state.to_tensors()
+    tensors = run.step_inputs.state.to_tensors()
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
@@ -96,7 +96,9 @@ def test_tokens_move_the_loss_falls_and_rows_say_so(tmp_path):
     assert [row["step"] for row in at_fixed_noise] == [0, 20, 40, 60]
     assert at_fixed_noise[-1]["val_loss"] < at_fixed_noise[0]["val_loss"]
     assert progress.step == 60
-    assert not torch.equal(run.stepper.state.live.banks, initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D).banks)
+    assert not torch.equal(
+        run.step_inputs.state.live.banks, initial_tokens(run.step_inputs.config, tiny.BOS_D, tiny.D).banks
+    )
 
 
 @pytest.mark.parametrize("name", ["agsm", "softrepa", "score_matching"])
@@ -106,7 +108,7 @@ def test_only_soft_tokens_get_a_gradient_and_the_backbone_keeps_its_bytes_over_1
     run, _ = train(tmp_path, unet=unet, num_steps=100, objective=OBJECTIVES[name](), ema_decay=0.9)
     assert {key: tensor.numpy().tobytes() for key, tensor in unet.state_dict().items()} == before
     assert all(parameter.grad is None for parameter in unet.parameters())
-    state = run.stepper.state
+    state = run.step_inputs.state
     assert all(parameter.grad is None for parameter in state.ema.parameters())
     assert all(parameter.grad is not None for parameter in state.live.parameters())
     assert not torch.equal(state.live.banks, state.ema.banks)
@@ -115,10 +117,10 @@ def test_only_soft_tokens_get_a_gradient_and_the_backbone_keeps_its_bytes_over_1
 
 def test_the_average_starts_as_a_copy(tmp_path):
     run, _ = train(tmp_path, num_steps=1, ema_decay=0.0)
-    assert torch.equal(run.stepper.state.ema.banks, run.stepper.state.live.banks)
+    assert torch.equal(run.step_inputs.state.ema.banks, run.step_inputs.state.live.banks)
     run, _ = train(tmp_path / "slow", num_steps=1, ema_decay=0.999999)
-    start = initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D)
-    assert torch.allclose(run.stepper.state.ema.banks, start.banks, atol=1e-6)
+    start = initial_tokens(run.step_inputs.config, tiny.BOS_D, tiny.D)
+    assert torch.allclose(run.step_inputs.state.ema.banks, start.banks, atol=1e-6)
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 4, 9])
@@ -126,7 +128,9 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path, micro_batch_size):
     whole, _ = train(tmp_path / "whole", num_steps=3)
     runtime = RUNTIME.model_copy(update={"micro_batch_size": micro_batch_size})
     chunked, _ = train(tmp_path / "chunked", runtime=runtime, num_steps=3)
-    for left, right in zip(whole.stepper.state.live.parameters(), chunked.stepper.state.live.parameters(), strict=True):
+    for left, right in zip(
+        whole.step_inputs.state.live.parameters(), chunked.step_inputs.state.live.parameters(), strict=True
+    ):
         assert torch.allclose(left, right, atol=1e-5)
 
 
@@ -180,7 +184,7 @@ def test_the_mutations_below_cover_every_field():
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     run, _ = train(tmp_path_factory.mktemp("reference"))
-    return run.stepper.config.digest, digest_of_tokens(run)
+    return run.step_inputs.config.digest, digest_of_tokens(run)
 
 
 def test_without_a_largest_norm_no_gradient_is_scaled(tmp_path):
@@ -195,7 +199,7 @@ def test_without_a_largest_norm_no_gradient_is_scaled(tmp_path):
 @pytest.mark.parametrize("field", MUTATIONS)
 def test_every_field_changes_the_digest_and_the_trained_tokens(tmp_path, reference, field):
     run, _ = train(tmp_path, **MUTATIONS[field])
-    assert run.stepper.config.digest != reference[0]
+    assert run.step_inputs.config.digest != reference[0]
     assert digest_of_tokens(run) != reference[1]
 
 
@@ -232,17 +236,17 @@ def test_validation_ranks_captions_through_the_positive_bank(tmp_path):
 def test_validation_weights_are_those_of_a_plain_loop(tmp_path):
     held_out = tiny.SyntheticBatches(3).batch_at(30_000)
     run, _ = train(tmp_path, num_steps=1, validate_every_steps=1, val_batches=[held_out, held_out])
-    stepper = dataclasses.replace(run.stepper, denoiser=tiny.make_denoiser(run.stepper.state.live))
+    inputs = dataclasses.replace(run.step_inputs, denoiser=tiny.make_denoiser(run.step_inputs.state.live))
     weights, timesteps = [], []
     for seen in (0, 3):
-        noisy = diffuse_batch(stepper, held_out, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
-        predict = pair_predictor(stepper, noisy, held_out.text)
+        noisy = diffuse_batch(inputs, held_out, seed=VALIDATION_NOISE_SEED, samples_seen=seen, sharing="per_image")
+        predict = pair_predictor(inputs, noisy, held_out.text)
         for image in range(3):
             errors = []
             for prompt in range(3):
                 pair = Pairs(torch.tensor([image]), torch.tensor([prompt]), torch.tensor([0]))
                 with torch.no_grad():
-                    prediction = predict(pair, stepper.state.live)
+                    prediction = predict(pair, inputs.state.live)
                 errors.append(float((prediction[0] - noisy.target_BCHW[image]).double().square().mean()))
             exponents = [math.exp(-error / 0.1) for error in errors]
             weights.append(exponents[image] / sum(exponents))
@@ -253,7 +257,7 @@ def test_validation_weights_are_those_of_a_plain_loop(tmp_path):
         bucket = [3 * weight for weight, t in zip(weights, timesteps, strict=True) if low <= t < low + 200]
         found = row[f"val_weight_over_chance_{low}_{low + 200}"]
         assert found == (pytest.approx(sum(bucket) / len(bucket), rel=1e-4) if bucket else None)
-    assert row["norm_positive_bank"] == pytest.approx(float(stepper.state.live.banks[0].detach().norm()), rel=1e-6)
+    assert row["norm_positive_bank"] == pytest.approx(float(inputs.state.live.banks[0].detach().norm()), rel=1e-6)
 
 
 def test_a_run_gives_the_same_bytes_twice(tmp_path):
@@ -270,12 +274,12 @@ def test_a_run_gives_the_same_bytes_twice(tmp_path):
 def test_the_initial_folder_holds_the_step_0_adapter(tmp_path):
     run, progress = train(tmp_path)
     tiny.write_output(run, tmp_path / "adapter", progress)
-    start = initial_tokens(run.stepper.config, tiny.BOS_D, tiny.D)
+    start = initial_tokens(run.step_inputs.config, tiny.BOS_D, tiny.D)
     loaded = load_adapter(tmp_path / "adapter" / "initial")
     assert torch.equal(loaded.banks, start.banks)
     assert torch.equal(loaded.timestep_offsets, start.timestep_offsets)
-    assert torch.equal(load_adapter(tmp_path / "adapter").banks, run.stepper.state.live.banks)
-    assert torch.equal(load_adapter(tmp_path / "adapter", use_ema=True).banks, run.stepper.state.ema.banks)
+    assert torch.equal(load_adapter(tmp_path / "adapter").banks, run.step_inputs.state.live.banks)
+    assert torch.equal(load_adapter(tmp_path / "adapter", use_ema=True).banks, run.step_inputs.state.ema.banks)
 
 
 def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path, caplog):
@@ -283,8 +287,8 @@ def test_a_batch_that_is_not_finite_changes_nothing_and_is_named(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         run, progress = train(tmp_path, batches=batches, num_steps=3)
     before, _ = train(tmp_path / "before", num_steps=2)
-    assert torch.equal(run.stepper.state.live.banks, before.stepper.state.live.banks)
-    assert torch.equal(run.stepper.state.ema.banks, before.stepper.state.ema.banks)
+    assert torch.equal(run.step_inputs.state.live.banks, before.step_inputs.state.live.banks)
+    assert torch.equal(run.step_inputs.state.ema.banks, before.step_inputs.state.ema.banks)
     assert progress.num_skipped == 1
     assert [row["is_skipped"] for row in rows(tmp_path)] == [False, False, True]
     assert rows(tmp_path)[2]["loss"] is None
@@ -511,5 +515,5 @@ def test_each_batch_of_a_validation_is_a_sign_of_life(tmp_path):
     batches = [tiny.SyntheticBatches(3).batch_at(30_000)] * 8
     run = dataclasses.replace(tiny.make_run(tmp_path, config, RUNTIME, val_batches=batches), watchdog=Noted(None))
     run_steps(run, StopRequest())
-    run.stepper.denoiser.close()
+    run.step_inputs.denoiser.close()
     assert len(signs) >= 16

@@ -33,10 +33,10 @@ from softalign.training.export import write_adapter
 from softalign.training.loop import run_steps
 from softalign.training.micro_batches import MicroBatches
 from softalign.training.pair_grid import Division
-from softalign.training.process_group import ALONE, join_team, leave_team
+from softalign.training.process_group import ALONE, join_group, leave_group
 from softalign.training.run import Run
 from softalign.training.start import initial_state, initial_tokens
-from softalign.training.step import Stepper
+from softalign.training.step import StepInputs
 
 COATS = ("warm", "torn", "long", "new", "wet", "thin", "loose")
 DEFAULT_NEGATIVES = NegativesConfig()
@@ -130,7 +130,7 @@ def stopped_after(num_steps):
         yield stop
 
 
-def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, team=ALONE, uploads=None, device=CPU):
+def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None, group=ALONE, uploads=None, device=CPU):
     batches = batches or SyntheticBatches(config.batch_size, negatives=config.negatives)
     state = initial_state(config, initial_tokens(config, BOS_D, D), device)
     denoiser = make_denoiser(state.live, unet, config.soft_tokens.blocks)
@@ -139,7 +139,7 @@ def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None,
     if val_batches is None:
         val_batches = [held_out.batch_at(10_000 * config.batch_size)]
     return Run(
-        stepper=Stepper(config, denoiser, state, device, Division(MicroBatches(None), team)),
+        step_inputs=StepInputs(config, denoiser, state, device, Division(MicroBatches(None), group)),
         train_batches=batches,
         val_batches=val_batches,
         folder=folder,
@@ -150,8 +150,8 @@ def make_run(folder, config, runtime, batches=None, unet=None, val_batches=None,
 
 
 def write_output(run, folder, progress):
-    config = run.stepper.config
-    state = run.stepper.state
+    config = run.step_inputs.config
+    state = run.step_inputs.state
     adapter_config = AdapterConfig(
         base_model="tiny",
         base_model_revision="",
@@ -168,7 +168,7 @@ def write_output(run, folder, progress):
         dataset_digest="0" * 64,
         library_version="test",
         weights_sha256="",
-        base_fingerprint=fingerprint_of(run.stepper.denoiser.module),
+        base_fingerprint=fingerprint_of(run.step_inputs.denoiser.module),
     )
     return write_adapter(folder, run, adapter_config, initial_tokens(config, BOS_D, D), "tiny")
 
@@ -190,20 +190,20 @@ def main(folder, options):
     stop = StopRequest()
     try:
         with stop.listening():
-            team, device = join_team(torch.device(settings["device"]), 120)
-            with exclusive(folder) if team.is_leader else nullcontext():
-                kill_at = settings["kill_at"] if settings["kill_rank"] == team.rank else None
-                block_at = settings["block_at"] if settings["block_rank"] == team.rank else None
+            group, device = join_group(torch.device(settings["device"]), 120)
+            with exclusive(folder) if group.is_leader else nullcontext():
+                kill_at = settings["kill_at"] if settings["kill_rank"] == group.rank else None
+                block_at = settings["block_at"] if settings["block_rank"] == group.rank else None
                 batches = SyntheticBatches(config.batch_size, settings["poisoned"], block_at=block_at)
-                uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and team.is_leader else None
-                run = make_run(folder, config, runtime, batches, team=team, uploads=uploads, device=device)
+                uploads = CheckpointUploads(settings["uri"]) if settings["uri"] and group.is_leader else None
+                run = make_run(folder, config, runtime, batches, group=group, uploads=uploads, device=device)
                 run = dataclasses.replace(run, watchdog=Watchdog(settings["hang_timeout_s"]))
                 with steps_counted(before=lambda step: step == kill_at and os.kill(os.getpid(), signal.SIGKILL)):
                     progress = run_steps(run, stop)
-                if team.is_leader:
+                if group.is_leader:
                     write_output(run, folder / "adapter", progress)
-                team.from_leader(b"")
-                leave_team(team)
+                group.from_leader(b"")
+                leave_group(group)
     except SoftAlignError as error:
         logging.getLogger(__name__).error("%s", error)
         return error.exit_code

@@ -338,7 +338,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(tmp_path, backbone, co
             fuse = Fuse(rng.randint(1, 24))
             encoding.preprocess = fuse.wrap(encoding.preprocess)
             pool.save_file = fuse.wrap(pool.save_file)
-            for name in ("add_shared", "create_note", "publish", "find"):
+            for name in ("add_shared", "create_shard_index", "publish", "find"):
                 setattr(Store, name, fuse.wrap(getattr(Store, name)))
             encode(datasets[1], backbone, Runtime(), killed, "e")
 

@@ -16,7 +16,7 @@ from softalign.data.captions.matching import distinct_choices
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
 from softalign.data.encoding import pool
-from softalign.data.encoding.encode import SAMPLE_SCHEMA
+from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import CompatibilityError, DataError, IntegrityError
@@ -54,24 +54,24 @@ def publish(store, work, samples, key, hard_negatives=None):
     folder = work / f"output-{key}"
     folder.mkdir(parents=True)
     rows = [
-        {
-            "key": name,
-            "split": split,
-            "image_digest": f"image-{name}",
-            "captions": captions,
-            "caption_digests": [caption_digest(caption) for caption in captions],
-            "hard_negatives": [hard_negatives.get(caption, []) for caption in captions],
-        }
+        SampleRow(
+            key=name,
+            split=split,
+            image_digest=f"image-{name}",
+            captions=captions,
+            caption_digests=[caption_digest(caption) for caption in captions],
+            hard_negatives=[hard_negatives.get(caption, []) for caption in captions],
+        )
         for name, split, captions in samples
     ]
-    latents = {row["image_digest"]: torch.full(LATENT_SHAPE, float(row["key"])) for row in rows}
+    latents = {row.image_digest: torch.full(LATENT_SHAPE, float(row.key)) for row in rows}
     edits = [edit for edits in hard_negatives.values() for edit in edits]
-    captions = dict.fromkeys(["", *(caption for row in rows for caption in row["captions"]), *edits])
+    captions = dict.fromkeys(["", *(caption for row in rows for caption in row.captions), *edits])
     texts = {caption_digest(text): torch.full(TEXT_SHAPE, float(len(text))) for text in captions}
     write_table(folder / "samples.parquet", rows, SAMPLE_SCHEMA)
     for name, tensor_name, values in (("latents", "latents", latents), ("texts", "prompt_embeds", texts)):
         (folder / f"{name}.json").write_bytes(canonical_json(add_shards(store, work, tensor_name, values, 7)))
-    num_val = sum(row["split"] == "val" for row in rows)
+    num_val = sum(row.split == "val" for row in rows)
     manifest = EncodedManifest(
         stage_key=key,
         name="test",
