@@ -22,14 +22,13 @@ from softalign.artifacts import (
     EncodedManifest,
     EvalReport,
     ModelVersion,
-    Record,
-    Stage,
 )
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.processes.launch import rank_environments
 from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine, run_child
+from softalign.stages.jobs import WORKER, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.keys import Reports, compare_key, curate_key, encode_key, evaluate_key, register_key, train_key
 from softalign.stages.narration import figures, headline, place
 from softalign.stages.requests import (
@@ -154,7 +153,8 @@ def run_train(recipe: Recipe, encoded: EncodedManifest, store: Store, on_line: O
     key = train_key(recipe, encoded)
 
     def work() -> Adapter:
-        return Adapter.model_validate(_child(recipe, store, "train", key, encoded, on_line))
+        job = TrainJob(recipe=recipe, store=store.uri, key=key, encoded=encoded)
+        return Adapter.model_validate(_child(job, "train", on_line))
 
     return _run(recipe, "train", Adapter, key, store, work, lambda: train_request(recipe, encoded))
 
@@ -167,7 +167,8 @@ def run_evaluate(
     key = evaluate_key(recipe, arm, used, store)
 
     def work() -> EvalReport:
-        return EvalReport.model_validate(_child(recipe, store, "evaluate", key, used, on_line, arm))
+        job = EvaluateJob(recipe=recipe, store=store.uri, key=key, arm=arm, adapter=used)
+        return EvalReport.model_validate(_child(job, evaluate_label(arm), on_line))
 
     def request() -> StageRequest:
         return evaluate_request(recipe, arm, used, store)
@@ -216,27 +217,17 @@ def run_register(
     return _run_alone(recipe, "register", ModelVersion, key, store, work, request)
 
 
-def _child(
-    recipe: Recipe, store: Store, stage: Stage, key: str, record: Record | None, on_line: OnLine, arm: Arm | None = None
-) -> object:
-    request = {
-        "stage": stage,
-        "key": key,
-        "arm": arm,
-        "store": store.uri,
-        "recipe": recipe.model_dump(mode="json", by_alias=True),
-        "record": record.model_dump(mode="json") if record else None,
-    }
-    folder = store.work_path(stage, "children")
-    environments = rank_environments(recipe.runtime) if stage == "train" else [{}]
-    answer = run_child(
-        request,
-        folder,
-        stall_timeout_s=recipe.runtime.stall_timeout_s,
+def _child(job: Job, label: str, on_line: OnLine) -> object:
+    """Do a job in child processes, and return what they answer: the stage's record as JSON."""
+    runtime = job.recipe.runtime
+    return run_child(
+        WORKER,
+        to_json(job),
+        label=label,
+        stall_timeout_s=runtime.stall_timeout_s,
         on_line=on_line,
-        environments=environments,
+        environments=rank_environments(runtime) if job.stage == "train" else [{}],
     )
-    return answer["record"]
 
 
 def require(kind: type[RecordT], key: str, store: Store) -> RecordT:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,9 +31,11 @@ from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, read_index, s
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
-from softalign.processes.pace import Counting
+from softalign.processes.reporter import Reporter
 from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
+
+InputT = TypeVar("InputT")
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512
@@ -78,16 +81,13 @@ def encode(
         for index in range(dataset.num_shards)
     )
 
-    images = Counting("images", dataset.num_samples)
-
-    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(images.over(shard.pixels(rows, backbone.resolution_px, runtime.num_workers))),)
+    def latents_of(shard: DatasetShard, rows: Iterable[IndexRow]) -> tuple[Tensor]:
+        return (encoders.latents_of(shard.pixels(rows, backbone.resolution_px, runtime.num_workers)),)
 
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
     latents = _encode_images(shards, latents_pool, latents_of)
-    captions = Counting("captions", dataset.num_captions * (1 + hard_negatives_per_caption))
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, lambda texts: encoders.text_states_of(captions.over(texts)).tensors())
+    texts = _encode_texts(shards, texts_pool, lambda texts: encoders.text_states_of(texts).tensors())
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
 
     output_path = work_path / "output"
@@ -130,7 +130,7 @@ class DatasetShard:
             yield from zip(row.caption_digests, row.captions, strict=True)
             yield from ((caption_digest(edit), edit) for edits_of_one in edits for edit in edits_of_one)
 
-    def pixels(self, rows: list[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
+    def pixels(self, rows: Iterable[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows, read and decoded ahead."""
         tar_path = self._store.fetch(self._dataset, under=f"{self._name}.tar") / f"{self._name}.tar"
 
@@ -152,21 +152,21 @@ def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
 def _encode_images(
     dataset: tuple[DatasetShard, ...],
     pool: EncodedPool,
-    encode_rows: Callable[[DatasetShard, list[IndexRow]], tuple[Tensor]],
+    encode_rows: Callable[[DatasetShard, Iterable[IndexRow]], tuple[Tensor]],
 ) -> tuple[PoolShard, ...]:
     """Return the latents' shards: one for each shard of the dataset that holds new images."""
-    shards = []
+    groups: list[_Group[IndexRow]] = []
     known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
         if rows:
-            shards.append(pool.shard_of(rows, partial(encode_rows, shard)))
-    return tuple(shards)
+            groups.append(_Group(rows, partial(encode_rows, shard)))
+    return _encode_groups(groups, pool, "images")
 
 
 def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[list[str]], tuple[Tensor, ...]]
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encode_rows: Callable[[Iterable[str]], tuple[Tensor, ...]]
 ) -> tuple[PoolShard, ...]:
     """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
@@ -176,7 +176,31 @@ def _encode_texts(
         while group := dict(islice(captions, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(group)
-    return tuple(pool.shard_of(group, encode_rows) for group in groups)
+    return _encode_groups([_Group(group, encode_rows) for group in groups], pool, "captions")
+
+
+@dataclass(frozen=True)
+class _Group(Generic[InputT]):
+    """What becomes one shard of a pool: its inputs by digest, and what encodes them."""
+
+    inputs: dict[str, InputT]
+    encode: Callable[[Iterable[InputT]], tuple[Tensor, ...]]
+
+    def encode_counted(self, count: Reporter, inputs: list[InputT]) -> tuple[Tensor, ...]:
+        """Encode some of the inputs and count them on."""
+        return self.encode(count.over(inputs))
+
+
+def _encode_groups(groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str) -> tuple[PoolShard, ...]:
+    """Return the groups' shards, and report how many inputs are done."""
+    shards, num_done = [], 0
+    with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
+        count.begin()
+        for group in groups:
+            shards.append(pool.shard_of(group.inputs, partial(group.encode_counted, count)))
+            num_done += len(group.inputs)
+            count.skip_to(num_done)
+    return tuple(shards)
 
 
 def _write_index(
