@@ -57,7 +57,10 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         logging.getLogger(name).addFilter(_is_news)
     try:
         recipe = load_recipe(options.recipe, options.overrides)  # refused here before a server starts
-        with leaving_in_order(lambda: kept_line(recipe, Store(options.store))), narration(options.verbose):
+        with (
+            leaving_in_order(lambda: kept_line(recipe, Store(options.store))),
+            narration(options.verbose, is_quiet=options.as_json),
+        ):
             start_server()
             summary = flow(options.recipe, options.overrides, options.store)
     except SoftAlignError as error:
@@ -78,12 +81,12 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
 
 
 @contextmanager
-def narration(is_verbose: bool) -> Iterator[None]:
-    """Show what the stages say on standard error; with ``is_verbose`` Prefect's own console does, with its lines."""
+def narration(is_verbose: bool, *, is_quiet: bool) -> Iterator[None]:
+    """Show what the stages say on standard error, quietly without bars; verbosely Prefect's own console does."""
     if is_verbose:
         yield
         return
-    with narrating(sys.stderr, FlowConsoleHandler) as say:
+    with narrating(sys.stderr, FlowConsoleHandler, is_quiet=is_quiet) as say:
         say(server_line())
         logging.getLogger("prefect").addFilter(is_not_the_servers)  # also of its end, after the command's last word
         yield
