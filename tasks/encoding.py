@@ -8,6 +8,7 @@ from softalign.stages.keys import encode_key
 from softalign.stages.run import StageResult, run_encode
 from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
+from tasks.progress import progress_of
 from tasks.reporting import publish_stage
 
 
@@ -16,7 +17,7 @@ def encode(recipe: Recipe, dataset: DatasetManifest, store_uri: str) -> StageRes
     """Encode a dataset with the recipe's frozen model, or reuse what is there."""
     store = Store(store_uri)
     is_needed = store.find(EncodedManifest, encode_key(recipe, dataset)) is None
-    with gpu_slot(recipe.runtime.device, is_needed=is_needed):
+    with gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
         result = run_encode(recipe, dataset, store)
     publish_stage(result, recipe.name)
     return result

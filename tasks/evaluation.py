@@ -8,6 +8,7 @@ from softalign.stages.keys import Reports, evaluate_key
 from softalign.stages.run import StageResult, run_compare, run_evaluate
 from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
+from tasks.progress import progress_of
 from tasks.reporting import publish_comparison, publish_stage, run_logger
 
 
@@ -16,7 +17,7 @@ def evaluate(recipe: Recipe, arm: Arm, adapter: Adapter | None, store_uri: str) 
     """Generate and score the images of one arm (the base's take no adapter), or reuse what is there."""
     store = Store(store_uri)
     is_needed = store.find(EvalReport, evaluate_key(recipe, arm, adapter, store)) is None
-    with gpu_slot(recipe.runtime.device, is_needed=is_needed):
+    with gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
         result = run_evaluate(recipe, arm, adapter, store, run_logger().info)
     publish_stage(result, recipe.name)
     return result
