@@ -84,7 +84,7 @@ def _app(flow: Flow[[str, Sequence[str], str], SummaryT]) -> typer.Typer:
         for name in RUN_LOGGERS:
             logging.getLogger(name).addFilter(_is_news)
         loaded, opened = open_recipe(recipe, overrides, store)  # refused here before a server starts
-        with leaving_in_order(lambda: kept_line(loaded, opened)), narration(verbose):
+        with leaving_in_order(lambda: kept_line(loaded, opened)), narration(verbose, is_quiet=as_json):
             start_server()
             summary = flow(recipe, overrides or [], store)
         emit(summary.model_dump(mode="json"), as_json, summary.to_text())
@@ -95,12 +95,12 @@ def _app(flow: Flow[[str, Sequence[str], str], SummaryT]) -> typer.Typer:
 
 
 @contextmanager
-def narration(is_verbose: bool) -> Iterator[None]:
-    """Show what the stages say on standard error; with ``is_verbose`` Prefect's own console does, with its lines."""
+def narration(is_verbose: bool, *, is_quiet: bool) -> Iterator[None]:
+    """Show what the stages say on standard error, quietly without bars; verbosely Prefect's own console does."""
     if is_verbose:
         yield
         return
-    with narrating(sys.stderr, FlowConsoleHandler) as say:
+    with narrating(sys.stderr, FlowConsoleHandler, is_quiet=is_quiet) as say:
         say(server_line())
         logging.getLogger("prefect").addFilter(is_not_the_servers)  # also of its end, after the command's last word
         yield

@@ -14,15 +14,6 @@ from pathlib import Path
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 40
 FOLDERS = ("softalign", "tasks", "flows", "infra")
-KNOWN_LONG = frozenset(
-    {
-        "softalign/stages/chain.py:run_until",
-        "softalign/stages/chain.py:summarize",
-        "softalign/stages/plan.py:add",
-        "softalign/stages/plan.py:plan",
-    }
-)
-"""Functions that are still longer; one that no longer is must leave the list."""
 
 
 def too_long(path: Path) -> Iterator[str]:
@@ -38,12 +29,10 @@ def too_long(path: Path) -> Iterator[str]:
                 yield f"{path}:{node.name} has {num_lines} lines"
 
 
-def report(folders: Sequence[str], known: frozenset[str] = KNOWN_LONG) -> list[str]:
-    """Return what is too long below these folders and not known to be, and what is known and no longer too long."""
+def report(folders: Sequence[str]) -> list[str]:
+    """Return what is too long below these folders."""
     paths = (path for folder in folders for path in sorted(Path(folder).rglob("*.py")))
-    found = {line.partition(" ")[0]: line for path in paths for line in too_long(path)}
-    over = [line for name, line in found.items() if name not in known]
-    return over + [f"{name} is short enough by now: take it off KNOWN_LONG" for name in sorted(known - set(found))]
+    return [line for path in paths for line in too_long(path)]
 
 
 def main() -> int:

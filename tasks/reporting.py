@@ -9,8 +9,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import ComparisonReport, Record
+from softalign.artifacts import ArmReports, ComparisonReport, Record
 from softalign.stages.published import Published
 from softalign.stages.run import StageResult
 from softalign.store.files import link_of

@@ -11,6 +11,7 @@ from softalign.stages.run import StageResult, find, run_step
 from softalign.stages.table import STAGES, StageRow, Step, steps_of
 from softalign.store.store import Store
 from tasks.policies import gpu_slot, stage_task
+from tasks.progress import progress_of
 from tasks.reporting import publish_stage, run_logger
 
 
@@ -20,7 +21,7 @@ def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
         store = Store(store_uri)
         (step,) = (one for one in steps_of(recipe) if one.label == label)
         is_needed = row.uses_model and find(step, published, store) is None
-        with gpu_slot(recipe.runtime.device, is_needed=is_needed):
+        with gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
             result = run_step(step, published, store, run_logger().info)
         publish_stage(result, published, recipe.name)
         return result

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, EvalReport
+from softalign.artifacts import Adapter, ArmReports, EvalReport
 from softalign.config import EvalConfig
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest

@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 
-from softalign.arm_reports import ArmReports
 from softalign.artifacts import (
     Adapter,
+    ArmReports,
     ComparisonReport,
     EvalReport,
     GuidedBase,

@@ -48,7 +48,7 @@ log = logging.getLogger("softalign")
 def main() -> None:
     """Run the command line: an error of ours, or of the operating system, is a message, without a traceback."""
     try:
-        with narrating(sys.stderr):
+        with narrating(sys.stderr, is_quiet="--json" in sys.argv):
             app()
     except (SoftAlignError, OSError) as error:
         sys.exit(report_error(error))

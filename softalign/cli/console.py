@@ -1,4 +1,4 @@
-"""Lines of running stages on standard error: as they are, or on a terminal as a bar that moves in place.
+"""What running stages say on standard error: lines, and how far they are, as bars on a terminal and as lines elsewhere.
 
 Where nothing is said for some seconds (a library loads, a database is made), a line says what is being waited for.
 """
@@ -6,29 +6,33 @@ Where nothing is said for some seconds (a library loads, a database is made), a 
 from __future__ import annotations
 
 import logging
+import os
 import re
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import NamedTuple, Self, TextIO
+from typing import TYPE_CHECKING, NamedTuple, Self, TextIO
+
+from softalign.processes.lines import PacedLines
+from softalign.processes.messages import plain_text
+from softalign.processes.progress import StageProgress, listening
+
+if TYPE_CHECKING:
+    from softalign.cli.bars import Bars
 
 from softalign.errors import SoftAlignError, os_error_fix, os_error_text
 
-BAR_WIDTH = 24
 SILENCE_S = 5.0
 """After so long without a line a person wonders whether anything happens."""
 SILENCE_IN_PROGRESS_S = 15.0
 """The same where the last line was one of progress: the next of them is more welcome."""
-_PROGRESS = re.compile(r"^(?P<what>\w+) (?P<done>\d+)/(?P<total>\d+)\s*(?P<rest>.*)$")
 _STAGE = re.compile(r"^Stage \d+ of \d+, [^:]+")
 _WAIT = re.compile(r"^(Starting|Loading|Stopping) [^:(]+")
 """Lines that announce a wait: it lasts until the next line."""
 _IMPORTS_LOGGER = "transformers.utils.import_utils"
-_CLEAR_LINE = "\r\x1b[K"
 
 
 class _Activity(NamedTuple):
@@ -36,16 +40,21 @@ class _Activity(NamedTuple):
     since: float
 
 
-class ConsoleLines:
-    """Writes lines to a stream; ``step 40/300  loss ...`` becomes a bar where the stream is a terminal.
+def can_show_bars(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that a person looks at and whose lines can be replaced."""
+    return stream.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in {None, "dumb", "unknown"}
 
-    As a context it also breaks silences: every SILENCE_S seconds without a line it says what goes on, and for how long.
+
+class ConsoleLines:
+    """Writes lines and progress to a stream: bars where it may have them, plain lines every few seconds elsewhere.
+
+    As a context it also breaks silences: after SILENCE_S seconds without a line it says what goes on, and for how long.
     """
 
-    def __init__(self, stream: TextIO, silence_s: float = SILENCE_S) -> None:
-        self._stream, self._silence_s = stream, silence_s
-        self._is_terminal = stream.isatty()
-        self._is_in_place = False
+    def __init__(self, stream: TextIO, silence_s: float = SILENCE_S, *, has_bars: bool = False) -> None:
+        self._stream, self._silence_s, self._has_bars = stream, silence_s, has_bars
+        self._bars: Bars | None = None
+        self._paced = PacedLines(self._write)
         self._is_progress = False
         self._last_line = time.monotonic()
         self._stage = self._activity = _Activity("working", self._last_line)
@@ -62,35 +71,43 @@ class ConsoleLines:
     ) -> None:
         self._is_over.set()
         with self._lock:
-            self._end_line()
+            if self._bars is not None:
+                self._bars.close()
             self._stream.flush()
 
     def __call__(self, line: str) -> None:
         """Show one line."""
-        match = _PROGRESS.match(line)
         with self._lock:
-            self._is_progress, self._last_line = match is not None, time.monotonic()
+            self._is_progress, self._last_line = False, time.monotonic()
             if stage := _STAGE.match(line):
                 self._stage = _Activity(stage[0], self._last_line)
             wait = _WAIT.match(line)
             self._activity = _Activity(wait[0].strip(), self._last_line) if wait else self._stage
-            if match is None or not self._is_terminal:
-                self._end_line()
-                self._stream.write(line + "\n")
+            self._write(line)
+
+    def show(self, progress: StageProgress) -> None:
+        """Show how far a stage is."""
+        with self._lock:
+            self._is_progress, self._last_line = not progress.is_last, time.monotonic()
+            self._activity = self._stage
+            if self._has_bars:
+                self._open_bars().show(progress)
             else:
-                done, total = int(match["done"]), int(match["total"])
-                self._write_in_place(f"{match['what']} {bar(done, total)} {done}/{total}  {match['rest']}")
+                self._paced(progress)
+
+    def _write(self, line: str) -> None:
+        if self._bars is not None:
+            self._bars.say(plain_text(line))
+        else:
+            self._stream.write(plain_text(line) + "\n")
             self._stream.flush()
 
-    def _write_in_place(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be replaced
-        self._stream.write(_CLEAR_LINE + text[:width])
-        self._is_in_place = True
+    def _open_bars(self) -> Bars:
+        if self._bars is None:
+            from softalign.cli.bars import Bars
 
-    def _end_line(self) -> None:
-        if self._is_in_place:
-            self._stream.write("\n")
-        self._is_in_place = False
+            self._bars = Bars(self._stream)
+        return self._bars
 
     def _break_silences(self) -> None:
         while not self._is_over.wait(min(1.0, self._silence_s / 5)):
@@ -99,14 +116,12 @@ class ConsoleLines:
                 now = time.monotonic()
                 if self._is_over.is_set() or now - self._last_line < limit:
                     continue
-                self._last_line = now
                 text = f"  ... {self._activity.name}: {now - self._activity.since:.0f} s so far"
-                if self._is_terminal and not self._is_progress:
-                    self._write_in_place(text)
+                if self._has_bars:
+                    self._open_bars().wait(text)
                 else:
-                    self._end_line()
-                    self._stream.write(text + "\n")
-                self._stream.flush()
+                    self._last_line = now
+                    self._write(text)
 
 
 class ConsoleHandler(logging.Handler):
@@ -122,18 +137,21 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def narrating(stream: TextIO, handler_type: type[ConsoleHandler] = ConsoleHandler) -> Iterator[ConsoleLines]:
-    """Show this process's log on a stream, its silences broken, and yield where other lines go.
+def narrating(
+    stream: TextIO, handler_type: type[ConsoleHandler] = ConsoleHandler, *, is_quiet: bool = False
+) -> Iterator[ConsoleLines]:
+    """Show this process's log and progress on a stream, its silences broken, and yield where other lines go.
 
     Args:
         stream: a terminal, file or pipe.
         handler_type: decides what of the log is shown, and how.
+        is_quiet: no bars, on a terminal neither.
     """
-    root, lines = logging.getLogger(), ConsoleLines(stream)
+    root, lines = logging.getLogger(), ConsoleLines(stream, has_bars=not is_quiet and can_show_bars(stream))
     previous, root.handlers = root.handlers, [handler_type(lines)]
     logging.getLogger(_IMPORTS_LOGGER).addFilter(_is_of_use)
     try:
-        with lines:
+        with lines, listening(lines.show):
             yield lines
     finally:
         root.handlers = previous
@@ -152,9 +170,3 @@ def report_error(error: SoftAlignError | OSError) -> int:
 def _is_of_use(record: logging.LogRecord) -> bool:
     """Leave out that image processors, which nothing here calls, have no torchvision."""
     return "requires torchvision" not in str(record.msg)
-
-
-def bar(done: int, total: int) -> str:
-    """Return a bar of BAR_WIDTH characters."""
-    filled = BAR_WIDTH * done // max(total, 1)
-    return "[" + "#" * filled + "." * (BAR_WIDTH - filled) + "]"

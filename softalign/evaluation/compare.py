@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport, GuidedBase, TagDifference
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.arms import DETECTIONS_FILENAME, IMAGES_FOLDER

@@ -11,8 +11,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import IO
 
 from softalign.config.runtime import Runtime
@@ -76,31 +78,49 @@ def _free_port() -> int:
 
 
 class RankProcesses:
-    """The running processes of this machine; their lines come out of one stream.
+    """The running processes of this machine.
 
     Args:
         command: what each of them runs.
         environments: one for each, over ``environment``.
         environment: what they have in common.
+        request: what each of them reads from its standard input.
     """
 
     def __init__(
-        self, command: Sequence[str], environments: Sequence[dict[str, str]], environment: dict[str, str]
+        self,
+        command: Sequence[str],
+        environments: Sequence[dict[str, str]],
+        environment: dict[str, str],
+        request: str = "",
     ) -> None:
-        reader, writer = os.pipe()
-        try:
-            with shielded():  # from a terminal's Ctrl-C, which comes here too: the parent stops them in order
-                self._children = [
-                    subprocess.Popen(  # noqa: S603
-                        list(command), stdout=writer, stderr=subprocess.STDOUT, env={**environment, **own}
-                    )
-                    for own in environments
-                ]
-        finally:
-            os.close(writer)
-        self.output: IO[str] = os.fdopen(reader, encoding="utf-8", errors="replace")
+        with shielded():  # from a terminal's Ctrl-C, which comes here too: the parent stops them in order
+            self._children = [
+                subprocess.Popen(  # noqa: S603
+                    list(command),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env={**environment, **own},
+                    encoding="utf-8",
+                    errors="replace",
+                )
+                for own in environments
+            ]
+        for child in self._children:
+            threading.Thread(target=_feed, args=(child.stdin, request), daemon=True).start()
         self._first_left: float | None = None
         self.failed: tuple[int, int] | None = None
+
+    @property
+    def outputs(self) -> list[IO[str]]:
+        """The standard outputs of all, in their order."""
+        return [child.stdout for child in self._children if child.stdout]
+
+    @property
+    def errors(self) -> list[IO[str]]:
+        """The standard errors of all, in their order."""
+        return [child.stderr for child in self._children if child.stderr]
 
     def __len__(self) -> int:
         """How many processes there are."""
@@ -138,7 +158,6 @@ class RankProcesses:
             except subprocess.TimeoutExpired:
                 has_left = False
                 self.kill()
-        self.output.close()
         return has_left
 
     def kill(self) -> None:
@@ -146,3 +165,9 @@ class RankProcesses:
         for child in self._children:
             if child.poll() is None:
                 child.kill()
+
+
+def _feed(stream: IO[str], request: str) -> None:
+    """Write a request and end the stream; a child that is gone reads nothing, and its death is noticed elsewhere."""
+    with suppress(OSError), stream:
+        stream.write(request)

@@ -1,12 +1,11 @@
 """Long work in a child process that is watched: its lines are relayed, its silence is noticed, its death is an error.
 
-A child runs one stage (``softalign.stages.worker``). It learns its request from a file and answers in another; it
-checkpoints and leaves with exit code 75 when it gets SIGTERM or when its parent is gone.
+A child reads one request from its standard input and answers with ``messages`` on its standard output; it checkpoints
+and leaves with exit code 75 when it gets SIGTERM or when its parent is gone.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import signal
@@ -14,13 +13,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
 
-from softalign import errors
-from softalign.errors import PreemptedError, SoftAlignError, WorkerDiedError
+from pydantic import JsonValue
+
+from softalign.errors import PreemptedError, WorkerDiedError
 from softalign.processes.launch import TERMINATION_GRACE_S, RankProcesses
+from softalign.processes.lines import PacedLines
+from softalign.processes.messages import Failure, LogLine, Message, Result, from_line, plain_line
+from softalign.processes.progress import StageProgress, report
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -30,35 +32,25 @@ CHECK_INTERVAL_S = 1.0
 OnLine = Callable[[str], None]
 
 
-def error_to_json(error: SoftAlignError) -> dict[str, str]:
-    """Return an error as the strings ``error_from_json`` takes."""
-    names = ("what", "expected", "found", "where", "fix")
-    return {"type": type(error).__name__, **{name: getattr(error, name) for name in names}}
-
-
-def error_from_json(payload: dict[str, str]) -> SoftAlignError:
-    """Return the error a child reported, as the class it was raised as."""
-    kind = getattr(errors, payload.get("type", ""), SoftAlignError)
-    names = ("expected", "found", "where", "fix")
-    error: SoftAlignError = kind(payload["what"], **{name: payload.get(name, "") for name in names})
-    return error
-
-
 def run_child(
-    request: dict[str, Any],
-    folder: Path,
+    module: str,
+    request: str,
     *,
+    label: str,
     stall_timeout_s: float,
     on_line: OnLine,
     environments: Sequence[dict[str, str]] = ({},),
-) -> dict[str, Any]:
-    """Run one stage in a child process, or in several that end together, and return its answer.
+) -> JsonValue:
+    """Run one stage in a child process, or in several that end together, and return its result.
+
+    Progress goes to those that listen; where nobody does, to ``on_line``, as a line every few seconds.
 
     Args:
-        request: JSON for ``softalign.stages.worker``.
-        folder: where request and answer are exchanged; made if absent.
-        stall_timeout_s: a child that writes no line for this long is killed (seconds).
-        on_line: called with each line the child writes.
+        module: what the child runs (``python -m MODULE PARENT_PID``).
+        request: what it reads; it alone knows the form.
+        label: what the stage is called, in errors and progress.
+        stall_timeout_s: a child that says nothing for this long is killed (seconds).
+        on_line: called with each line that the child logs, or that anything in it prints.
         environments: one for each child, see ``launch.rank_environments``.
 
     Raises:
@@ -66,22 +58,45 @@ def run_child(
         WorkerDiedError: it died without an answer, or stalled.
         PreemptedError: it was stopped after a checkpoint.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tag = f"{os.getpid()}-{threading.get_ident()}"
-    request_path, answer_path = folder / f"request-{tag}.json", folder / f"answer-{tag}.json"
-    request_path.write_text(json.dumps({**request, "parent_pid": os.getpid()}), encoding="utf-8")
-    answer_path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "softalign.stages.worker", str(request_path), str(answer_path)]
-    ranks = RankProcesses(command, environments, _child_environment())
+    command = [sys.executable, "-m", module, str(os.getpid())]
+    ranks = RankProcesses(command, environments, _child_environment(), request)
+    heard = _Heard(label, on_line)
     try:
-        last_lines = _relay(ranks, stall_timeout_s, on_line)
-        return _answer(ranks, answer_path, last_lines, str(request.get("stage")))
+        for message in _messages(ranks, stall_timeout_s, heard):
+            heard.take(message)
+        return _answer(ranks, heard)
     finally:
-        has_left = ranks.stop()
-        request_path.unlink(missing_ok=True)
-        answer_path.unlink(missing_ok=True)
-        if not has_left:
+        if not ranks.stop():
             on_line(f"no checkpoint within {TERMINATION_GRACE_S:g} s: killed; earlier checkpoints are kept")
+
+
+class _Heard:
+    """What the children of a stage have said."""
+
+    def __init__(self, label: str, on_line: OnLine) -> None:
+        self.label, self._on_line, self._lines = label, on_line, PacedLines(on_line)
+        self._last_lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._progress: StageProgress | None = None
+        self.results: list[Result] = []
+        self.failures: list[Failure] = []
+
+    def take(self, message: Message) -> None:
+        """Relay a message, or keep an answer."""
+        match message:
+            case LogLine():
+                self._last_lines.append(message.text)
+                self._on_line(message.text)
+            case StageProgress():
+                self._progress = message.model_copy(update={"stage": self.label})
+                report(self._progress, self._lines)
+            case Result():
+                self.results.append(message)
+            case Failure():
+                self.failures.append(message)
+
+    def last_words(self, separator: str) -> str:
+        """Return the last lines and how far it was; empty where nothing was said."""
+        return separator.join([*self._last_lines, *([self._progress.to_text()] if self._progress else [])])
 
 
 def _child_environment() -> dict[str, str]:
@@ -92,15 +107,21 @@ def _child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
-def _relay(ranks: RankProcesses, stall_timeout_s: float, on_line: OnLine) -> deque[str]:
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_pump, args=(ranks.output, lines), daemon=True).start()
-    last_lines: deque[str] = deque(maxlen=KEPT_LINES)
-    last_sign = time.monotonic()
-    while True:
+def _messages(ranks: RankProcesses, stall_timeout_s: float, heard: _Heard) -> Iterator[Message]:
+    """Yield what the ranks say until all have closed their streams.
+
+    Raises:
+        WorkerDiedError: they said nothing for too long, and were killed.
+    """
+    said: queue.Queue[Message | None] = queue.Queue()
+    streams = [(stream, from_line) for stream in ranks.outputs] + [(stream, plain_line) for stream in ranks.errors]
+    for stream, parse in streams:
+        threading.Thread(target=_pump, args=(stream, parse, said), daemon=True).start()
+    num_open, last_sign = len(streams), time.monotonic()
+    while num_open:
         ranks.check()
         try:
-            line = lines.get(timeout=min(CHECK_INTERVAL_S, stall_timeout_s))
+            message = said.get(timeout=min(CHECK_INTERVAL_S, stall_timeout_s))
         except queue.Empty:
             if time.monotonic() - last_sign < stall_timeout_s:
                 continue
@@ -108,36 +129,37 @@ def _relay(ranks: RankProcesses, stall_timeout_s: float, on_line: OnLine) -> deq
             raise WorkerDiedError(
                 "The child process stalled and was killed; its checkpoints are kept.",
                 expected=f"a line at least every {stall_timeout_s:g} s",
-                found=" | ".join(last_lines) or "no output at all",
+                found=heard.last_words(" | ") or "no output at all",
                 fix="run again to resume; raise runtime.stall_timeout_s if one step takes that long",
             ) from None
-        if line is None:
-            return last_lines
+        if message is None:
+            num_open -= 1
+            continue
         last_sign = time.monotonic()
-        last_lines.append(line)
-        on_line(line)
+        yield message
 
 
-def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line.rstrip("\n"))
-    lines.put(None)
+def _pump(stream: IO[str], parse: Callable[[str], Message], said: queue.Queue[Message | None]) -> None:
+    with stream:
+        for line in filter(str.strip, stream):
+            said.put(parse(line))
+    said.put(None)
 
 
-def _answer(ranks: RankProcesses, path: Path, last_lines: deque[str], stage: str) -> dict[str, Any]:
+def _answer(ranks: RankProcesses, heard: _Heard) -> JsonValue:
+    """Return the result that a rank sent; an error that any of them sent goes first."""
     code = ranks.exit_code()
-    if path.is_file():
-        answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if "error" in answer:
-            raise error_from_json(answer["error"])
-        return answer
+    if heard.failures:
+        raise heard.failures[0].to_error()
+    if heard.results:
+        return heard.results[0].payload
     if code == PreemptedError.exit_code:
-        raise PreemptedError(f"{stage} was stopped after a checkpoint.", fix="run again to continue there")
+        raise PreemptedError(f"{heard.label} was stopped after a checkpoint.", fix="run again to continue there")
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     which = f"Process {ranks.failed[0]}" if ranks.failed and len(ranks) > 1 else "The child process"
     raise WorkerDiedError(
-        f"{which} of {stage} died ({how}); its checkpoints are kept.",
-        found="\n    ".join(last_lines) or "no output",
+        f"{which} of {heard.label} died ({how}); its checkpoints are kept.",
+        found=heard.last_words("\n    ") or "no output",
         fix="run again to resume",
     )
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, ComparisonReport, FileEntry
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry
 from softalign.errors import DataError
 from softalign.store.files import list_files
 from softalign.version import __version__

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, ComparisonReport, FileEntry, ModelVersion, canonical_json
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, ModelVersion, canonical_json
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri

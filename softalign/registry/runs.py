@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, ComparisonReport
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport
 from softalign.config.evaluation import RegisterConfig
 from softalign.errors import DataError
 from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters

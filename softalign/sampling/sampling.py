@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,9 @@ from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import PreemptedError
 from softalign.method.text_states import TextStates
-from softalign.processes.pace import Pace, duration
+from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
 from softalign.store.files import replacing
-
-logger = logging.getLogger(__name__)
 
 _PNG_COMPRESS_LEVEL = 6
 
@@ -97,25 +94,19 @@ def generate_missing(
     side = settings.resolution_px
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
-    num_todo, num_made, pace = sum(len(batch) for batch in todo), 0, Pace()
-    for batch in todo:
-        if stop.is_set:
-            raise PreemptedError(
-                f"Generation was stopped after {num_made} of {num_todo} images; they are kept.",
-                fix="run again to continue there",
-            )
-        for request, image in zip(batch, generate_batch(backbone, batch, settings), strict=True):
-            _write_whole(request.path, png_bytes(image))
-        num_made += len(batch)
-        if pace.is_due() or num_made == num_todo:
-            _log_pace(num_made, num_todo, pace)
+    num_todo, num_made = sum(map(len, todo)), 0
+    num_there = len(requests) - num_todo
+    with Reporter("evaluate", "images", len(requests), num_reused=num_there) as images:
+        images.begin()
+        for batch in todo:
+            if stop.is_set:
+                kept = f"Generation was stopped after {num_made} of {num_todo} images; they are kept."
+                raise PreemptedError(kept, fix="run again to continue there")
+            for request, image in zip(batch, generate_batch(backbone, batch, settings), strict=True):
+                _write_whole(request.path, png_bytes(image))
+            num_made += len(batch)
+            images.reach(num_there + num_made)
     return num_made
-
-
-def _log_pace(num_made: int, num_todo: int, pace: Pace) -> None:
-    rate = num_made / max(pace.elapsed_s, 1e-6)
-    left = duration((num_todo - num_made) / rate)
-    logger.info("images %d/%d  %s left  %.1f images/s", num_made, num_todo, left, rate)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from softalign.artifacts import Frozen
 from softalign.config.curation import CocoSource, ShapesSource
-from softalign.processes.pace import Counting
+from softalign.processes.reporter import Reporter
 from softalign.shapes.captions import complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.scenes import Scene, render_batch, sample_scene
 from softalign.store.files import write_atomically
@@ -36,7 +36,8 @@ def render_source(source: ShapesSource, folder: Path) -> CocoSource:
     table = folder / "captions.json"
     if not table.is_file():
         images.mkdir(parents=True, exist_ok=True)
-        rows = list(Counting("scenes", source.num_scenes).over(_render_files(source, images)))
+        with Reporter("curate", "scenes", source.num_scenes) as scenes:
+            rows = list(scenes.over(_render_files(source, images)))
         write_atomically(table, _coco_table(rows))
     return CocoSource(annotations_uri=str(table), images_uri=str(images))
 

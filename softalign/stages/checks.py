@@ -12,7 +12,8 @@ from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.stages.sense import mismatches
-from softalign.store.files import open_filesystem, reaching
+from softalign.store.files import open_filesystem
+from softalign.store.reaching import reaching
 from softalign.store.store import Store
 
 HTTP = ("http://", "https://")

@@ -6,8 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self, cast
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Arm, EvalReport, Record, Stage
+from softalign.artifacts import Arm, ArmReports, EvalReport, Record, Stage
 from softalign.store.store import RecordT
 
 

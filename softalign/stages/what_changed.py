@@ -14,7 +14,8 @@ from softalign.errors import MissingInputError
 from softalign.stages.published import stage_of
 from softalign.stages.requests import StageRequest
 from softalign.stages.table import STAGES
-from softalign.store.files import open_filesystem, reaching, read_bytes
+from softalign.store.files import open_filesystem, read_bytes
+from softalign.store.reaching import reaching
 from softalign.store.store import REQUEST_FILENAME, Store
 
 MAX_VALUE_CHARS = 80

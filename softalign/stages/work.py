@@ -7,8 +7,9 @@ import logging
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
 from softalign.processes.launch import rank_environments
 from softalign.processes.supervise import OnLine, run_child
+from softalign.stages.jobs import WORKER, EvaluateJob, Job, TrainJob, to_json
+from softalign.stages.published import label_of
 from softalign.stages.requests import StageInputs
-from softalign.store.store import RecordT
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,22 @@ def encode(given: StageInputs, key: str, _on_line: OnLine) -> EncodedManifest:
 
 def train(given: StageInputs, key: str, on_line: OnLine) -> Adapter:
     """Train the soft tokens in a supervised child process, one a GPU."""
-    return _in_child(Adapter, given, key, on_line, rank_environments(given.recipe.runtime))
+    encoded = given.inputs.get(EncodedManifest)
+    job = TrainJob(recipe=given.recipe, store=given.store.uri, key=key, encoded=encoded)
+    return Adapter.model_validate(_in_child(job, "train", on_line))
 
 
 def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
-    """Generate and score one arm in a supervised child process."""
-    return _in_child(EvalReport, given, key, on_line, [{}])
+    """Generate and score one arm in a supervised child process.
+
+    Raises:
+        ValueError: no arm is named.
+    """
+    if given.arm is None:
+        raise ValueError("an evaluation is of one arm")
+    adapter = given.inputs.find(Adapter)
+    job = EvaluateJob(recipe=given.recipe, store=given.store.uri, key=key, arm=given.arm, adapter=adapter)
+    return EvalReport.model_validate(_in_child(job, label_of("evaluate", given.arm), on_line))
 
 
 def compare(given: StageInputs, key: str, _on_line: OnLine) -> ComparisonReport:
@@ -56,23 +67,14 @@ def register(given: StageInputs, key: str, _on_line: OnLine) -> ModelVersion:
     return register(adapter, comparison, reports, recipe.register_, recipe.runtime, given.store, key)
 
 
-def _in_child(
-    kind: type[RecordT], given: StageInputs, key: str, on_line: OnLine, environments: list[dict[str, str]]
-) -> RecordT:
-    record = given.inputs.records[-1] if given.inputs.records else None
-    request = {
-        "stage": kind.stage,
-        "key": key,
-        "arm": given.arm,
-        "store": given.store.uri,
-        "recipe": given.recipe.model_dump(mode="json", by_alias=True),
-        "record": record.model_dump(mode="json") if record else None,
-    }
-    answer = run_child(
-        request,
-        given.store.work_path(kind.stage, "children"),
-        stall_timeout_s=given.recipe.runtime.stall_timeout_s,
+def _in_child(job: Job, label: str, on_line: OnLine) -> object:
+    """Do a job in child processes, and return what they answer: the stage's record as JSON."""
+    runtime = job.recipe.runtime
+    return run_child(
+        WORKER,
+        to_json(job),
+        label=label,
+        stall_timeout_s=runtime.stall_timeout_s,
         on_line=on_line,
-        environments=environments,
+        environments=rank_environments(runtime) if job.stage == "train" else [{}],
     )
-    return kind.model_validate(answer["record"])

@@ -14,10 +14,10 @@ from softalign.store.files import (
     is_local,
     on_filesystem_of,
     open_filesystem,
-    reaching,
     read_bytes,
     sha256_of_file,
 )
+from softalign.store.reaching import reaching
 
 
 class SharedFiles:

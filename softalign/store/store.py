@@ -27,9 +27,9 @@ from softalign.store.files import (
     local_path_of,
     on_filesystem_of,
     open_filesystem,
-    reaching,
     read_bytes,
 )
+from softalign.store.reaching import reaching
 from softalign.store.read_ahead import map_ahead
 from softalign.store.shared import SharedFiles
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
-from softalign.store.files import is_local, open_filesystem, reaching, replacing, write_atomically
+from softalign.store.files import is_local, open_filesystem, replacing, write_atomically
+from softalign.store.reaching import reaching
 from softalign.training.checkpoints import (
     ADAPTER_CONFIG_NAME,
     META_NAME,

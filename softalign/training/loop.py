@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -18,6 +19,7 @@ import torch
 
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.errors import PreemptedError, TrainingError
+from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
 from softalign.store.read_ahead import ReadAhead
 from softalign.training.between_steps import evaluate_if_due
@@ -31,7 +33,7 @@ from softalign.training.checkpoints import (
 )
 from softalign.training.metrics import TrainRow, keep_rows_up_to, to_line
 from softalign.training.micro_batches import choose_size
-from softalign.training.progress import ProgressLines
+from softalign.training.progress import watched_figures
 from softalign.training.run import Run, StopAskedError, any_rank, is_over
 from softalign.training.step import live_predictor, train_step
 
@@ -61,7 +63,7 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
         _threads(progress.num_threads),
         run.watchdog.watching(),
         _metrics_file(run) as metrics,
-        ProgressLines(config.num_steps, progress.step) as report,
+        Reporter("train", "step", config.num_steps, num_reused=progress.step) as steps,
     ):
         progress = decide_size(run, progress, is_resumed=restored is not None)
         if restored is None:
@@ -70,9 +72,10 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
             try:
                 progress = evaluate_if_due(run, progress, metrics, stop)
                 _checkpoint_if_due(run, progress, metrics)
+                steps.begin()
                 while not is_over(run, progress):
                     progress, row = _one_step(run, _next_batch(run, batches, stop), progress, metrics)
-                    report.update(row)
+                    steps.reach(row.step, partial(watched_figures, row))
                     progress = _with_agreed_size(run, progress)
                     run.watchdog.note_progress()
                     progress = evaluate_if_due(run, progress, metrics, stop)

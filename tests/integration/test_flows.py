@@ -122,6 +122,15 @@ def test_the_child_processes_speak_in_the_run_log(first):
     assert missing_from_log(first, ["step 3/3", "images 150/150"]) == []
 
 
+def test_every_long_stage_leaves_its_progress(first):
+    found = {key: artifact for key, artifact in artifacts_of(first).items() if artifact.type == "progress"}
+    arms = [f"shapes-evaluate-{arm}-images" for arm in ("base", "untrained", "adapter", "guided-base")]
+    counts = ["shapes-curate-scenes", "shapes-curate-images", "shapes-encode-images", "shapes-encode-captions"]
+    assert sorted(found) == sorted([*counts, "shapes-train-step", *arms])
+    assert {artifact.data for artifact in found.values()} == {100.0}
+    assert "loss" in found["shapes-train-step"].description and "kept 24" in found["shapes-curate-images"].description
+
+
 def test_every_stage_says_its_place_and_its_figures_in_the_run_log(first):
     begun = [f"Stage {number} of {len(LABELS)}, {label}: " for number, label in enumerate(LABELS, start=1)]
     done = (
@@ -167,18 +176,18 @@ def test_a_bad_recipe_fails_the_flow_at_once(tmp_path):
 
 def test_the_library_alone_and_a_killed_child_give_the_same_adapter(first, run_flow, tmp_path, monkeypatch):
     """The library makes the inputs; the flow's training child is killed at a step, retried, and resumes."""
-    from tasks import stages
+    from tasks import progress, stages
 
     recipe, store = load_recipe("shapes", first.overrides), Store(str(tmp_path / "plain"))
     run_until("encode", recipe, store, lambda _: None, is_through=True)
     killed = []
 
-    def kill_once(line):
+    def kill_once(line, extra):
         if line.startswith("step 1/") and not killed:
             killed.append(kill_worker())
 
     monkeypatch.setitem(stages.TASKS, "train", stages.TASKS["train"].with_options(retry_delay_seconds=0))
-    monkeypatch.setattr(stages, "run_logger", lambda: SimpleNamespace(info=kill_once))
+    monkeypatch.setattr(progress, "run_logger", lambda: SimpleNamespace(info=kill_once))
     run = run_flow(train, store.uri)
     assert killed
     encoded, trained = run.summary.stages

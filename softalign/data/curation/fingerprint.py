@@ -7,7 +7,8 @@ import hashlib
 from softalign.artifacts import digest_of
 from softalign.config.curation import CocoSource, ShapesSource, Source
 from softalign.data.curation.tables import read_table
-from softalign.store.files import open_filesystem, reaching
+from softalign.store.files import open_filesystem
+from softalign.store.reaching import reaching
 
 
 def source_fingerprint(source: Source) -> str:

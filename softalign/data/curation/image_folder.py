@@ -11,7 +11,8 @@ from urllib.parse import quote
 from softalign.data.curation.names import other_spellings
 from softalign.data.curation.rejections import ItemError
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
-from softalign.store.files import is_local, open_filesystem, reaching
+from softalign.store.files import is_local, open_filesystem
+from softalign.store.reaching import reaching
 
 NUM_WITNESSES = 8
 _HTTP = ("http://", "https://")

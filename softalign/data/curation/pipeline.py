@@ -8,10 +8,10 @@ it ends with the bytes of an undisturbed run.
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,12 +33,11 @@ from softalign.data.curation.shards import (
 )
 from softalign.data.curation.sources import list_sources
 from softalign.errors import DataError, IntegrityError
-from softalign.processes.pace import Pace
+from softalign.processes.progress import Figure
+from softalign.processes.reporter import Reporter
 from softalign.store.files import sha256_of_file, verify_file, write_atomically
 from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
-
-logger = logging.getLogger(__name__)
 
 NUM_READERS = 4
 """Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
@@ -153,7 +152,7 @@ class _CurateRun:
         for folder in (self.output_path, self.journal_path):
             folder.mkdir(parents=True, exist_ok=True)
         self.duplicates = DuplicateFilter(config.filters)
-        self.progress = Progress()
+        self.progress, self.num_kept = Progress(), 0
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
@@ -172,17 +171,20 @@ class _CurateRun:
 
     def write_shards(self) -> None:
         """Run the stream from where the finished shards end."""
-        listed = list_sources(self.config.sources, self.work_path / "sources")
-        rest = islice(listed, self.progress.num_seen, None)
+        first, self.num_kept = self.progress.num_seen, self.progress.num_samples
+        with Reporter("curate", "images", None, num_reused=first) as images:
+            listed = list_sources(self.config.sources, self.work_path / "sources", images.expect)
+            rest = islice(listed, first, None)
+            read = map_ahead(lambda item: read_sample(item, self.config), rest, NUM_READERS)
+            self._write(images.over(read, self._watched_figures))
+
+    def _write(self, samples: Iterable[ReadSample]) -> None:
         writer: ShardWriter | None = None
         rejections: list[Rejection] = []
-        first = num_seen = self.progress.num_seen
-        pace = Pace()
-        for read in map_ahead(lambda item: read_sample(item, self.config), rest, NUM_READERS):
+        num_seen = self.progress.num_seen
+        for read in samples:
             num_seen += 1
             rejections.extend(read.rejections)
-            if pace.is_due():
-                logger.info("%d images read, %.0f/s", num_seen, (num_seen - first) / pace.elapsed_s)
             if read.sample is None:
                 continue
             duplicate = self.duplicates.check(read.sample)
@@ -191,6 +193,7 @@ class _CurateRun:
                 continue
             writer = writer or self._new_writer()
             writer.add(read.sample, self._remember(read.sample.image_digest, read.sample.perceptual_hash))
+            self.num_kept += 1
             if len(writer) == self.config.samples_per_shard:
                 self._finish_shard(writer, rejections, num_seen)
                 writer, rejections = None, []
@@ -199,6 +202,9 @@ class _CurateRun:
             rejections = []
         self.progress.num_seen = num_seen
         write_rejections(self._rejected(self.progress.num_shards), rejections)
+
+    def _watched_figures(self) -> tuple[Figure, ...]:
+        return (Figure(name="kept", value=self.num_kept),)
 
     def finish(self, key: str) -> DatasetManifest:
         """Write the list of rejections and return the manifest.

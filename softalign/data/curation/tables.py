@@ -8,7 +8,8 @@ from pathlib import PurePosixPath
 from softalign.data.curation.names import flaw_of_name, shown
 from softalign.data.curation.rejections import Flaw
 from softalign.errors import DataError, MissingInputError
-from softalign.store.files import open_filesystem, reaching, read_bytes
+from softalign.store.files import open_filesystem, read_bytes
+from softalign.store.reaching import reaching
 
 _MAX_NAMES_SHOWN = 5
 _SIGNATURES = {

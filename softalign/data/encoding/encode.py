@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,9 +31,11 @@ from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, Split, read_i
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
-from softalign.processes.pace import Counting
+from softalign.processes.reporter import Reporter
 from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
+
+InputT = TypeVar("InputT")
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512
@@ -89,10 +92,9 @@ def encode(
     encoders = _load_encoders(backbone, runtime)
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
-    latents = _encode_images(shards, latents_pool, encoders, dataset.num_samples, runtime.num_threads)
+    latents = _encode_images(shards, latents_pool, encoders, runtime.num_threads)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    num_texts = dataset.num_captions * (1 + hard_negatives_per_caption)
-    texts = _encode_texts(shards, texts_pool, encoders, num_texts)
+    texts = _encode_texts(shards, texts_pool, encoders)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
     _write_index(work_path / "output", shards, latents, texts)
     manifest = _manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption)
@@ -154,7 +156,7 @@ class DatasetShard:
             yield from zip(row.caption_digests, row.captions, strict=True)
             yield from ((caption_digest(edit), edit) for edits_of_one in edits for edit in edits_of_one)
 
-    def pixels(self, rows: list[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
+    def pixels(self, rows: Iterable[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows, read and decoded ahead."""
         tar_path = self._store.fetch(self._dataset, under=f"{self._name}.tar") / f"{self._name}.tar"
 
@@ -174,29 +176,31 @@ def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
 
 
 def _encode_images(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_images: int, num_threads: int
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_threads: int
 ) -> tuple[PoolShard, ...]:
     """Return the latents' shards: one for each shard of the dataset that holds new images."""
-    images = Counting("images", num_images)
 
-    def latents_of(shard: DatasetShard, rows: list[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(images.over(shard.pixels(rows, encoders.resolution_px, num_threads))),)
+    def latents_of(shard: DatasetShard, rows: Iterable[IndexRow]) -> tuple[Tensor]:
+        return (encoders.latents_of(shard.pixels(rows, encoders.resolution_px, num_threads)),)
 
-    shards = []
+    groups: list[_Group[IndexRow]] = []
     known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
         if rows:
-            shards.append(pool.shard_of(rows, partial(latents_of, shard)))
-    return tuple(shards)
+            groups.append(_Group(rows, partial(latents_of, shard)))
+    return _encode_groups(groups, pool, "images")
 
 
 def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_texts: int
+    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders
 ) -> tuple[PoolShard, ...]:
     """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
-    captions = Counting("captions", num_texts)
+
+    def states_of(texts: Iterable[str]) -> tuple[Tensor, ...]:
+        return encoders.text_states_of(texts).tensors()
+
     groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
     known = set(groups[0])
     for shard in dataset:
@@ -204,9 +208,31 @@ def _encode_texts(
         while group := dict(islice(new, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(group)
-    return tuple(
-        pool.shard_of(group, lambda texts: encoders.text_states_of(captions.over(texts)).tensors()) for group in groups
-    )
+    return _encode_groups([_Group(group, states_of) for group in groups], pool, "captions")
+
+
+@dataclass(frozen=True)
+class _Group(Generic[InputT]):
+    """What becomes one shard of a pool: its inputs by digest, and what encodes them."""
+
+    inputs: dict[str, InputT]
+    encode: Callable[[Iterable[InputT]], tuple[Tensor, ...]]
+
+    def encode_counted(self, count: Reporter, inputs: list[InputT]) -> tuple[Tensor, ...]:
+        """Encode some of the inputs and count them on."""
+        return self.encode(count.over(inputs))
+
+
+def _encode_groups(groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str) -> tuple[PoolShard, ...]:
+    """Return the groups' shards, and report how many inputs are done."""
+    shards, num_done = [], 0
+    with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
+        count.begin()
+        for group in groups:
+            shards.append(pool.shard_of(group.inputs, partial(group.encode_counted, count)))
+            num_done += len(group.inputs)
+            count.skip_to(num_done)
+    return tuple(shards)
 
 
 def _write_index(

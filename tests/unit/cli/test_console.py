@@ -1,4 +1,4 @@
-"""Progress lines become a bar on a terminal, and stay lines elsewhere."""
+"""What a console shows: bars on a terminal, lines elsewhere, and what is being waited for where nothing is said."""
 
 import io
 import logging
@@ -6,7 +6,10 @@ import time
 
 import pytest
 
-from softalign.cli.console import ConsoleLines, narrating
+from softalign.cli.console import ConsoleLines, can_show_bars, narrating
+from softalign.processes.progress import StageProgress
+from softalign.processes.reporter import Reporter
+from tests.terminal import screen
 
 
 class Terminal(io.StringIO):
@@ -14,27 +17,57 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_elsewhere_lines_stay_lines():
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    return Terminal()
+
+
+def steps_at(done, **changes):
+    return StageProgress(**{"stage": "train", "unit": "step", "done": done, "total": 10, "elapsed_s": 10.0, **changes})
+
+
+def test_elsewhere_progress_is_plain_lines_and_has_no_control_characters():
     stream = io.StringIO()
     say = ConsoleLines(stream)
-    say("step 3/10  loss 1")
+    say("\x1b[1mbegin\x1b[0m")
+    for done in range(11):
+        say.show(steps_at(done))
+    say.show(steps_at(10, is_last=True))
     say("done")
-    assert stream.getvalue() == "step 3/10  loss 1\ndone\n"
+    assert stream.getvalue() == ("begin\nstep 1/10  0:01:30 left  0.1/s\nstep 10/10  in 0:00:10  1.0/s\ndone\n")
 
 
-def test_on_a_terminal_progress_moves_in_place_and_other_lines_start_anew(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
-    say = ConsoleLines(stream)
-    say("start")
-    say("step 5/10  loss 1")
-    say("step 10/10  loss 0.5")
-    say("done")
-    start, progress, done, _ = stream.getvalue().split("\n")
-    assert (start, done) == ("start", "done")
-    half, full = progress.split("\r\x1b[K")[1:]
-    assert half == "step [############............] 5/10  loss 1"
-    assert full.startswith("step [########################] 10/10")
+def test_on_a_terminal_progress_is_a_bar_and_lines_stand_above(terminal):
+    with narrating(terminal) as say:
+        say("begin")
+        with Reporter("train", "step", 2) as steps:
+            steps.reach(1)
+            logging.getLogger("softalign").warning("a \x1b[31mline\x1b[0m")
+            steps.reach(2)
+        say("done")
+    begin, line, row, done, _ = screen(terminal)
+    assert (begin, line, done) == ("begin", "a line", "done")
+    assert row.startswith("train ━") and "step 2/2" in row
+
+
+def test_quietly_a_terminal_has_no_bars(terminal):
+    with narrating(terminal, is_quiet=True), Reporter("train", "step", 2) as steps:
+        steps.reach(2)
+    assert terminal.getvalue().startswith("step 2/2  in 0:00:00")
+    assert "\x1b" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("variables", "can"), [({}, True), ({"CI": "true"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": "1"}, True)]
+)
+def test_bars_are_for_people_at_a_terminal(terminal, monkeypatch, variables, can):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert can_show_bars(terminal) is can
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not can_show_bars(io.StringIO())
 
 
 def wait_for(stream, text, seconds=10.0):
@@ -67,14 +100,12 @@ def test_a_silence_is_broken_by_what_is_being_waited_for(lines, said):
     assert stream.getvalue() == ended
 
 
-def test_on_a_terminal_the_waiting_line_is_replaced():
-    stream = Terminal()
-    with ConsoleLines(stream, silence_s=0.02) as say:
+def test_on_a_terminal_the_waiting_line_is_replaced(terminal):
+    with ConsoleLines(terminal, silence_s=0.02, has_bars=True) as say:
         say("Stage 1 of 8, curate: x")
-        wait_for(stream, "so far")
+        assert "  ... Stage 1 of 8, curate: 0 s so far" in wait_for(terminal, "so far")
         say("done")
-    assert "\r\x1b[K  ... Stage 1 of 8, curate: 0 s so far" in stream.getvalue()
-    assert stream.getvalue().endswith("so far\ndone\n")
+    assert [line for line in screen(terminal) if line] == ["Stage 1 of 8, curate: x", "done"]
 
 
 def test_lines_keep_silence_away():
@@ -94,10 +125,3 @@ def test_the_log_is_shown_while_narrating_and_as_before_after_it():
         logging.getLogger("transformers.utils.import_utils").warning("`X` requires torchvision (not installed)")
     assert stream.getvalue() == "3 images\n"
     assert root.handlers is before
-
-
-def test_a_bar_is_cut_to_the_terminals_width(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    stream = Terminal()
-    ConsoleLines(stream)("step 5/10  " + "x" * 100)
-    assert len(stream.getvalue().removeprefix("\r\x1b[K")) == 39

@@ -8,8 +8,7 @@ import torch
 
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement, save_adapter
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter
+from softalign.artifacts import Adapter, ArmReports
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
 from softalign.method.soft_tokens import SoftTokens

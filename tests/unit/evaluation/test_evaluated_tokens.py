@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import Adapter, digest_of
+from softalign.artifacts import Adapter, ArmReports, digest_of
 from softalign.config import load_recipe
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.evaluation.compare import compare

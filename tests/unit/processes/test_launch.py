@@ -7,9 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from softalign.config import Runtime
-from softalign.errors import ConfigError, PreemptedError, WorkerDiedError
+from softalign.errors import ConfigError, DataError, PreemptedError, WorkerDiedError
 from softalign.processes import launch
 from softalign.processes.launch import RankProcesses, rank_environments
+from softalign.processes.messages import Failure
 from softalign.processes.supervise import run_child
 
 
@@ -65,21 +66,22 @@ def test_an_endpoint_belongs_to_several_machines(changes):
 def supervised(monkeypatch, tmp_path):
     """Run a script in two supervised processes."""
 
-    def run(body, stall_timeout_s=20.0):
+    def run(body, stall_timeout_s=20.0, on_line=lambda _line: None):
         script = tmp_path / "rank.py"
         script.write_text("import json, os, signal, sys, time\nrank = int(os.environ['RANK'])\n" + body)
         real = launch.subprocess.Popen
 
         def popen(command, **options):
-            return real([sys.executable, "-u", str(script), *command[-2:]], **options)
+            return real([sys.executable, "-u", str(script)], **options)
 
         monkeypatch.setattr(launch.subprocess, "Popen", popen)
         environments = rank_environments(Runtime(num_processes=2))
         return run_child(
-            {"stage": "train"},
-            tmp_path / "children",
+            "worker",
+            "",
+            label="train",
             stall_timeout_s=stall_timeout_s,
-            on_line=lambda line: None,
+            on_line=on_line,
             environments=environments,
         )
 
@@ -87,7 +89,19 @@ def supervised(monkeypatch, tmp_path):
 
 
 def test_both_lines_and_one_answer_arrive(supervised):
-    assert supervised("json.dump({'record': 1}, open(sys.argv[-1], 'w')) if rank == 0 else None") == {"record": 1}
+    lines = []
+    result = supervised(
+        "print(f'line of {rank}')\nprint(json.dumps({'kind': 'result', 'payload': 1})) if rank == 0 else None",
+        on_line=lines.append,
+    )
+    assert result == 1
+    assert sorted(lines) == ["line of 0", "line of 1"]
+
+
+def test_an_error_of_any_rank_is_the_groups(supervised):
+    failure = Failure.of(DataError("x" * 200_000)).model_dump()  # too long for a pipe to take at once
+    with pytest.raises(DataError, match="x" * 200_000):
+        supervised(f"print(json.dumps({failure!r} if rank else {{'kind': 'result', 'payload': 1}})); sys.exit(rank)")
 
 
 @pytest.mark.parametrize("dead", [0, 1])

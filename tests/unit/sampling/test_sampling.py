@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, PNDMScheduler
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
 from softalign.errors import PreemptedError
+from softalign.processes.progress import listening
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import (
     ImageRequest,
@@ -131,6 +132,15 @@ def test_a_restart_makes_what_is_missing_and_nothing_else(backbone, tmp_path, da
     assert generate(backbone, folder, 4) == expected
     assert (folder / "2-1.png").stat().st_mtime_ns == untouched
     assert generate_missing(backbone, requests(folder), SETTINGS, 4, StopRequest()) == 0
+
+
+def test_it_reports_all_images_those_of_before_as_such(backbone, tmp_path):
+    heard = []
+    expected = generate(backbone, tmp_path, 2)
+    (tmp_path / "1-0.png").unlink()
+    with listening(heard.append):
+        assert generate(backbone, tmp_path, 2) == expected
+    assert [(report.done, report.total, report.num_reused) for report in heard] == [(4, 6, 4), (6, 6, 4), (6, 6, 4)]
 
 
 def test_a_stop_keeps_finished_batches(backbone, tmp_path):

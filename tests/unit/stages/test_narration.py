@@ -1,7 +1,6 @@
 """What stages say: their place, and one line of counts, losses and scores."""
 
 import json
-import logging
 
 import pytest
 
@@ -16,7 +15,6 @@ from softalign.artifacts import (
     TagDifference,
 )
 from softalign.config import load_recipe
-from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Counting, Pace, duration
 from softalign.stages.narration import figures, headline, training_figures
 from softalign.stages.run import StageResult, stage_labels
 from softalign.stages.table import row_of, steps_of
@@ -167,34 +165,3 @@ def test_messages_of_stages_that_ran_and_that_were_there():
     assert StageResult("curate", DATASET, is_reused=False, seconds=1.52).message == "curate: done in 1.5 s"
     reused = StageResult("compare", DATASET, is_reused=True, seconds=0.0, place="Stage 7 of 8, compare")
     assert reused.message == "Stage 7 of 8, compare: already there, reused"
-
-
-class Clock:
-    """In place of ``time``: moves on by itself with every look."""
-
-    def __init__(self, step_s):
-        self.now, self.step_s = 0.0, step_s
-
-    def monotonic(self):
-        self.now += self.step_s
-        return self.now
-
-
-@pytest.mark.parametrize(("step_s", "interval_s"), [(1.0, LINE_INTERVAL_S), (LONG_RUN_S, LONG_RUN_INTERVAL_S)])
-def test_lines_are_due_every_few_seconds(monkeypatch, step_s, interval_s):
-    monkeypatch.setattr("softalign.processes.pace.time", Clock(step_s))
-    pace = Pace()
-    due = [pace.is_due() for _ in range(20)]
-    assert sum(due) == min(20, int(20 * step_s / interval_s))
-
-
-def test_counting_logs_how_far_it_is(monkeypatch, caplog):
-    monkeypatch.setattr("softalign.processes.pace.time", Clock(1.0))
-    caplog.set_level(logging.INFO, "softalign")
-    assert list(Counting("images", 20).over(range(20))) == list(range(20))
-    assert caplog.messages
-    assert all(message.startswith("images ") and "/20 " in message for message in caplog.messages)
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (0.4, 83.0, 3_661.0)] == ["0:00:00", "0:01:23", "1:01:01"]

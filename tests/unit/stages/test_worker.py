@@ -1,62 +1,136 @@
-"""What a child process answers to errors that are not of this library."""
+"""What a child process is asked, and what it answers: records and errors."""
 
-import json
-import os
+import io
+import logging
 import signal
-import sys
 
 import pytest
 
-from softalign.errors import UnexpectedError
-from softalign.processes.supervise import error_from_json
+from softalign.artifacts import Adapter, EncodedManifest
+from softalign.config import load_recipe
+from softalign.errors import DataError, UnexpectedError
+from softalign.processes.messages import Channel, Failure, LogLine, Result, from_line
+from softalign.processes.reporter import Reporter
 from softalign.stages import worker
+from softalign.stages.jobs import EvaluateJob, TrainJob, from_json, to_json
 from tests.killing import exit_codes
+
+ENCODED = EncodedManifest(
+    stage_key="k",
+    name="d",
+    backbone_digest="b",
+    vae_digest="v",
+    text_encoder_digest="t",
+    latent_shape=(4, 4, 4),
+    text_shape=(16, 128),
+    pooled_width=0,
+    hard_negatives_per_caption=0,
+    num_samples=1,
+    num_val_samples=0,
+    num_latents=1,
+    num_texts=1,
+    total_bytes=1,
+)
+ADAPTER = Adapter(
+    stage_key="k",
+    name="a",
+    base_model="m",
+    base_model_revision="",
+    backbone_digest="b",
+    family="sd21",
+    objective="agsm",
+    num_parameters=1,
+    num_steps=1,
+    samples_seen=4,
+    weights_sha256="w",
+    dataset_digest="d",
+)
+RECIPE = load_recipe("shapes", ["train.seed=3"])
+JOB = TrainJob(recipe=RECIPE, store="s3://bucket", key="k", encoded=ENCODED)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        JOB,
+        EvaluateJob(recipe=RECIPE, store="store", key="k", arm="untrained", adapter=ADAPTER),
+        EvaluateJob(recipe=load_recipe("shapes-unet"), store="store", key="k", arm="base", adapter=None),
+    ],
+    ids=["train", "untrained", "base"],
+)
+def test_a_job_arrives_as_it_was(job):
+    assert from_json(to_json(job).encode()) == job
 
 
 @pytest.fixture
-def answer_to(tmp_path, monkeypatch):
-    """Return a function that runs the worker's main with an error in place of the stage."""
-    request, answer = tmp_path / "request.json", tmp_path / "answer.json"
-    request.write_text(json.dumps({"stage": "train", "parent_pid": os.getpid()}))
-    monkeypatch.setattr(sys, "argv", ["worker", str(request), str(answer)])
-    monkeypatch.setattr(worker, "watch_parent", lambda _pid: None)
+def answer_of(monkeypatch):
+    """Return a function that lets the worker answer a job with a function in place of the stage."""
+    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger().level
 
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(error):
-        def fail(_request):
-            raise error
-
-        monkeypatch.setattr(worker, "run_request", fail)
-        code = worker.main()
-        return code, json.loads(answer.read_text())
+    def run(work):
+        stream = io.StringIO()
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+        monkeypatch.setattr(worker, "run_job", lambda _job: work())
+        code = worker.answer(JOB, Channel(stream))
+        return code, [from_line(line) for line in stream.getvalue().splitlines()]
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger().setLevel(level)
 
 
-def test_a_bug_is_an_error_that_is_not_tried_again_and_shows_where_it_is(answer_to):
-    code, answer = answer_to(KeyError("no such field"))
-    error = error_from_json(answer["error"])
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+def at_work():
+    logging.getLogger("softalign").warning("a line")
+    with Reporter("train", "step", 2) as steps:
+        steps.reach(2)
+    return ADAPTER
+
+
+def test_lines_progress_and_the_record_are_sent(answer_of, monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    code, (line, *progress, result) = answer_of(at_work)
+    assert code == 0
+    assert line == LogLine(text="a line")
+    assert [(report.done, report.is_last) for report in progress] == [(0, False), (2, False), (2, True)]
+    assert Adapter.model_validate(result.payload) == ADAPTER
+
+
+def test_of_several_ranks_the_first_alone_says_how_far_it_is(answer_of, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    _, messages = answer_of(at_work)
+    assert messages == [LogLine(text="process 1: a line"), Result(payload=ADAPTER.model_dump(mode="json"))]
+
+
+def test_an_error_of_ours_is_sent_with_its_exit_code(answer_of):
+    error = DataError("bad", found="x")
+    assert answer_of(raising(error)) == (1, [Failure.of(error)])
+
+
+def test_a_bug_is_an_error_that_is_not_tried_again_and_shows_where_it_is(answer_of):
+    code, (failure,) = answer_of(raising(KeyError("no such field")))
+    error = failure.to_error()
     assert code == 1
     assert isinstance(error, UnexpectedError)
     assert not error.is_retriable
     assert "KeyError: 'no such field'" in error.found
-    assert "in fail" in error.found
+    assert "in work" in error.found
 
 
 @pytest.mark.parametrize(
     ("error", "world_size"), [(ConnectionResetError("gone"), "1"), (RuntimeError("Connection closed by peer"), "2")]
 )
-def test_what_may_come_from_outside_ends_the_child_as_before(answer_to, monkeypatch, error, world_size):
+def test_what_may_come_from_outside_ends_the_child_as_before(answer_of, monkeypatch, error, world_size):
     monkeypatch.setenv("WORLD_SIZE", world_size)
     with pytest.raises(type(error)):
-        answer_to(error)
+        answer_of(raising(error))
 
 
-def test_a_stop_is_not_waited_for_while_there_is_nothing_to_keep(answer_to, monkeypatch):
-    def work():
-        monkeypatch.setattr(worker, "error_to_json", lambda _error: signal.raise_signal(signal.SIGTERM))
-        answer_to(KeyError("loading a model"))
-
-    assert exit_codes(lambda _: work(), 1) == [75]
+def test_a_stop_is_not_waited_for_while_there_is_nothing_to_keep(answer_of):
+    assert exit_codes(lambda _: answer_of(lambda: signal.raise_signal(signal.SIGTERM)), 1) == [75]

@@ -17,13 +17,13 @@ from softalign.store.files import (
     create_file,
     fetch_verified,
     file_entry,
-    reaching,
     read_bytes,
     replacing,
     sha256_of_file,
     verify_file,
     write_atomically,
 )
+from softalign.store.reaching import reaching
 from softalign.store.store import Store
 
 

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from softalign.arm_reports import ArmReports
-from softalign.artifacts import DatasetManifest, EvalReport, ReasonCount, TagScore
+from softalign.artifacts import ArmReports, DatasetManifest, EvalReport, ReasonCount, TagScore
 from softalign.stages.run import StageResult
 from tasks import reporting
 

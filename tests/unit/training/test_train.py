@@ -31,6 +31,7 @@ from softalign.config import (
 )
 from softalign.config.objective import OBJECTIVES
 from softalign.errors import DataError, PreemptedError, TrainingError
+from softalign.processes.progress import listening
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
 from softalign.training import loop, validation
@@ -339,6 +340,23 @@ def test_a_stop_request_writes_a_checkpoint_and_the_next_call_continues(tmp_path
     assert digest_of_tokens(resumed) == digest_of_tokens(undisturbed)
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "undisturbed")]
     assert metrics[0] == metrics[1]
+
+
+def test_steps_are_reported_with_their_figures_and_a_resumed_run_says_where_it_starts(tmp_path):
+    heard = []
+    with listening(heard.append), tiny.stopped_after(2) as stop, pytest.raises(PreemptedError):
+        train(tmp_path, stop=stop)
+    first_attempt = heard.copy()
+    heard.clear()
+    with listening(heard.append):
+        train(tmp_path)
+    assert (first_attempt[0].done, first_attempt[-1].done, first_attempt[-1].is_last) == (0, 2, True)
+    assert (heard[0].done, heard[0].num_reused, heard[0].figures) == (2, 2, ())
+    assert (heard[-1].stage, heard[-1].unit, heard[-1].done, heard[-1].total) == ("train", "step", 6, 6)
+    last = rows(tmp_path)[-1]
+    loss, win_rate, weight = heard[-1].figures
+    assert (loss.value, win_rate.value) == (last["loss"], last["win_rate"])
+    assert (weight.name, weight.value, weight.chance) == ("match weight", last["match_weight"], last["chance"])
 
 
 def test_the_temperature_of_each_step_is_logged(tmp_path):

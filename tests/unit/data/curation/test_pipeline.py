@@ -17,6 +17,7 @@ from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import ShardWriter, read_index
 from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
+from softalign.processes.progress import Figure, listening
 from softalign.stages.narration import dataset_figures
 from softalign.store.files import list_files
 from softalign.store.store import Store
@@ -96,6 +97,18 @@ def test_every_rejection_is_counted_and_listed(handover, store, configure, make_
     assert next(r for r in listed if r["file_name"] == "copy.png")["detail"].startswith("same bytes as image")
     by_name = {row["file_name"]: row["reason"] for row in listed if row["caption_index"] == -1}
     assert by_name["half.png"] == by_name["text.png"] == "corrupt_image"
+
+
+def test_it_reports_what_is_read_and_kept_of_how_many(handover, store, configure):
+    heard = []
+    handover.add_pictures(6)
+    handover.add("text.png", ["no image"], data=b"hello")
+    with listening(heard.append):
+        curate(configure(handover.coco(), handover.parquet()), store, "k")
+    assert (heard[0].done, heard[0].total) == (0, 14)
+    last = heard[-1]
+    assert (last.stage, last.unit, last.done, last.total, last.is_last) == ("curate", "images", 14, 14, True)
+    assert last.figures == (Figure(name="kept", value=6),)
 
 
 def test_exact_duplicates_that_are_kept_have_keys_of_their_own(handover, store, configure, make_picture):

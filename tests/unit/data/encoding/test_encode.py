@@ -26,6 +26,7 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
 from softalign.errors import DataError, IntegrityError
+from softalign.processes.progress import listening
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from tests.killing import Fuse, is_killed
@@ -130,6 +131,16 @@ def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, fro
     assert len(samples) == 20
     assert sum(row["split"] == "val" for row in samples) == manifest.num_val_samples
     assert not (Path(store.uri) / ".work" / "encode" / "e").exists()
+
+
+def test_it_reports_images_and_captions_those_of_before_as_such(tmp_path, store, backbone, counted):
+    heard = []
+    encode(make_dataset(tmp_path, store, captions_of(range(10)), "d"), backbone, Runtime(), store, "e")
+    more = make_dataset(tmp_path, store, captions_of(range(12)), "more")
+    with listening(heard.append):
+        encode(more, backbone, Runtime(), store, "f")
+    ends = [(end.stage, end.unit, end.done, end.total, end.num_reused) for end in heard if end.is_last]
+    assert ends == [("encode", "images", 12, 12, 10), ("encode", "captions", 14, 14, 12)]
 
 
 def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):

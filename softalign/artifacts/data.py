@@ -1,0 +1,52 @@
+"""The records of curated and of encoded data."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from softalign.artifacts.frozen import Frozen
+from softalign.artifacts.record import Record, Stage
+
+
+class ReasonCount(Frozen):
+    """How many images, or captions of kept ones, were rejected for one reason."""
+
+    reason: str
+    count: int
+
+
+class DatasetManifest(Record):
+    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each."""
+
+    stage: ClassVar[Stage] = "curate"
+    filename: ClassVar[str] = "manifest.json"
+
+    name: str
+    num_samples: int
+    num_captions: int
+    num_val_samples: int
+    num_shards: int
+    total_bytes: int
+    num_seen: int
+    rejected: tuple[ReasonCount, ...] = ()
+
+
+class EncodedManifest(Record):
+    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone."""
+
+    stage: ClassVar[Stage] = "encode"
+    filename: ClassVar[str] = "manifest.json"
+
+    name: str
+    backbone_digest: str
+    vae_digest: str
+    text_encoder_digest: str
+    latent_shape: tuple[int, int, int]
+    text_shape: tuple[int, int]
+    pooled_width: int
+    hard_negatives_per_caption: int
+    num_samples: int
+    num_val_samples: int
+    num_latents: int
+    num_texts: int
+    total_bytes: int

@@ -1,0 +1,63 @@
+"""The base of records and configurations, their canonical JSON and digests, and format versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from softalign.errors import CompatibilityError
+from softalign.version import __version__
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return JSON with sorted keys and no white space, the form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 hex digest of a JSON value's canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def require_format(stored: Any, known: int, what: str, *, where: str, fix: str) -> None:
+    """Refuse stored JSON whose ``schema_version`` is not the one that is read and written here.
+
+    Args:
+        stored: what was parsed; without a version it passes, as its reader says what else is wrong with it.
+        known: the version that is read.
+        what: what it is, as the beginning of a sentence.
+        where: its place.
+        fix: what can be done instead of installing another softalign.
+
+    Raises:
+        CompatibilityError: it is of an older or newer format; says which, and which softalign wrote it, if it does.
+    """
+    version = stored.get("schema_version", known) if isinstance(stored, dict) else known
+    if version == known or not isinstance(version, int):
+        return
+    age, other = ("a newer", "it, or a later one") if version > known else ("an older", "it")
+    writer = stored.get("library_version")
+    raise CompatibilityError(
+        f"{what} is of {age} format than this library reads.",
+        expected=f"schema_version {known}, which softalign {__version__} writes",
+        found=f"schema_version {version}{f', written by softalign {writer}' if writer else ''}",
+        where=where,
+        fix=f"install the softalign that wrote {other}; or {fix}",
+    )
+
+
+class Frozen(BaseModel):
+    """Base of records and configurations: immutable, and a field nobody declared is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class FileEntry(Frozen):
+    """One file of a published prefix, as listed in its ``files.json``."""
+
+    path: str
+    size_bytes: int
+    sha256: str

@@ -1,0 +1,158 @@
+"""The records of an evaluation: what each arm scored, and how the arms compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+from softalign.artifacts.frozen import Frozen
+from softalign.artifacts.record import Record, Stage
+from softalign.errors import MissingInputError
+
+Arm = Literal["base", "untrained", "adapter", "guided_base"]
+"""Whose images are scored: three arms are compared; the base with guidance may stand beside them, as a reference."""
+BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")
+"""The arms that take no adapter."""
+
+
+class TagScore(Frozen):
+    """GenEval score of one tag: the share of correct images, with a bootstrap interval over prompts (ratios 0..1)."""
+
+    tag: str
+    score: float
+    ci_low: float
+    ci_high: float
+    num_images: int
+    num_correct: int
+
+
+class TagDifference(Frozen):
+    """Paired difference (candidate - reference) of a tag or ``overall``, with a bootstrap interval over prompts."""
+
+    tag: str
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
+class EvalReport(Record):
+    """Scores of one arm: images in GenEval layout, ``results.jsonl``.
+
+    Attributes:
+        adapter_digest: of the tokens it was drawn with: empty for the base, for the untrained arm the digest of the
+            step-0 tokens (which adapters may share), else the trained adapter's. ``parents`` holds the same.
+    """
+
+    stage: ClassVar[Stage] = "evaluate"
+    filename: ClassVar[str] = "report.json"
+
+    arm: Arm
+    suite: str
+    adapter_digest: str
+    overall_score: float
+    overall_ci_low: float
+    overall_ci_high: float
+    tags: tuple[TagScore, ...]
+    num_images: int
+    num_prompts: int
+    num_prompts_any_correct: int
+    guidance_scale: float
+
+
+class GuidedBase(Frozen):
+    """What the base scores with guidance, on the arms' prompts and noise: a reference that no gate looks at."""
+
+    guidance_scale: float
+    denoiser_calls_per_image: int
+    overall_score: float
+    overall_ci_low: float
+    overall_ci_high: float
+
+
+class ComparisonReport(Record):
+    """The arms of one evaluation side by side, paired by prompt and image: ``comparison.json``, ``report.html``.
+
+    Attributes:
+        guidance_scale: of all three arms; 1 is without guidance. None in records of earlier versions.
+        denoiser_calls_per_image: how often the denoiser sees an image of the arms on its way; None likewise.
+        guided_base: where ``evaluate.reference_guidance_scale`` asked for it.
+    """
+
+    stage: ClassVar[Stage] = "compare"
+    filename: ClassVar[str] = "comparison.json"
+
+    suite: str
+    overall_base: float
+    overall_untrained: float
+    overall_adapter: float
+    adapter_vs_base: tuple[TagDifference, ...]
+    adapter_vs_untrained: tuple[TagDifference, ...]
+    num_images_per_arm: int
+    guidance_scale: float | None = None
+    denoiser_calls_per_image: int | None = None
+    guided_base: GuidedBase | None = None
+
+    def guidance_text(self) -> str:
+        """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""
+        if self.guidance_scale is None or self.denoiser_calls_per_image is None:
+            return "The arms' guidance was not recorded."
+        how = "without guidance" if self.guidance_scale == 1.0 else f"at guidance {self.guidance_scale:g}"
+        text = f"The arms were compared {how}: {self.denoiser_calls_per_image} denoiser calls an image."
+        if self.guided_base is None:
+            return text
+        base = self.guided_base
+        return (
+            f"{text} For reference, the base at guidance {base.guidance_scale:g}: "
+            f"{base.overall_score:.3f} ({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}), "
+            f"{base.denoiser_calls_per_image} calls an image."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ArmReports:
+    """One report for each arm.
+
+    Attributes:
+        base: the base model's.
+        untrained: the step-0 tokens'.
+        adapter: the trained tokens'.
+        guided_base: the base model's with guidance, a reference beside the arms; None: not asked for.
+    """
+
+    base: EvalReport
+    untrained: EvalReport
+    adapter: EvalReport
+    guided_base: EvalReport | None = None
+
+    @classmethod
+    def of(cls, reports: Mapping[Arm, EvalReport]) -> Self:
+        """Return the reports by their arms.
+
+        Raises:
+            MissingInputError: an arm that is compared has none.
+        """
+        missing = [arm for arm in ("base", "untrained", "adapter") if arm not in reports]
+        if missing:
+            raise MissingInputError(
+                "An arm of the evaluation has no report.",
+                expected="reports of base, untrained and adapter",
+                found=f"no {' and no '.join(missing)}",
+                fix="run `softalign evaluate RECIPE`",
+            )
+        return cls(
+            base=reports["base"],
+            untrained=reports["untrained"],
+            adapter=reports["adapter"],
+            guided_base=reports.get("guided_base"),
+        )
+
+    @property
+    def compared(self) -> tuple[EvalReport, ...]:
+        """Those that are compared in pairs, the references first and the adapter last."""
+        return self.base, self.untrained, self.adapter
+
+    @property
+    def all(self) -> tuple[EvalReport, ...]:
+        """Every report, the references outside of the comparison last."""
+        return self.compared if self.guided_base is None else (*self.compared, self.guided_base)

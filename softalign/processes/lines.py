@@ -1,0 +1,51 @@
+"""Progress as plain lines: for logs, pipes, and wherever nothing can move in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from softalign.processes.pace import Clock, Pace
+from softalign.processes.progress import StageProgress
+
+
+class PacedLines:
+    """A listener that says progress in plain lines: every few seconds, and always the first and the last of a count.
+
+    Args:
+        say: takes a line.
+        clock: for the pace.
+    """
+
+    def __init__(self, say: Callable[[str], None], clock: Clock = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._counts: dict[tuple[str, str], Pace] = {}
+        self._said: StageProgress | None = None
+
+    def __call__(self, progress: StageProgress) -> None:
+        """Say it, if a line is due."""
+        is_end = progress.is_last or progress.is_complete
+        if not is_end and progress.done == progress.num_reused:
+            return  # nothing of this attempt yet
+        count = (progress.stage, progress.unit)
+        is_first = count not in self._counts
+        pace = self._counts.setdefault(count, Pace(self._clock))
+        if (pace.is_due() or is_first or is_end) and not self._is_said(progress):
+            self._said = progress
+            self._say(progress.to_text())
+        if progress.is_last:
+            del self._counts[count]
+
+    def _is_said(self, progress: StageProgress) -> bool:
+        """Return whether an end was said when it was reached."""
+        said = self._said
+        return (
+            progress.is_last
+            and said is not None
+            and (said.stage, said.unit, said.done)
+            == (
+                progress.stage,
+                progress.unit,
+                progress.done,
+            )
+        )

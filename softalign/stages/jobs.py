@@ -1,0 +1,47 @@
+"""What a child process is asked to do, as a record; ``worker`` does it, and answers with the stage's record."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from softalign.artifacts import Adapter, Arm, EncodedManifest, Frozen
+from softalign.config.recipe import Recipe
+
+
+class TrainJob(Frozen):
+    """Train soft tokens on an encoded set; ``store`` is a URI, ``key`` the stage key."""
+
+    stage: Literal["train"] = "train"
+    recipe: Recipe
+    store: str
+    key: str
+    encoded: EncodedManifest
+
+
+class EvaluateJob(Frozen):
+    """Generate and score one arm, with its adapter if it has one; ``store`` is a URI, ``key`` the stage key."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    recipe: Recipe
+    store: str
+    key: str
+    arm: Arm
+    adapter: Adapter | None
+
+
+Job = TrainJob | EvaluateJob
+WORKER = "softalign.stages.worker"
+"""The module that a child process runs."""
+_JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="stage")])
+
+
+def to_json(job: Job) -> str:
+    """Return a job as a child reads it."""
+    return job.model_dump_json(by_alias=True)
+
+
+def from_json(data: bytes) -> Job:
+    """Return the job of what ``to_json`` made."""
+    return _JOBS.validate_json(data)
