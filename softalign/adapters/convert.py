@@ -26,6 +26,7 @@ from softalign.adapters.peer_files import PeerFormat, format_of, read_table, rea
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
+from softalign.store.adapter_files import CARD_FILENAME
 from softalign.store.files import file_entry, write_atomically
 from softalign.version import __version__
 
@@ -293,7 +294,7 @@ def _write(out: Path, config: AdapterConfig, soft: SoftTokens) -> AdapterConfig:
     try:
         final = save_adapter(partial, config, soft, None)
         card = converted_card(final, out.name, unverified(final))
-        write_atomically(partial / "README.md", card.encode())
+        write_atomically(partial / CARD_FILENAME, card.encode())
         partial.replace(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
