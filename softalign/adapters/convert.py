@@ -167,12 +167,8 @@ def _check_out(out: Path) -> None:
 
 def _has_table(path: Path, facts: CheckpointFacts) -> bool:
     if facts.has_table and not path.is_file():
-        raise MissingInputError(
-            "The timestep table is missing.",
-            expected=path.name,
-            where=str(path.parent),
-            fix="add it, or use --no-table",
-        )
+        where, fix = str(path.parent), "add it, or use --no-table"
+        raise MissingInputError("The timestep table is missing.", expected=path.name, where=where, fix=fix)
     return path.is_file() and facts.has_table is not False
 
 

@@ -230,9 +230,8 @@ def _gaps(root: Path) -> tuple[Lack, ...]:
 
 def _folder_lacks(root: Path) -> tuple[Lack, ...]:
     numbered = numbered_folders(root)
-    others = sorted(
-        path.parent.name for path in root.glob(f"*/{METADATA_FILENAME}") if path.parent.name not in numbered
-    )
+    names = (path.parent.name for path in root.glob(f"*/{METADATA_FILENAME}"))
+    others = sorted(name for name in names if name not in numbered)
     return (
         *_lack("double_folders", _doubles(numbered)),
         *_lack("unnumbered_folders", others),
