@@ -24,6 +24,7 @@ from softalign.adapters.peer_files import PeerFormat, format_of, read_table, rea
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
+from softalign.store.adapter_files import CARD_FILENAME
 from softalign.store.files import file_entry, replacing
 from softalign.version import __version__
 
@@ -164,12 +165,8 @@ def _check_out(out: Path) -> None:
 
 def _has_table(path: Path, facts: CheckpointFacts) -> bool:
     if facts.has_table and not path.is_file():
-        raise MissingInputError(
-            "The timestep table is missing.",
-            expected=path.name,
-            where=str(path.parent),
-            fix="add it, or use --no-table",
-        )
+        where, fix = str(path.parent), "add it, or use --no-table"
+        raise MissingInputError("The timestep table is missing.", expected=path.name, where=where, fix=fix)
     return path.is_file() and facts.has_table is not False
 
 
@@ -290,5 +287,5 @@ def _write(out: Path, config: AdapterConfig, soft: SoftTokens) -> AdapterConfig:
     with replacing(out) as made:
         final = save_adapter(made, config, soft, None)
         card = converted_card(final, out.name, unverified(final))
-        (made / "README.md").write_bytes(card.encode())
+        (made / CARD_FILENAME).write_bytes(card.encode())
     return final

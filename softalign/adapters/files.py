@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
-from softalign.adapters.locating import CONFIG_NAME, WEIGHTS_NAME
 from softalign.artifacts import Family, FileEntry, Frozen, require_format
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
+from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import sha256_of_file, write_atomically
 
 SCHEMA_VERSION: Final = 1
@@ -147,10 +147,10 @@ def save_adapter(folder: Path, config: AdapterConfig, live: SoftTokens, ema: Sof
         ema: their average, if it is kept.
     """
     tensors = {**tensors_of(live), **(tensors_of(ema, EMA_PREFIX) if ema is not None else {})}
-    write_atomically(folder / WEIGHTS_NAME, save(tensors))
-    final = config.model_copy(update={"weights_sha256": sha256_of_file(folder / WEIGHTS_NAME)})
+    write_atomically(folder / WEIGHTS_FILENAME, save(tensors))
+    final = config.model_copy(update={"weights_sha256": sha256_of_file(folder / WEIGHTS_FILENAME)})
     text = json.dumps(final.model_dump(mode="json"), indent=1, sort_keys=True)
-    write_atomically(folder / CONFIG_NAME, text.encode() + b"\n")
+    write_atomically(folder / CONFIG_FILENAME, text.encode() + b"\n")
     return final
 
 
@@ -162,10 +162,10 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         IntegrityError: it is not an adapter configuration.
         CompatibilityError: it is of another format version.
     """
-    path = folder / CONFIG_NAME
+    path = folder / CONFIG_FILENAME
     if not path.is_file():
         raise MissingInputError(
-            "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=str(folder)
+            "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=str(folder)
         )
     data = path.read_bytes()
     with suppress(ValueError):  # no JSON: said below
@@ -176,7 +176,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         return AdapterConfig.model_validate_json(data)
     except ValidationError as error:
         raise IntegrityError(
-            f"{CONFIG_NAME} does not describe soft tokens this version can read.",
+            f"{CONFIG_FILENAME} does not describe soft tokens this version can read.",
             found="; ".join(problems(error, AdapterConfig)),
             where=str(path),
         ) from error
@@ -195,9 +195,9 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
         CompatibilityError: a tensor is missing, extra or misshaped, or the adapter is of another format version.
     """
     config = read_adapter_config(folder)
-    path = folder / WEIGHTS_NAME
+    path = folder / WEIGHTS_FILENAME
     if not path.is_file():
-        raise MissingInputError("The adapter's weights are missing.", expected=WEIGHTS_NAME, where=str(folder))
+        raise MissingInputError("The adapter's weights are missing.", expected=WEIGHTS_FILENAME, where=str(folder))
     found_sha256 = sha256_of_file(path)
     if found_sha256 != config.weights_sha256:
         raise IntegrityError(

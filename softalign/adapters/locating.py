@@ -9,10 +9,8 @@ from pathlib import Path
 from softalign.artifacts import Adapter
 from softalign.config.training import TrainConfig
 from softalign.errors import IntegrityError, MissingInputError
+from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import cache_dir, is_local, local_path_of, read_bytes, write_atomically
-
-WEIGHTS_NAME = "soft_tokens.safetensors"
-CONFIG_NAME = "adapter_config.json"
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
@@ -26,11 +24,11 @@ def resolved(config: TrainConfig) -> TrainConfig:
     """
     if config.init_from is None:
         return config
-    where = f"{config.init_from.rstrip('/')}/{CONFIG_NAME}"
+    where = f"{config.init_from.rstrip('/')}/{CONFIG_FILENAME}"
     if config.init_from.startswith("models:/"):
         from softalign.registry import pull
 
-        where = str(pull(config.init_from) / CONFIG_NAME)
+        where = str(pull(config.init_from) / CONFIG_FILENAME)
     try:
         weights_sha256 = str(json.loads(read_bytes(where))["weights_sha256"])
     except (ValueError, KeyError, TypeError) as error:
@@ -57,12 +55,12 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
             )
         return folder
     folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
+    for name in (CONFIG_FILENAME, WEIGHTS_FILENAME):
         try:
             data = read_bytes(f"{uri.rstrip('/')}/{name}")
         except MissingInputError as error:
             raise MissingInputError(
-                "This is no adapter folder.", expected=f"{CONFIG_NAME} and {WEIGHTS_NAME}", where=uri
+                "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=uri
             ) from error
         write_atomically(folder / name, data)
     return folder

@@ -19,7 +19,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError
-from softalign.evaluation.evaluated_tokens import INITIAL_FOLDER, tokens_digest
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
@@ -29,6 +29,7 @@ from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folde
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_missing
+from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
 if TYPE_CHECKING:

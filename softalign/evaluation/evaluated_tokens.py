@@ -11,13 +11,9 @@ import json
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, digest_of
 from softalign.errors import IntegrityError, MissingInputError
+from softalign.store.adapter_files import CONFIG_FILENAME, INITIAL_FOLDER, WEIGHTS_FILENAME
 from softalign.store.files import read_bytes
 from softalign.store.store import Store
-
-INITIAL_FOLDER = "initial"
-"""Where an adapter keeps its step-0 tokens."""
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "soft_tokens.safetensors"
 
 
 def tokens_digest(arm: Arm, adapter: Adapter | None, store: Store) -> str:
@@ -35,7 +31,7 @@ def tokens_digest(arm: Arm, adapter: Adapter | None, store: Store) -> str:
 def _initial_digest(adapter: Adapter, store: Store) -> str:
     """Return a digest of the step-0 tokens' weights and of their place in the denoiser."""
     sha256_by_path = {entry.path: entry.sha256 for entry in store.files(adapter)}
-    paths = [f"{INITIAL_FOLDER}/{name}" for name in (WEIGHTS_NAME, CONFIG_NAME)]
+    paths = [f"{INITIAL_FOLDER}/{name}" for name in (WEIGHTS_FILENAME, CONFIG_FILENAME)]
     missing = [path for path in paths if path not in sha256_by_path]
     if missing:
         raise MissingInputError(

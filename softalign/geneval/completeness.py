@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
-from softalign.geneval.layout import METADATA_NAME, SAMPLES_NAME, PromptFolder, numbered_folders
+from softalign.geneval.layout import METADATA_FILENAME, SAMPLES_FOLDER, PromptFolder, numbered_folders
 from softalign.geneval.prompts import TAGS, GenevalPrompt, official_prompts
 
 OFFICIAL_IMAGES_PER_PROMPT = 4
@@ -41,8 +41,8 @@ _WORDS: dict[LackKind, str] = {
     "tags": "tags with nothing to score",
     "folders": "missing numbers between the first folder and the last",
     "double_folders": "folders with the same number",
-    "unnumbered_folders": f"folders with {METADATA_NAME} but no number as their name",
-    "metadata": f"folders without {METADATA_NAME}",
+    "unnumbered_folders": f"folders with {METADATA_FILENAME} but no number as their name",
+    "metadata": f"folders without {METADATA_FILENAME}",
     "images": "missing images",
     "extra_images": "images beyond those that other prompts have",
     "double_images": "images of a prompt with the same number",
@@ -230,11 +230,12 @@ def _gaps(root: Path) -> tuple[Lack, ...]:
 
 def _folder_lacks(root: Path) -> tuple[Lack, ...]:
     numbered = numbered_folders(root)
-    others = sorted(path.parent.name for path in root.glob(f"*/{METADATA_NAME}") if path.parent.name not in numbered)
+    names = (path.parent.name for path in root.glob(f"*/{METADATA_FILENAME}"))
+    others = sorted(name for name in names if name not in numbered)
     return (
         *_lack("double_folders", _doubles(numbered)),
         *_lack("unnumbered_folders", others),
-        *_lack("metadata", [name for name in numbered if not (root / name / METADATA_NAME).is_file()]),
+        *_lack("metadata", [name for name in numbered if not (root / name / METADATA_FILENAME).is_file()]),
     )
 
 
@@ -253,7 +254,7 @@ def _count_lacks(folders: Sequence[PromptFolder], suite: Suite | None) -> tuple[
     more = [folder for folder in folders if len(folder.filenames) > usual]
 
     def names(found: Sequence[PromptFolder]) -> list[str]:
-        return [f"{folder.name}/{SAMPLES_NAME}: {len(folder.filenames)} of {usual}" for folder in found]
+        return [f"{folder.name}/{SAMPLES_FOLDER}: {len(folder.filenames)} of {usual}" for folder in found]
 
     return (
         *_lack("images", names(fewer), sum(usual - len(folder.filenames) for folder in fewer)),
@@ -266,8 +267,8 @@ def _file_lacks(root: Path, folders: Sequence[PromptFolder]) -> tuple[Lack, ...]
     for folder in folders:
         doubles += _doubles(folder.filenames)
         own = set(folder.filenames)
-        for path in sorted((root / folder.name / SAMPLES_NAME).glob("*")):
-            filename = f"{folder.name}/{SAMPLES_NAME}/{path.name}"
+        for path in sorted((root / folder.name / SAMPLES_FOLDER).glob("*")):
+            filename = f"{folder.name}/{SAMPLES_FOLDER}/{path.name}"
             if filename not in own and path.stem.isdigit() and path.suffix.lower() in _OTHER_SUFFIXES:
                 others.append(filename)
     return (*_lack("double_images", doubles), *_lack("other_images", others))

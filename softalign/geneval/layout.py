@@ -8,7 +8,7 @@ from pathlib import Path
 from softalign.errors import DataError, MissingInputError
 from softalign.geneval.prompts import GenevalPrompt, from_json_line, to_json_line
 
-METADATA_NAME, SAMPLES_NAME = "metadata.jsonl", "samples"
+METADATA_FILENAME, SAMPLES_FOLDER = "metadata.jsonl", "samples"
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,19 @@ class PromptFolder:
 
 def image_filename(prompt_index: int, image_index: int) -> str:
     """Return an image's path relative to the root: ``00000/samples/0000.png``."""
-    return f"{prompt_index:05d}/{SAMPLES_NAME}/{image_index:04d}.png"
+    return f"{prompt_index:05d}/{SAMPLES_FOLDER}/{image_index:04d}.png"
 
 
 def metadata_filename(prompt_index: int) -> str:
     """Return a metadata file's path relative to the root."""
-    return f"{prompt_index:05d}/{METADATA_NAME}"
+    return f"{prompt_index:05d}/{METADATA_FILENAME}"
 
 
 def write_metadata(root: Path, prompts: tuple[GenevalPrompt, ...]) -> None:
     """Write every prompt's ``metadata.jsonl`` and make its ``samples`` folder."""
     for index, prompt in enumerate(prompts):
         path = root / metadata_filename(index)
-        (path.parent / SAMPLES_NAME).mkdir(parents=True, exist_ok=True)
+        (path.parent / SAMPLES_FOLDER).mkdir(parents=True, exist_ok=True)
         path.write_text(to_json_line(prompt) + "\n", encoding="utf-8")
 
 
@@ -64,7 +64,9 @@ def read_folders(root: Path) -> tuple[PromptFolder, ...]:
         MissingInputError: no such folder, or nothing in it is in the official layout.
         DataError: a prompt's metadata cannot be read.
     """
-    return tuple(_read_folder(root, name) for name in numbered_folders(root) if (root / name / METADATA_NAME).is_file())
+    return tuple(
+        _read_folder(root, name) for name in numbered_folders(root) if (root / name / METADATA_FILENAME).is_file()
+    )
 
 
 def _is_number(name: str) -> bool:
@@ -72,11 +74,11 @@ def _is_number(name: str) -> bool:
 
 
 def _read_folder(root: Path, name: str) -> PromptFolder:
-    metadata_path = root / name / METADATA_NAME
+    metadata_path = root / name / METADATA_FILENAME
     try:
         line = metadata_path.read_text(encoding="utf-8")
     except ValueError as error:
         raise DataError("A prompt's metadata is not UTF-8 text.", found=str(error), where=str(metadata_path)) from error
     prompt = from_json_line(line, where=str(metadata_path))
-    images = sorted(path.name for path in (root / name / SAMPLES_NAME).glob("*.png") if _is_number(path.stem))
-    return PromptFolder(name, prompt, tuple(f"{name}/{SAMPLES_NAME}/{image}" for image in images))
+    images = sorted(path.name for path in (root / name / SAMPLES_FOLDER).glob("*.png") if _is_number(path.stem))
+    return PromptFolder(name, prompt, tuple(f"{name}/{SAMPLES_FOLDER}/{image}" for image in images))

@@ -11,15 +11,11 @@ import yaml
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry
 from softalign.errors import DataError
+from softalign.store.adapter_files import CARD_FILENAME, CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import list_files
 from softalign.version import __version__
 
-WEIGHTS_NAME = "soft_tokens.safetensors"
-CONFIG_NAME = "adapter_config.json"
-TRAIN_CONFIG_NAME = "train_config.json"
-METRICS_NAME = "metrics.jsonl"
-CARD_NAME = "README.md"
-MLMODEL_NAME = "MLmodel"
+MLMODEL_FILENAME = "MLmodel"
 FLAVOR = "softalign"
 
 
@@ -37,10 +33,10 @@ def build_model_folder(
         DataError: the adapter lacks its weights or its configuration.
     """
     names = {entry.path for entry in adapter_files}
-    if not {WEIGHTS_NAME, CONFIG_NAME} <= names:
+    if not {WEIGHTS_FILENAME, CONFIG_FILENAME} <= names:
         raise DataError(
             "The adapter is incomplete.",
-            expected=f"{WEIGHTS_NAME} and {CONFIG_NAME}",
+            expected=f"{WEIGHTS_FILENAME} and {CONFIG_FILENAME}",
             found=", ".join(sorted(names)) or "no file",
             where=adapter.uri,
             fix="run the train stage again",
@@ -49,9 +45,11 @@ def build_model_folder(
     for name in sorted(names):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(adapter_path / name, target / name)
-    card = (adapter_path / CARD_NAME).read_text(encoding="utf-8") if CARD_NAME in names else f"# {adapter.name}\n"
-    (target / CARD_NAME).write_text(f"{card.rstrip()}\n\n{evaluation_section(comparison, reports)}", encoding="utf-8")
-    (target / MLMODEL_NAME).write_text(mlmodel(adapter), encoding="utf-8")
+    path = adapter_path / CARD_FILENAME
+    card = path.read_text(encoding="utf-8") if CARD_FILENAME in names else f"# {adapter.name}\n"
+    card = f"{card.rstrip()}\n\n{evaluation_section(comparison, reports)}"
+    (target / CARD_FILENAME).write_text(card, encoding="utf-8")
+    (target / MLMODEL_FILENAME).write_text(mlmodel(adapter), encoding="utf-8")
     return list_files(target)
 
 
@@ -68,7 +66,7 @@ def mlmodel(adapter: Adapter) -> str:
         "family": adapter.family,
         "loader": "softalign.load_soft_tokens",
         "softalign_version": __version__,
-        "weights": WEIGHTS_NAME,
+        "weights": WEIGHTS_FILENAME,
     }
     return yaml.safe_dump({"artifact_path": "model", "flavors": {FLAVOR: flavor}}, sort_keys=True)
 

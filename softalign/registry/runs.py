@@ -11,8 +11,9 @@ from typing import Any
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport
 from softalign.config.evaluation import RegisterConfig
 from softalign.errors import DataError
-from softalign.registry.model_folder import CONFIG_NAME, METRICS_NAME, TRAIN_CONFIG_NAME, flat_parameters
+from softalign.registry.model_folder import flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
+from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.version import __version__
 
 MAX_METRICS_PER_REQUEST = 1000
@@ -46,7 +47,7 @@ def ensure_run(
         return str(run.info.run_id)
     run_id, at_ms = run.info.run_id, run.info.start_time
     _log_parameters(client, run_id, adapter, adapter_path, config)
-    metrics = [*_curves(adapter_path / METRICS_NAME), *_scores(adapter, comparison, reports)]
+    metrics = [*_curves(adapter_path / METRICS_FILENAME), *_scores(adapter, comparison, reports)]
     _log_metrics(client, run_id, metrics, at_ms)
     _log_lineage(client, run_id, adapter, comparison, reports)
     client.log_artifacts(run_id, str(model_path), "model")
@@ -64,8 +65,8 @@ def _find_or_create(client: Any, experiment_id: str, key: str, name: str) -> Any
 def _log_parameters(client: Any, run_id: str, adapter: Adapter, adapter_path: Path, config: RegisterConfig) -> None:
     from mlflow.entities import Param
 
-    values = flat_parameters(adapter_path / CONFIG_NAME)
-    values |= {f"train.{name}": value for name, value in flat_parameters(adapter_path / TRAIN_CONFIG_NAME).items()}
+    values = flat_parameters(adapter_path / CONFIG_FILENAME)
+    values |= {f"train.{name}": value for name, value in flat_parameters(adapter_path / TRAIN_CONFIG_FILENAME).items()}
     values |= {f"policy.{name}": str(value) for name, value in config.policy.model_dump().items()}
     for name in ("num_parameters", "num_steps", X_AXIS, "objective", "base_model"):
         values[f"adapter.{name}"] = str(getattr(adapter, name))

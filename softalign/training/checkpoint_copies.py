@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
+from softalign.store.adapter_files import CONFIG_FILENAME
 from softalign.store.files import is_local, open_filesystem, replacing, write_atomically
 from softalign.store.reaching import reaching
 from softalign.training.checkpoints import (
-    ADAPTER_CONFIG_NAME,
     META_NAME,
     STATE_NAME,
     checkpoint_step,
@@ -101,7 +101,7 @@ class CheckpointUploads:
         Raises:
             DataError: it does.
         """
-        refuse_adapter(self.uri, ADAPTER_CONFIG_NAME in self._list(""))
+        refuse_adapter(self.uri, CONFIG_FILENAME in self._list(""))
 
     def begin(self, step: int, metrics_path: Path) -> None:
         """Go on from a step (-1: from the start): what was sent after it belongs to an attempt whose end is lost."""

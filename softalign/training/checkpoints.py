@@ -26,6 +26,7 @@ from torch import Tensor
 from softalign.artifacts import Frozen, require_format
 from softalign.errors import DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
+from softalign.store.adapter_files import CONFIG_FILENAME
 from softalign.store.files import replacing, sha256_of_file
 from softalign.training.validation_history import ValidationHistory
 from softalign.version import __version__
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 STATE_NAME = "state.safetensors"
 META_NAME = "checkpoint.json"
-ADAPTER_CONFIG_NAME = "adapter_config.json"
 
 
 class Progress(Frozen):
@@ -149,7 +149,7 @@ def restore_newest(
         CompatibilityError: the newest one is of another format version: not damaged, so nothing is passed over.
     """
     for path in reversed(list_checkpoints(folder)):
-        refuse_adapter(str(path), (path / ADAPTER_CONFIG_NAME).is_file())
+        refuse_adapter(str(path), (path / CONFIG_FILENAME).is_file())
         try:
             progress, tensors = read_checkpoint(path)
             best = progress.validations.best_step
@@ -224,7 +224,7 @@ def refuse_adapter(where: str, is_adapter: bool) -> None:
         raise DataError(
             "This is an exported adapter, not a checkpoint: training cannot be resumed from it.",
             expected=f"{STATE_NAME} and {META_NAME}",
-            found=ADAPTER_CONFIG_NAME,
+            found=CONFIG_FILENAME,
             where=where,
             fix=f"to start a new run from its tokens set train.init_from={where}",
         )

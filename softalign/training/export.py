@@ -11,14 +11,13 @@ from softalign.artifacts import Adapter, EncodedManifest
 from softalign.config.backbone import BackboneConfig
 from softalign.config.training import TrainConfig
 from softalign.method.soft_tokens import SoftTokens
+from softalign.store.adapter_files import CARD_FILENAME, INITIAL_FOLDER, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.files import write_atomically
 from softalign.training.checkpoints import Progress
 from softalign.training.frozen_model import ModelIdentity
 from softalign.training.run import Run
-from softalign.training.run_files import METRICS_NAME, SAMPLES_NAME
+from softalign.training.run_files import SAMPLES_NAME
 from softalign.version import __version__
-
-TRAIN_CONFIG_NAME = "train_config.json"
 
 
 def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
@@ -32,10 +31,10 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     folder.mkdir(parents=True)
     final = save_adapter(folder, config, run.step_inputs.state.live, run.step_inputs.state.ema)
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
-    save_adapter(folder / "initial", at_start, initial, initial)
-    write_atomically(folder / "README.md", model_card(final, run.step_inputs.config, name).encode())
-    write_atomically(folder / TRAIN_CONFIG_NAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
-    shutil.copyfile(run.metrics_path, folder / METRICS_NAME)
+    save_adapter(folder / INITIAL_FOLDER, at_start, initial, initial)
+    write_atomically(folder / CARD_FILENAME, model_card(final, run.step_inputs.config, name).encode())
+    write_atomically(folder / TRAIN_CONFIG_FILENAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
+    shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)
     if run.sheets is not None:
         unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing
         shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME, ignore=unfinished)

@@ -223,11 +223,11 @@ def _one_step(run: Run, batch: EncodedBatch, progress: Progress, metrics: TextIO
         }
     )
     if row.is_skipped:
-        _note_skipped(advanced, batch)
+        _report_skipped(advanced, batch)
     return advanced, row
 
 
-def _note_skipped(progress: Progress, batch: EncodedBatch) -> None:
+def _report_skipped(progress: Progress, batch: EncodedBatch) -> None:
     keys = ", ".join(batch.keys)
     logger.warning("step %d was not finite and is skipped (%d so far): %s", progress.step, progress.num_skipped, keys)
     if progress.num_skipped >= MAX_SKIPPED_STEPS:

@@ -11,10 +11,11 @@ from softalign.config.runtime import Runtime
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
+from softalign.store.adapter_files import METRICS_FILENAME
 from softalign.training.checkpoint_copies import CheckpointUploads
 from softalign.training.checkpoints import Progress
 from softalign.training.process_group import ProcessGroup
-from softalign.training.run_files import METRICS_NAME, SAMPLES_NAME, RunFiles
+from softalign.training.run_files import SAMPLES_NAME, RunFiles
 from softalign.training.sample_sheets import SampleSheets
 from softalign.training.step import StepInputs
 
@@ -51,7 +52,7 @@ class Run:
     @property
     def metrics_path(self) -> Path:
         """Where the rows of finished steps lie."""
-        return self.folder / METRICS_NAME
+        return self.folder / METRICS_FILENAME
 
     @property
     def files(self) -> RunFiles:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLES_NAME = "samples"
-METRICS_NAME = "metrics.jsonl"
 
 
 @dataclass(frozen=True)

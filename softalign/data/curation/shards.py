@@ -23,7 +23,18 @@ _TAR_BLOCK_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class IndexRow:
+class CaptionedImage:
+    """What every table of images says of one: its key, its side, its content's digest and its captions."""
+
+    key: str
+    split: Split
+    image_digest: str
+    captions: list[str]
+    caption_digests: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow(CaptionedImage):
     """One sample of a shard, as its Parquet index lists it.
 
     Attributes:
@@ -31,11 +42,6 @@ class IndexRow:
         perceptual_hash: hexadecimal.
     """
 
-    key: str
-    split: Split
-    image_digest: str
-    captions: list[str]
-    caption_digests: list[str]
     width_px: int
     height_px: int
     source: str

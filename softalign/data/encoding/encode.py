@@ -27,7 +27,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import INDEX_SCHEMA, IndexRow, Split, read_index, shard_name, write_table
+from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.preprocessing import preprocess
@@ -47,18 +47,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRow:
+class SampleRow(CaptionedImage):
     """One image of an encoded dataset, as ``samples.parquet`` lists it.
 
     Attributes:
         hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
     """
 
-    key: str
-    split: Split
-    image_digest: str
-    captions: list[str]
-    caption_digests: list[str]
     hard_negatives: list[list[str]]
 
 

@@ -14,6 +14,7 @@ from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.charts import Bar, difference_dot, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import CurveDefinition, read_curves
 from softalign.evaluation.report.gallery import ARM_LABELS, TAG_LABELS, ArmData, gallery_of, script_json
+from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME
 
 if TYPE_CHECKING:
     import jinja2
@@ -54,7 +55,7 @@ def render_page(
         config: the evaluation's configuration.
     """
     reports = [arm.report for arm in arms]
-    curves = read_curves(adapter_path / "metrics.jsonl")
+    curves = read_curves(adapter_path / METRICS_FILENAME)
     return _template().render(
         name=adapter.name,
         suite=comparison.suite,
@@ -190,7 +191,7 @@ def _records(
 
 def _settings(config: EvalConfig, adapter_path: Path) -> list[tuple[str, str]]:
     settings = [("evaluation", json.dumps(config.model_dump(mode="json"), indent=1))]
-    path = adapter_path / "adapter_config.json"
+    path = adapter_path / CONFIG_FILENAME
     if path.is_file():
-        settings.append(("adapter_config.json", path.read_text(encoding="utf-8").strip()))
+        settings.append((CONFIG_FILENAME, path.read_text(encoding="utf-8").strip()))
     return settings
