@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport
 from softalign.config.evaluation import RegisterConfig
-from softalign.errors import DataError
 from softalign.registry.model_folder import flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
 from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
+from softalign.store.metrics_log import read_metrics
 from softalign.version import __version__
 
 MAX_METRICS_PER_REQUEST = 1000
@@ -77,25 +76,9 @@ def _log_parameters(client: Any, run_id: str, adapter: Adapter, adapter_path: Pa
 
 def _curves(path: Path) -> Iterator[tuple[str, float, int]]:
     """Yield (name, value, samples seen) of every number of the training log."""
-    if not path.is_file():
-        return
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            samples_seen = int(row[X_AXIS])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "The training log cannot be read.",
-                expected=f"a JSON object with {X_AXIS!r}",
-                found=line[:200],
-                where=f"{path}:{number}",
-                fix="run the train stage again",
-            ) from error
-        split = str(row.get("split", "train"))
-        for name, value in row.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if name not in {X_AXIS, "step"} and is_number and math.isfinite(value):
-                yield f"{split}/{name.removeprefix(f'{split}_')}", float(value), samples_seen
+    for row in read_metrics(path):
+        for name, value in row.values.items():
+            yield f"{row.split}/{name.removeprefix(f'{row.split}_')}", value, row.samples_seen
 
 
 def _scores(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> Iterator[tuple[str, float, int]]:

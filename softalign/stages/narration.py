@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from softalign.artifacts import (
     Adapter,
@@ -16,6 +13,7 @@ from softalign.artifacts import (
     ModelVersion,
     Record,
 )
+from softalign.store.metrics_log import LoggedRow, read_metrics
 from softalign.store.store import Store
 
 METRICS_FILENAME = "metrics.jsonl"
@@ -42,7 +40,7 @@ def figures(record: Record, store: Store) -> str:
             text = f"{record.num_latents:,} images and {record.num_texts:,} texts, {record.total_bytes / 1e6:,.1f} MB"
         case Adapter():
             path = store.fetch(record, under=METRICS_FILENAME) / METRICS_FILENAME
-            text = training_figures(read_rows(path)) if path.is_file() else f"{record.num_steps:,} steps"
+            text = training_figures(read_metrics(path)) if path.is_file() else f"{record.num_steps:,} steps"
         case EvalReport():
             interval = f"{points(record.overall_ci_low)} to {points(record.overall_ci_high)}"
             text = f"{record.num_images:,} images, score {points(record.overall_score)} (interval {interval})"
@@ -73,35 +71,29 @@ def dataset_figures(record: DatasetManifest) -> str:
     return f"{kept}; rejected: {reasons}" if reasons else f"{kept}; nothing rejected"
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def training_figures(rows: Sequence[dict[str, Any]]) -> str:
+def training_figures(rows: Sequence[LoggedRow]) -> str:
     """Return first and last loss, validation loss, win rate and the own caption's weight beside chance.
 
     Args:
         rows: of ``metrics.jsonl``; training figures are means over a tenth of the steps.
     """
-    steps = [row for row in rows if row["split"] == "train"]
-    validations = [row for row in rows if row["split"] == "val"]
+    steps = [row for row in rows if row.split == "train"]
+    validations = [row for row in rows if row.split == "val"]
     if not steps:
         return ""
     number = max(1, round(AVERAGED_SHARE * len(steps)))
     first, last = steps[:number], steps[-number:]
-    parts = [f"{steps[-1]['step']:,} steps, loss {_mean(first, 'loss')} -> {_mean(last, 'loss')}"]
+    parts = [f"{steps[-1].step:,} steps, loss {_mean(first, 'loss')} -> {_mean(last, 'loss')}"]
     if validations:
         parts.append(f"validation loss {_mean(validations[:1], 'val_loss')} -> {_mean(validations[-1:], 'val_loss')}")
-    if last[-1]["win_rate"] is not None:
+    if "win_rate" in last[-1].values:
         parts.append(f"own caption preferred in {_mean(last, 'win_rate', percent=True)}")
         parts.append(f"its weight {_mean(last, 'match_weight')} (chance {_mean(last, 'chance')})")
     return ", ".join(parts)
 
 
-def _mean(rows: Sequence[dict[str, Any]], name: str, *, percent: bool = False) -> str:
-    values = [row[name] for row in rows if row[name] is not None]
+def _mean(rows: Sequence[LoggedRow], name: str, *, percent: bool = False) -> str:
+    values = [row.values[name] for row in rows if name in row.values]
     if not values:
         return "not finite"
     mean = sum(values) / len(values)

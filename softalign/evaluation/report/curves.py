@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from softalign.errors import DataError
 from softalign.evaluation.report.charts import Curve
+from softalign.store.metrics_log import LoggedRow, read_metrics
 
 
 @dataclass(frozen=True)
@@ -65,45 +64,23 @@ def read_curves(path: Path) -> list[Curve]:
     Raises:
         DataError: a line is not a JSON object with ``samples_seen``.
     """
-    rows = _read_rows(path) if path.is_file() else []
+    rows = read_metrics(path)
     curves = []
     for definition in CurveDefinition.ALL:
-        points = [
-            (float(row["samples_seen"]), float(row[definition.key]))
-            for row in rows
-            if isinstance(row.get(definition.key), int | float) and math.isfinite(row[definition.key])
-        ]
+        points = [(row.samples_seen, row.values[definition.key]) for row in rows if definition.key in row.values]
         if len(points) > 1:
             curves.append(_curve(definition, points, rows))
     return curves
 
 
-def _curve(definition: CurveDefinition, points: list[tuple[float, float]], rows: list[dict[str, Any]]) -> Curve:
-    reference = definition.reference
-    if definition.reference_key is not None:
-        levels = (row.get(definition.reference_key) for row in rows)
-        reference = next((float(level) for level in levels if level is not None), None)
+def _curve(definition: CurveDefinition, points: Sequence[tuple[int, float]], rows: Sequence[LoggedRow]) -> Curve:
+    reference, key = definition.reference, definition.reference_key
+    if key is not None:
+        reference = next((row.values[key] for row in rows if key in row.values), None)
     return Curve(
         title=definition.title,
-        samples_seen=tuple(x for x, _ in points),
+        samples_seen=tuple(float(x) for x, _ in points),
         values=tuple(y for _, y in points),
         reference=reference,
         reference_label=definition.reference_label,
     )
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            float(row["samples_seen"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                "A line of the training metrics cannot be read.",
-                expected="a JSON object with samples_seen",
-                found=line[:80],
-                where=f"{path.name}, line {number}",
-            ) from error
-        rows.append(row)
-    return rows

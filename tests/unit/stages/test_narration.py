@@ -18,6 +18,7 @@ from softalign.config import load_recipe
 from softalign.stages.narration import figures, headline, training_figures
 from softalign.stages.run import StageResult, stage_labels
 from softalign.stages.table import row_of, steps_of
+from softalign.store.metrics_log import read_metrics
 from softalign.store.store import Store
 
 DATASET = DatasetManifest(
@@ -106,25 +107,31 @@ def test_nothing_rejected_is_said():
     assert figures(DATASET.model_copy(update={"rejected": ()}), Store(".")).endswith("; nothing rejected")
 
 
+def log_of(folder, *rows):
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"samples_seen": 4 * row["step"], **row}) + "\n" for row in rows))
+    return read_metrics(path)
+
+
 def row(step, **changes):
     fields = {"split": "train", "step": step, "loss": 2.0, "win_rate": 0.5, "match_weight": 0.3, "chance": 0.25}
     return {**fields, **changes}
 
 
-def test_training_says_first_and_last_loss_as_means_of_a_tenth():
+def test_training_says_first_and_last_loss_as_means_of_a_tenth(tmp_path):
     rows = [
         {"split": "val", "step": 0, "val_loss": 0.7},
         *(row(step, loss=3.0 if step <= 2 else 1.0, win_rate=0.9 if step > 18 else 0.1) for step in range(1, 21)),
         {"split": "val", "step": 20, "val_loss": 0.6},
     ]
-    assert training_figures(rows) == (
+    assert training_figures(log_of(tmp_path, *rows)) == (
         "20 steps, loss 3 -> 1, validation loss 0.7 -> 0.6, own caption preferred in 90%, its weight 0.3 (chance 0.25)"
     )
 
 
-def test_training_without_rewards_or_with_losses_that_are_not_finite():
+def test_training_without_rewards_or_with_losses_that_are_not_finite(tmp_path):
     rows = [row(1, win_rate=None, match_weight=None, chance=None), row(2, loss=None, win_rate=None)]
-    assert training_figures(rows) == "2 steps, loss 2 -> not finite"
+    assert training_figures(log_of(tmp_path, *rows)) == "2 steps, loss 2 -> not finite"
     assert training_figures([]) == ""
 
 

@@ -1,0 +1,66 @@
+"""Reading ``metrics.jsonl``, the log of a training run: a JSON object a line, of a step or of a validation."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softalign.errors import DataError
+
+SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRow:
+    """One row.
+
+    Attributes:
+        split: ``train`` or ``val``.
+        step: updates so far.
+        samples_seen: images so far, the x axis of every curve.
+        values: the other finite numbers by name, in their order; flags, texts and what was not finite are left out.
+    """
+
+    split: str
+    step: int
+    samples_seen: int
+    values: Mapping[str, float]
+
+
+def read_metrics(path: Path) -> tuple[LoggedRow, ...]:
+    """Return the rows of a log; none where there is no file.
+
+    Raises:
+        DataError: a line is not a JSON object with ``samples_seen``.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+
+
+def _row(line: str, where: str) -> LoggedRow:
+    try:
+        row: dict[str, Any] = json.loads(line)
+        samples_seen, step = int(row["samples_seen"]), int(row.get("step", 0))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            "A line of the training log cannot be read.",
+            expected="a JSON object with samples_seen",
+            found=line[:SHOWN_CHARS],
+            where=where,
+            fix="run the train stage again",
+        ) from error
+    values = {
+        name: float(value)
+        for name, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    return LoggedRow(
+        split=str(row.get("split", "train")),
+        step=step,
+        samples_seen=samples_seen,
+        values={name: value for name, value in values.items() if name not in ("samples_seen", "step")},
+    )
