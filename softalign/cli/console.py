@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TextIO
 
@@ -95,6 +96,13 @@ class ConsoleLines:
             else:
                 self._paced(progress)
 
+    def make_way(self) -> None:
+        """Take away what is being waited for: something else is printed now, maybe on the same terminal."""
+        with self._lock:
+            self._last_line = time.monotonic()
+            if self._bars is not None:
+                self._bars.wait("")
+
     def _write(self, line: str) -> None:
         if self._bars is not None:
             self._bars.say(plain_text(line))
@@ -124,6 +132,27 @@ class ConsoleLines:
                     self._write(text)
 
 
+_CONSOLE: ContextVar[ConsoleLines | None] = ContextVar("the console that shows this command", default=None)
+
+
+@contextmanager
+def shown_on(console: ConsoleLines) -> Iterator[None]:
+    """Let progress be shown on a console, and results be printed in its company."""
+    token = _CONSOLE.set(console)
+    try:
+        with listening(console.show):
+            yield
+    finally:
+        _CONSOLE.reset(token)
+
+
+def make_way() -> None:
+    """Make room for a result: what the console shows for a while only is taken away."""
+    console = _CONSOLE.get()
+    if console is not None:
+        console.make_way()
+
+
 class ConsoleHandler(logging.Handler):
     """Shows log records as lines of a console, text alone."""
 
@@ -151,7 +180,7 @@ def narrating(
     previous, root.handlers = root.handlers, [handler_type(lines)]
     logging.getLogger(_IMPORTS_LOGGER).addFilter(_is_of_use)
     try:
-        with lines, listening(lines.show):
+        with lines, shown_on(lines):
             yield lines
     finally:
         root.handlers = previous

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from softalign.cli.completion import override_words, recipe_words
+from softalign.cli.console import make_way
 from softalign.errors import ConfigError
 from softalign.store.files import require_folder_place
 from softalign.store.store import STORE_VARIABLE, Store
@@ -49,6 +50,7 @@ TrackingOption = Annotated[
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result on standard output: as JSON, or as the text for people."""
+    make_way()
     typer.echo(json.dumps(result, indent=2) if as_json else text)
 
 

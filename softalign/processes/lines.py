@@ -20,32 +20,19 @@ class PacedLines:
     def __init__(self, say: Callable[[str], None], clock: Clock = time.monotonic) -> None:
         self._say, self._clock = say, clock
         self._counts: dict[tuple[str, str], Pace] = {}
-        self._said: StageProgress | None = None
+        self._said: tuple[str, str, int] | None = None
 
     def __call__(self, progress: StageProgress) -> None:
-        """Say it, if a line is due."""
+        """Say it, if a line is due; an end that was said when it was reached is not said again."""
         is_end = progress.is_last or progress.is_complete
         if not is_end and progress.done == progress.num_reused:
             return  # nothing of this attempt yet
         count = (progress.stage, progress.unit)
         is_first = count not in self._counts
         pace = self._counts.setdefault(count, Pace(self._clock))
-        if (pace.is_due() or is_first or is_end) and not self._is_said(progress):
-            self._said = progress
+        is_said = progress.is_last and self._said == (*count, progress.done)
+        if (pace.is_due() or is_first or is_end) and not is_said:
+            self._said = (*count, progress.done)
             self._say(progress.to_text())
         if progress.is_last:
             del self._counts[count]
-
-    def _is_said(self, progress: StageProgress) -> bool:
-        """Return whether an end was said when it was reached."""
-        said = self._said
-        return (
-            progress.is_last
-            and said is not None
-            and (said.stage, said.unit, said.done)
-            == (
-                progress.stage,
-                progress.unit,
-                progress.done,
-            )
-        )

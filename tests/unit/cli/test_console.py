@@ -2,11 +2,13 @@
 
 import io
 import logging
+import sys
 import time
 
 import pytest
 
-from softalign.cli.console import ConsoleLines, can_show_bars, narrating
+from softalign.cli.console import ConsoleLines, can_show_bars, narrating, shown_on
+from softalign.cli.options import emit
 from softalign.processes.progress import StageProgress
 from softalign.processes.reporter import Reporter
 from tests.terminal import screen
@@ -125,3 +127,13 @@ def test_the_log_is_shown_while_narrating_and_as_before_after_it():
         logging.getLogger("transformers.utils.import_utils").warning("`X` requires torchvision (not installed)")
     assert stream.getvalue() == "3 images\n"
     assert root.handlers is before
+
+
+def test_a_result_stands_where_something_was_waited_for(terminal, monkeypatch):
+    """Both standard output and standard error are this terminal, as they mostly are."""
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with ConsoleLines(terminal, silence_s=0.02, has_bars=True) as lines, shown_on(lines):
+        wait_for(terminal, "so far")
+        emit({}, False, "first row\nsecond row")
+    assert screen(terminal)[:2] == ["first row", "second row"]
+    assert not any(screen(terminal)[2:])

@@ -139,7 +139,7 @@ def test_an_adapters_figures_come_from_its_metrics(tmp_path):
     store = Store(str(tmp_path))
     folder = store.work_path("train", "k") / "out"
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text(json.dumps(row(1)) + "\n")
+    log_of(folder, row(1))
     adapter = Adapter(
         stage_key="k",
         name="a",

@@ -31,7 +31,7 @@ def finish(ranks):
     while any(child.poll() is None for child in ranks._children):
         ranks.check()
         time.sleep(0.1)
-    log = ranks.output.read()
+    log = "".join(stream.read() for stream in (*ranks.outputs, *ranks.errors))
     return ranks.exit_code(), log
 
 
