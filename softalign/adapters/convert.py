@@ -21,6 +21,7 @@ from softalign.adapters.card import converted_card
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, PeerFiles, Placement, UNetPlacement, save_adapter
 from softalign.adapters.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, published_base, read_base
 from softalign.adapters.peer_files import PeerFormat, format_of, read_table, read_tokens
+from softalign.config.families import FAMILIES
 from softalign.config.soft_tokens import LayersEnd
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
@@ -97,15 +98,15 @@ def convert(
         CompatibilityError: shapes that do not fit together, the family, the facts or the base.
         ConfigError: ``out`` is taken, ``peer`` holds both projects' files, or a fact is of another kind of backbone.
     """
-    facts = facts or CheckpointFacts()
+    facts, project = facts or CheckpointFacts(), format_of(peer)
     _check_facts(facts, family)
     _check_out(out)
-    project = format_of(peer)
     tokens_path, table_path = peer / project.tokens_name, peer / project.table_name
     tokens = read_tokens(tokens_path)
     table_TD = read_table(table_path) if _has_table(table_path, facts) else None
     target = read_base(base, family) if base is not None else published_base(family)
-    banks = _banks(tokens, facts.num_banks or project.num_banks, has_layers=family == "sd3", where=str(tokens_path))
+    num_banks, is_unet = facts.num_banks or project.num_banks, FAMILIES[family].is_unet
+    banks = _banks(tokens, num_banks, has_layers=not is_unet, where=str(tokens_path))
     soft = SoftTokens(_at_width(banks, target, where=str(tokens_path)), table_TD)
     _check_layers_and_table(soft, target, where=str(tokens_path if table_TD is None else table_path))
     files = PeerFiles(
@@ -148,11 +149,11 @@ def _check_facts(facts: CheckpointFacts, family: PeerFamily) -> None:
     """Refuse what no checkpoint of the family has: it would say nothing."""
     if facts.num_banks not in (None, 1, 2):
         raise ConfigError("There is no such number of banks.", expected="1 or 2", found=str(facts.num_banks))
-    if family == "sd3" and facts.blocks is not None:
+    if not FAMILIES[family].is_unet and facts.blocks is not None:
         raise ConfigError(
             "SD3 has no down, mid and up blocks.", found="--blocks", fix="leave it out; --layers says which end"
         )
-    if family != "sd3" and facts.layers is not None:
+    if FAMILIES[family].is_unet and facts.layers is not None:
         raise ConfigError(
             "A U-Net's tokens have no layers.", found="--layers", fix="leave it out; --blocks says which parts"
         )

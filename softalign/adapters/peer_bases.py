@@ -46,7 +46,7 @@ def read_base(folder: Path, family: PeerFamily) -> Base:
     from softalign.backbones.unet import text_width
 
     denoiser = _read_denoiser(folder, family)
-    if family != "sd3":
+    if FAMILIES[family].is_unet:
         return Base(str(folder), text_width(denoiser), fingerprint_of(denoiser))
     if denoiser.config.qk_norm != FAMILIES[family].qk_norm:
         raise CompatibilityError(

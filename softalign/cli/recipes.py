@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -24,12 +25,10 @@ def show_recipe(
     as_json: JsonOption = False,
 ) -> None:
     """Show a recipe with everything filled in, and where each value comes from."""
-    import json
-
     if schema:
-        from softalign.config.recipe import Recipe
+        from softalign.config.schema import recipe_schema
 
-        typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+        typer.echo(json.dumps(recipe_schema(), indent=2))
         return
     if recipe is None:
         raise ConfigError("No recipe is named.", expected="`softalign recipe RECIPE`", fix="name one, or add --schema")

@@ -58,7 +58,9 @@ class ExplainedRecipe:
         return "recipe" if is_said else "default"
 
 
-def _rows(value: dict[str, Any], origins: dict[str, Origin], path: str = "", indent: str = "") -> Iterator[Any]:
+def _rows(
+    value: dict[str, Any], origins: dict[str, Origin], path: str = "", indent: str = ""
+) -> Iterator[tuple[str, Origin | None]]:
     """Yield each line, and the origin of the value in it; None where it has none of its own."""
     for name, inner in value.items():
         place = f"{path}{name}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from softalign.config.families import FAMILIES
 from softalign.config.presets import PRESETS, PRESETS_BY_FAMILY, Validations
-from softalign.config.recipe import Recipe
+from softalign.config.schema import recipe_schema
 
 REFERENCE_PATH = Path(__file__).with_name("README.md")
 _HEAD = """\
@@ -36,7 +36,7 @@ _COLUMNS = "| field | type | default | by family or preset | |\n| --- | --- | --
 
 def reference_text() -> str:
     """Return the reference as Markdown."""
-    schema = Recipe.model_json_schema()
+    schema = recipe_schema()
     return "\n".join([_HEAD, *_tables(schema, schema["$defs"], "")])
 
 
@@ -65,7 +65,9 @@ def _tables(
 def _sections(field: Mapping[str, Any], models: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the sections that a field may be; none if it is a plain value."""
     inner = field.get("items", field)
-    references = [choice["$ref"] for choice in (inner, *inner.get("oneOf", ())) if "$ref" in choice]
+    references = [
+        choice["$ref"] for choice in (inner, *inner.get("oneOf", ()), *inner.get("anyOf", ())) if "$ref" in choice
+    ]
     return [models[reference.rpartition("/")[2]] for reference in references]
 
 

@@ -39,16 +39,14 @@ def _values(new: Mapping[Any, Any], otherwise: str = "") -> Convert:
     """Return a conversion by table; other values are no old ones, or with ``otherwise`` an error that says it."""
 
     def convert(value: Any, _: Mapping[str, Any]) -> Any:
-        known = next(
-            (new[old] for old in new if old == value and isinstance(value, bool) == isinstance(old, bool)), None
-        )
-        if known is not None:
-            return known
-        if value is None and otherwise:
-            return GONE
-        if otherwise:
+        for old in new:
+            if value == old and value is not True:  # which equals 1
+                return new[old]
+        if not otherwise:
+            return UNCHANGED
+        if value is not None:
             raise ValueError(f"{otherwise} (found {value!r})")
-        return UNCHANGED
+        return GONE
 
     return convert
 
@@ -68,9 +66,14 @@ def _num_hard(value: Any, data: Mapping[str, Any]) -> Any:
     num = batch_size - 1 if num is None and isinstance(batch_size, int) else num
     if value is None or value == 0:
         return GONE
-    if not isinstance(value, int | float) or not isinstance(num, int) or not 0 <= value <= 1:
-        raise ValueError("train.negatives.hard_share is now train.negatives.num_hard, the hard negatives of each image")
-    return math.floor(num * value + 0.5)
+    is_share = isinstance(value, int | float) and isinstance(num, int) and 0 <= value <= 1
+    number = math.floor(num * value + 0.5) if is_share else 0
+    if number == 0:
+        raise ValueError(
+            "train.negatives.hard_share is gone: train.negatives.num_hard is the number of hard negatives of an image "
+            f"(found {value!r})"
+        )
+    return number
 
 
 def _edits(value: Any, data: Mapping[str, Any]) -> Any:

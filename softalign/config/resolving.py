@@ -25,6 +25,8 @@ from softalign.config.training import TrainConfig
 
 Origin = Literal["recipe", "--set", "preset", "family", "default"]
 """Where a value comes from."""
+TAGS = ("name", "type", "schedule")
+"""Fields that say which of several kinds an object is, so they count as said."""
 MAX_DEPTH = 6
 """No section lies deeper; what YAML nests in itself does."""
 KINDS: dict[str, tuple[str, Mapping[str, type[BaseModel]]]] = {
@@ -85,7 +87,7 @@ def _said(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        names = [name for name in fields if name in value.model_fields_set or name in ("name", "type", "schedule")]
+        names = [name for name in fields if name in value.model_fields_set or name in TAGS]
         kind = {KIND_KEY: value.kind} if isinstance(value, UNetTokensConfig | MMDiTTokensConfig) else {}
         return {fields[name].alias or name: _said(getattr(value, name), depth + 1) for name in names} | kind
     if isinstance(value, dict):

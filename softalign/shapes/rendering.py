@@ -23,7 +23,7 @@ _MAX_EXTRA_OBJECTS = 2
 class CaptionedScene(Frozen):
     """A scene's file name and captions."""
 
-    file_name: str
+    filename: str
     captions: tuple[str, ...]
 
 
@@ -67,13 +67,13 @@ def _render_files(source: ShapesSource, images: Path) -> Iterator[CaptionedScene
         pairs = [captioned_scene(source, index) for index in indices]
         pixels = render_batch([scene for scene, _ in pairs])
         for index, (_, captions), array in zip(indices, pairs, pixels, strict=True):
-            file_name = f"{index:06d}.png"
-            Image.fromarray(array).save(images / file_name, format="PNG")
-            yield CaptionedScene(file_name=file_name, captions=captions)
+            filename = f"{index:06d}.png"
+            Image.fromarray(array).save(images / filename, format="PNG")
+            yield CaptionedScene(filename=filename, captions=captions)
 
 
 def _coco_table(rows: list[CaptionedScene]) -> bytes:
-    images = [{"id": index, "file_name": row.file_name} for index, row in enumerate(rows)]
+    images = [{"id": index, "file_name": row.filename} for index, row in enumerate(rows)]
     pairs = [(index, caption) for index, row in enumerate(rows) for caption in row.captions]
     annotations = [
         {"id": number, "image_id": index, "caption": caption} for number, (index, caption) in enumerate(pairs)

@@ -19,15 +19,15 @@ from softalign.store.adapter_files import CONFIG_FILENAME
 from softalign.store.files import is_local, open_filesystem, replacing, write_atomically
 from softalign.store.reaching import reaching
 from softalign.training.checkpoints import (
-    META_NAME,
-    STATE_NAME,
+    META_FILENAME,
+    STATE_FILENAME,
     checkpoint_step,
     list_checkpoints,
     read_checkpoint,
     refuse_adapter,
 )
 from softalign.training.metrics import offset_after
-from softalign.training.run_files import SAMPLES_NAME, RunFiles
+from softalign.training.run_files import SAMPLES_FOLDER, RunFiles
 
 logger = logging.getLogger(__name__)
 
@@ -88,9 +88,9 @@ class CheckpointUploads:
         if not complete or checkpoint_step(Path(complete[-1])) <= newest:
             return
         self._fetch_rows(chain, files.metrics_path)
-        for name in self._list(SAMPLES_NAME):
+        for name in self._list(SAMPLES_FOLDER):
             if not (files.samples_path / name).exists():
-                write_atomically(files.samples_path / name, self._read(f"{SAMPLES_NAME}/{name}"))
+                write_atomically(files.samples_path / name, self._read(f"{SAMPLES_FOLDER}/{name}"))
         fetched = [name for name in complete if not (folder / name).exists() and self._fetch(name, folder / name)]
         if fetched:
             logger.info("fetched %d checkpoint(s) from %s", len(fetched), self.uri)
@@ -175,10 +175,10 @@ class CheckpointUploads:
             if data and rows.until > rows.after:
                 self._write(rows.path, data)
                 self._rows_until, self._rows_offset = rows.until, self._rows_offset + len(data)
-            sent = self._list(SAMPLES_NAME)
+            sent = self._list(SAMPLES_FOLDER)
             for path in sheets:
                 if path.name not in sent:
-                    self._write(f"{SAMPLES_NAME}/{path.name}", path.read_bytes())
+                    self._write(f"{SAMPLES_FOLDER}/{path.name}", path.read_bytes())
             there = self._complete()
             for name in sorted(files.keys() - there):
                 for file, content in files[name].items():
@@ -193,7 +193,7 @@ class CheckpointUploads:
         """Return the names of the checkpoints that exist, oldest first."""
         names = sorted(name for name in self._list("") if name.startswith("step-"))
         with reaching(self.uri):
-            return [name for name in names if self._filesystem.exists(f"{self._root}/{name}/{META_NAME}")]
+            return [name for name in names if self._filesystem.exists(f"{self._root}/{name}/{META_FILENAME}")]
 
     def _row_files(self) -> list[_Rows]:
         return [_Rows.of(name, size) for name, size in self._list("rows").items() if name.endswith(".jsonl")]
@@ -218,7 +218,7 @@ class CheckpointUploads:
         try:
             with replacing(target) as made:
                 made.mkdir()
-                for file in (STATE_NAME, META_NAME):
+                for file in (STATE_FILENAME, META_FILENAME):
                     (made / file).write_bytes(self._read(f"{name}/{file}"))
                 read_checkpoint(made)
         except IntegrityError as error:
@@ -247,8 +247,8 @@ class CheckpointUploads:
             )
 
     def _remove_checkpoint(self, name: str) -> None:
-        self._remove(f"{name}/{META_NAME}")
-        self._remove(f"{name}/{STATE_NAME}")
+        self._remove(f"{name}/{META_FILENAME}")
+        self._remove(f"{name}/{STATE_FILENAME}")
 
     def _remove(self, relative: str) -> None:
         try:
@@ -261,7 +261,7 @@ class CheckpointUploads:
 def _files_of(path: Path) -> dict[str, bytes]:
     """Return a checkpoint's files, the meta file last: it makes the checkpoint exist. A damaged one's count as none."""
     try:
-        return {name: (path / name).read_bytes() for name in (STATE_NAME, META_NAME)}
+        return {name: (path / name).read_bytes() for name in (STATE_FILENAME, META_FILENAME)}
     except OSError:
         return {}
 

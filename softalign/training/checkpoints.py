@@ -33,8 +33,8 @@ from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
 
-STATE_NAME = "state.safetensors"
-META_NAME = "checkpoint.json"
+STATE_FILENAME = "state.safetensors"
+META_FILENAME = "checkpoint.json"
 
 
 class Progress(Frozen):
@@ -108,9 +108,9 @@ def save_checkpoint(folder: Path, state: TrainingState, progress: Progress, *, k
     target = checkpoint_path(folder, progress.step)
     with replacing(target, drops_folder=True) as made:  # a damaged one, or the same step reached again
         made.mkdir()
-        (made / STATE_NAME).write_bytes(save_tensors(state.to_tensors()))
-        meta = _Meta(library_version=__version__, progress=progress, state_sha256=sha256_of_file(made / STATE_NAME))
-        (made / META_NAME).write_bytes(json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
+        (made / STATE_FILENAME).write_bytes(save_tensors(state.to_tensors()))
+        meta = _Meta(library_version=__version__, progress=progress, state_sha256=sha256_of_file(made / STATE_FILENAME))
+        (made / META_FILENAME).write_bytes(json.dumps(meta.model_dump(mode="json"), indent=1).encode() + b"\n")
     best = progress.validations.best_step
     for old in list_checkpoints(folder)[:-keep]:
         if best is None or old != checkpoint_path(folder, best):
@@ -223,7 +223,7 @@ def refuse_adapter(where: str, is_adapter: bool) -> None:
     if is_adapter:
         raise DataError(
             "This is an exported adapter, not a checkpoint: training cannot be resumed from it.",
-            expected=f"{STATE_NAME} and {META_NAME}",
+            expected=f"{STATE_FILENAME} and {META_FILENAME}",
             found=CONFIG_FILENAME,
             where=where,
             fix=f"to start a new run from its tokens set train.init_from={where}",
@@ -238,12 +238,15 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
         CompatibilityError: it is of another format version.
     """
     try:
-        meta = _read_meta(path / META_NAME)
-        data = (path / STATE_NAME).read_bytes()
-        found = sha256_of_file(path / STATE_NAME)
+        meta = _read_meta(path / META_FILENAME)
+        data = (path / STATE_FILENAME).read_bytes()
+        found = sha256_of_file(path / STATE_FILENAME)
         if found != meta.state_sha256:
             raise IntegrityError(
-                f"{STATE_NAME} is not what {META_NAME} says.", expected=meta.state_sha256, found=found, where=str(path)
+                f"{STATE_FILENAME} is not what {META_FILENAME} says.",
+                expected=meta.state_sha256,
+                found=found,
+                where=str(path),
             )
         return meta.progress, load_tensors(data)
     except (OSError, ValueError, SafetensorError) as error:

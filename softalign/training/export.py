@@ -16,7 +16,7 @@ from softalign.store.files import write_atomically
 from softalign.training.checkpoints import Progress
 from softalign.training.frozen_model import ModelIdentity
 from softalign.training.run import Run
-from softalign.training.run_files import SAMPLES_NAME
+from softalign.training.run_files import SAMPLES_FOLDER
 from softalign.version import __version__
 
 
@@ -37,7 +37,7 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)
     if run.sheets is not None:
         unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing
-        shutil.copytree(run.files.samples_path, folder / SAMPLES_NAME, ignore=unfinished)
+        shutil.copytree(run.files.samples_path, folder / SAMPLES_FOLDER, ignore=unfinished)
     return final
 
 

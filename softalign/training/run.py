@@ -15,7 +15,7 @@ from softalign.store.adapter_files import METRICS_FILENAME
 from softalign.training.checkpoint_copies import CheckpointUploads
 from softalign.training.checkpoints import Progress
 from softalign.training.process_group import ProcessGroup
-from softalign.training.run_files import SAMPLES_NAME, RunFiles
+from softalign.training.run_files import SAMPLES_FOLDER, RunFiles
 from softalign.training.sample_sheets import SampleSheets
 from softalign.training.step import StepInputs
 
@@ -57,7 +57,7 @@ class Run:
     @property
     def files(self) -> RunFiles:
         """Where all of it lies that another machine needs."""
-        return RunFiles(self.checkpoints_path, self.metrics_path, self.folder / SAMPLES_NAME)
+        return RunFiles(self.checkpoints_path, self.metrics_path, self.folder / SAMPLES_FOLDER)
 
     @property
     def group(self) -> ProcessGroup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLES_NAME = "samples"
+SAMPLES_FOLDER = "samples"
 
 
 @dataclass(frozen=True)

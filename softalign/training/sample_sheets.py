@@ -25,7 +25,7 @@ from softalign.method.text_states import TextStates
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, as_arguments, initial_noise, png_bytes
 from softalign.store.files import write_atomically
 from softalign.training.micro_batches import is_out_of_memory
-from softalign.training.run_files import SAMPLES_NAME
+from softalign.training.run_files import SAMPLES_FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class SampleSheets:
     def __init__(
         self, backbone: Backbone, captions: HeldOutCaptions, folder: Path, resolution_px: int, seed: int
     ) -> None:
-        self._backbone, self._captions, self._folder = backbone, captions, folder / SAMPLES_NAME
+        self._backbone, self._captions, self._folder = backbone, captions, folder / SAMPLES_FOLDER
         self._settings = SamplingSettings(NUM_INFERENCE_STEPS, GUIDANCE_SCALE, resolution_px, seed)
         backbone.use_papers_sampler()
         prompts = {"captions": list(captions.captions), "seed": seed}

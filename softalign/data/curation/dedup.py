@@ -61,13 +61,13 @@ class DuplicateFilter:
             if not self._drops_exact:
                 return None
             detail = f"same bytes as image {sample.image_digest[:16]}"
-            return Rejection(sample.source, sample.file_name, "exact_duplicate", detail)
+            return Rejection(sample.source, sample.filename, "exact_duplicate", detail)
         near = self._near.find(sample.perceptual_hash) if self._near else None
         if near is None:
             return None
         distance = (near ^ sample.perceptual_hash).bit_count()
         detail = f"{distance} bits from image {self._digest_of_hash[near][:16]}"
-        return Rejection(sample.source, sample.file_name, "perceptual_duplicate", detail)
+        return Rejection(sample.source, sample.filename, "perceptual_duplicate", detail)
 
     def accept(self, image_digest: str, perceptual_hash: int) -> None:
         """Remember an accepted image."""

@@ -70,10 +70,10 @@ def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdic
         if flaw is None:
             kept[caption] = None
         else:
-            rejections.append(Rejection(listed.source, listed.file_name, flaw.reason, flaw.detail, index))
+            rejections.append(Rejection(listed.source, listed.filename, flaw.reason, flaw.detail, index))
     if not kept:
         reason: Reason = "no_caption_left" if listed.captions else "no_caption"
-        rejections.append(Rejection(listed.source, listed.file_name, reason))
+        rejections.append(Rejection(listed.source, listed.filename, reason))
     return CaptionVerdict(tuple(kept), tuple(rejections))
 
 
@@ -81,7 +81,7 @@ def image_rejection(sample: Sample, config: FilterConfig) -> Rejection | None:
     """Return the first filter's rejection of an image, or None."""
     for name, check in IMAGE_FILTERS.items():
         if detail := check(sample, config):
-            return Rejection(sample.source, sample.file_name, name, detail)
+            return Rejection(sample.source, sample.filename, name, detail)
     return None
 
 

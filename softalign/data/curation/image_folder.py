@@ -62,13 +62,13 @@ class ImageFolder:
                 fix="correct images_uri of this source",
             )
 
-    def read(self, file_name: str) -> bytes:
+    def read(self, filename: str) -> bytes:
         """Return a file's content.
 
         A file that is refused or breaks off is tried once more, if the folder answers for another one.
 
         Args:
-            file_name: one for which ``flaw_of_name`` finds nothing.
+            filename: one for which ``flaw_of_name`` finds nothing.
 
         Raises:
             ItemError: this file is missing, no file, refused, or cannot be read to its end.
@@ -76,18 +76,18 @@ class ImageFolder:
             StorageUnavailableError: the store does not answer.
         """
         try:
-            return self._read(file_name)
+            return self._read(filename)
         except (ConfigError, StorageUnavailableError) as error:
-            if not self._answers_beside(file_name, error):
+            if not self._answers_beside(filename, error):
                 raise
         try:
-            return self._read(file_name)
+            return self._read(filename)
         except (ConfigError, StorageUnavailableError) as error:
             code = _code(error.__cause__)
             is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
             raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
 
-    def _read(self, file_name: str) -> bytes:
+    def _read(self, filename: str) -> bytes:
         """Return a file's content.
 
         Raises:
@@ -95,37 +95,37 @@ class ImageFolder:
             ConfigError, StorageUnavailableError: it was refused or broke off; that may be the store's failure.
         """
         try:
-            return self._fetch(file_name)
+            return self._fetch(filename)
         except SoftAlignError as error:
             detail = _why_not_there(error.__cause__)
             if detail is None:
                 raise
-            raise ItemError("missing_image", detail or self._other_spelling(file_name)) from error
+            raise ItemError("missing_image", detail or self._other_spelling(filename)) from error
 
-    def _fetch(self, file_name: str) -> bytes:
+    def _fetch(self, filename: str) -> bytes:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
-        name = quote(file_name) if self.uri.startswith(_HTTP) else file_name
+        name = quote(filename) if self.uri.startswith(_HTTP) else filename
         path = f"{root.rstrip('/')}/{name}"
-        with reaching(f"{self.uri.rstrip('/')}/{file_name}"):
+        with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
                 _require_regular_file(path)
             return bytes(filesystem.cat_file(path))
 
-    def _answers_beside(self, file_name: str, error: SoftAlignError) -> bool:
+    def _answers_beside(self, filename: str, error: SoftAlignError) -> bool:
         if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
             return False
-        return any(self._is_answered(name) for name in self.witnesses if name != file_name)
+        return any(self._is_answered(name) for name in self.witnesses if name != filename)
 
-    def _is_answered(self, file_name: str) -> bool:
+    def _is_answered(self, filename: str) -> bool:
         try:
-            self._fetch(file_name)
+            self._fetch(filename)
         except SoftAlignError as error:
             return _why_not_there(error.__cause__) is not None
         return True
 
-    def _other_spelling(self, file_name: str) -> str:
-        for spelling, difference in other_spellings(file_name).items():
+    def _other_spelling(self, filename: str) -> str:
+        for spelling, difference in other_spellings(filename).items():
             try:
                 self._fetch(spelling)
             except SoftAlignError:

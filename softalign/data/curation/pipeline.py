@@ -113,25 +113,25 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
         MemoryError: there was none left to decode with.
     """
     if listed.flaw is not None:
-        return ReadSample(None, (Rejection(listed.source, listed.file_name, listed.flaw.reason, listed.flaw.detail),))
+        return ReadSample(None, (Rejection(listed.source, listed.filename, listed.flaw.reason, listed.flaw.detail),))
     verdict = filter_captions(listed, config.filters)
     if not verdict.captions:
         return ReadSample(None, verdict.rejections)
     try:
         sample = _open_sample(listed, verdict.captions)
     except ItemError as error:
-        refused = Rejection(listed.source, listed.file_name, error.flaw.reason, error.flaw.detail)
+        refused = Rejection(listed.source, listed.filename, error.flaw.reason, error.flaw.detail)
         return ReadSample(None, (*verdict.rejections, refused))
     filtered = image_rejection(sample, config.filters)
     return ReadSample(None if filtered else sample, (*verdict.rejections, *((filtered,) if filtered else ())))
 
 
 def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
-    data = listed.images.read(listed.file_name)
+    data = listed.images.read(listed.filename)
     facts = inspect_image(data)
     return Sample(
         source=listed.source,
-        file_name=listed.file_name,
+        filename=listed.filename,
         captions=captions,
         image=data,
         extension=facts.extension,

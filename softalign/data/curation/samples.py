@@ -15,14 +15,14 @@ class ListedSample:
 
     Attributes:
         source: the source's name within the dataset, such as ``0-coco``.
-        file_name: the image's path as the table gives it, relative to the image folder.
+        filename: the image's path as the table gives it, relative to the image folder.
         images: the image folder.
         captions: as found; anything that is not a string is rejected by the filters.
         flaw: why the table's entry cannot be used, so that no image is looked for.
     """
 
     source: str
-    file_name: str
+    filename: str
     images: ImageFolder
     captions: tuple[object, ...]
     flaw: Flaw | None = None
@@ -41,7 +41,7 @@ class Sample:
     """
 
     source: str
-    file_name: str
+    filename: str
     captions: tuple[str, ...]
     image: bytes
     extension: str

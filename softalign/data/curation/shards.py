@@ -96,7 +96,7 @@ class ShardWriter:
             width_px=sample.width_px,
             height_px=sample.height_px,
             source=sample.source,
-            file_name=sample.file_name,
+            file_name=sample.filename,
             extension=sample.extension,
             offset_bytes=offset,
             size_bytes=len(sample.image),

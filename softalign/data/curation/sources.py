@@ -65,8 +65,8 @@ def list_samples(
     images = ImageFolder(source.images_uri, witnesses)
     images.require()
     on_number(len(table.captions) + len(table.flaws))
-    for file_name, texts in table.captions.items():
-        yield ListedSample(name, file_name, images, tuple(texts))
+    for filename, texts in table.captions.items():
+        yield ListedSample(name, filename, images, tuple(texts))
     for shown_name, flaw in table.flaws.items():
         yield ListedSample(name, shown_name, images, (), flaw)
 

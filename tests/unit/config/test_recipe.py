@@ -202,7 +202,7 @@ def test_a_later_override_wins_and_the_recipe_is_untouched():
         ("train.negatives.num_negatives=0", r"train\.negatives\.num_negatives"),
         ("train.negatives.num_hard=4", "num_hard is 4, but each image has 3 negatives in all"),
         ("train.negatives.num_hard=0.5", r"train\.negatives\.num_hard: a whole number is needed"),
-        ("train.negatives.hard_share=1.5", r"train\.negatives\.num_hard, the hard negatives of each image"),
+        ("train.negatives.hard_share=1.5", r"train\.negatives\.num_hard is the number of hard negatives of an image"),
         ("train.negatives.max_similarity=-1", r"train\.negatives\.max_similarity"),
         ("train={objective: {name: score_matching}, negatives: {num_negatives: 2}}", "no effect with the objective"),
         ("train.negatives.num_hard=-1", r"train\.negatives\.num_hard"),

@@ -1,20 +1,38 @@
 """The schema describes every field, and the reference made of it is current."""
 
-from softalign.config import Recipe
+from importlib import resources
+
+import jsonschema
+import pytest
+import yaml
+
+from softalign.config import Recipe, load_recipe, recipe_names
 from softalign.config.families import FAMILIES
 from softalign.config.presets import PRESETS, PRESETS_BY_FAMILY
 from softalign.config.reference import REFERENCE_PATH, reference_text
+from softalign.config.schema import recipe_schema
 from softalign.problems import field_paths
 
 
 def test_every_field_is_described():
-    schema = Recipe.model_json_schema()
+    schema = recipe_schema()
     models = {"Recipe": schema, **schema["$defs"]}
     assert len(models) > 15
     fields = {f"{model}.{name}": field for model, one in models.items() for name, field in one["properties"].items()}
     assert len(fields) > 100
     assert [name for name, field in fields.items() if len(field.get("description", "")) < 8] == []
     assert [model for model, one in models.items() if not one.get("description")] == []
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_and_what_it_resolves_to_fit_the_schema(name):
+    written = yaml.safe_load((resources.files("softalign") / "recipes" / f"{name}.yaml").read_text())
+    resolved = load_recipe(name).model_dump(mode="json", by_alias=True)
+    validator = jsonschema.Draft202012Validator(recipe_schema())
+    for recipe in (written, resolved, {**written, "train": {"soft_tokens": {"num_soft_tokens": 2}}}):
+        assert list(validator.iter_errors(recipe)) == []
+    for train in ({"num_steps": 0}, {"steps": 3}, {"objective": {"name": "softrepa", "banks": "dual"}}):
+        assert list(validator.iter_errors({**written, "train": train}))
 
 
 def test_the_reference_is_current():

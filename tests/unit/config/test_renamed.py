@@ -81,7 +81,8 @@ def test_an_old_override_beats_the_new_field_of_the_recipe():
     [
         (["train.objective.temperature_factor=2"], "temperature_factor is gone: a calibrated temperature has factor 1"),
         (["train.objective.temperature_mode=warm"], "train.objective.temperature is a number or calibrated"),
-        (["train.negatives.hard_share=many"], "is now train.negatives.num_hard, the hard negatives of each image"),
+        (["train.negatives.hard_share=many"], "train.negatives.num_hard is the number of hard negatives of an image"),
+        (["train.negatives.hard_share=0.1"], r"hard_share is gone: .* \(found 0\.1\)"),
         (
             ["train.negatives.hard_share=0.5", "encode.hard_negatives_per_caption=5"],
             r"which is 2; remove it, or set train\.negatives\.num_hard to 5",

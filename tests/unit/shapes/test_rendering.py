@@ -15,7 +15,7 @@ def test_scenes_are_read_as_any_other_source(tmp_path):
     samples = list(list_samples(source, "0", tmp_path))
     assert len(samples) == 7
     assert [s.captions for s in samples] == [captioned_scene(source, index)[1] for index in range(7)]
-    assert all(Image.open(f"{s.images.uri}/{s.file_name}").size == (32, 32) for s in samples)
+    assert all(Image.open(f"{s.images.uri}/{s.filename}").size == (32, 32) for s in samples)
 
 
 def test_rendering_is_deterministic_and_done_once(tmp_path):

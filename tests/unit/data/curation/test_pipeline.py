@@ -223,7 +223,7 @@ def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, co
     store, read, seen = Store(str(tmp_path / "store")), pipeline.read_sample, []
 
     def interrupted(listed, config):
-        seen.append(listed.file_name)
+        seen.append(listed.filename)
         if len(seen) > stop_after:
             raise Killed
         return read(listed, config)
@@ -236,7 +236,7 @@ def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, co
     if len(finished) > 1:
         finished[1].write_bytes(b"damaged")
     done_again = []
-    monkeypatch.setattr(pipeline, "read_sample", lambda *args: done_again.append(args[0].file_name) or read(*args))
+    monkeypatch.setattr(pipeline, "read_sample", lambda *args: done_again.append(args[0].filename) or read(*args))
     assert curate(config, store, "k").digest == expected.digest
     assert len(done_again) == 20 - 5 * min(len(finished), 1)
 

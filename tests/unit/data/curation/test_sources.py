@@ -18,13 +18,13 @@ def listed(source, tmp_path):
 def test_captions_are_grouped_by_image_in_the_tables_order(handover, tmp_path, table):
     handover.rows = [("b.png", ["one", "two"]), ("a.png", ["three"])]
     samples = listed(getattr(handover, table)(), tmp_path)
-    assert [(s.file_name, s.captions) for s in samples] == [("b.png", ("one", "two")), ("a.png", ("three",))]
+    assert [(s.filename, s.captions) for s in samples] == [("b.png", ("one", "two")), ("a.png", ("three",))]
     assert {s.images.uri for s in samples} == {str(handover.images)}
 
 
 def test_parquet_rows_of_an_image_need_not_be_adjacent(handover, tmp_path):
     source = handover.parquet(file_name=["a", "b", "a"], caption=["1", "2", "3"])
-    assert [(s.file_name, s.captions) for s in listed(source, tmp_path)] == [("a", ("1", "3")), ("b", ("2",))]
+    assert [(s.filename, s.captions) for s in listed(source, tmp_path)] == [("a", ("1", "3")), ("b", ("2",))]
 
 
 def test_coco_images_without_captions_are_listed_to_be_rejected(handover, tmp_path):
@@ -45,7 +45,7 @@ def test_relative_paths_are_of_the_working_folder(handover, tmp_path, monkeypatc
     source = CocoSource(annotations_uri="handover/captions.json", images_uri="handover/images")
     (sample,) = listed(source, tmp_path)
     (handover.images / "a.png").write_bytes(b"content")
-    assert sample.images.read(sample.file_name) == b"content"
+    assert sample.images.read(sample.filename) == b"content"
 
 
 def test_tables_on_other_filesystems(handover, tmp_path):
@@ -107,11 +107,11 @@ def test_an_entry_of_a_coco_table_that_cannot_be_used_spoils_no_other(handover, 
     annotations = [{"image_id": image_id, "caption": caption} for image_id, caption in pairs]
     source = handover.coco(images=images, annotations=[*annotations, {"image_id": 0}, "no entry"])
     samples = listed(source, tmp_path)
-    assert [(s.file_name, s.captions) for s in samples if s.flaw is None] == [
+    assert [(s.filename, s.captions) for s in samples if s.flaw is None] == [
         ("a.png", ("one", None)),
         ("b.png", ("two",)),
     ]
-    assert {s.file_name: s.flaw.reason for s in samples if s.flaw} == {
+    assert {s.filename: s.flaw.reason for s in samples if s.flaw} == {
         "images[1]: same-id.png": "unusable_entry",
         "images[2]: list-id.png": "unusable_entry",
         "images[3]: true-id.png": "unusable_entry",
@@ -131,7 +131,7 @@ def test_a_coco_table_may_be_in_any_unicode(handover, tmp_path, encoding):
     source = handover.coco()
     path = handover.root / "captions.json"
     path.write_bytes(path.read_text().encode(encoding))
-    assert [s.file_name for s in listed(source, tmp_path)] == ["\u00fcber.png"]
+    assert [s.filename for s in listed(source, tmp_path)] == ["\u00fcber.png"]
 
 
 def test_bytes_of_a_coco_table_that_are_no_utf8_spoil_the_text_they_are_in(handover, tmp_path):
@@ -140,8 +140,8 @@ def test_bytes_of_a_coco_table_that_are_no_utf8_spoil_the_text_they_are_in(hando
     path = handover.root / "captions.json"
     path.write_bytes(path.read_bytes().replace(rb"\u00e9", b"\xe9"))
     good, bad = listed(source, tmp_path)
-    assert (good.file_name, good.captions[0]) == ("a.png", "one")
-    assert (bad.file_name, bad.flaw.reason) == ("caf\\udce9.png", "name_not_text")
+    assert (good.filename, good.captions[0]) == ("a.png", "one")
+    assert (bad.filename, bad.flaw.reason) == ("caf\\udce9.png", "name_not_text")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00"])
@@ -184,7 +184,7 @@ def test_two_columns_of_one_name(handover, tmp_path):
 )
 def test_every_kind_of_text_column(handover, tmp_path, kind):
     source = handover.parquet(file_name=pa.array(["a", "\u00e4", "a"], kind), caption=pa.array(["1", None, "3"], kind))
-    assert [(s.file_name, s.captions) for s in listed(source, tmp_path)] == [("a", ("1", "3")), ("\u00e4", (None,))]
+    assert [(s.filename, s.captions) for s in listed(source, tmp_path)] == [("a", ("1", "3")), ("\u00e4", (None,))]
 
 
 def test_a_cell_that_cannot_be_used_spoils_no_other(handover, tmp_path):
@@ -192,8 +192,8 @@ def test_a_cell_that_cannot_be_used_spoils_no_other(handover, tmp_path):
     captions = [b"one", b"two", b"three", b"caf\xe9", b"five", b"six", b"seven", b"eight"]
     cells = [pa.array(column, pa.binary()).view(pa.string()) for column in (names, captions)]
     samples = listed(handover.parquet(file_name=cells[0], caption=cells[1]), tmp_path)
-    assert [(s.file_name, s.captions) for s in samples if s.flaw is None] == [("a.png", ("one", b"caf\xe9"))]
-    assert {s.file_name: s.flaw.reason for s in samples if s.flaw} == {
+    assert [(s.filename, s.captions) for s in samples if s.flaw is None] == [("a.png", ("one", b"caf\xe9"))]
+    assert {s.filename: s.flaw.reason for s in samples if s.flaw} == {
         "caf\\xe9.png": "name_not_text",
         "rows[2]": "no_name",
         "rows[4]": "no_name",
