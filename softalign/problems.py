@@ -199,16 +199,18 @@ def _kinds_of(model: type[BaseModel]) -> dict[Any, str]:
 
 def _kind_without(parts: Sequence[str | int], model: type[BaseModel] | None) -> str:
     """Return in words which kind a section is of, if it lacks a field that others of its kinds have."""
-    *place, tag, field = (*("",) * 2, *parts)
-    kinds = models_at([part for part in place if part != ""], model)
-    if not any(tag in _kinds_of(one) for one in kinds) or not any(field in one.model_fields for one in kinds):
+    if len(parts) < 2:
         return ""
-    own = next(one for one in kinds if tag in _kinds_of(one))
-    named = [str(part) for part in place if isinstance(part, str)][-1]
-    called = _kinds_of(own)[tag]
-    if not called:
-        return str(getattr(own, "kind_name", tag))
-    return f"the {named if called == 'name' else called} {tag!r}"
+    *place, tag, field = parts
+    kinds = models_at(place, model)
+    own = next((one for one in kinds if tag in _kinds_of(one)), None)
+    if own is None or not any(field in one.model_fields for one in kinds):
+        return ""
+    section = next((part for part in reversed(place) if isinstance(part, str)), "")
+    said_by = _kinds_of(own)[tag]
+    return (
+        f"the {section if said_by == 'name' else said_by} {tag!r}" if said_by else str(getattr(own, "kind_name", tag))
+    )
 
 
 def _kinds_at(parts: Sequence[str | int], model: type[BaseModel] | None) -> list[str]:

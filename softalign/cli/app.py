@@ -192,12 +192,13 @@ def shapes_pretrain(
 ) -> None:
     """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
     require_pipeline("shapes pretrain")
+    from softalign.config.families import FAMILIES
     from softalign.shapes.pretraining.pretrain import pretrain
     from softalign.shapes.pretraining.recipe import PretrainConfig
 
     config = PretrainConfig(num_threads=threads)
     if samples is not None:
-        section = "denoiser" if family == "sd21" else "transformer"
+        section = "denoiser" if FAMILIES[family].is_unet else "transformer"
         shorter = getattr(config, section).model_copy(update={"num_samples": samples})
         config = config.model_copy(update={section: shorter})
     result = pretrain(config, out, family)

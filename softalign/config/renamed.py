@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from softalign.config.families import FAMILIES
@@ -136,7 +137,8 @@ def carry_over(data: dict[str, Any]) -> dict[str, str]:
     for pattern, renamed in RENAMED.items():
         for section, path in list(_places(data, pattern.split("."))):
             field = path.rpartition(".")[2]
-            value = renamed.convert(section[field], data)
+            was = section[field]
+            value = renamed.convert(was, data)
             if value is UNCHANGED:
                 continue
             del section[field]
@@ -144,12 +146,19 @@ def carry_over(data: dict[str, Any]) -> dict[str, str]:
             if is_kept and put(data, renamed.new, value):
                 origins[renamed.new] = path
             is_shown = is_kept and not renamed.new.endswith(KIND_KEY)
-            notes.append(f"write {renamed.new}: {value} for {path}" if is_shown else f"leave out {path}")
+            what = path if renamed.new != path else was
+            notes.append(f"write {renamed.new}: {value} for {what}" if is_shown else f"leave out {path}")
     if data.get("encode") in ({}, None):
         data.pop("encode", None)
     if notes:
-        logger.warning("the recipe has fields of an earlier version: %s", "; ".join(notes))
+        _warn("; ".join(notes))
     return origins
+
+
+@cache
+def _warn(notes: str) -> None:
+    """Warn once in a process: a run reads its recipe more than once."""
+    logger.warning("the recipe has fields of an earlier version: %s", notes)
 
 
 def _places(data: Any, parts: list[str], at: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:

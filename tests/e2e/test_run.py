@@ -127,8 +127,9 @@ def test_the_makefile_installs_and_runs_as_the_readme_says():
     assert "--cov-fail-under=85" in shown
 
 
-def test_the_readme_names_only_commands_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_and_its_pages_name_only_commands_that_exist():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("softalign/**/*.md"), *ROOT.glob("infra/*.md")]
+    readme = "".join(page.read_text(encoding="utf-8") for page in pages)
     named = set()
     for command in re.findall(r"`softalign ((?:geneval|shapes) )?([a-z|\\]+)", readme):
         named |= {(command[0].strip(), name.strip("\\")) for name in command[1].split("|")}

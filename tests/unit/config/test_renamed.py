@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from softalign.config import Recipe, load_recipe
+from softalign.config import Recipe, load_recipe, renamed
 from softalign.config.renamed import RENAMED
 from softalign.errors import ConfigError
 from softalign.problems import field_paths
@@ -54,8 +54,10 @@ def test_each_old_field_has_a_case():
 @pytest.mark.parametrize("path", CARRIED)
 def test_an_old_field_is_carried_over_with_one_warning(path, caplog):
     old, new = CARRIED[path]
+    renamed._warn.cache_clear()
     caplog.set_level(logging.WARNING, "softalign")
     found = load_recipe("shapes", old)
+    assert load_recipe("shapes", old) == found
     (record,) = caplog.records
     assert path.rpartition(".")[2] in record.message
     assert f"write {RENAMED[path].new}: " in record.message or "leave out " in record.message
@@ -63,7 +65,17 @@ def test_an_old_field_is_carried_over_with_one_warning(path, caplog):
     assert found == (load_recipe("shapes", ["train.soft_tokens={num_layers: 2}"]) if old == new else expected)
 
 
+def test_the_warning_names_old_and_new(caplog):
+    renamed._warn.cache_clear()
+    load_recipe("shapes", ["train.select=best", "train.noise_sharing=paper", "train.soft_tokens.position=append"])
+    said = "write train.export_step: best for train.select; write train.noise_sharing: shared for paper; "
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [
+        f"{said}leave out train.soft_tokens.position"
+    ]
+
+
 def test_present_recipes_are_carried_nowhere(caplog):
+    renamed._warn.cache_clear()
     caplog.set_level(logging.WARNING, "softalign")
     for name in ("shapes", "shapes-sd3", "shapes-unet"):
         recipe = load_recipe(name)
