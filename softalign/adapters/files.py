@@ -205,7 +205,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
             expected=f"sha256 {config.weights_sha256}",
             found=f"sha256 {found_sha256}",
             where=str(path),
-            fix="fetch the adapter again",
+            fix="remove this folder and fetch the adapter again",
         )
     if use_ema and not config.has_ema:
         raise MissingInputError(

@@ -102,6 +102,8 @@ def run(
             summary = run_chain(loaded, opened, log.info)
         emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
+    from softalign.config.renamed import WARNED_VARIABLE
+
     if find_spec("prefect") is None or find_spec("flows") is None:
         raise ConfigError("Prefect is not installed.", fix="pip install 'softalign[pipeline]', or add --plain")
     command = [sys.executable, "-P", "-m", "flows.retrain", recipe, "--store", opened.uri]
@@ -110,6 +112,7 @@ def run(
     command += [*(["--json"] if as_json else []), *(["--verbose"] if log.level == logging.DEBUG else [])]
     log.info("Recipe %s, store %s", loaded.name, opened.uri)
     log.info("Loading Prefect")
+    os.environ[WARNED_VARIABLE] = "1"
     hold_signals()  # until the flow's own process can be told
     os.execv(sys.executable, command)  # noqa: S606  # the same process: signals and exit code are the flow's own
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from softalign.config.explained import ExplainedRecipe
 from softalign.config.recipe import Recipe
+from softalign.config.renamed import drop_other_spelling
 from softalign.config.resolving import resolve
 from softalign.errors import ConfigError
 from softalign.problems import did_you_mean, problems
@@ -159,6 +160,7 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
         raise ConfigError(
             "An override's value is not valid YAML.", found=yaml_problem(error), where=f"--set {override}"
         ) from error
+    drop_other_spelling(data, dotted.strip())
     return dotted.strip()
 
 

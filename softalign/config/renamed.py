@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +24,8 @@ Convert = Callable[[Any, Mapping[str, Any]], Any]
 
 It raises a ValueError that says what to write instead where there is none.
 """
+WARNED_VARIABLE = "SOFTALIGN_RECIPE_WARNED"
+"""In the environment of a process whose parent has warned already."""
 GONE = object()
 """The field is left out: what it said is so anyway."""
 UNCHANGED = object()
@@ -72,7 +76,7 @@ def _num_hard(value: Any, data: Mapping[str, Any]) -> Any:
     if number == 0:
         raise ValueError(
             "train.negatives.hard_share is gone: train.negatives.num_hard is the number of hard negatives of an image "
-            f"(found {value!r})"
+            f"(found {value!r} of {num} negatives, which is none); write how many"
         )
     return number
 
@@ -124,16 +128,41 @@ RENAMED: dict[str, Renamed] = {
 """By the old path; ``*`` stands for each entry of a list. A later row may look at what an earlier one made."""
 
 
+def drop_other_spelling(data: dict[str, Any], path: str) -> None:
+    """Take out what an override of a field replaces under the field's other name, old or new, in place.
+
+    Args:
+        data: a recipe in which the override is applied already.
+        path: of the field that it sets, as it spells it.
+    """
+    for old, renamed in RENAMED.items():
+        if not renamed.new or renamed.new == old or path not in (old, renamed.new):
+            continue
+        is_old = path == old
+        if is_old and not _is_carried(lookup(data, old), renamed, data):
+            continue
+        section, _, field = (renamed.new if is_old else old).rpartition(".")
+        other = lookup(data, section)
+        if isinstance(other, dict):
+            other.pop(field, None)
+
+
+def _is_carried(value: Any, renamed: Renamed, data: Mapping[str, Any]) -> bool:
+    try:
+        return renamed.convert(value, data) not in (GONE, UNCHANGED)
+    except ValueError:  # ``carry_over`` raises it
+        return False
+
+
 def carry_over(data: dict[str, Any]) -> dict[str, str]:
-    """Give the values of a recipe's old fields to the new ones, in place, and say in one warning how they are spelled.
+    """Give the values of a recipe's old fields to the new ones, in place, and say in warnings how they are spelled.
 
     Returns the old path of each new field that got a value.
 
     Raises:
-        ValueError: a value has no counterpart; says what to write instead.
+        ValueError: a value has no counterpart, or both spellings are there; says what to write instead.
     """
     origins: dict[str, str] = {}
-    notes = []
     for pattern, renamed in RENAMED.items():
         for section, path in list(_places(data, pattern.split("."))):
             field = path.rpartition(".")[2]
@@ -142,23 +171,26 @@ def carry_over(data: dict[str, Any]) -> dict[str, str]:
             if value is UNCHANGED:
                 continue
             del section[field]
+            if renamed.new not in ("", path) and value is not GONE and lookup(data, renamed.new) not in (None, value):
+                raise ValueError(f"{path} is an earlier name of {renamed.new}, and both are given; remove {path}")
             is_kept = bool(renamed.new) and value is not GONE
             if is_kept and put(data, renamed.new, value):
                 origins[renamed.new] = path
-            is_shown = is_kept and not renamed.new.endswith(KIND_KEY)
-            what = path if renamed.new != path else was
-            notes.append(f"write {renamed.new}: {value} for {what}" if is_shown else f"leave out {path}")
+            if is_kept and not renamed.new.endswith(KIND_KEY):
+                spelled = f"{renamed.new}: {json.dumps(value)}"
+                _warn(f"{path if renamed.new != path else f'{path}: {was}'} is now {spelled}")
+            else:
+                _warn(f"{path} is gone and has no effect; remove it")
     if data.get("encode") in ({}, None):
         data.pop("encode", None)
-    if notes:
-        _warn("; ".join(notes))
     return origins
 
 
 @cache
-def _warn(notes: str) -> None:
-    """Warn once in a process: a run reads its recipe more than once."""
-    logger.warning("the recipe has fields of an earlier version: %s", notes)
+def _warn(note: str) -> None:
+    """Warn once in a run, which reads its recipe more than once, in more than one process."""
+    if WARNED_VARIABLE not in os.environ:
+        logger.warning("warning: the recipe has a field of an earlier version: %s", note)
 
 
 def _places(data: Any, parts: list[str], at: tuple[str, ...] = ()) -> Iterator[tuple[dict[str, Any], str]]:

@@ -87,8 +87,8 @@ def training_figures(rows: Sequence[LoggedRow]) -> str:
     if validations:
         parts.append(f"validation loss {_mean(validations[:1], 'val_loss')} -> {_mean(validations[-1:], 'val_loss')}")
     if "win_rate" in last[-1].values:
-        parts.append(f"own caption preferred in {_mean(last, 'win_rate', percent=True)}")
-        parts.append(f"its weight {_mean(last, 'match_weight')} (chance {_mean(last, 'chance')})")
+        parts.append(f"win rate {_mean(last, 'win_rate', percent=True)}")
+        parts.append(f"match weight {_mean(last, 'match_weight')} (chance {_mean(last, 'chance')})")
     return ", ".join(parts)
 
 

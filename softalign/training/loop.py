@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -33,7 +32,7 @@ from softalign.training.checkpoints import (
 )
 from softalign.training.metrics import TrainRow, keep_rows_up_to, to_line
 from softalign.training.micro_batches import choose_size
-from softalign.training.progress import watched_figures
+from softalign.training.progress import WatchedFigures
 from softalign.training.run import Run, StopAskedError, any_rank, is_over
 from softalign.training.step import live_predictor, train_step
 
@@ -58,7 +57,7 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
     """
     config = run.step_inputs.config
     restored = restore(run)
-    progress = restored or _start(run)
+    progress, figures = restored or _start(run), WatchedFigures()
     with (
         _threads(progress.num_threads),
         run.watchdog.watching(),
@@ -75,7 +74,8 @@ def run_steps(run: Run, stop: StopRequest) -> Progress:
                 steps.begin()
                 while not is_over(run, progress):
                     progress, row = _one_step(run, _next_batch(run, batches, stop), progress, metrics)
-                    steps.reach(row.step, partial(watched_figures, row))
+                    figures.add(row)
+                    steps.reach(row.step, figures)
                     progress = _with_agreed_size(run, progress)
                     run.watchdog.note_progress()
                     progress = evaluate_if_due(run, progress, metrics, stop)

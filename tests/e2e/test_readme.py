@@ -19,6 +19,7 @@ from tests.conftest import TINY
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "softalign/data/README.md", "softalign/adapters/README.md", "softalign/training/README.md"),
+    "softalign/geneval/README.md",
     *("infra/README.md", "infra/TROUBLESHOOTING.md", "softalign/README.md", "CONTRIBUTING.md"),
 )
 TEXT = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
@@ -75,7 +76,7 @@ def softalign(arguments, monkeypatch):
 
 def commands_of(block):
     """Return a block's commands, without comments and prompts."""
-    return [line for text in block.splitlines() if (line := re.sub(r"\s+# .*", "", text).strip())]
+    return [line for text in block.replace("\\\n", " ").splitlines() if (line := re.sub(r"\s+# .*", "", text).strip())]
 
 
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capfd):

@@ -125,7 +125,7 @@ def test_training_says_first_and_last_loss_as_means_of_a_tenth(tmp_path):
         {"split": "val", "step": 20, "val_loss": 0.6},
     ]
     assert training_figures(log_of(tmp_path, *rows)) == (
-        "20 steps, loss 3 -> 1, validation loss 0.7 -> 0.6, own caption preferred in 90%, its weight 0.3 (chance 0.25)"
+        "20 steps, loss 3 -> 1, validation loss 0.7 -> 0.6, win rate 90%, match weight 0.3 (chance 0.25)"
     )
 
 
