@@ -16,7 +16,7 @@ from prefect import Flow
 
 from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
 from flows.server import start_server
-from softalign.cli.console import narrating, report_error
+from softalign.cli.console import narrating, open_closed_streams, report_error
 from softalign.cli.options import (
     HELP_OPTIONS,
     JsonOption,
@@ -56,6 +56,7 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint (by Ctrl-C, SIGTERM or
         a closed terminal).
     """
+    open_closed_streams()
     try:
         _app(flow)(arguments)
     except SystemExit as stop:  # Typer's, of an end of any kind

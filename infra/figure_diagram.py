@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from html import escape
 
-from softalign.artifacts import EvalReport, Record
+from softalign.artifacts import EvalReport, ModelVersion, Record
 from softalign.config import Recipe
 from softalign.stages.narration import figures
 from softalign.stages.published import Published, label_of
@@ -65,7 +65,9 @@ def _card(number: int, row: StageRow, records: list[Record], store: Store) -> It
         yield _text("faint", LEFT_PX + 14, top + 52 + 18 * place, line)
     kind = f"{row.record.__name__} ({row.record.filename})"
     yield _text("record", MIDDLE_PX + 14, top + 24, kind)
-    yield _text("faint digest", RIGHT_PX - 14, top + 24, " ".join(record.digest[:6] for record in records))
+    # a version's digest holds the id of MLflow's run, which is another one each time
+    digests = [record.digest[:6] for record in records if not isinstance(record, ModelVersion)]
+    yield _text("faint digest", RIGHT_PX - 14, top + 24, " ".join(digests))
     for place, line in enumerate(textwrap.wrap(_said(records, store), WRAP_CHARS)):
         yield _text("faint", MIDDLE_PX + 14, top + 44 + 16 * place, line)
 

@@ -28,8 +28,8 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the two files")] = FOLDER,
 ) -> None:
     """Write arms.png and stages.svg."""
-    loaded, opened = load_recipe(recipe), Store(store)
     try:
+        loaded, opened = load_recipe(recipe), Store(store)
         published = finished(loaded, opened)
     except SoftAlignError as error:
         typer.echo(f"error: {error}", err=True)

@@ -18,11 +18,16 @@ FOLDERS = ("softalign", "tasks", "flows", "infra")
 
 def too_long(path: Path) -> Iterator[str]:
     """Yield what is too long in a Python file: ``file`` or ``file:function`` with the number of lines."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except (ValueError, SyntaxError) as error:  # of the encoding, a NUL byte, or the syntax
+        yield f"{path} is no Python file: {error}"
+        return
     num_lines = len(text.splitlines())
     if num_lines > MAX_FILE_LINES:
         yield f"{path} has {num_lines} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             num_lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if num_lines > MAX_FUNCTION_LINES:
@@ -31,8 +36,10 @@ def too_long(path: Path) -> Iterator[str]:
 
 def report(folders: Sequence[str]) -> list[str]:
     """Return what is too long below these folders."""
+    absent = [folder for folder in folders if not Path(folder).is_dir()]
+    missing = [f"{folder} is not there: run this from the repository's root" for folder in absent]
     paths = (path for folder in folders for path in sorted(Path(folder).rglob("*.py")))
-    return [line for path in paths for line in too_long(path)]
+    return missing + [line for path in paths for line in too_long(path)]
 
 
 def main() -> int:

@@ -168,7 +168,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=str(folder)
         )
     data = path.read_bytes()
-    with suppress(ValueError):  # no JSON: said below
+    with suppress(ValueError, RecursionError):  # no JSON: said below
         require_format(
             json.loads(data), SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again"
         )

@@ -74,7 +74,7 @@ class Record(Frozen):
             require_format(payload, SCHEMA_VERSION, f"This {cls.__name__}", where=where, fix=_RERUN)
             stored_digest = payload.pop("digest")
             record = cls.model_validate({**payload, "uri": uri})
-        except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError, RecursionError) as error:
             raise IntegrityError(
                 f"{cls.filename} is not a {cls.__name__} of schema version {SCHEMA_VERSION}.",
                 found=problems(error, cls)[0] if isinstance(error, ValidationError) else str(error),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from softalign.artifacts import Family
-from softalign.cli.console import narrating, report_error
+from softalign.cli.console import narrating, open_closed_streams, report_error
 from softalign.cli.geneval import geneval_app
 from softalign.cli.options import (
     JsonOption,
@@ -47,6 +47,7 @@ log = logging.getLogger("softalign")
 
 def main() -> None:
     """Run the command line: an error of ours, or of the operating system, is a message, without a traceback."""
+    open_closed_streams()
     try:
         with narrating(sys.stderr, is_quiet="--json" in sys.argv):
             app()

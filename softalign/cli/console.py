@@ -41,6 +41,13 @@ class _Activity(NamedTuple):
     since: float
 
 
+def open_closed_streams() -> None:
+    """Give a process that was started without standard output or error (``2>&-``) one that leads nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # as long as the process
+
+
 def can_show_bars(stream: TextIO) -> bool:
     """Return whether a stream is a terminal that a person looks at and whose lines can be replaced."""
     return stream.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in {None, "dumb", "unknown"}

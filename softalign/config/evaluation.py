@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from softalign.artifacts import Arm, Frozen
+from softalign.artifacts import BASE_ARMS, Arm, Frozen
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_NAME_CHARS, Count, Seed, StageConfig
 from softalign.config.families import is_embedded, own_side_px
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
+OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
+"""Fields that say how soft tokens act."""
 
 
 class EvalConfig(StageConfig):
@@ -72,7 +74,10 @@ class EvalConfig(StageConfig):
         guidance_scale = self.guidance_scale
         if arm == "guided_base" and self.reference_guidance_scale is not None:
             guidance_scale = self.reference_guidance_scale
-        return self.model_copy(update={"guidance_scale": guidance_scale, "reference_guidance_scale": None})
+        update: dict[str, Any] = {"guidance_scale": guidance_scale, "reference_guidance_scale": None}
+        if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
+            update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
+        return self.model_copy(update=update)
 
     @model_validator(mode="after")
     def _check_unconditional_bank(self) -> Self:

@@ -145,7 +145,9 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
         )
     target = data
     for section in sections:
-        target = target.setdefault(section, {})
+        if target.get(section) is None:  # a section without a value is one left open
+            target[section] = {}
+        target = target[section]
         if not isinstance(target, dict):
             raise ConfigError(
                 "An override reaches into a value.",
@@ -184,6 +186,8 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, AttributeError) as error:  # PyYAML's, of what looks like a date and is none
+        raise yaml.YAMLError(f"a value looks like a date or number and is none ({error}); quote it") from error
 
 
 def yaml_problem(error: yaml.YAMLError) -> str:

@@ -71,13 +71,14 @@ class StageRequest(Frozen):
 
 @contextmanager
 def asking(request: StageRequest, store: Store) -> Iterator[None]:
-    """Have the request published with what the stage publishes meanwhile, here or in a child process."""
+    """Have the request published with what the stage publishes meanwhile, here or in a child process.
+
+    An attempt that fails leaves it: another one may be at work, and what a key asks for is the same for both.
+    """
     path = store.request_path(request.stage, request.key)
     write_atomically(path, request.to_json())
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    yield
+    path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str,
     with reaching(uri):
         filesystem.invalidate_cache()
         entries = filesystem.glob(f"{path}/*/{REQUEST_FILENAME}", detail=True)
+        entries = {name: entry for name, entry in entries.items() if entry.get("type") == "file"}
         contents = filesystem.cat(list(entries)) if entries else {}
     for name, entry in sorted(entries.items()):
         try:

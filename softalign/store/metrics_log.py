@@ -37,7 +37,7 @@ def read_metrics(path: Path) -> tuple[LoggedRow, ...]:
     Raises:
         DataError: a line is not a JSON object with ``samples_seen``.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
 
 
@@ -45,7 +45,7 @@ def _row(line: str, where: str) -> LoggedRow:
     try:
         row: dict[str, Any] = json.loads(line)
         samples_seen, step = int(row["samples_seen"]), int(row.get("step", 0))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
             "A line of the training log cannot be read.",
             expected="a JSON object with samples_seen",

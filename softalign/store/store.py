@@ -145,7 +145,7 @@ class Store(SharedFiles):
         try:
             listed = json.loads(read_bytes(where))
             found = f"digest {digest_of(listed)}"
-        except (MissingInputError, ValueError) as error:
+        except (MissingInputError, ValueError, RecursionError) as error:
             listed, found = [], str(error).splitlines()[0]
         if found != f"digest {record.files_digest}":
             raise IntegrityError(

@@ -248,8 +248,13 @@ def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Tensor]]:
                 found=found,
                 where=str(path),
             )
+        is_named = path.name.startswith("step-")  # a copy under way has a name of its own
+        if is_named and checkpoint_path(path.parent, meta.progress.step) != path:
+            raise IntegrityError(
+                f"{META_FILENAME} is not of this checkpoint.", expected=path.name, found=f"step {meta.progress.step}"
+            )
         return meta.progress, load_tensors(data)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, RecursionError) as error:
         raise IntegrityError("It cannot be read.", found=str(error), where=str(path)) from error
 
 

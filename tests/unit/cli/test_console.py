@@ -137,3 +137,11 @@ def test_a_result_stands_where_something_was_waited_for(terminal, monkeypatch):
         emit({}, False, "first row\nsecond row")
     assert screen(terminal)[:2] == ["first row", "second row"]
     assert not any(screen(terminal)[2:])
+
+
+def test_streams_that_are_closed_lead_nowhere(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "argv", ["softalign", "recipe", "shapes", "--json"])
+    app.main()
+    assert json.loads(capsys.readouterr().out)["recipe"]["name"] == "shapes"
+    sys.stderr.close()

@@ -159,6 +159,21 @@ def test_every_recipe_of_the_package_loads(name):
     assert load_recipe(name).name
 
 
+@pytest.mark.parametrize("value", ["2024-13-01", "!!timestamp x", "2024-99-99"])
+def test_what_looks_like_a_date_and_is_none_is_said(value):
+    with pytest.raises(ConfigError, match="looks like a date"):
+        load_recipe("shapes", [f"train.init_from={value}"])
+
+
+def test_an_override_reaches_into_a_section_without_a_value(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: a\ncuration: {name: a, sources: [{type: shapes}]}\nregister: {name: a}\nruntime:\ntrain: {objective: }\n"
+    )
+    recipe = load_recipe(str(path), ["runtime.device=cpu", "train.objective.name=softrepa"])
+    assert (recipe.runtime.device, recipe.train.objective.name) == ("cpu", "softrepa")
+
+
 def test_overrides_are_read_as_yaml():
     overrides = ["train.num_steps=7", "train.optimizer.learning_rate=1e-2", "evaluate.use_ema=true", "name=other"]
     recipe = load_recipe("shapes-unet", [*overrides, "backbone.revision=null", "train.soft_tokens.blocks=[mid]"])

@@ -232,6 +232,22 @@ def test_a_request_is_published_with_the_record_and_changes_no_digest(tmp_path):
     assert nearest_changes(request_of(recipe, "curate"), DatasetManifest, telling) is None
 
 
+def test_an_attempt_that_fails_leaves_the_request_of_the_one_that_goes_on(store):
+    request = request_of(load_recipe("shapes-unet"), "curate")
+    with asking(request, store):
+        with pytest.raises(RuntimeError), asking(request, store):
+            raise RuntimeError("stopped while it waited")
+        assert store.request_path("curate", request.key).read_bytes() == request.to_json()
+    assert not store.request_path("curate", request.key).exists()
+
+
+def test_a_folder_in_a_requests_place_is_passed_over(tmp_path, store):
+    publish_dataset(load_recipe("shapes-unet"), store)
+    (tmp_path / "store" / "curate" / "other" / "request.json").mkdir(parents=True)
+    other = load_recipe("shapes-unet", ["curation.val_share=0.2"])
+    assert rows_of(other, store)["curate"].reason == "curation.val_share: 0.05 -> 0.2"
+
+
 def test_the_stages_publish_their_requests(tmp_path):
     source = "curation.sources=[{type: shapes, num_scenes: 5, seed: 1}]"
     recipe, store = load_recipe("shapes-unet", [source]), Store(str(tmp_path))

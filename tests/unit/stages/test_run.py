@@ -90,6 +90,15 @@ def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_pa
     assert len({key_of(one, "evaluate (guided base)", store) for one in (recipe, stronger)}) == 2
 
 
+def test_how_soft_tokens_act_changes_no_key_of_the_arms_without_any(tmp_path):
+    store, recipe = Store(str(tmp_path)), load_recipe("shapes")
+    for override in ("evaluate.scale=0.5", "evaluate.use_ema=true"):
+        other = load_recipe("shapes", [override])
+        for label in ("evaluate (base)", "evaluate (guided base)"):
+            assert key_of(other, label, store) == key_of(recipe, label, store)
+        assert key_of(other, "evaluate (adapter)", store) != key_of(recipe, "evaluate (adapter)", store)
+
+
 def test_a_missing_stage_says_what_to_run(tmp_path):
     recipe = load_recipe("shapes")
     for label, command in (("curate", "curate"), ("compare", "evaluate")):

@@ -132,7 +132,7 @@ def test_an_exported_adapter_is_no_checkpoint(tmp_path):
     assert "train.init_from" in error.value.fix
 
 
-@pytest.mark.parametrize("damage", ["truncated", "changed", "no state", "no meta", "meta is no JSON"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "no state", "no meta", "another step", "meta is no JSON"])
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path, caplog, damage):
     state = make_state()
     for step in (5, 10):
@@ -145,6 +145,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(tmp_path, caplog, 
         (path / "state.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     elif damage == "no state":
         (path / "state.safetensors").unlink()
+    elif damage == "another step":
+        meta = path / "checkpoint.json"
+        meta.write_text(meta.read_text().replace('"step":10', '"step":7').replace('"step": 10', '"step": 7'))
     elif damage == "no meta":
         (path / "checkpoint.json").unlink()
     else:
