@@ -95,6 +95,9 @@ def worker(settings: Settings) -> Service:
             **settings.exports(),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            # a request is repeated after 2, 4, ... 512 s: a server or database that is away for 10 minutes ends no run
+            "PREFECT_CLIENT_MAX_RETRIES": "9",
+            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
             "PREFECT_HOME": str(STATE / "prefect"),
             "SOFTALIGN_CACHE": str(STATE / "cache"),
         },
