@@ -90,7 +90,8 @@ def worker(settings: Settings) -> Service:
     """Return what runs the flows; it makes the work pool if there is none."""
     return Service(
         "worker",
-        [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--type", "process"],
+        # one run at a time; a deployment's own limit is a lease, and ends its run where the server was away for long
+        [str(BIN / "prefect"), *f"worker start --pool {POOL} --name local --type process --limit 1".split()],
         env={
             **settings.exports(),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
