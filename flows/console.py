@@ -41,8 +41,8 @@ def line_of(record: logging.LogRecord) -> str | None:
     if not Path(record.pathname).is_relative_to(PREFECT_FOLDER):
         return record.getMessage()
     if str(record.msg).startswith(RETRY) and isinstance(record.args, tuple) and len(record.args) == 5:
-        _, error, number, total, moment = record.args
-        return f"failed: {error}\nretry {number} of {total} starts {moment}"
+        _, error, number, _, moment = record.args
+        return f"failed: {error}\nretry {number} starts {moment}"
     is_shown = record.levelno >= logging.WARNING and record.name not in RUN_LOGGERS
     return record.getMessage() if is_shown else None
 

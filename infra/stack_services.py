@@ -90,11 +90,15 @@ def worker(settings: Settings) -> Service:
     """Return what runs the flows; it makes the work pool if there is none."""
     return Service(
         "worker",
-        [str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--name", "local", "--type", "process"],
+        # one run at a time; a deployment's own limit is a lease, and ends its run where the server was away for long
+        [str(BIN / "prefect"), *f"worker start --pool {POOL} --name local --type process --limit 1".split()],
         env={
             **settings.exports(),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            # a request is repeated after 2, 4, ... 512 s: a server or database that is away for 10 minutes ends no run
+            "PREFECT_CLIENT_MAX_RETRIES": "9",
+            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
             "PREFECT_HOME": str(STATE / "prefect"),
             "SOFTALIGN_CACHE": str(STATE / "cache"),
         },

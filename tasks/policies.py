@@ -15,16 +15,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from softalign.errors import SoftAlignError
+from tasks.attempts import RetryBudget, kept_by
 from tasks.run_log import relay_library_log
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 RETRY_DELAYS_S = (10.0, 60.0, 300.0)
-"""Waits before the second, third and fourth attempt: a network hiccup, a restarting service, a longer outage."""
+"""Waits before the second, third and fourth attempt: a network hiccup, a restarting service, a longer outage.
+
+So many attempts in a row may end no further than the one before; later waits are as long as the last."""
+MAX_RETRIES = 1000
+"""However far each attempt gets."""
+_budget = RetryBudget(len(RETRY_DELAYS_S))
 RETRY_JITTER = 0.3
 """Each wait is varied by this share, so that many runs do not come back at the same instant."""
 GPU_LIMIT = "gpu"
@@ -39,12 +45,28 @@ def is_worth_retrying(error: BaseException) -> bool:
     """Return whether the same call may succeed later: our retriable errors, timeouts and other passing OS errors."""
     if isinstance(error, SoftAlignError):
         return error.is_retriable
+    if is_of_the_server(error):
+        return True
     return isinstance(error, OSError) and not isinstance(error, PERMANENT_OS_ERRORS)
 
 
+def is_of_the_server(error: BaseException) -> bool:
+    """Return whether Prefect's server did not answer, or answered with an error of its own (5xx)."""
+    if isinstance(error, PrefectHTTPStatusError):
+        return bool(error.response.is_server_error)
+    # the client library is Prefect's choice, so its error is known by name
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
 def retry_condition(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Decide for Prefect whether a failed attempt is repeated: bad configuration and bad data never are."""
-    return isinstance(state.data, BaseException) and is_worth_retrying(state.data)
+    """Decide for Prefect whether a failed attempt is repeated: bad configuration and bad data never are.
+
+    What may pass is repeated as long as attempts get further, however often, and else as often as there are waits.
+    """
+    error = state.data
+    if not isinstance(error, BaseException) or not is_worth_retrying(error):
+        return False
+    return _budget.has_left(task_run.id, kept_by(error))
 
 
 def stage_task(name: str, *, uses_gpu: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
@@ -56,7 +78,7 @@ def stage_task(name: str, *, uses_gpu: bool = False) -> Callable[[Callable[P, R]
             function,
             name=name,
             tags=["softalign", *(["gpu"] if uses_gpu else [])],
-            retries=len(RETRY_DELAYS_S),
+            retries=MAX_RETRIES,
             retry_delay_seconds=list(RETRY_DELAYS_S),
             retry_jitter_factor=RETRY_JITTER,
             retry_condition_fn=retry_condition,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from softalign.artifacts import ArmReports, ComparisonReport, Record
 from softalign.stages.published import Published
 from softalign.stages.run import StageResult
 from softalign.store.files import link_of
+from tasks.posting import post
 
 REPORT_FILENAME = "report.html"
 
@@ -62,13 +64,16 @@ def score_rows(arms: ArmReports) -> list[dict[str, Any]]:
 def publish_stage(result: StageResult, published: Published, recipe_name: str) -> None:
     """Log what a stage did and leave its summary as an artifact; of a comparison the scores and the report too."""
     run_logger().info(result.message)
-    create_markdown_artifact(
+    summary = partial(
+        create_markdown_artifact,
         stage_markdown(result),
         key=artifact_key(recipe_name, result.label),
         description="already there, reused" if result.is_reused else "done",
     )
+    post(f"The summary of {result.label}", summary)
     if isinstance(result.record, ComparisonReport):
-        _publish_comparison(result.record, published.arm_reports, recipe_name)
+        comparison, reports = result.record, published.arm_reports
+        post("The comparison", lambda: _publish_comparison(comparison, reports, recipe_name))
 
 
 def _publish_comparison(comparison: ComparisonReport, reports: ArmReports, recipe_name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +13,18 @@ from filelock import FileLock, Timeout
 
 from softalign.errors import TrainingError
 
-LOCK_TIMEOUT_S = 60.0
-"""How long to wait for a predecessor that was told to stop and is still writing its checkpoint."""
+SAID_EVERY_S = 60.0
+"""Who waits says so again after so long."""
 POLL_INTERVAL_S = 0.2
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+def exclusive(folder: Path, timeout_s: float = math.inf) -> Iterator[None]:
     """Hold a folder against other processes; who has to wait says so.
+
+    The lock goes with its holder, so who waits without end waits for a process that lives: its supervisor ends one that
+    hangs.
 
     Args:
         folder: made if absent, and made again where the holder removes it at its end.
@@ -29,13 +33,15 @@ def exclusive(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]
     Raises:
         TrainingError: another process still holds it after ``timeout_s`` seconds.
     """
-    deadline = time.monotonic() + timeout_s
+    begun = time.monotonic()
     # not a soft lock where the filesystem has no real one: that would outlive a process that is killed
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
     if not _acquire(lock, timeout_s=0.0):
         logger.info("Waiting for another process that works on this very run: %s", folder)
-        while not _acquire(lock, timeout_s=max(0.0, deadline - time.monotonic())):
-            if time.monotonic() >= deadline:
+        while not _acquire(lock, timeout_s=max(0.0, min(SAID_EVERY_S, begun + timeout_s - time.monotonic()))):
+            waited_s = time.monotonic() - begun
+            logger.info("Still waiting for another process that works on this very run: %.0f s so far", waited_s)
+            if waited_s >= timeout_s:
                 raise TrainingError(
                     "Another process is working on this very run.",
                     expected=f"it to stop within {timeout_s:g} s",

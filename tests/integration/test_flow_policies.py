@@ -4,7 +4,8 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from softalign.errors import ConfigError, StorageUnavailableError
+from softalign.errors import ConfigError, StorageUnavailableError, WorkerDiedError
+from tasks.attempts import remember
 from tasks.policies import RETRY_DELAYS_S, gpu_slot, stage_task
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -39,6 +40,15 @@ def test_retries_end():
     num_calls, outcome = attempts_of([StorageUnavailableError("away")] * 9)
     assert num_calls == 1 + len(RETRY_DELAYS_S)
     assert isinstance(outcome.result(raise_on_failure=False), StorageUnavailableError)
+
+
+def test_attempts_that_get_further_have_no_end():
+    errors = [WorkerDiedError("died") for _ in range(2 * len(RETRY_DELAYS_S) + 1)]
+    for number, error in enumerate(errors, start=1):
+        remember(error, f"{number} steps")
+    num_calls, outcome = attempts_of(errors)
+    assert num_calls == len(errors) + 1
+    assert outcome.result() == "done"
 
 
 @pytest.mark.parametrize("error", [ConfigError("bad field"), ValueError("bug"), FileNotFoundError("nowhere")])

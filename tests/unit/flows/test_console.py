@@ -36,7 +36,7 @@ def test_the_stages_speak_and_the_orchestrator_does_not(entry, text):
 def test_retries_are_told_in_words():
     message = "Task run failed with %s: %r - Retry %s/%s will start %s"
     entry = record(message, "exception", DataError("Bad.", fix="look"), 1, 3, "10 second(s) from now")
-    assert line_of(entry) == "failed: Bad.\n  to do: look\nretry 1 of 3 starts 10 second(s) from now"
+    assert line_of(entry) == "failed: Bad.\n  to do: look\nretry 1 starts 10 second(s) from now"
 
 
 def test_what_the_runs_log_has_taken_over_is_shown_once():

@@ -36,6 +36,27 @@ def test_one_at_a_time_and_the_waiting_one_says_what_it_waits_for(tmp_path, capl
     ]
 
 
+def test_who_waits_waits_as_long_as_the_holder_lives_and_says_so_again(tmp_path, caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "softalign")
+    monkeypatch.setattr(locking, "SAID_EVERY_S", 0.1)
+    has_begun = threading.Event()
+
+    def hold():
+        with locking.exclusive(tmp_path / "run"):
+            has_begun.set()
+            time.sleep(0.7)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    has_begun.wait()
+    with locking.exclusive(tmp_path / "run"):
+        pass
+    thread.join()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("Waiting for another process") and len(lines) > 2
+    assert all(line.startswith("Still waiting") for line in lines[1:])
+
+
 def test_a_lock_that_is_not_given_up_is_an_error_with_its_place(tmp_path):
     with (
         locking.exclusive(tmp_path / "run"),
