@@ -1,12 +1,14 @@
 """What a console shows: bars on a terminal, lines elsewhere, and what is being waited for where nothing is said."""
 
 import io
+import json
 import logging
 import sys
 import time
 
 import pytest
 
+from softalign.cli import app
 from softalign.cli.console import ConsoleLines, can_show_bars, narrating, shown_on
 from softalign.cli.options import emit
 from softalign.processes.progress import StageProgress
