@@ -144,6 +144,7 @@ def test_a_result_stands_where_something_was_waited_for(terminal, monkeypatch):
 def test_streams_that_are_closed_lead_nowhere(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", None)
     monkeypatch.setattr(sys, "argv", ["softalign", "recipe", "shapes", "--json"])
-    app.main()
+    with pytest.raises(SystemExit, match="0"):
+        app.main()
     assert json.loads(capsys.readouterr().out)["recipe"]["name"] == "shapes"
     sys.stderr.close()
