@@ -5,10 +5,8 @@ import json
 import pytest
 
 from softalign.artifacts import (
-    Adapter,
     ComparisonReport,
     DatasetManifest,
-    EncodedManifest,
     EvalReport,
     ModelVersion,
     ReasonCount,
@@ -20,6 +18,7 @@ from softalign.stages.run import StageResult, stage_labels
 from softalign.stages.table import row_of, steps_of
 from softalign.store.metrics_log import read_metrics
 from softalign.store.store import Store
+from tests.sample_records import ADAPTER, ENCODED
 
 DATASET = DatasetManifest(
     stage_key="k",
@@ -31,22 +30,6 @@ DATASET = DatasetManifest(
     total_bytes=1,
     num_seen=2000,
     rejected=(ReasonCount(reason="blank", count=30), ReasonCount(reason="duplicate", count=80)),
-)
-ENCODED = EncodedManifest(
-    stage_key="k",
-    name="d",
-    backbone_digest="b",
-    vae_digest="v",
-    text_encoder_digest="t",
-    latent_shape=(4, 4, 4),
-    text_shape=(16, 128),
-    pooled_width=0,
-    hard_negatives_per_caption=0,
-    num_samples=1890,
-    num_val_samples=95,
-    num_latents=1890,
-    num_texts=3413,
-    total_bytes=14_200_000,
 )
 REPORT = EvalReport(
     stage_key="k",
@@ -140,21 +123,7 @@ def test_an_adapters_figures_come_from_its_metrics(tmp_path):
     folder = store.work_path("train", "k") / "out"
     folder.mkdir(parents=True)
     log_of(folder, row(1))
-    adapter = Adapter(
-        stage_key="k",
-        name="a",
-        base_model="m",
-        base_model_revision="",
-        backbone_digest="b",
-        family="sd21",
-        objective="agsm",
-        num_parameters=1,
-        num_steps=1,
-        samples_seen=4,
-        weights_sha256="w",
-        dataset_digest="d",
-    )
-    assert figures(store.publish(adapter, folder), store).startswith("1 steps, loss 2 -> 2")
+    assert figures(store.publish(ADAPTER, folder), store).startswith("1 steps, loss 2 -> 2")
 
 
 def test_every_stage_has_a_headline_with_its_place():

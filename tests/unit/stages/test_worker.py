@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from softalign.artifacts import Adapter, EncodedManifest
+from softalign.artifacts import Adapter
 from softalign.config import load_recipe
 from softalign.errors import DataError, UnexpectedError
 from softalign.processes.messages import Channel, Failure, LogLine, Result, from_line
@@ -14,37 +14,8 @@ from softalign.processes.reporter import Reporter
 from softalign.stages import worker
 from softalign.stages.jobs import EvaluateJob, TrainJob, from_json, to_json
 from tests.killing import exit_codes
+from tests.sample_records import ADAPTER, ENCODED
 
-ENCODED = EncodedManifest(
-    stage_key="k",
-    name="d",
-    backbone_digest="b",
-    vae_digest="v",
-    text_encoder_digest="t",
-    latent_shape=(4, 4, 4),
-    text_shape=(16, 128),
-    pooled_width=0,
-    hard_negatives_per_caption=0,
-    num_samples=1,
-    num_val_samples=0,
-    num_latents=1,
-    num_texts=1,
-    total_bytes=1,
-)
-ADAPTER = Adapter(
-    stage_key="k",
-    name="a",
-    base_model="m",
-    base_model_revision="",
-    backbone_digest="b",
-    family="sd21",
-    objective="agsm",
-    num_parameters=1,
-    num_steps=1,
-    samples_seen=4,
-    weights_sha256="w",
-    dataset_digest="d",
-)
 RECIPE = load_recipe("shapes", ["train.seed=3"])
 JOB = TrainJob(recipe=RECIPE, store="s3://bucket", key="k", encoded=ENCODED)
 
