@@ -11,8 +11,11 @@ from softalign.errors import (
     MissingInputError,
     SoftAlignError,
     StorageUnavailableError,
+    os_error_fix,
     os_error_text,
 )
+
+REFUSED = "check credentials and permissions, and this machine's clock: S3 refuses requests of another hour"
 
 
 @contextmanager
@@ -51,6 +54,13 @@ def _of_os_error(error: OSError, uri: str) -> SoftAlignError:
             return MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200])
         case OSError(errno=errno.ELOOP):
             return MissingInputError("A file is missing: the links lead in a circle.", where=uri)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            what = (
+                "There is no room left to write."  # here, or at the store: ``found`` names the place where it is known
+            )
+            return StorageUnavailableError(what, found=found, where=uri, fix=os_error_fix(error))
+        case OSError(errno=errno.EROFS):
+            return ConfigError("This place cannot be written.", found=found, where=uri, fix=os_error_fix(error))
     return StorageUnavailableError("The store did not answer.", found=found, where=uri)
 
 
@@ -73,9 +83,7 @@ def _of_client_error(error: Exception, uri: str) -> SoftAlignError:
 
 
 def _refused(error: Exception, uri: str) -> ConfigError:
-    return ConfigError(
-        "The store refused access.", found=_text_of(error), where=uri, fix="check credentials and permissions"
-    )
+    return ConfigError("The store refused access.", found=_text_of(error), where=uri, fix=REFUSED)
 
 
 def _is_client_error(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """Stores: published whole or not at all, on a local folder and on an object store without renames."""
 
+import errno
 import json
 import os
 import threading
@@ -339,6 +340,26 @@ def test_what_filesystems_raise_becomes_our_errors(raised, expected):
     with pytest.raises(expected) as caught, reaching("s3://bucket/key"):
         raise raised
     assert getattr(caught.value, "where", "s3://bucket/key") == "s3://bucket/key"
+
+
+@pytest.mark.parametrize(
+    ("raised", "error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/scratch/x"),
+            StorageUnavailableError,
+            "no room left to write",
+        ),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), StorageUnavailableError, "within your quota"),
+        (OSError(errno.EROFS, "Read-only file system", "/ro/x"), ConfigError, "This place cannot be written"),
+        (PermissionError("Forbidden"), ConfigError, "this machine's clock"),
+    ],
+)
+def test_a_full_disk_a_read_only_one_and_a_wrong_clock_are_not_taken_for_a_store_that_is_away(raised, error, said):
+    with pytest.raises(error, match=said) as caught, reaching("s3://bucket/key"):
+        raise raised
+    assert "did not answer" not in str(caught.value)
+    assert raised.filename is None or raised.filename in str(caught.value)
 
 
 def test_only_network_faults_are_retriable():
