@@ -40,28 +40,28 @@ def reaching(uri: str) -> Iterator[None]:
 
 
 def _of_os_error(error: OSError, uri: str) -> SoftAlignError:
-    found = _text_of(error)
+    found, fix = _text_of(error), os_error_fix(error)
+    known: SoftAlignError
     match error:
         case IsADirectoryError():
             what = "A folder lies where a file is expected."
-            return MissingInputError(what, expected="a file", found="a folder", where=uri)
+            known = MissingInputError(what, expected="a file", found="a folder", where=uri)
         case FileNotFoundError():
-            return MissingInputError("A file is missing.", found=found, where=uri, fix="check the path")
+            known = MissingInputError("A file is missing.", found=found, where=uri, fix="check the path")
         case NotADirectoryError() | FileExistsError():
             what = "The store's place is taken by a file."
-            return ConfigError(what, expected="a folder", found=found, where=uri)
+            known = ConfigError(what, expected="a folder", found=found, where=uri)
         case OSError(errno=errno.ENAMETOOLONG):
-            return MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200])
+            known = MissingInputError("A file is missing: no file can have so long a name.", where=uri[:200])
         case OSError(errno=errno.ELOOP):
-            return MissingInputError("A file is missing: the links lead in a circle.", where=uri)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            what = (
-                "There is no room left to write."  # here, or at the store: ``found`` names the place where it is known
-            )
-            return StorageUnavailableError(what, found=found, where=uri, fix=os_error_fix(error))
+            known = MissingInputError("A file is missing: the links lead in a circle.", where=uri)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):  # of this machine, or of the store: ``found`` may say which
+            known = StorageUnavailableError("There is no room left to write.", found=found, where=uri, fix=fix)
         case OSError(errno=errno.EROFS):
-            return ConfigError("This place cannot be written.", found=found, where=uri, fix=os_error_fix(error))
-    return StorageUnavailableError("The store did not answer.", found=found, where=uri)
+            known = ConfigError("This place cannot be written.", found=found, where=uri, fix=fix)
+        case _:
+            known = StorageUnavailableError("The store did not answer.", found=found, where=uri)
+    return known
 
 
 def _of_client_error(error: Exception, uri: str) -> SoftAlignError:
