@@ -6,6 +6,8 @@ machines and servers, and ``softalign plan`` shows it.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -21,6 +23,9 @@ from softalign.errors import SoftAlignError
 from tasks.attempts import RetryBudget, kept_by
 from tasks.run_log import relay_library_log
 
+logger = logging.getLogger("softalign.gpu_slot")
+"""Below the library's own, so that its lines reach the log of the run."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -35,6 +40,8 @@ RETRY_JITTER = 0.3
 """Each wait is varied by this share, so that many runs do not come back at the same instant."""
 GPU_LIMIT = "gpu"
 """Name of the global concurrency limit that holds one slot per GPU; where nobody created it, nothing is limited."""
+SAID_AFTER_S = 1.0
+"""A wait for a slot that is longer is said in the run's log."""
 GPU_LEASE_S = 60.0
 """A holder that was killed gives its slot back after this long (measured: 63 s)."""
 PERMANENT_OS_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
@@ -69,14 +76,23 @@ def retry_condition(task: Task[..., Any], task_run: TaskRun, state: State[Any]) 
     return _budget.has_left(task_run.id, kept_by(error))
 
 
-def stage_task(name: str, *, uses_gpu: bool = False) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Return a decorator that makes a function a task of the given name with this module's policies."""
+def stage_task(
+    name: str, *, uses_gpu: bool = False, run_name: str | None = None
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Return a decorator that makes a function a task with this module's policies.
+
+    Args:
+        name: of the task.
+        uses_gpu: it may take a slot of the GPU limit; a tag says so.
+        run_name: of its runs, with the function's parameters in braces; None: as Prefect names them.
+    """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
         relay_library_log()
         return Task(
             function,
             name=name,
+            task_run_name=run_name,
             tags=["softalign", *(["gpu"] if uses_gpu else [])],
             retries=MAX_RETRIES,
             retry_delay_seconds=list(RETRY_DELAYS_S),
@@ -103,9 +119,14 @@ def gpu_slot(device: str, *, is_needed: bool) -> Iterator[None]:
     if device == "cpu" or not is_needed or not _has_limit(GPU_LIMIT):
         yield
         return
+    logger.info("Asking for a slot of the limit %s", GPU_LIMIT)
+    asked = time.monotonic()
     with concurrency(
         GPU_LIMIT, occupy=1, strict=True, lease_duration=GPU_LEASE_S, raise_on_lease_renewal_failure=False
     ):
+        waited_s = time.monotonic() - asked
+        if waited_s >= SAID_AFTER_S:
+            logger.info("Waited %.0f s for a slot of the limit %s", waited_s, GPU_LIMIT)
         yield
 
 

@@ -20,7 +20,7 @@ from tasks.reporting import publish_stage, run_logger
 
 
 def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
-    @stage_task(row.name, uses_gpu=row.uses_model)
+    @stage_task(row.name, uses_gpu=row.uses_model, run_name="{label}")
     def run(recipe: Recipe, label: str, published: Published, store_uri: str) -> StageResult:
         store = Store(store_uri)
         (step,) = (one for one in steps_of(recipe) if one.label == label)

@@ -11,6 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
 )
@@ -98,6 +100,12 @@ def test_the_chain_runs_and_publishes_every_stage(first):
     assert (first.summary.denoiser_calls_per_image, first.summary.guided_base.denoiser_calls_per_image) == (1, 2)
     assert first.summary.version == 1
     assert first.summary.alias in {"champion", "challenger"}
+
+
+def test_each_task_run_has_its_stages_name(first):
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[first.id])))
+    assert sorted(run.name for run in runs) == sorted(LABELS)
 
 
 def test_artifacts_hold_summaries_scores_and_the_link(first):
