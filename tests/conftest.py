@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
 for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "SOFTALIGN_STORE"):
     os.environ.pop(_name, None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(
     PREFECT_HOME=f"{_PRIVATE}/prefect",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
