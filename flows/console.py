@@ -11,6 +11,7 @@ from prefect.settings import get_current_settings
 
 from softalign.cli.console import ConsoleHandler
 from softalign.errors import StorageUnavailableError
+from tasks.policies import is_transport_error
 from tasks.run_log import RELAYED
 
 PREFECT_FOLDER = Path(prefect.__file__).parent
@@ -54,8 +55,7 @@ def is_not_the_servers(record: logging.LogRecord) -> bool:
 
 def server_error(error: Exception) -> StorageUnavailableError | None:
     """Return Prefect's error where its server is not there as one that says what to do; None: it is another error."""
-    # the client library is Prefect's choice, so its error is known by name; other libraries may use it, too
-    is_connection = any(kind.__name__ == "TransportError" for kind in type(error).__mro__) and _is_of_client(error)
+    is_connection = is_transport_error(error) and _is_of_client(error)  # other libraries may have such errors, too
     is_known = is_connection or (isinstance(error, RuntimeError) and any(part in str(error) for part in NO_SERVER))
     if not is_known:
         return None

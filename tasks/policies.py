@@ -61,7 +61,11 @@ def is_of_the_server(error: BaseException) -> bool:
     """Return whether Prefect's server did not answer, or answered with an error of its own (5xx)."""
     if isinstance(error, PrefectHTTPStatusError):
         return bool(error.response.is_server_error)
-    # the client library is Prefect's choice, so its error is known by name
+    return is_transport_error(error)
+
+
+def is_transport_error(error: BaseException) -> bool:
+    """Return whether a server was not reached, by the library that Prefect's client uses: its choice, so by name."""
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 

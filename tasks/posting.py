@@ -21,16 +21,27 @@ def post(what: str, call: Callable[[], object], timeout_s: float = TIMEOUT_S) ->
         call: hands it to the server.
         timeout_s: how long to wait for it.
     """
+    thread = start_posting(what, call)
+    thread.join(timeout_s)
+    if thread.is_alive():
+        logger.warning("%s is not shown at the orchestrator yet: no answer in %g s", what, timeout_s)
+
+
+def start_posting(what: str, call: Callable[[], object], level: int = logging.WARNING) -> threading.Thread:
+    """Begin to call the server in a thread that knows which run this is, and return the thread.
+
+    Args:
+        what: what is posted, as the beginning of the line where the server refuses it.
+        call: hands it to the server.
+        level: of that line.
+    """
 
     def attempt() -> None:
         try:
             call()
-        except Exception as error:  # whatever it is: the stage is done, and its files are the truth
-            logger.warning("%s is not shown at the orchestrator: %s", what, error)
+        except Exception as error:  # whatever it is: the work goes on, and its files are the truth
+            logger.log(level, "%s is not shown at the orchestrator: %s", what, error)
 
-    context = copy_context()  # says which run this is
-    thread = threading.Thread(target=context.run, args=(attempt,), daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(attempt,), daemon=True)
     thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        logger.warning("%s is not shown at the orchestrator yet: no answer in %g s", what, timeout_s)
+    return thread

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
+from functools import partial
 from typing import cast
 from uuid import UUID
 
@@ -16,10 +16,9 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from softalign.processes.lines import PacedLines
 from softalign.processes.pace import Clock
 from softalign.processes.progress import StageProgress, listening
+from tasks.posting import start_posting
 from tasks.reporting import artifact_key, run_logger
 from tasks.run_log import RELAYED
-
-logger = logging.getLogger(__name__)
 
 UPDATE_INTERVAL_S = 2.0
 """An artifact is updated this often at most."""
@@ -81,18 +80,10 @@ class ProgressArtifacts:
         if not is_due or self._thread.is_alive():
             return
         self._last_post = self._clock()
-        context = copy_context()  # says which run this is
-        self._thread = threading.Thread(target=context.run, args=(self._try_to_post, progress), daemon=True)
-        self._thread.start()
+        self._thread = start_posting("Progress", partial(self._post, progress), logging.DEBUG)
         if progress.is_last:
             self._join()
 
     def _join(self) -> None:
         if self._thread.ident is not None:
             self._thread.join(LAST_UPDATE_TIMEOUT_S)
-
-    def _try_to_post(self, progress: StageProgress) -> None:
-        try:
-            self._post(progress)
-        except Exception as error:
-            logger.debug("no progress artifact: %s", error)

@@ -88,7 +88,7 @@ class _Planner:
         is_ready = step.is_ready(self._published)
         request, record, uri = None, None, ""
         try:
-            request = step.row.request(step.inputs(self._published, self.store))
+            request = step.request(self._published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
                 record = self.store.find(step.row.record, request.key)

@@ -97,6 +97,17 @@ class StageInputs:
     inputs: Published = field(default_factory=Published)
     arm: Arm | None = None
 
+    @property
+    def evaluated_arm(self) -> Arm:
+        """The arm of an evaluation.
+
+        Raises:
+            ValueError: none is named.
+        """
+        if self.arm is None:
+            raise ValueError("an evaluation is of one arm")
+        return self.arm
+
 
 def curate_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``curate``.
@@ -136,16 +147,14 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     Raises:
         ValueError: no arm is named.
     """
-    if given.arm is None:
-        raise ValueError("an evaluation is of one arm")
-    digest = tokens_digest(given.arm, given.inputs.find(Adapter), given.store)
+    arm = given.evaluated_arm
+    digest = tokens_digest(arm, given.inputs.find(Adapter), given.store)
     return StageRequest(
         stage="evaluate",
-        variant=given.arm,
-        config=_sections(given, "backbone")
-        | {"evaluate": given.recipe.evaluate.of_arm(given.arm).model_dump(mode="json")},
+        variant=arm,
+        config=_sections(given, "backbone") | {"evaluate": given.recipe.evaluate.of_arm(arm).model_dump(mode="json")},
         content=_model(given),
-        inputs={TOKENS_OF[given.arm]: digest} if digest else {},
+        inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
 
 

@@ -57,26 +57,37 @@ def run_step(step: Step, published: Published, store: Store, on_line: OnLine) ->
     """
     given = step.inputs(published, store)
     request = step.row.request(given)
-    if step.row.has_child or store.find(step.row.record, request.key) is not None:
-        return _run(step, given, request, on_line)
+    found = _reused(step, request, store)
+    if found is not None:
+        return found
+    if step.row.has_child:
+        return _work(step, given, request, on_line)
     folder = store.work_path(step.row.name, request.key)
     with exclusive(folder):
-        result = _run(step, given, request, on_line)
+        result = _reused(step, request, store) or _work(step, given, request, on_line)
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
-def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine) -> StageResult:
-    started, labels = time.monotonic(), stage_labels(step.recipe)
-    record, shown = given.store.find(step.row.record, request.key), ""
-    is_reused = record is not None
-    if record is None:
-        logger.info("%s", headline(step.label, step.row.does, labels))
-        with asking(request, given.store):
-            record = step.row.work(given, request.key, on_line)
-        shown = figures(record, given.store)
+def _reused(step: Step, request: StageRequest, store: Store) -> StageResult | None:
+    """Return what is published for a request already; None where nothing is."""
+    started = time.monotonic()
+    record = store.find(step.row.record, request.key)
+    return None if record is None else _result(step, record, started, is_reused=True)
+
+
+def _work(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine) -> StageResult:
+    started = time.monotonic()
+    logger.info("%s", headline(step.label, step.row.does, stage_labels(step.recipe)))
+    with asking(request, given.store):
+        record = step.row.work(given, request.key, on_line)
+    return _result(step, record, started, is_reused=False, shown=figures(record, given.store))
+
+
+def _result(step: Step, record: Record, started: float, *, is_reused: bool, shown: str = "") -> StageResult:
     seconds = round(time.monotonic() - started, 3)
-    return StageResult(step.label, record, is_reused, seconds, figures=shown, place=place(step.label, labels))
+    where = place(step.label, stage_labels(step.recipe))
+    return StageResult(step.label, record, is_reused, seconds, figures=shown, place=where)
 
 
 def stage_labels(recipe: Recipe) -> tuple[str, ...]:
@@ -86,7 +97,7 @@ def stage_labels(recipe: Recipe) -> tuple[str, ...]:
 
 def find(step: Step, published: Published, store: Store) -> Record | None:
     """Return the record of a step if it is published already, made of what is published before it."""
-    return store.find(step.row.record, step.row.request(step.inputs(published, store)).key)
+    return store.find(step.row.record, step.request(published, store).key)
 
 
 def require(step: Step, published: Published, store: Store) -> Record:
@@ -95,7 +106,7 @@ def require(step: Step, published: Published, store: Store) -> Record:
     Raises:
         MissingInputError: it does not; says how to make it.
     """
-    row, key = step.row, step.row.request(step.inputs(published, store)).key
+    row, key = step.row, step.request(published, store).key
     record = store.find(row.record, key)
     if record is None:
         raise MissingInputError(

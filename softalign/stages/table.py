@@ -166,6 +166,10 @@ class Step:
         """Return what it starts from, of what is published."""
         return StageInputs(self.recipe, store, published.only(self.parents), self.arm)
 
+    def request(self, published: Published, store: Store) -> StageRequest:
+        """Return what it is asked for, with what is published so far."""
+        return self.row.request(self.inputs(published, store))
+
     def is_ready(self, published: Published) -> bool:
         """Return whether all that it takes is published."""
         return all(label in published.labels for label in self.parents)

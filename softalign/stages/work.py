@@ -43,11 +43,9 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
     Raises:
         ValueError: no arm is named.
     """
-    if given.arm is None:
-        raise ValueError("an evaluation is of one arm")
-    adapter = given.inputs.find(Adapter)
-    job = EvaluateJob(recipe=given.recipe, store=given.store.uri, key=key, arm=given.arm, adapter=adapter)
-    return EvalReport.model_validate(_in_child(job, label_of("evaluate", given.arm), on_line))
+    arm, adapter = given.evaluated_arm, given.inputs.find(Adapter)
+    job = EvaluateJob(recipe=given.recipe, store=given.store.uri, key=key, arm=arm, adapter=adapter)
+    return EvalReport.model_validate(_in_child(job, label_of("evaluate", arm), on_line))
 
 
 def compare(given: StageInputs, key: str, _on_line: OnLine) -> ComparisonReport:

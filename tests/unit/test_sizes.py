@@ -1,19 +1,13 @@
 """The limits on sizes: what is over them is named."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "infra" / "sizes.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def sizes():
-    spec = importlib.util.spec_from_file_location("sizes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("sizes")
 
 
 def function(name, num_lines):

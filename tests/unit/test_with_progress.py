@@ -1,20 +1,15 @@
 """The installer's progress: a line every few seconds, everything in the log, the end of it where it fails."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "infra" / "with_progress.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def with_progress():
-    spec = importlib.util.spec_from_file_location("with_progress", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("with_progress")
 
 
 def test_progress_shows_what_is_done_and_the_log_has_everything(with_progress, tmp_path, capsys):

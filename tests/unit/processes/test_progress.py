@@ -9,16 +9,7 @@ from softalign.processes.lines import PacedLines
 from softalign.processes.pace import LINE_INTERVAL_S, LONG_RUN_INTERVAL_S, LONG_RUN_S, Pace, duration
 from softalign.processes.progress import Figure, StageProgress, listening
 from softalign.processes.reporter import REPORT_INTERVAL_S, Reporter
-
-
-class Clock:
-    """Shows the seconds it is set to."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest
+from softalign.artifacts import Adapter, DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages import checks
@@ -16,6 +16,7 @@ from softalign.stages.preflight import check_chain
 from softalign.stages.requests import asking
 from softalign.stages.what_changed import changes, nearest_changes
 from softalign.store.store import Store
+from tests.sample_records import ENCODED
 from tests.steps import request_of, run_stage
 
 COUNTS = {"num_samples": 10, "num_captions": 20, "num_val_samples": 1, "total_bytes": 1}
@@ -39,20 +40,7 @@ def publish_dataset(recipe, store, **options):
 
 def publish_encoded(recipe, store, dataset):
     request = request_of(recipe, "encode", store, dataset)
-    record = EncodedManifest(
-        stage_key=request.key,
-        name="shapes",
-        backbone_digest="b",
-        vae_digest="v",
-        text_encoder_digest="t",
-        latent_shape=(4, 4, 4),
-        text_shape=(16, 128),
-        pooled_width=0,
-        hard_negatives_per_caption=0,
-        num_latents=10,
-        num_texts=20,
-        **{name: COUNTS[name] for name in ("num_samples", "num_val_samples", "total_bytes")},
-    )
+    record = ENCODED.model_copy(update={"stage_key": request.key})
     return publish(store, record, request)
 
 

@@ -8,16 +8,7 @@ import pytest
 from softalign.processes.progress import StageProgress
 from tasks import progress
 from tasks.progress import UPDATE_INTERVAL_S, Artifacts, ProgressArtifacts
-
-
-class Clock:
-    """Shows the seconds it is set to."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
