@@ -90,11 +90,11 @@ def run(
 ) -> None:
     """Run the whole chain: curate, encode, train, evaluate three arms, compare, register."""
     require_pipeline("run")
-    from softalign.stages.preflight import check_chain
+    from softalign.stages.readiness import check_ready
 
     loaded, opened = open_recipe(recipe, overrides, store)
     _warn(loaded)
-    check_chain(loaded, opened)  # what cannot work is refused before any server starts
+    check_ready(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.stages.chain import run_chain
         from softalign.stages.kept import kept_line
@@ -210,4 +210,4 @@ def shapes_pretrain(
     emit(payload, as_json, str(result.weights_path))
 
 
-from softalign.cli import adapters, recipes, registry  # noqa: E402, F401  # last: help lists the chain's commands first
+from softalign.cli import adapters, doctor, recipes, registry  # noqa: E402, F401  # last: help lists the chain's commands first

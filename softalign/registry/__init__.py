@@ -18,12 +18,15 @@ from softalign.registry.connection import (
 from softalign.registry.events import PromotionEvent, history, promote, rollback
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
+from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
 from softalign.registry.versions import Reference, parse_reference
 
 __all__ = [
     "PromotionEvent",
     "PulledVersion",
     "Reference",
+    "RegistryAnswer",
+    "ask_registry",
     "consumer_uri",
     "history",
     "parse_reference",
@@ -34,6 +37,7 @@ __all__ = [
     "reachable_uri",
     "register",
     "registered_decision",
+    "registry_folder",
     "registry_of_store",
     "rollback",
     "tracking_uri",

@@ -9,8 +9,8 @@ from softalign.artifacts import Adapter, ComparisonReport, ModelVersion, Stage
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
 from softalign.stages.ending import ChainSummary
-from softalign.stages.preflight import check_chain
 from softalign.stages.published import Published
+from softalign.stages.readiness import check_ready
 from softalign.stages.run import StageResult, require, run_step
 from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
 from softalign.store.store import Store
@@ -84,7 +84,7 @@ def run_until(last: Stage, recipe: Recipe, store: Store, on_line: OnLine, *, is_
         MissingInputError: an earlier stage has not run and ``is_through`` is False, or a source or model is not there.
         DataError: a source or model cannot be used.
     """
-    check_chain(recipe, store, last)
+    check_ready(recipe, store, last)
 
     def run(step: Step, published: Published) -> StageResult:
         result = run_step(step, published, store, on_line)

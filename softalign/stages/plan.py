@@ -1,4 +1,4 @@
-"""What a recipe would run in a store, and why: nothing is computed, nothing is written."""
+"""What a recipe would run in a store, and why: nothing is computed, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
 from softalign.stages.table import StageRow, Step, steps_of
 from softalign.stages.what_changed import FieldChange, nearest_changes, published_requests
+from softalign.stages.world import OpenStep, obstacles
 from softalign.store.files import open_filesystem
 from softalign.store.store import Store
 
@@ -49,10 +50,23 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         StorageUnavailableError: the store, or the place of a source, did not answer.
         ConfigError: the store refused access.
     """
+    rows = plan_recipe(recipe, store)
+    refused = obstacles(open_steps(rows, recipe), recipe, store)
+    return tuple(_blocked(row.label, refused[row.label], row.uri) if row.label in refused else row for row in rows)
+
+
+def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
+    """Return what would run as far as recipe and store alone say: the world is not asked."""
     planner = _Planner(recipe, store)
     for step in steps_of(recipe):
         planner.add(step)
     return tuple(planner.rows)
+
+
+def open_steps(rows: tuple[PlannedStage, ...], recipe: Recipe) -> tuple[OpenStep, ...]:
+    """Return the steps of a plan that would run, now or later."""
+    steps = {step.label: step for step in steps_of(recipe)}
+    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in rows if row.state in {"run", "wait"})
 
 
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What the stages would refuse, refused before the first one runs: nobody trains for hours to learn it."""
+"""What the stages or the world would refuse, refused before the first stage runs: nobody trains hours to learn it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_the_chain_runs_and_publishes_every_stage(first):
 def test_each_task_run_has_its_stages_name(first):
     with get_client(sync_client=True) as client:
         runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[first.id])))
-    assert sorted(run.name for run in runs) == sorted(LABELS)
+    assert sorted(run.name for run in runs) == sorted([*LABELS, "preflight"])
 
 
 def test_artifacts_hold_summaries_scores_and_the_link(first):

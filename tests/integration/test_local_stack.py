@@ -131,7 +131,7 @@ def look_at_the_pages(exports, run_id, folder):
         page.get_by_text("Active Work Pools").wait_for()
         page.get_by_text("softalign").first.wait_for()
         page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{run_id}")
-        for text in ("retrain-shapes", "Completed", "9 Task runs", f"submitting flow run '{run_id}'"):
+        for text in ("retrain-shapes", "Completed", "10 Task runs", f"submitting flow run '{run_id}'"):
             page.get_by_text(text).first.wait_for()
         page.screenshot(path=folder / "prefect.png")
         assert {url.split("/api/")[0] for url in asked if "/api/" in url} == {api.removesuffix("/api")}

@@ -20,7 +20,9 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.shapes.rendering import render_source
-from softalign.store.files import create_file, read_bytes
+from softalign.store import probing
+from softalign.store.files import create_file, open_filesystem, read_bytes
+from softalign.store.probing import PROBE_PREFIX, probe
 from softalign.store.store import Store
 from softalign.training.train import train
 from tests.steps import request_of
@@ -161,6 +163,23 @@ def test_a_server_that_is_down_may_answer_later(store, monkeypatch):
     with pytest.raises(StorageUnavailableError) as caught:
         store.find(DatasetManifest, "key")
     assert caught.value.is_retriable
+
+
+def test_a_probe_leaves_nothing_and_knows_the_clock(store):
+    found = probe(store)
+    assert abs(found.clock_skew_s) < 60
+    assert found.seconds > 0
+    filesystem, path = open_filesystem(store.uri)
+    filesystem.invalidate_cache()
+    assert not [name for name in filesystem.find(path) if PROBE_PREFIX in name]
+
+
+def test_a_probe_names_what_is_wrong_with_the_store(store, monkeypatch):
+    with pytest.raises(MissingInputError, match="store does not exist"):
+        probe(Store("s3://no-such-bucket/store"))
+    monkeypatch.setattr(probing, "create_file", lambda place, data: create_file(place, data) or True)
+    with pytest.raises(ConfigError, match="If-None-Match"):
+        probe(store)
 
 
 def test_curate_encode_and_read_there(store, tmp_path):
