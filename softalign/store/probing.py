@@ -7,14 +7,19 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.store.files import cache_dir, create_file, open_filesystem, read_bytes
 from softalign.store.reaching import reaching
 from softalign.store.store import Store
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 PROBE_PREFIX = ".probe-"
 """Begins the name of the tiny file; it ends with random digits."""
@@ -70,6 +75,8 @@ def _probe_remote(uri: str) -> float | None:
     place = f"{uri}/{PROBE_PREFIX}{uuid.uuid4().hex}"
     filesystem, path = open_filesystem(place)
     try:
+        with reaching(uri):
+            _require_bucket(filesystem, path)
         create_file(place, _CONTENT)
         found = read_bytes(place)
         with reaching(place):
@@ -92,6 +99,15 @@ def _probe_remote(uri: str) -> float | None:
         )
     written_at = info.get("LastModified")
     return time.time() - written_at.timestamp() if isinstance(written_at, datetime) else None
+
+
+def _require_bucket(filesystem: AbstractFileSystem, path: str) -> None:
+    """Refuse a bucket that is not there before anything is written: some servers would make it."""
+    if "s3" not in filesystem.protocol:
+        return
+    bucket = path.partition("/")[0]
+    with suppress(PermissionError):  # who may not list a bucket may still write to it
+        filesystem.info(bucket)
 
 
 def _remove(place: str) -> None:
