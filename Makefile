@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench figures stack stack-status stack-down clean
+.PHONY: run test lint bench soak figures stack stack-status stack-down clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -49,6 +49,9 @@ lint: $(STAMP)  ## style, types, import contracts, sizes
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python infra/sizes.py
+
+soak: $(STACK_STAMP)  ## 200 small retrains through a stack of its own: all end, and what serves them keeps its size
+	$(BIN)/python -m tests.bench.soak
 
 bench: $(STAMP)  ## what orchestration costs, and a training step beside the plain loop
 	$(BIN)/python -m tests.bench.orchestration

@@ -4,8 +4,8 @@
     python infra/backup.py restore FOLDER     into a stack whose state is lost (nothing in SOFTALIGN_STACK)
 
 The databases are dumped first and the bucket is copied after: what the store holds is never changed, so everything that
-a dump names is in a copy made later. A retrain may run meanwhile; what it publishes after the dump is not in the backup.
-FOLDER holds the stack's passwords and is closed to others.
+a dump names is in a copy made later. A retrain may run meanwhile; what it publishes later is not in the backup. The
+folder holds the stack's passwords and is closed to others.
 """
 
 from __future__ import annotations
