@@ -4,7 +4,7 @@
 its own in a temporary folder, queues the runs at once, watches until the last one has ended, and stops the stack.
 ``--different`` says how many of the runs ask for something new (another training seed, a few scenes each); the others
 find everything done. Prints one JSON document with the memory of every service over time; exit code 1 if a run did not
-complete, if runs stand still for STILL_S, or if a service has grown by more than MAX_GROWTH between a quarter of the runs
+complete, if runs stand still for STILL_S, or if a service has grown by more than MAX_GROWTH between a quarter of them
 and the last one.
 """
 
