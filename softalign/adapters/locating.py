@@ -10,7 +10,7 @@ from softalign.artifacts import Adapter
 from softalign.config.training import TrainConfig
 from softalign.errors import IntegrityError, MissingInputError
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
-from softalign.store.files import cache_dir, is_local, local_path_of, read_bytes, write_atomically
+from softalign.store.files import is_local, local_path_of, private_cache, read_bytes, write_atomically
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
@@ -54,7 +54,7 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
                 "There is no such adapter folder.", found=uri, fix=f"a registered version is models:/{uri}"
             )
         return folder
-    folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
+    folder = private_cache() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
     for name in (CONFIG_FILENAME, WEIGHTS_FILENAME):
         try:
             data = read_bytes(f"{uri.rstrip('/')}/{name}")

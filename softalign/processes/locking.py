@@ -54,6 +54,17 @@ def exclusive(folder: Path, timeout_s: float = math.inf) -> Iterator[None]:
         lock.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process holds a folder now."""
+    if not (folder / ".lock").is_file():
+        return False
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    if not _acquire(lock, timeout_s=0.0):
+        return True
+    lock.release()
+    return False
+
+
 def _acquire(lock: FileLock, timeout_s: float) -> bool:
     """Return whether the lock was taken; False while another process holds it or has just removed the folder."""
     try:

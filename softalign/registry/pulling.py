@@ -25,7 +25,15 @@ from softalign.registry.connection import (
     without_credentials,
 )
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
-from softalign.store.files import cache_dir, is_local, local_path_of, replacing, verify_file, write_atomically
+from softalign.store.files import (
+    cache_dir,
+    is_local,
+    local_path_of,
+    private_cache,
+    replacing,
+    verify_file,
+    write_atomically,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +103,7 @@ def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
     from mlflow.exceptions import MlflowException
 
     where = f"models:/{found.name}/{found.version}"
+    private_cache()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as temporary:
         try:

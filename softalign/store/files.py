@@ -103,6 +103,19 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SOFTALIGN_CACHE") or Path.home() / ".cache" / "softalign")
 
 
+def private_cache() -> Path:
+    """Return the cache, made if it is not there, closed to others of this machine."""
+    return private_folder(cache_dir())
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can open, whatever the umask says; one that is there stays as it is."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
 def require_folder_place(path: Path) -> None:
     """Refuse a local path that neither is a folder nor can become one, before any work is done for it.
 

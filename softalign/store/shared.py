@@ -7,13 +7,13 @@ from pathlib import Path
 
 from softalign.artifacts import FileEntry
 from softalign.store.files import (
-    cache_dir,
     create_file,
     fetch_verified,
     file_entry,
     is_local,
     on_filesystem_of,
     open_filesystem,
+    private_cache,
     read_bytes,
     sha256_of_file,
 )
@@ -67,7 +67,7 @@ class SharedFiles:
             StorageUnavailableError: the store did not answer.
         """
         uri = f"{self.uri}/{entry.path}"
-        local = Path(uri) if self.is_local else cache_dir() / "encoded" / entry.sha256
+        local = Path(uri) if self.is_local else private_cache() / "encoded" / entry.sha256
         fix = f"remove this file and {self.uri}/encode, then rerun: what is missing is encoded again"
         fetch_verified(entry, uri, local, fix)
         return local

@@ -19,7 +19,6 @@ from typing import TypeVar
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.files import (
-    cache_dir,
     create_file,
     fetch_verified,
     is_local,
@@ -27,6 +26,8 @@ from softalign.store.files import (
     local_path_of,
     on_filesystem_of,
     open_filesystem,
+    private_cache,
+    private_folder,
     read_bytes,
 )
 from softalign.store.reaching import reaching
@@ -69,10 +70,11 @@ class Store(SharedFiles):
 
     def work_path(self, stage: Stage, key: str) -> Path:
         """Return the local folder for a stage's unfinished work; the same after a restart, so work can resume."""
-        root = Path(self.uri) / ".work" if self.is_local else cache_dir() / "work" / digest_of(self.uri)[:16]
-        path = root / stage / key
+        work = f"work/{digest_of(self.uri)[:16]}"
         with reaching(self.uri):
             try:
+                root = private_folder(Path(self.uri) / ".work") if self.is_local else private_cache() / work
+                path = root / stage / key
                 path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:  # what /proc and the like say
                 raise ConfigError("The store cannot be made there.", found=str(error), where=self.uri) from error
@@ -166,7 +168,7 @@ class Store(SharedFiles):
             IntegrityError: a file is missing, truncated or changed.
             StorageUnavailableError: the store did not answer.
         """
-        root = local_path_of(record.uri) if is_local(record.uri) else cache_dir() / record.stage / record.digest
+        root = local_path_of(record.uri) if is_local(record.uri) else private_cache() / record.stage / record.digest
         for entry in self.files(record):
             if entry.path.startswith(under):
                 fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)

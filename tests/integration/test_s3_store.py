@@ -25,6 +25,8 @@ from softalign.store.files import create_file, open_filesystem, read_bytes
 from softalign.store.probing import PROBE_PREFIX, probe
 from softalign.store.store import Store
 from softalign.training.train import train
+from softalign.upkeep.garbage import find_garbage
+from softalign.upkeep.removing import remove_garbage
 from tests.steps import request_of
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.training import tiny_training as tiny
@@ -172,6 +174,24 @@ def test_a_probe_leaves_nothing_and_knows_the_clock(store):
     filesystem, path = open_filesystem(store.uri)
     filesystem.invalidate_cache()
     assert not [name for name in filesystem.find(path) if PROBE_PREFIX in name]
+
+
+def test_garbage_goes_and_what_is_published_stays(store, manifest, make_folder):
+    kept = store.publish(manifest, make_folder(data=b"kept"))
+    filesystem, root = open_filesystem(store.uri)
+    for name in (
+        "curate/half/0123456789abcdef/data",
+        f"curate/{manifest.stage_key}/0000/data",
+        "checkpoints/k/step-1/a",
+    ):
+        filesystem.pipe_file(f"{root}/{name}", b"left")
+    assert find_garbage(store, time.time() - 3600) == ()  # a publish in progress is young
+    soon = time.time() + 60
+    found = find_garbage(store, soon)
+    assert [one.place for one in found] == ["checkpoints/k", f"curate/{manifest.stage_key}/0000", "curate/half"]
+    assert remove_garbage(found, store, soon) == found
+    assert find_garbage(store, soon) == ()
+    assert (store.fetch(kept) / "data").read_text() == "kept"
 
 
 def test_a_probe_names_what_is_wrong_with_the_store(store, monkeypatch):

@@ -449,3 +449,18 @@ def umask():
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs Unix permissions")
+def test_work_and_caches_are_closed_to_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "home" / "cache"))
+    before = os.umask(0o022)
+    try:
+        local, remote = Store(str(tmp_path / "store")), Store("memory://work-of-a-test")
+        for store in (local, remote):
+            store.work_path("train", "k")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "store" / ".work").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "home" / "cache").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "store").stat().st_mode & 0o055 == 0o055  # what is published is the user's to close
