@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.command import run_command
+from flows.names import run_name
 from flows.summary import FlowSummary, summarize_stages
 from flows.walk import run_stages
 from softalign.config import load_recipe
 from softalign.store.store import DEFAULT_STORE, Store
 
 
-@flow(name="softalign-register", flow_run_name="register-{recipe}", persist_result=False)
+@flow(name="softalign-register", flow_run_name=run_name, persist_result=False)
 def register(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
     """Register the adapter and decide whether it becomes champion.
 

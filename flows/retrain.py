@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.command import run_command
+from flows.names import run_name
 from flows.walk import run_stages
 from softalign.config import load_recipe
 from softalign.stages.chain import stages_through, summarize
@@ -15,7 +16,7 @@ from softalign.stages.ending import ChainSummary
 from softalign.store.store import DEFAULT_STORE, Store
 
 
-@flow(name="softalign-retrain", flow_run_name="retrain-{recipe}", persist_result=False)
+@flow(name="softalign-retrain", flow_run_name=run_name, persist_result=False)
 def retrain(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> ChainSummary:
     """Curate, encode, train, evaluate three arms, compare and register; what is already there is reused.
 
