@@ -69,7 +69,7 @@ def _join(address: str | None) -> None:
             expected="a running cluster, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
             found=str(error).strip().partition("\n")[0][:300],
             where=f"runtime.engine.address {address}",
-            fix="start it (`ray start --head`; on other machines `ray start --address=HOST:6379`), or correct the address",
+            fix="start it (`ray start --head`; elsewhere `ray start --address=HOST:6379`), or correct the address",
         ) from error
 
 

@@ -188,18 +188,17 @@ def _encode_groups(
 ) -> tuple[PoolShard, ...]:
     """Return the groups' shards, and report how many inputs are done."""
     found = [pool.find(group.inputs) for group in groups]
-    calls = (
-        EncodeCall(pool.request(group.inputs), group.source)
-        for group, shard in zip(groups, found, strict=True)
-        if shard is None
-    )
+    todo = [None if shard else pool.request(group.inputs) for group, shard in zip(groups, found, strict=True)]
+    calls = (EncodeCall(request, group.source) for group, request in zip(groups, todo, strict=True) if request)
     shards, num_done = [], 0
     with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
         made = engine.map(encoder.work(count.over), calls)
         count.begin()
-        for group, shard in zip(groups, found, strict=True):
+        for shard, request in zip(found, todo, strict=True):
             shards.append(shard or next(made))
-            num_done += len(group.inputs)
+            num_done += len(shards[-1].digests)
+            if request and count.done < num_done - len(request.copied):  # encoded by another process
+                count.reach(num_done - len(request.copied))
             count.skip_to(num_done)
     return tuple(shards)
 

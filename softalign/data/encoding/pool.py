@@ -107,12 +107,12 @@ class EncodedPool:
             self.counts.present += len(group)
         return found
 
-    def request(self, group: Mapping[str, InputT]) -> ShardRequest[InputT]:
+    def request(self, group: dict[str, InputT]) -> ShardRequest[InputT]:
         """Return what is to be done for a group that is not there."""
         copied = {digest: self._rows[digest] for digest in group if digest in self._rows}
         self.counts.encoded += len(group) - len(copied)
         self.counts.copied += len(copied)
-        return ShardRequest(self._folder, self._tensor_names, dict(group), copied)
+        return ShardRequest(self._folder, self._tensor_names, group, copied)
 
 
 def pool_folder(tensor_names: tuple[TensorName, ...], spec: list[str | int]) -> str:
