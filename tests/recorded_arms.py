@@ -1,6 +1,7 @@
 """Published arms of the embedded world whose images are drawn, not generated: for tests of what comes after."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.sampling.sampling import png_bytes
-from softalign.shapes.detector import ShapesDetector, detect
+from softalign.shapes.detector import detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
 from softalign.store.store import Store
 
@@ -90,7 +91,8 @@ def publish_arm(
             path: Path = work / arms.IMAGES_FOLDER / image_filename(prompt_index, image_index)
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
     suite = Suite(prompts, config.images_per_prompt)
-    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, ShapesDetector(), work)
+    detect_all = partial(map, arms.file_detector(config))
+    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, work)
     digest = tokens_digest(arm, adapter, store)
     return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), work)
 

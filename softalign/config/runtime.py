@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.base import Count, Positive
+from softalign.config.engine import Engine, LocalEngine
 
 
 class Runtime(Frozen):
@@ -41,6 +42,7 @@ class Runtime(Frozen):
         description="seconds: a child process that writes no line for so long is killed, and a training step that "
         "takes 0.9 of it ends its process with all stacks",
     )
+    engine: Engine = Field(LocalEngine(), description="who reads images, encodes, generates and detects")
     tracking_uri: str | None = Field(
         None, description="the MLflow registry; null: MLFLOW_TRACKING_URI, else a database in the store"
     )

@@ -5,10 +5,13 @@ All arms draw the same noise for the same prompt and image, so they are compared
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +21,21 @@ from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
+from softalign.engines.opening import open_engine
+from softalign.engines.work import Engine, Work
 from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
-from softalign.geneval.detections import Detection, Detector, write_detections
+from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_missing
+from softalign.sampling.sampling import Batch, ImageRequest, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
-
-if TYPE_CHECKING:
-    from softalign.backbones.base import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +71,19 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector, suite = detector_for(config), Suite(suite_prompts(config), config.images_per_prompt)
+    detector_for(config)
+    suite = Suite(suite_prompts(config), config.images_per_prompt)
     output = store.work_path("evaluate", key) / "arm"
     with exclusive(output.parent):
         finished = store.find(EvalReport, key)
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
-        frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
-        num_made = _generate(frozen, suite, output, _settings(backbone, config), runtime.generation_batch_size)
-        logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
-        results = _detect_and_score(output / IMAGES_FOLDER, suite, detector, output)
+        drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
+        with open_engine(runtime) as engine:
+            num_made = _generate(engine, drawing, suite, output, config.side_px(backbone), runtime)
+            logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
+            detect = partial(engine.map, Work(file_detector, (config,)))
+            results = _detect_and_score(output / IMAGES_FOLDER, suite, detect, output)
         digest = tokens_digest(arm, adapter, store)
         report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
     shutil.rmtree(output.parent, ignore_errors=True)
@@ -104,18 +109,18 @@ def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
     ]
 
 
-def _load_arm(
-    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store: Store
-) -> Backbone:
-    """Return the backbone of an arm, soft tokens attached."""
+def draw_arm(
+    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store_uri: str
+) -> Callable[[Batch], tuple[bytes, ...]]:
+    """Return the function that draws a batch of an arm's images, as PNG files; loads the model and the adapter."""
     from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
     from softalign.backbones.loading import load_backbone
 
     device = resolve_device(runtime)
     frozen = load_backbone(backbone, device=device, dtype=backbone_dtype(device))
     if adapter is not None:
-        _attach(frozen.pipeline, arm, adapter, config, store)
-    return frozen
+        _attach(frozen.pipeline, arm, adapter, config, Store(store_uri))
+    return batch_drawer(frozen, _settings(backbone, config))
 
 
 def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
@@ -140,23 +145,41 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
-def _generate(frozen: Backbone, suite: Suite, out: Path, settings: SamplingSettings, batch_size: int) -> int:
+def _generate(
+    engine: Engine,
+    drawing: Work[Batch, tuple[bytes, ...]],
+    suite: Suite,
+    out: Path,
+    side_px: int,
+    runtime: Runtime,
+) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
     write_metadata(out / IMAGES_FOLDER, suite.prompts)
-    stop = StopRequest()
+    requests, stop = _image_requests(suite, out / IMAGES_FOLDER), StopRequest()
     with stop.listening():
-        return generate_missing(frozen, _image_requests(suite, out / IMAGES_FOLDER), settings, batch_size, stop)
+        return generate_missing(partial(engine.map, drawing), requests, side_px, runtime.generation_batch_size, stop)
 
 
-def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
+def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
+    """Return the function that detects what some image files show."""
+    detector = detector_for(config)
+    return lambda files: detector([load_image(io.BytesIO(file)) for file in files])
+
+
+def _detect_and_score(
+    images_root: Path,
+    suite: Suite,
+    detect: Callable[[Iterable[tuple[bytes, ...]]], Iterable[list[list[Detection]]]],
+    out: Path,
+) -> tuple[ImageResult, ...]:
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
     filenames = [filename for folder in found.folders for filename in folder.filenames]
     detections: dict[str, list[Detection]] = {}
-    for start in range(0, len(filenames), _DETECTION_BATCH):
-        batch = filenames[start : start + _DETECTION_BATCH]
-        images = [load_image(images_root / filename) for filename in batch]
-        detections.update(zip(batch, detector(images), strict=True))
+    batches = [filenames[start : start + _DETECTION_BATCH] for start in range(0, len(filenames), _DETECTION_BATCH)]
+    files = (tuple((images_root / filename).read_bytes() for filename in batch) for batch in batches)
+    for batch, found_in in zip(batches, detect(files), strict=True):
+        detections.update(zip(batch, found_in, strict=True))
     results = score_folders(found.folders, detections)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
@@ -164,9 +187,9 @@ def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: 
     return results
 
 
-def load_image(path: Path) -> NDArray[np.uint8]:
-    """Return an image as uint8 (H, W, 3), its EXIF orientation applied."""
-    with Image.open(path) as image:
+def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
+    """Return an image file as uint8 (H, W, 3), its EXIF orientation applied."""
+    with Image.open(file) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 

@@ -18,7 +18,7 @@ def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
     """Curate the recipe's sources."""
     from softalign.data.curation.pipeline import curate
 
-    return curate(given.recipe.curation, given.store, key)
+    return curate(given.recipe.curation, given.store, key, given.recipe.runtime)
 
 
 def encode(given: StageInputs, key: str, _on_line: OnLine) -> EncodedManifest:
