@@ -10,6 +10,7 @@ from softalign.artifacts import Adapter, ArmReports, EvalReport
 from softalign.config import EvalConfig
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.packs import packs_of, write_packs
 from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata
@@ -92,9 +93,11 @@ def publish_arm(
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
     suite = Suite(prompts, config.images_per_prompt)
     detect_all = partial(map, arms.file_detector(config))
-    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, work)
+    out = work / "published"
+    results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
+    write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)
     digest = tokens_digest(arm, adapter, store)
-    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), work)
+    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), out)
 
 
 def publish_arms(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store) -> tuple[ArmReports, Adapter]:

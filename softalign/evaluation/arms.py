@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -26,10 +26,12 @@ from softalign.engines.work import Engine, Work
 from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
+from softalign.evaluation.pack_copies import PackCopies
+from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
 from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
+from softalign.geneval.layout import image_filename, read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
@@ -40,8 +42,6 @@ from softalign.store.store import Store
 logger = logging.getLogger(__name__)
 
 DETECTIONS_FILENAME = "detections.jsonl"
-IMAGES_FOLDER = "images"
-"""The official layout lies below it, apart from the scorer's files."""
 _DETECTION_BATCH = 64
 
 
@@ -73,20 +73,25 @@ def evaluate(
     config = config.of_arm(arm)
     detector_for(config)
     suite = Suite(suite_prompts(config), config.images_per_prompt)
-    output = store.work_path("evaluate", key) / "arm"
-    with exclusive(output.parent):
+    work = store.work_path("evaluate", key)
+    images, output = work / "arm" / IMAGES_FOLDER, work / "published"
+    packs = packs_of(len(suite.prompts), suite.images_per_prompt)
+    with exclusive(work):
         finished = store.find(EvalReport, key)
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
         drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
         with open_engine(runtime) as engine:
-            num_made = _generate(engine, drawing, suite, output, config.side_px(backbone), runtime)
+            copies = PackCopies(store, key, images, packs, work)
+            num_made = _generate(engine, drawing, suite, images, copies, config.side_px(backbone), runtime)
             logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
             detect = partial(engine.map, Work(file_detector, (config,)))
-            results = _detect_and_score(output / IMAGES_FOLDER, suite, detect, output)
+            results = detect_and_score(images, suite, detect, output)
+        write_packs(images, packs, output)
         digest = tokens_digest(arm, adapter, store)
         report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
-    shutil.rmtree(output.parent, ignore_errors=True)
+        copies.remove()
+    shutil.rmtree(work, ignore_errors=True)
     return report
 
 
@@ -149,15 +154,26 @@ def _generate(
     engine: Engine,
     drawing: Work[Batch, tuple[bytes, ...]],
     suite: Suite,
-    out: Path,
+    images: Path,
+    copies: PackCopies,
     side_px: int,
     runtime: Runtime,
 ) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
-    write_metadata(out / IMAGES_FOLDER, suite.prompts)
-    requests, stop = _image_requests(suite, out / IMAGES_FOLDER), StopRequest()
+    write_metadata(images, suite.prompts)
+    copies.fetch()
+
+    def draw(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
+        for drawn in engine.map(drawing, batches):
+            yield drawn
+            copies.offer()  # the batch is on the disk now
+
+    requests, stop = _image_requests(suite, images), StopRequest()
     with stop.listening():
-        return generate_missing(partial(engine.map, drawing), requests, side_px, runtime.generation_batch_size, stop)
+        try:
+            return generate_missing(draw, requests, side_px, runtime.generation_batch_size, stop)
+        finally:
+            copies.finish()
 
 
 def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
@@ -166,12 +182,13 @@ def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list
     return lambda files: detector([load_image(io.BytesIO(file)) for file in files])
 
 
-def _detect_and_score(
+def detect_and_score(
     images_root: Path,
     suite: Suite,
     detect: Callable[[Iterable[tuple[bytes, ...]]], Iterable[list[list[Detection]]]],
     out: Path,
 ) -> tuple[ImageResult, ...]:
+    """Detect and score a complete set of images, and write both to a folder that is made anew."""
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
     filenames = [filename for folder in found.folders for filename in folder.filenames]
@@ -181,9 +198,10 @@ def _detect_and_score(
     for batch, found_in in zip(batches, detect(files), strict=True):
         detections.update(zip(batch, found_in, strict=True))
     results = score_folders(found.folders, detections)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
-    _remove_leftovers(out, suite)
     return results
 
 
@@ -191,16 +209,6 @@ def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
     """Return an image file as uint8 (H, W, 3), its EXIF orientation applied."""
     with Image.open(file) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _remove_leftovers(out: Path, suite: Suite) -> None:
-    """Remove what an interrupted attempt left half-written, so that only artefacts are published."""
-    expected = {request.path for request in _image_requests(suite, out / IMAGES_FOLDER)}
-    expected |= {out / IMAGES_FOLDER / metadata_filename(index) for index in range(len(suite.prompts))}
-    expected |= {out / DETECTIONS_FILENAME, out / RESULTS_FILENAME}
-    for path in list(out.rglob("*")):
-        if path.is_file() and path not in expected:
-            path.unlink()
 
 
 def _report(
