@@ -38,8 +38,8 @@ logger = logging.getLogger(__name__)
 TTL_S = 60.0
 """A holder that is silent for so long has lost its lease."""
 RENEWALS_PER_TTL = 4
-POLLS_PER_TTL = 30
-"""How often who waits looks: every 2 s."""
+POLLS_PER_TTL = 60
+"""How often who waits looks: every second."""
 SAID_EVERY_S = 60.0
 """Who waits says so again after so long."""
 _NUMBERED = re.compile(r"(\d{8,})\.json")
@@ -67,6 +67,11 @@ class Lease:
     def is_lost(self) -> bool:
         """Whether another one may have it: it is followed, or could not be renewed for its ``ttl_s``."""
         return self._is_followed or self._clock() - self._renewed_at >= self._holder.ttl_s
+
+    @property
+    def ttl_s(self) -> float:
+        """After so many seconds in silence it is lost."""
+        return self._holder.ttl_s
 
     def require(self) -> None:
         """Refuse to go on with a lost lease; asks nobody, so that it may be asked often.
@@ -136,12 +141,12 @@ class Contender:
     Args:
         root: the store's URI.
         name: of the lease, a path below ``leases``.
-        ttl_s: after so long in silence it is lost.
+        ttl_s: after so long in silence it is lost; None: TTL_S.
         clock: monotonic seconds.
     """
 
-    def __init__(self, root: str, name: str, ttl_s: float = TTL_S, clock: Clock = time.monotonic) -> None:
-        self._root, self.name, self.ttl_s, self._clock = root, name, ttl_s, clock
+    def __init__(self, root: str, name: str, ttl_s: float | None = None, clock: Clock = time.monotonic) -> None:
+        self._root, self.name, self.ttl_s, self._clock = root, name, ttl_s or TTL_S, clock
         self._seen: tuple[int, bytes] = (0, b"")
         self._seen_at = clock()
         self.holder: Holder | None = None
