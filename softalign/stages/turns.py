@@ -1,14 +1,14 @@
 """Whose turn it is: of all that need one stage's output, on this machine or others, one works at a time.
 
-On one machine a file lock says so, which goes with its process. A store that several machines may share (``s3://``)
-has a lease of the stage key besides; who holds it is looked up again before anything is published.
+In a folder a file lock says so, which goes with its process. In a store that several machines share (``s3://``) it is
+a lease of the stage key; who holds it is looked up again before anything is published.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from softalign.artifacts import Stage
@@ -50,12 +50,17 @@ def turn_of(store: Store, stage: Stage, key: str, is_done: Callable[[], bool]) -
         is_done: looks whether the output is there.
 
     Yields:
-        The leases that say so; none where the store is this machine's own, or there is nothing left to do.
+        The leases that say so; none where the store is a folder, or there is nothing left to do.
     """
-    folder = store.work_path(stage, "turns") / key
-    with exclusive(folder), ExitStack() as kept:
-        contender = Contender(store.uri, f"stages/{stage}/{key}")
-        needs_lease = not store.is_local and not is_done()
-        lease = waited_for(contender, f"{stage} {key[:8]}, at work elsewhere", is_done) if needs_lease else None
-        yield () if lease is None else (kept.enter_context(lease.kept()),)
-        shutil.rmtree(folder, ignore_errors=True)
+    if store.is_local:
+        folder = store.work_path(stage, "turns") / key
+        with exclusive(folder):
+            yield ()
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    lease = waited_for(Contender(store.uri, f"stages/{stage}/{key}"), f"{stage} {key[:8]}, at work elsewhere", is_done)
+    if lease is None:
+        yield ()
+        return
+    with lease.kept():
+        yield (lease,)

@@ -53,9 +53,8 @@ def test_how_many_slots_there_are(monkeypatch, said, device, number):
 def test_gpus_are_counted_without_torch(monkeypatch, tmp_path):
     monkeypatch.undo()
     query = tmp_path / "nvidia-smi"
-    query.write_text(
-        "#!/bin/sh\necho 'GPU 0: A (UUID: GPU-1)'\necho '  MIG 1g Device 0:'\necho 'GPU 1: A (UUID: GPU-2)'\n"
-    )
+    lines = ("GPU 0: A (UUID: GPU-1)", "  MIG 1g Device 0:", "GPU 1: A (UUID: GPU-2)")
+    query.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
     query.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -81,7 +80,10 @@ def test_more_slots_than_gpus_share_them(monkeypatch, store):
 
 def test_what_cannot_be_is_refused_and_what_is_not_limited_holds_nothing(monkeypatch, store):
     monkeypatch.setenv("SOFTALIGN_GPU_SLOTS", "1")
-    with pytest.raises(ConfigError, match="runtime.num_processes of 1 at most"), gpus_of(store, Runtime(), 2, "train"):
+    with (
+        pytest.raises(ConfigError, match=r"runtime\.num_processes of 1 at most"),
+        gpus_of(store, Runtime(), 2, "train"),
+    ):
         pass
     monkeypatch.setenv("SOFTALIGN_GPU_SLOTS", "one")
     with pytest.raises(ConfigError, match="SOFTALIGN_GPU_SLOTS"), gpus_of(store, Runtime(), 1, "train"):
