@@ -25,14 +25,15 @@ from softalign.store.holder import Holder
 from softalign.store.store import Store
 from tests.steps import run_stage
 
-store, folder, hold_s = Store(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
+store, folder = Store(sys.argv[1]), pathlib.Path(sys.argv[2])
 leases.TTL_S = 3.0
 Holder.is_dead = False  # as another machine sees it
 curate = pipeline.curate
 
 def counted(*given):
     (folder / "works").touch()
-    time.sleep(hold_s)
+    while not (folder / "may go on").exists():
+        time.sleep(0.05)
     return curate(*given)
 
 pipeline.curate = counted
@@ -48,36 +49,38 @@ except SoftAlignError as error:
 class Machine:
     """A process with a cache of its own that curates in a store."""
 
-    def __init__(self, stack, store_uri, folder, hold_s=0.0):
+    def __init__(self, stack, store_uri, folder):
         folder.mkdir()
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", MACHINE, store_uri, str(folder), str(hold_s)],
+            [sys.executable, "-c", MACHINE, store_uri, str(folder)],
             env={**os.environ, **stack.exports, "SOFTALIGN_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def wait_until_it_works(self):
-        deadline = time.monotonic() + 60
-        while not self.has_worked:
-            assert time.monotonic() < deadline and self.process.poll() is None
-            time.sleep(0.05)
-
     @property
-    def has_worked(self):
+    def works(self):
         return (self.folder / "works").exists()
 
     def answer(self):
+        (self.folder / "may go on").touch()
         return json.loads(self.process.communicate(timeout=90)[0])
+
+
+def wait_until(is_so):
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
 def start(stack, tmp_path):
     store_uri, started = f"s3://softalign/{uuid.uuid4().hex}", []
 
-    def start(hold_s=0.0):
-        started.append(Machine(stack, store_uri, tmp_path / str(len(started)), hold_s))
+    def start():
+        started.append(Machine(stack, store_uri, tmp_path / str(len(started))))
         return started[-1]
 
     start.store_uri = store_uri
@@ -88,20 +91,22 @@ def start(stack, tmp_path):
 
 
 def test_two_machines_do_the_work_once(start):
-    machines = [start(hold_s=1.0), start(hold_s=1.0)]
+    machines = [start(), start()]
+    wait_until(lambda: any(machine.works for machine in machines))
+    time.sleep(4.0)  # longer than a lease lives without its renewals
     answers = [machine.answer() for machine in machines]
     assert sorted(answer[0] for answer in answers) == [False, True]
     assert answers[0][1:] == answers[1][1:]
-    assert sum(machine.has_worked for machine in machines) == 1
+    assert sum(machine.works for machine in machines) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "asleep"])
 def test_a_lost_machine_is_followed_and_one_that_slept_publishes_nothing(start, stack, monkeypatch, number):
-    lost = start(hold_s=2.0)
-    lost.wait_until_it_works()
+    lost = start()
+    wait_until(lambda: lost.works)
     lost.process.send_signal(number)
     following = start()
-    following.wait_until_it_works()
+    wait_until(lambda: following.works)
     if number == signal.SIGSTOP:
         lost.process.send_signal(signal.SIGCONT)
         assert lost.answer() == ["LeaseLostError", True]

@@ -4,16 +4,19 @@ import os
 import signal
 import threading
 import time
+import uuid
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from softalign.artifacts import DatasetManifest
 from softalign.errors import LeaseLostError, StorageUnavailableError
 from softalign.store import leases
 from softalign.store.files import create_file
 from softalign.store.holder import Holder
 from softalign.store.leases import Contender, require_held, waited_for
+from softalign.store.store import Store
 from tests.clock import Clock
 from tests.killing import is_killed
 
@@ -245,3 +248,19 @@ def test_of_any_interleaving_one_believes_to_hold_it(order, tmp_path_factory):
     assert not errors
     assert taken
     assert len(set(taken)) == len(taken)
+
+
+def test_a_store_publishes_nothing_for_who_was_followed(tmp_path):
+    root = f"memory://{uuid.uuid4().hex}"
+    lease = Contender(root, "stages/curate/k").attempt()
+    store = Store(root, (lease.held,))
+    counts = ("num_samples", "num_captions", "num_val_samples", "num_shards", "total_bytes", "num_seen")
+    manifest = DatasetManifest(stage_key="k", name="test", **dict.fromkeys(counts, 1))
+    lease.release()
+    following = Contender(root, "stages/curate/k").attempt()
+    (tmp_path / "made").mkdir()
+    with pytest.raises(LeaseLostError):
+        store.publish(manifest, tmp_path / "made")
+    assert store.find(DatasetManifest, "k") is None
+    published = Store(root, (following.held,)).publish(manifest, tmp_path / "made")
+    assert store.find(DatasetManifest, "k") == published

@@ -29,6 +29,7 @@ def task_run():
     ("error", "is_worth_it"),
     [
         (errors.StorageUnavailableError("The store is away."), True),
+        (errors.LeaseLostError("Another one holds it."), True),
         (errors.WorkerDiedError("The child died."), True),
         (errors.PreemptedError("Stopped."), True),
         (errors.ConfigError("A bad field."), False),
