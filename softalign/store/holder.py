@@ -62,8 +62,10 @@ class Holder(Frozen):
     def is_dead(self) -> bool:
         """Whether it was a process of this machine that is gone; False where that cannot be known."""
         space = _process_space()
-        is_of_here = bool(space) and self.process.startswith(f"{space}/")
-        return is_of_here and _process_of(self.pid) != self.process
+        if not space or not self.process.startswith(f"{space}/"):
+            return False
+        found = _process_of(self.pid)
+        return found != self.process if found else not _exists(self.pid)
 
     def __str__(self) -> str:
         """Return it for people."""
@@ -86,10 +88,22 @@ def _process_space() -> str:
 
 
 def _process_of(pid: int) -> str:
-    """Return a running process of this machine, by its number and start; empty where there is none, or no telling."""
+    """Return a process of this machine, by its number and start; empty where there is none, or it cannot be seen."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     state, *fields = stat.rpartition(")")[2].split()  # a program's name may hold blanks and brackets
-    return "" if state in "ZX" or not _process_space() else f"{_process_space()}/{pid}/{fields[18]}"
+    start = "ended" if state in "ZX" else fields[18]
+    return f"{_process_space()}/{pid}/{start}" if _process_space() else ""
+
+
+def _exists(pid: int) -> bool:
+    """Return whether a process lives, also where the system hides other users' processes."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -5,13 +5,14 @@ import time
 
 import pytest
 
-from softalign.artifacts import EncodedManifest
 from softalign.config import load_recipe
 from softalign.stages import work
+from softalign.stages.jobs import from_json
 from softalign.stages.turns import turn_of
 from softalign.store import leases
 from softalign.store.leases import Contender
 from softalign.store.store import Store
+from tests.sample_records import ENCODED
 from tests.steps import run_stage
 
 SCENES = "curation.sources=[{{type: shapes, num_scenes: 12, captions_per_scene: 1, seed: {seed}}}]"
@@ -36,19 +37,22 @@ def test_who_has_the_turn_holds_a_lease_and_who_waits_goes_on_once_it_is_done(re
     assert Contender(remote.uri, "stages/curate/k").attempt() is not None
 
 
-def test_runs_with_one_gpu_slot_take_turns_in_processes_of_their_own(tmp_path, monkeypatch):
+def test_runs_with_one_gpu_slot_take_turns_and_equal_ones_work_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SOFTALIGN_GPU_SLOTS", "1")
-    store, spans, errors = Store(str(tmp_path)), [], []
-    run_child = work.run_child
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    store, made, spans, errors = Store(str(tmp_path)), [], [], []
 
-    def timed(*given, **options):
-        begun = time.monotonic()
-        try:
-            return run_child(*given, **options)
-        finally:
-            spans.append((begun, time.monotonic()))
+    def encode(_module, request, *, label, common, require, **_options):
+        begun, job = time.monotonic(), from_json(request.encode())
+        require()
+        assert (label, common) == ("encode", {"CUDA_VISIBLE_DEVICES": "GPU-a"})
+        time.sleep(0.2)
+        folder = store.work_path("encode", job.key)
+        record = store.publish(ENCODED.model_copy(update={"stage_key": job.key}), folder)
+        spans.append((begun, time.monotonic()))
+        return record.model_dump(mode="json")
 
-    monkeypatch.setattr(work, "run_child", timed)
+    monkeypatch.setattr(work, "run_child", encode)
 
     def run(seed):
         try:
@@ -58,7 +62,6 @@ def test_runs_with_one_gpu_slot_take_turns_in_processes_of_their_own(tmp_path, m
         except Exception as error:
             errors.append(error)
 
-    made = []
     threads = [threading.Thread(target=run, args=(seed,)) for seed in (1, 2, 1)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
@@ -66,4 +69,3 @@ def test_runs_with_one_gpu_slot_take_turns_in_processes_of_their_own(tmp_path, m
     assert sorted(result.is_reused for result in made) == [False, False, True]
     (_, first_end), (second_begin, _) = sorted(spans)
     assert first_end <= second_begin
-    assert all(store.find(EncodedManifest, result.record.stage_key) for result in made)

@@ -88,6 +88,15 @@ def test_a_holder_killed_on_this_machine_is_followed_at_once(contend):
     assert contend().attempt().held.number == 2
 
 
+def test_a_holder_that_is_hidden_or_whose_number_another_process_has_is_told_apart(contend, monkeypatch):
+    mine = contend().attempt()._holder
+    assert not mine.is_dead
+    assert mine.model_copy(update={"process": f"{mine.process}1"}).is_dead
+    assert not mine.model_copy(update={"process": "elsewhere/1/2"}).is_dead
+    monkeypatch.setattr("softalign.store.holder._process_of", lambda _pid: "")
+    assert not mine.is_dead
+
+
 def test_another_machine_cannot_tell_a_killed_holder_from_a_silent_one(contend, clock, far_away):
     assert is_killed(lambda: (contend().attempt(), os.kill(os.getpid(), signal.SIGKILL)))
     waiting = contend()
