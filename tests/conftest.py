@@ -17,6 +17,8 @@ _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
 for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "SOFTALIGN_STORE"):
     os.environ.pop(_name, None)
+for _name in ("SOFTALIGN_GPU_SLOTS", "SOFTALIGN_NODE"):
+    os.environ.pop(_name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,9 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
     _write_files(work, comparison, arms, adapter, store.fetch(adapter), config)
-    return store.publish(comparison, work)
+    published = store.publish(comparison, work)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return published
 
 
 def _comparison(

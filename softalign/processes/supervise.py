@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO
 
 from pydantic import JsonValue
@@ -40,6 +41,8 @@ def run_child(
     stall_timeout_s: float,
     on_line: OnLine,
     environments: Sequence[dict[str, str]] = ({},),
+    common: Mapping[str, str] = MappingProxyType({}),
+    require: Callable[[], None] = lambda: None,
 ) -> JsonValue:
     """Run one stage in a child process, or in several that end together, and return its result.
 
@@ -52,17 +55,19 @@ def run_child(
         stall_timeout_s: a child that says nothing for this long is killed (seconds).
         on_line: called with each line that the child logs, or that anything in it prints.
         environments: one for each child, see ``launch.rank_environments``.
+        common: what all of them have in their environment besides the inherited one.
+        require: raises what ends the work; the children checkpoint first.
 
     Raises:
-        SoftAlignError: what the child raised.
+        SoftAlignError: what the child raised, or ``require``.
         WorkerDiedError: it died without an answer, or stalled.
         PreemptedError: it was stopped after a checkpoint.
     """
     command = [sys.executable, "-m", module, str(os.getpid())]
-    ranks = RankProcesses(command, environments, _child_environment(), request)
+    ranks = RankProcesses(command, environments, {**_child_environment(), **common}, request)
     heard = _Heard(label, on_line)
     try:
-        for message in _messages(ranks, stall_timeout_s, heard):
+        for message in _messages(ranks, stall_timeout_s, heard, require):
             heard.take(message)
         return _answer(ranks, heard)
     finally:
@@ -108,7 +113,9 @@ def _child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", "TRANSFORMERS_VERBOSITY": "error", **os.environ}
 
 
-def _messages(ranks: RankProcesses, stall_timeout_s: float, heard: _Heard) -> Iterator[Message]:
+def _messages(
+    ranks: RankProcesses, stall_timeout_s: float, heard: _Heard, require: Callable[[], None]
+) -> Iterator[Message]:
     """Yield what the ranks say until all have closed their streams.
 
     Raises:
@@ -121,6 +128,7 @@ def _messages(ranks: RankProcesses, stall_timeout_s: float, heard: _Heard) -> It
     num_open, last_sign = len(streams), time.monotonic()
     while num_open:
         ranks.check()
+        require()
         try:
             message = said.get(timeout=min(CHECK_INTERVAL_S, stall_timeout_s))
         except queue.Empty:

@@ -11,13 +11,14 @@ import signal
 import sys
 import traceback
 
-from softalign.artifacts import Record
+from softalign.artifacts import EncodedManifest, Record
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
+from softalign.processes.locking import exclusive
 from softalign.processes.messages import Channel, ChannelHandler, Failure, Result
 from softalign.processes.progress import StageProgress, listening
 from softalign.processes.supervise import KEPT_LINES, watch_parent
 from softalign.processes.watchdog import Watchdog
-from softalign.stages.jobs import EvaluateJob, Job, TrainJob, from_json
+from softalign.stages.jobs import EncodeJob, EvaluateJob, Job, TrainJob, from_json
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -25,9 +26,11 @@ logger = logging.getLogger(__name__)
 
 def run_job(job: Job) -> Record:
     """Do what was asked for and return the stage's record."""
-    recipe, store = job.recipe, Store(job.store)
+    recipe, store = job.recipe, Store(job.store, job.held)
     logger.info("Loading PyTorch and the model")
     match job:
+        case EncodeJob():
+            return _encode(job, store)
         case TrainJob():
             from softalign.training.train import train
 
@@ -39,6 +42,18 @@ def run_job(job: Job) -> Record:
             from softalign.evaluation.arms import evaluate
 
             return evaluate(job.arm, job.adapter, recipe.backbone, recipe.evaluate, recipe.runtime, store, job.key)
+
+
+def _encode(job: EncodeJob, store: Store) -> EncodedManifest:
+    from softalign.data.encoding.encode import encode
+
+    recipe = job.recipe
+    with exclusive(store.work_path("encode", job.key)):
+        finished = store.find(EncodedManifest, job.key)
+        if finished is not None:  # by another process, while this one waited for the folder
+            return finished
+        number = recipe.train.negatives.num_hard
+        return encode(job.dataset, recipe.backbone, recipe.runtime, store, job.key, number)
 
 
 def answer(job: Job, channel: Channel) -> int:

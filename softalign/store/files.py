@@ -173,15 +173,11 @@ def file_entry(path: Path, name: str) -> FileEntry:
 
 
 def create_file(uri: str, data: bytes) -> bool:
-    """Create a file with this content unless one exists; return whether it was created."""
+    """Create a file with this content unless one exists; return whether it was created. Of several one creates it."""
     filesystem, path = open_filesystem(uri)
     if is_local(uri):
-        target = local_path_of(uri)
-        if target.exists():
-            return False
         with reaching(uri):
-            write_atomically(target, data)
-        return True
+            return _create_local(local_path_of(uri), data)
     with reaching(uri):
         try:
             filesystem.pipe_file(path, data, mode="create")
@@ -191,6 +187,39 @@ def create_file(uri: str, data: bytes) -> bool:
                 raise
             return False
     return True
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    """Create a local file whole, by a link: unlike a rename it never replaces what another process made meanwhile."""
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        made.write_bytes(data)
+        _sync(made)
+        os.link(made, path)
+    except FileExistsError:
+        return False
+    finally:
+        made.unlink(missing_ok=True)
+    _sync(path.parent)
+    return True
+
+
+def overwrite_file(uri: str, data: bytes) -> None:
+    """Give a file this content, whatever it held; a reader sees the old content or the new one.
+
+    Raises:
+        StorageUnavailableError: the store did not answer.
+    """
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        if is_local(uri):
+            with replacing(local_path_of(uri), is_synced=False) as made:
+                made.write_bytes(data)
+        else:
+            filesystem.pipe_file(path, data)
 
 
 def on_filesystem_of(parent: Path, path: Path) -> Path:

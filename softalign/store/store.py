@@ -30,6 +30,8 @@ from softalign.store.files import (
     private_folder,
     read_bytes,
 )
+from softalign.store.holder import Held
+from softalign.store.leases import require_held
 from softalign.store.reaching import reaching
 from softalign.store.read_ahead import map_ahead
 from softalign.store.shared import SharedFiles
@@ -54,15 +56,27 @@ class Store(SharedFiles):
 
     Args:
         uri: a local folder (made when first written to) or any fsspec URI.
+        held: leases without which nothing is published.
 
     Raises:
         ConfigError: it is empty.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, held: tuple[Held, ...] = ()) -> None:
         if not uri.strip():
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
+        self.held = held
+
+    def require_held(self) -> None:
+        """Look whether the leases of whoever works with this store still are its own: before what stays.
+
+        Raises:
+            LeaseLostError: another process has taken one.
+            StorageUnavailableError: the store did not answer.
+        """
+        for held in self.held:
+            require_held(self.uri, held)
 
     def prefix(self, stage: Stage, key: str) -> str:
         """Return the URI of a stage's output."""
@@ -115,6 +129,7 @@ class Store(SharedFiles):
 
         Raises:
             IntegrityError: other content is already published there, or an upload arrived changed.
+            LeaseLostError: another process works on this request by now.
             ConfigError: the store cannot be written to.
             StorageUnavailableError: the store did not answer.
         """
@@ -246,5 +261,6 @@ class Store(SharedFiles):
         prefix = self.prefix(final.stage, final.stage_key)
         if (folder / REQUEST_FILENAME).is_file():
             create_file(f"{prefix}/{REQUEST_FILENAME}", (folder / REQUEST_FILENAME).read_bytes())
+        self.require_held()
         if not create_file(f"{prefix}/{final.filename}", final.to_json()):
             self._is_published(final)

@@ -6,17 +6,23 @@ import signal
 
 import pytest
 
-from softalign.artifacts import Adapter
+from softalign.artifacts import Adapter, DatasetManifest
 from softalign.config import load_recipe
 from softalign.errors import DataError, UnexpectedError
 from softalign.processes.messages import Channel, Failure, LogLine, Result, from_line
 from softalign.processes.reporter import Reporter
 from softalign.stages import worker
-from softalign.stages.jobs import EvaluateJob, TrainJob, from_json, to_json
+from softalign.stages.jobs import EncodeJob, EvaluateJob, TrainJob, from_json, to_json
+from softalign.store.holder import Held
 from tests.killing import exit_codes
 from tests.sample_records import ADAPTER, ENCODED
 
 RECIPE = load_recipe("shapes", ["train.seed=3"])
+DATASET = DatasetManifest(
+    stage_key="k",
+    name="test",
+    **dict.fromkeys(("num_samples", "num_captions", "num_val_samples", "num_shards", "total_bytes", "num_seen"), 1),
+)
 JOB = TrainJob(recipe=RECIPE, store="s3://bucket", key="k", encoded=ENCODED)
 
 
@@ -24,10 +30,11 @@ JOB = TrainJob(recipe=RECIPE, store="s3://bucket", key="k", encoded=ENCODED)
     "job",
     [
         JOB,
+        EncodeJob(recipe=RECIPE, store="store", key="k", held=(Held(name="a/b", number=3),), dataset=DATASET),
         EvaluateJob(recipe=RECIPE, store="store", key="k", arm="untrained", adapter=ADAPTER),
         EvaluateJob(recipe=load_recipe("shapes-unet"), store="store", key="k", arm="base", adapter=None),
     ],
-    ids=["train", "untrained", "base"],
+    ids=["train", "encode", "untrained", "base"],
 )
 def test_a_job_arrives_as_it_was(job):
     assert from_json(to_json(job).encode()) == job

@@ -381,6 +381,15 @@ def test_creating_a_local_file_once(tmp_path):
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
 
 
+def test_of_two_that_create_a_local_file_at_once_one_does(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "exists", lambda *_: bool(path.write_bytes(b"1")) and False)  # right after the look
+        assert not create_file(str(path), b"2")
+    assert path.read_bytes() == b"1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_verification_of_one_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * 3_000_000)
