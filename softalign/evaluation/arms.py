@@ -22,7 +22,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
-from softalign.engines.work import Engine, Work
+from softalign.engines.work import Work
 from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
@@ -33,7 +33,7 @@ from softalign.geneval.layout import image_filename, metadata_filename, read_fol
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
@@ -61,7 +61,7 @@ def evaluate(
         adapter: the trained adapter, except for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
-        runtime: device and batch size.
+        runtime: device, batch size, and which engine draws and detects.
         store: where the arm is published.
         key: the stage key.
 
@@ -71,7 +71,7 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector_for(config)
+    detector_for(config)  # refused before the model is loaded
     suite = Suite(suite_prompts(config), config.images_per_prompt)
     output = store.work_path("evaluate", key) / "arm"
     with exclusive(output.parent):
@@ -79,11 +79,11 @@ def evaluate(
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
         drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
+        detecting = Work(file_detector, (config,))
         with open_engine(runtime) as engine:
-            num_made = _generate(engine, drawing, suite, output, config.side_px(backbone), runtime)
+            num_made = _generate(partial(engine.map, drawing), suite, output, config.side_px(backbone), runtime)
             logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
-            detect = partial(engine.map, Work(file_detector, (config,)))
-            results = _detect_and_score(output / IMAGES_FOLDER, suite, detect, output)
+            results = _detect_and_score(output / IMAGES_FOLDER, suite, partial(engine.map, detecting), output)
         digest = tokens_digest(arm, adapter, store)
         report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
     shutil.rmtree(output.parent, ignore_errors=True)
@@ -145,19 +145,12 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
-def _generate(
-    engine: Engine,
-    drawing: Work[Batch, tuple[bytes, ...]],
-    suite: Suite,
-    out: Path,
-    side_px: int,
-    runtime: Runtime,
-) -> int:
+def _generate(draw: Draw, suite: Suite, out: Path, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
     write_metadata(out / IMAGES_FOLDER, suite.prompts)
     requests, stop = _image_requests(suite, out / IMAGES_FOLDER), StopRequest()
     with stop.listening():
-        return generate_missing(partial(engine.map, drawing), requests, side_px, runtime.generation_batch_size, stop)
+        return generate_missing(draw, requests, side_px, runtime.generation_batch_size, stop)
 
 
 def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
