@@ -57,13 +57,12 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: ``base`` and ``guided_base`` take no adapter, ``untrained`` its step-0 tokens, ``adapter`` the last.
-        adapter: the trained adapter, except for the base arms.
+        arm: whose images; ``untrained`` takes the adapter's step-0 tokens, ``adapter`` the last.
+        adapter: None for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
         runtime: device, batch size, and which engine draws and detects.
-        store: where the arm is published.
-        key: the stage key.
+        store, key: where the arm is published.
 
     Raises:
         ConfigError: the arm and the adapter do not go together, or the suite has no detector here.
@@ -71,19 +70,17 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector_for(config)  # refused before the model is loaded
-    suite = Suite(suite_prompts(config), config.images_per_prompt)
-    output = store.work_path("evaluate", key) / "arm"
+    file_detector(config)  # refused before the model is loaded
+    suite, output = Suite(suite_prompts(config), config.images_per_prompt), store.work_path("evaluate", key) / "arm"
     with exclusive(output.parent):
-        finished = store.find(EvalReport, key)
-        if finished is not None:  # by another process, while this one waited for the folder
+        if finished := store.find(EvalReport, key):  # made by another process meanwhile
             return finished
         drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
-        detecting = Work(file_detector, (config,))
         with open_engine(runtime) as engine:
             num_made = _generate(partial(engine.map, drawing), suite, output, config.side_px(backbone), runtime)
             logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
-            results = _detect_and_score(output / IMAGES_FOLDER, suite, partial(engine.map, detecting), output)
+            detect = partial(engine.map, Work(file_detector, (config,)))
+            results = _detect_and_score(output / IMAGES_FOLDER, suite, detect, output)
         digest = tokens_digest(arm, adapter, store)
         report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
     shutil.rmtree(output.parent, ignore_errors=True)

@@ -62,7 +62,7 @@ def encode(
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
-    Computed in float32, stored in float16. The empty caption is among the texts: guidance and the tokens' start need it.
+    Computed in float32, stored in float16. The empty caption is among the texts: guidance and the soft tokens need it.
 
     Args:
         dataset: the curated images and captions.
