@@ -7,6 +7,7 @@ seconds by unit, times the units of a dataset. Exit code 1 if a record grows wit
 
 import argparse
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 SIZES = {"1 M": 10**6, "100 M": 10**8, "2 B": 2 * 10**9}
 ROWS_PER_SHARD = 512
 CAPTIONS = 2
+LIBRARIES = ("pyarrow.parquet", "softalign.data.curation.pipeline", "softalign.data.encoding.encode")
 MACHINE_BYTES = 256 << 30
 """Memory of the machine that a structure must fit into; where it does not, the structure breaks."""
 
@@ -34,6 +36,25 @@ class Cost:
     seconds: float
     memory_bytes: float
     disk_bytes: float = 0.0
+
+
+def apart(call):
+    """Return what ``call()`` returns in a forked process: what it leaves in memory is not measured."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=lambda: theirs.send(call()))
+    child.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    finally:
+        child.join()
+
+
+def measure(function, number):
+    """Return the costs that a measurement yields, in a process and a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="softalign-scale-") as folder:
+        return apart(lambda: list(function(Path(folder), number)))
 
 
 def resident():
@@ -83,14 +104,16 @@ def captions_table(root, rows):
     from softalign.config import ParquetSource
     from softalign.data.curation.parquet import read_parquet
 
-    listed = [row for shard in range(rows // ROWS_PER_SHARD) for row in rows_of(shard)]
-    table = {
-        "file_name": [row.file_name for row in listed for _ in row.captions],
-        "caption": [caption for row in listed for caption in row.captions],
-    }
-    pq.write_table(pa.table(table), root / "captions.parquet", compression="zstd")
-    number = len(listed)
-    del listed, table
+    def write():
+        listed = [row for shard in range(rows // ROWS_PER_SHARD) for row in rows_of(shard)]
+        table = {
+            "file_name": [row.file_name for row in listed for _ in row.captions],
+            "caption": [caption for row in listed for caption in row.captions],
+        }
+        pq.write_table(pa.table(table), root / "captions.parquet", compression="zstd")
+        return len(listed)
+
+    number = apart(write)
     source = ParquetSource(type="parquet", table_uri=str(root / "captions.parquet"), images_uri=str(root))
     seconds, memory, _kept = measured(lambda: read_parquet(source))
     size = (root / "captions.parquet").stat().st_size
@@ -155,33 +178,35 @@ def file_list(root, shards):
     from softalign.data.curation.shards import shard_name
     from softalign.store.store import Store
 
-    ends = (".tar", ".parquet")
-    files = [
-        FileEntry(path=f"{shard_name(i)}{end}", size_bytes=10**8 + i, sha256=digest((i, end))).model_dump()
-        for i in range(shards)
-        for end in ends
-    ]
     store = Store(str(root / "store"))
-    manifest = DatasetManifest(
-        stage_key="k" * 64,
-        name="n" * 100,
-        num_samples=2 * 10**9,
-        num_captions=4 * 10**9,
-        num_val_samples=10**8,
-        num_shards=shards,
-        total_bytes=2 * 10**14,
-        num_seen=2 * 10**9,
-        files_digest=digest_of(files),
-    )
-    manifest = manifest.model_copy(update={"uri": f"{store.uri}/curate/{manifest.stage_key}"})
+
+    def write():
+        files = [
+            FileEntry(path=f"{shard_name(i)}{end}", size_bytes=10**8 + i, sha256=digest((i, end))).model_dump()
+            for i in range(shards)
+            for end in (".tar", ".parquet")
+        ]
+        manifest = DatasetManifest(
+            stage_key="k" * 64,
+            name="n" * 100,
+            num_samples=2 * 10**9,
+            num_captions=4 * 10**9,
+            num_val_samples=10**8,
+            num_shards=shards,
+            total_bytes=2 * 10**14,
+            num_seen=2 * 10**9,
+            files_digest=digest_of(files),
+        )
+        folder = Path(store.prefix("curate", manifest.stage_key))
+        folder.mkdir(parents=True)
+        (folder / "files.json").write_text(json.dumps(files, indent=1) + "\n")
+        return manifest.model_copy(update={"uri": str(folder)})
+
+    manifest = apart(write)
     folder = Path(manifest.uri)
-    folder.mkdir(parents=True)
-    (folder / "files.json").write_text(json.dumps(files, indent=1) + "\n")
-    number = len(files)
-    del files
     size = (folder / "files.json").stat().st_size
     seconds, memory, _kept = measured(lambda: {entry.path: entry for entry in store.files(manifest)})
-    yield Cost("files.json (each process that opens shards)", "shards", number // 2, seconds, memory, size)
+    yield Cost("files.json (each process that opens shards)", "shards", shards, seconds, memory, size)
     yield Cost("manifest.json", "datasets", 1, 0, 0, len(manifest.to_json()))
 
 
@@ -222,47 +247,51 @@ def reader(root, rows):
     from softalign.store.store import Store
 
     store = Store(str(root / "store"))
-    (root / "store" / "encoded").mkdir(parents=True)
-    output = root / "output"
-    output.mkdir()
-    samples, shards = [], {"latents": [], "texts": []}
-    entries = {}
-    for name, tensor in (("latents", "latents"), ("texts", "prompt_embeds")):
-        save_file({tensor: torch.zeros(CAPTIONS * ROWS_PER_SHARD, 1, 1, 1)}, root / "made.safetensors")
-        entries[name] = (tensor, store.add_shared(name, root / "made.safetensors"))
-    for shard in range(rows // ROWS_PER_SHARD):
-        own = list(rows_of(shard))
-        samples += [SampleRow(r.key, r.split, r.image_digest, r.captions, r.caption_digests, [[], []]) for r in own]
-        groups = {"latents": [r.image_digest for r in own], "texts": [d for r in own for d in r.caption_digests]}
-        for name, digests in groups.items():
-            tensor, entry = entries[name]
-            described = (PoolTensor(name=tensor, row_shape=(1, 1, 1)),)
-            shards[name].append(
-                PoolShard(digests=tuple(digests), tensors=described, file=entry).model_dump(mode="json")
-            )
-    write_table(output / "samples.parquet", samples, SAMPLE_SCHEMA)
-    for name, listed in shards.items():
-        (output / f"{name}.json").write_bytes(canonical_json(listed))
-    number = len(samples)
-    manifest = EncodedManifest(
-        stage_key=digest_of(["k"]),
-        name="scale",
-        backbone_digest="b",
-        vae_digest="v",
-        text_encoder_digest="t",
-        latent_shape=(1, 1, 1),
-        text_shape=(1, 1),
-        pooled_width=0,
-        hard_negatives_per_caption=0,
-        num_samples=number,
-        num_val_samples=0,
-        num_latents=number,
-        num_texts=number * CAPTIONS,
-        total_bytes=1,
-    )
-    size = sum(path.stat().st_size for path in output.iterdir())
-    published = store.publish(manifest, output)
-    del samples, shards
+
+    def write():
+        (root / "store" / "encoded").mkdir(parents=True)
+        output = root / "output"
+        output.mkdir()
+        samples, shards = [], {"latents": [], "texts": []}
+        entries = {}
+        for name, tensor in (("latents", "latents"), ("texts", "prompt_embeds")):
+            save_file({tensor: torch.zeros(CAPTIONS * ROWS_PER_SHARD, 1, 1, 1)}, root / "made.safetensors")
+            entries[name] = (tensor, store.add_shared(name, root / "made.safetensors"))
+        for shard in range(rows // ROWS_PER_SHARD):
+            own = list(rows_of(shard))
+            samples += [SampleRow(r.key, r.split, r.image_digest, r.captions, r.caption_digests, [[], []]) for r in own]
+            groups = {"latents": [r.image_digest for r in own], "texts": [d for r in own for d in r.caption_digests]}
+            for name, digests in groups.items():
+                tensor, entry = entries[name]
+                described = (PoolTensor(name=tensor, row_shape=(1, 1, 1)),)
+                shards[name].append(
+                    PoolShard(digests=tuple(digests), tensors=described, file=entry).model_dump(mode="json")
+                )
+        write_table(output / "samples.parquet", samples, SAMPLE_SCHEMA)
+        for name, listed in shards.items():
+            (output / f"{name}.json").write_bytes(canonical_json(listed))
+        number = len(samples)
+        manifest = EncodedManifest(
+            stage_key=digest_of(["k"]),
+            name="scale",
+            backbone_digest="b",
+            vae_digest="v",
+            text_encoder_digest="t",
+            latent_shape=(1, 1, 1),
+            text_shape=(1, 1),
+            pooled_width=0,
+            hard_negatives_per_caption=0,
+            num_samples=number,
+            num_val_samples=0,
+            num_latents=number,
+            num_texts=number * CAPTIONS,
+            total_bytes=1,
+        )
+        size = sum(path.stat().st_size for path in output.iterdir())
+        return store.publish(manifest, output), size
+
+    published, size = apart(write)
+    number = published.num_samples
     seconds, memory, kept = measured(lambda: EncodedReader(published, store, split="train", batch_size=16, seed=0))
     yield Cost("reader (each training process)", "images", number, seconds, memory, size)
     started = time.perf_counter()
@@ -291,34 +320,18 @@ def planning(root, rows):
     yield Cost("plan: names and sizes of a source's images (local disk)", "images", number, seconds, memory)
 
 
-def in_child(function, number):
-    """Run one measurement in a forked process, so that its memory is its own."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-
-    def run():
-        with tempfile.TemporaryDirectory(prefix="softalign-scale-") as folder:
-            theirs.send(list(function(Path(folder), number)))
-
-    child = context.Process(target=run)
-    child.start()
-    theirs.close()
-    try:
-        return ours.recv()
-    finally:
-        child.join()
-
-
 def main():
     """Measure, extrapolate and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=102_400, help="images of the structures that grow with images")
     parser.add_argument("--shards", type=int, default=100_000, help="shards of the structures that grow with shards")
     options = parser.parse_args()
+    for module in LIBRARIES:  # here, so that no measurement pays for one
+        importlib.import_module(module)
     costs = []
     by_rows, by_shards = (captions_table, duplicates, reader, planning), (journal, file_list, pool_indexes)
     for function in (*by_rows, *by_shards):
-        costs += in_child(function, options.rows if function in by_rows else options.shards)
+        costs += measure(function, options.rows if function in by_rows else options.shards)
         print(f"measured {function.__name__}", file=sys.stderr)
     print("| structure | unit | measured with | s / unit | memory / unit | disk / unit | breaks at |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
