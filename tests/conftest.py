@@ -34,7 +34,7 @@ os.environ.update(
 shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
 
-SERVERS = ("prefect_server", "stack")
+SERVERS = ("prefect_server", "stack", "cluster")
 """Fixtures that start servers, once for all tests that need them."""
 
 

@@ -7,7 +7,6 @@ whose process or machine is lost is submitted again by Ray itself.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections import deque
@@ -53,7 +52,6 @@ def joined(config: RayEngine, *, device: Literal["auto", "cpu", "cuda"]) -> Iter
 
 
 def _join(address: str | None) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         with _keeping_sigterm():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,9 @@ from softalign.config.engine import RayEngine
 from softalign.config.runtime import Runtime
 from softalign.engines.work import Engine, InProcess
 from softalign.errors import ConfigError
+
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Of these Ray takes a cluster's token; to an address that is named it sends none unless RAY_AUTH_MODE says so."""
 
 
 @contextmanager
@@ -22,6 +26,9 @@ def open_engine(runtime: Runtime) -> Iterator[Engine]:
     if not isinstance(runtime.engine, RayEngine):
         yield InProcess()
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if any(name in os.environ for name in TOKEN_VARIABLES):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported
     try:
         from softalign.engines.on_ray import joined
     except ImportError as error:

@@ -22,7 +22,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
-from softalign.engines.work import Engine, Work
+from softalign.engines.work import Work
 from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
@@ -35,13 +35,15 @@ from softalign.geneval.layout import image_filename, read_folders, write_metadat
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
 
 DETECTIONS_FILENAME = "detections.jsonl"
+OUTPUT_FOLDER = "published"
+"""Of a work folder: what is published, beside the images as files."""
 _DETECTION_BATCH = 64
 
 
@@ -57,11 +59,11 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: ``base`` and ``guided_base`` take no adapter, ``untrained`` its step-0 tokens, ``adapter`` the last.
-        adapter: the trained adapter, except for the base arms.
+        arm: whose images; ``untrained`` takes the adapter's step-0 tokens, ``adapter`` the last.
+        adapter: None for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
-        runtime: device and batch size.
+        runtime: device, batch size, and which engine draws and detects.
         store: where the arm is published.
         key: the stage key.
 
@@ -71,28 +73,38 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector_for(config)
-    suite = Suite(suite_prompts(config), config.images_per_prompt)
+    file_detector(config)  # refused before the model is loaded
     work = store.work_path("evaluate", key)
-    images, output = work / "arm" / IMAGES_FOLDER, work / "published"
-    packs = packs_of(len(suite.prompts), suite.images_per_prompt)
     with exclusive(work):
-        finished = store.find(EvalReport, key)
-        if finished is not None:  # by another process, while this one waited for the folder
-            return finished
-        drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
-        with open_engine(runtime) as engine:
-            copies = PackCopies(store, key, images, packs, work)
-            num_made = _generate(engine, drawing, suite, images, copies, config.side_px(backbone), runtime)
-            logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
-            detect = partial(engine.map, Work(file_detector, (config,)))
-            results = detect_and_score(images, suite, detect, output)
-        write_packs(images, packs, output)
-        digest = tokens_digest(arm, adapter, store)
-        report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
-        copies.remove()
+        if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
+            suite = Suite(suite_prompts(config), config.images_per_prompt)
+            packs = packs_of(len(suite.prompts), suite.images_per_prompt)
+            copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
+            drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
+            results = _make(drawing, suite, copies, config, runtime, config.side_px(backbone))
+            made = _report(arm, tokens_digest(arm, adapter, store), config, results, len(suite.prompts), key)
+            report = store.publish(made, work / OUTPUT_FOLDER)
+            copies.remove()
     shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _make(
+    drawing: Work[Batch, tuple[bytes, ...]],
+    suite: Suite,
+    copies: PackCopies,
+    config: EvalConfig,
+    runtime: Runtime,
+    side_px: int,
+) -> tuple[ImageResult, ...]:
+    """Draw, detect and score an arm's images and write what is published; return the verdicts."""
+    images, output = copies.images_root, copies.work / OUTPUT_FOLDER
+    with open_engine(runtime) as engine:
+        num_made = _generate(partial(engine.map, drawing), suite, images, copies, side_px, runtime)
+        logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
+        results = detect_and_score(images, suite, partial(engine.map, Work(file_detector, (config,))), output)
+    write_packs(images, copies.packs, output)
+    return results
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
@@ -150,28 +162,20 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
-def _generate(
-    engine: Engine,
-    drawing: Work[Batch, tuple[bytes, ...]],
-    suite: Suite,
-    images: Path,
-    copies: PackCopies,
-    side_px: int,
-    runtime: Runtime,
-) -> int:
+def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
     write_metadata(images, suite.prompts)
     copies.fetch()
 
-    def draw(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
-        for drawn in engine.map(drawing, batches):
+    def draw_and_copy(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
+        for drawn in draw(batches):
             yield drawn
             copies.offer()  # the batch is on the disk now
 
     requests, stop = _image_requests(suite, images), StopRequest()
     with stop.listening():
         try:
-            return generate_missing(draw, requests, side_px, runtime.generation_batch_size, stop)
+            return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)
         finally:
             copies.finish()
 

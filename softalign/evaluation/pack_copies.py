@@ -37,7 +37,7 @@ class PackCopies:
 
     def __init__(self, store: Store, key: str, images_root: Path, packs: Sequence[Pack], work: Path) -> None:
         self._uri = "" if store.is_local else f"{store.uri}/checkpoints/{key}"
-        self._images_root, self._packs, self._work = images_root, packs, work
+        self.images_root, self.packs, self.work = images_root, packs, work
         self._sent: set[str] = set()
         self._thread = threading.Thread()
 
@@ -49,7 +49,7 @@ class PackCopies:
         with reaching(self._uri):
             filesystem.invalidate_cache()
             there = {path.rpartition("/")[2] for path in filesystem.find(root)}
-        for pack in self._packs:
+        for pack in self.packs:
             if pack.name in there and not self._is_whole(pack) and self._extract(pack):
                 self._sent.add(pack.name)
         if self._sent:
@@ -57,7 +57,7 @@ class PackCopies:
 
     def _extract(self, pack: Pack) -> bool:
         filesystem, root = open_filesystem(self._uri)
-        local = self._work / pack.name
+        local = self.work / pack.name
         try:
             with reaching(self._uri):
                 filesystem.get_file(f"{root}/{pack.name}", str(local))
@@ -66,7 +66,7 @@ class PackCopies:
                 for filename in pack.filenames:
                     file = archive.extractfile(members[filename])
                     if file is not None:
-                        write_atomically(self._images_root / filename, file.read())
+                        write_atomically(self.images_root / filename, file.read())
         except (SoftAlignError, tarfile.TarError, KeyError, EOFError) as error:
             logger.warning("%s of %s cannot be used, its images are made again: %s", pack.name, self._uri, error)
             return False
@@ -78,7 +78,7 @@ class PackCopies:
         """Copy the next pack that is whole, in the background, unless the last one is still on its way."""
         if not self._uri or self._thread.is_alive():
             return
-        for pack in self._packs:
+        for pack in self.packs:
             if pack.name not in self._sent and self._is_whole(pack):
                 self._sent.add(pack.name)
                 self._thread = threading.Thread(target=self._send, args=(pack,), daemon=True)
@@ -86,12 +86,12 @@ class PackCopies:
                 return
 
     def _is_whole(self, pack: Pack) -> bool:
-        return all((self._images_root / filename).is_file() for filename in pack.filenames)
+        return all((self.images_root / filename).is_file() for filename in pack.filenames)
 
     def _send(self, pack: Pack) -> None:
-        local = self._work / pack.name
+        local = self.work / pack.name
         try:
-            write_pack(self._images_root, pack, local)
+            write_pack(self.images_root, pack, local)
             filesystem, root = open_filesystem(self._uri)
             with reaching(self._uri):
                 filesystem.put_file(str(local), f"{root}/{pack.name}")

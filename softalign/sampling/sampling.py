@@ -69,6 +69,8 @@ def initial_noise(
 
 
 Batch = tuple[ImageRequest, ...]
+Draw = Callable[[Iterable[Batch]], Iterator[tuple[bytes, ...]]]
+"""Yields each batch's PNG files, in order."""
 
 
 def batch_drawer(backbone: Backbone, settings: SamplingSettings) -> Callable[[Batch], tuple[bytes, ...]]:
@@ -83,7 +85,7 @@ def batch_drawer(backbone: Backbone, settings: SamplingSettings) -> Callable[[Ba
 
 
 def generate_missing(
-    draw: Callable[[Iterable[Batch]], Iterator[tuple[bytes, ...]]],
+    draw: Draw,
     requests: Sequence[ImageRequest],
     side_px: int,
     batch_size: int,
@@ -95,7 +97,7 @@ def generate_missing(
     denoiser with the same batches as an undisturbed one. Files appear whole or not at all.
 
     Args:
-        draw: yields each batch's PNG files, in order (``batch_drawer`` here, or an engine elsewhere).
+        draw: ``batch_drawer`` here, or an engine elsewhere.
         requests: in a fixed order.
         side_px: of the images.
         batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.

@@ -67,6 +67,7 @@ class Store(SharedFiles):
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
         self.held = held
+        self._listed: tuple[str, dict[str, FileEntry]] = ("", {})
 
     def require_held(self) -> None:
         """Look whether the leases of whoever works with this store still are its own: before what stays.
@@ -183,11 +184,34 @@ class Store(SharedFiles):
             IntegrityError: a file is missing, truncated or changed.
             StorageUnavailableError: the store did not answer.
         """
-        root = local_path_of(record.uri) if is_local(record.uri) else private_cache() / record.stage / record.digest
+        root = self._local_root(record)
         for entry in self.files(record):
             if entry.path.startswith(under):
                 fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)
         return root
+
+    def fetch_file(self, record: Record, path: str) -> Path:
+        """Return a local path of one of a record's files, as ``fetch``.
+
+        The list of files is read once for many files of one record: it is as long as the dataset.
+
+        Raises:
+            IntegrityError: there is no such file, or it is missing, truncated or changed.
+            StorageUnavailableError: the store did not answer.
+        """
+        where = f"{record.uri}/{path}"
+        if self._listed[0] != record.digest:
+            self._listed = (record.digest, {entry.path: entry for entry in self.files(record)})
+        entry = self._listed[1].get(path)
+        if entry is None:
+            what, fix = "A file is not among the files of its record.", "remove this prefix and rerun the stage"
+            raise IntegrityError(what, expected=path, found="no such entry in files.json", where=where, fix=fix)
+        local = self._local_root(record) / path
+        fetch_verified(entry, where, local)
+        return local
+
+    def _local_root(self, record: Record) -> Path:
+        return local_path_of(record.uri) if is_local(record.uri) else private_cache() / record.stage / record.digest
 
     def _files_uri(self, record: Record) -> str:
         prefix = self.prefix(record.stage, record.stage_key)

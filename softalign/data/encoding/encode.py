@@ -62,13 +62,12 @@ def encode(
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
-    Computed in float32, stored in float16. The empty caption is always among the texts: guidance and the soft tokens'
-    start need it.
+    Computed in float32, stored in float16. The empty caption is among the texts: guidance and the soft tokens need it.
 
     Args:
         dataset: the curated images and captions.
         backbone: whose VAE and text encoder are used, and the resolution.
-        runtime: device and number of reader threads.
+        runtime: device, number of reader threads, and which engine encodes.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
@@ -80,7 +79,7 @@ def encode(
     """
     work_path = store.work_path("encode", key)
     shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
-    encoders = shard_encoder.encoders
+    encoders, output = shard_encoder.encoders, work_path / "output"
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
@@ -88,9 +87,8 @@ def encode(
         latents = _encode_groups(_image_groups(shards), latents_pool, "images", engine, shard_encoder)
         texts = _encode_groups(_text_groups(shards), texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
-    _write_index(work_path / "output", shards, latents, texts)
-    manifest = _manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption)
-    published = store.publish(manifest, work_path / "output")
+    _write_index(output, shards, latents, texts)
+    published = store.publish(_manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption), output)
     shutil.rmtree(work_path, ignore_errors=True)
     return published
 
@@ -134,7 +132,7 @@ class DatasetShard:
 
     def __init__(self, dataset: DatasetManifest, name: str, store: Store, hard_negatives_per_caption: int) -> None:
         self.name = name
-        self.rows = read_index(store.fetch(dataset, under=f"{name}.parquet") / f"{name}.parquet")
+        self.rows = read_index(store.fetch_file(dataset, f"{name}.parquet"))
         self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
 
     def texts(self) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ class ShardEncoder:
 
     def _pixels(self, name: str, rows: Iterable[IndexRow], resolution_px: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows of a shard, read and decoded ahead."""
-        tar_path = self._store.fetch(self._dataset, under=f"{name}.tar") / f"{name}.tar"
+        tar_path = self._store.fetch_file(self._dataset, f"{name}.tar")
 
         def read(row: IndexRow) -> Tensor:
             with tar_path.open("rb") as tar:

@@ -9,7 +9,7 @@ import pytest
 @pytest.fixture(scope="session")
 def cluster():
     """Three cores' worth of processes, on loopback; the token stays in this environment, and in no home folder."""
-    ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    ray = pytest.importorskip("ray")
     os.environ.update(
         RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0"
     )

@@ -1,9 +1,13 @@
 """The engines: the same results in the same order, whoever computes them, and whoever dies meanwhile."""
 
+import os
+import signal
 import sys
 from itertools import count, islice
 
 import pytest
+
+pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 from softalign.config import Runtime
 from softalign.config.engine import RayEngine
@@ -17,11 +21,10 @@ RAY = Runtime(device="cpu", engine=RayEngine(address="auto", items_per_call=4))
 
 
 @pytest.fixture(params=["local", "ray"])
-def engine(request):
+def engine(request, cluster):
     if request.param == "local":
         yield InProcess()
         return
-    request.getfixturevalue("cluster")
     with open_engine(RAY) as opened:
         yield opened
 
@@ -99,3 +102,29 @@ def test_without_the_package_the_recipe_is_refused(monkeypatch):
     monkeypatch.delitem(sys.modules, "softalign.engines.on_ray", raising=False)
     with pytest.raises(ConfigError, match="not installed"), open_engine(RAY):
         pytest.fail("was opened")
+
+
+def test_a_cluster_that_does_not_answer_may_answer_later(cluster, monkeypatch):
+    def refuse(**_options):
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379\nand more")
+
+    monkeypatch.setattr(on_ray.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(on_ray.ray, "init", refuse)
+    with pytest.raises(WorkerDiedError, match="does not answer") as caught, open_engine(RAY):
+        pytest.fail("was opened")
+    assert caught.value.found == "Failed to connect to Ray cluster at 10.0.0.1:6379"
+    assert caught.value.is_retriable
+
+
+def test_a_token_of_the_environment_is_sent_to_a_named_address_too(cluster, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with open_engine(RAY):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_what_sigterm_does_is_kept(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    with on_ray._keeping_sigterm():
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -473,3 +473,15 @@ def test_work_and_caches_are_closed_to_others(tmp_path, monkeypatch):
     assert (tmp_path / "store" / ".work").stat().st_mode & 0o077 == 0
     assert (tmp_path / "home" / "cache").stat().st_mode & 0o077 == 0
     assert (tmp_path / "store").stat().st_mode & 0o055 == 0o055  # what is published is the user's to close
+
+
+def test_a_record_of_many_files_is_listed_once(store, manifest, make_folder, monkeypatch):
+    """Whoever opens a dataset's shards one after another reads the list of all of them once, not once a shard."""
+    names = [f"shard-{index:06d}.parquet" for index in range(5)]
+    record = store.publish(manifest, make_folder(**{name: name for name in names}))
+    reads = []
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: reads.append(uri) or read_bytes(uri))
+    assert [store.fetch_file(record, name).read_text() for name in names] == names
+    assert len(reads) == 1
+    with pytest.raises(IntegrityError, match="not among the files"):
+        store.fetch_file(record, "shard-000009.parquet")
