@@ -1,7 +1,7 @@
 """Exit code 0 if the Prefect server sees this machine's worker: ``python infra/worker_health.py POOL``.
 
-The worker is started with the machine's name (``--name "$(hostname)"``). For probes of readiness only: a server that is away
-for a while is no reason to stop a worker whose runs go on.
+The worker is started with the machine's name (``--name "$(hostname)"``). For probes of readiness only: a server that is
+away for a while is no reason to stop a worker whose runs go on.
 """
 
 from __future__ import annotations
