@@ -1,4 +1,4 @@
-"""A real deployment on this machine, without containers: Postgres, S3, MLflow, Prefect and a worker, on loopback.
+"""A real deployment on this machine, without containers: Postgres, S3, MLflow, Prefect and workers, on loopback.
 
     python infra/local_stack.py up        starts what is not running, makes databases, bucket, work pool, deployments
     python infra/local_stack.py env       what to export to use it: eval "$(python infra/local_stack.py env)"
@@ -12,7 +12,6 @@ Needs ``pip install -e '.[pipeline,stack]'`` and Postgres' ``initdb`` and ``post
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import shutil
 import subprocess
@@ -20,12 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stack_processes import inherited, request, running, start, stop, wait
+from stack_processes import inherited, running, start, stop, wait
 from stack_services import connect, database_user, postgres_binary, services
 from stack_settings import (
     BIN,
     GRPC_OFFSET,
-    POOL,
+    POOLS,
     ROOT,
     S3_PORTS,
     STATE,
@@ -60,8 +59,10 @@ def up() -> None:
     start(known["mlflow"])
     wait(known["s3"])
     wait(known["prefect"])
-    start(known["worker"])  # it makes the work pool that deployments need
-    wait(known["worker"])
+    for pool in POOLS:
+        start(known[f"worker-{pool}"])  # it makes the work pool that deployments need
+    for pool in POOLS:
+        wait(known[f"worker-{pool}"])
     deploy(settings)
     wait(known["mlflow"])
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
@@ -83,7 +84,7 @@ def status() -> None:
         state = "down" if process is None else "ready" if service.is_ready() else "starting or stuck"
         is_all_ready &= state == "ready"
         where = settings.url(service.name) if service.name in {"prefect", "mlflow", "s3"} else ""
-        say(f"{service.name:<10}{state:<18}{f'pid {process.pid}' if process else '':<13}{where}".rstrip())
+        say(f"{service.name:<12}{state:<18}{f'pid {process.pid}' if process else '':<13}{where}".rstrip())
     sys.exit(0 if is_all_ready else 1)
 
 
@@ -91,31 +92,13 @@ def down() -> None:
     """Stop everything this stack started, last started first; data stay."""
     settings = read_settings()
     known = services(settings)
-    stop([known["worker"]])
-    settle_runs(settings)
+    stop([known[f"worker-{pool}"] for pool in POOLS])  # they queue what was under way
     stop([known[name] for name in ("prefect", "mlflow", "s3")])
     stop([known["postgres"]])
     for port in (settings.ports[name] for name in S3_PORTS):  # seaweedfs leaves sockets behind
         for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
             if path.stem.endswith((f"-{port}", f"-{port + GRPC_OFFSET}")):
                 path.unlink(missing_ok=True)
-
-
-def settle_runs(settings: Settings) -> None:
-    """Queue the runs again that the worker was stopped in: left as they are, they would be running for ever."""
-    unfinished = {
-        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
-        "work_pools": {"name": {"any_": [POOL]}},
-    }
-    port, message = settings.ports["prefect"], "The stack was stopped."
-    answer = request(port, "POST", "/api/flow_runs/filter", json.dumps(unfinished))
-    for run in json.loads(answer or "[]"):
-        if run["state_type"] == "CANCELLING":
-            state = {"type": "CANCELLED", "message": message}
-        else:
-            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
-            say(f"{run['name']} goes on at the next start")
-        request(port, "POST", f"/api/flow_runs/{run['id']}/set_state", json.dumps({"state": state}))
 
 
 def init_postgres(settings: Settings) -> None:
