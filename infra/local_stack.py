@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from stack_processes import inherited, running, start, stop, wait
-from stack_services import connect, database_user, postgres_binary, services
+from stack_services import connect, database_user, postgres_binary, services, watch
 from stack_settings import (
     BIN,
     GRPC_OFFSET,
@@ -50,6 +50,7 @@ def up() -> None:
     """Start what is not running, and prepare databases, bucket, work pool and deployments."""
     settings = make_settings()
     known = services(settings)
+    stop([watch()])  # it would start the same
     start(known["s3"])
     init_postgres(settings)
     start(known["postgres"])
@@ -65,6 +66,7 @@ def up() -> None:
         wait(known[f"worker-{pool}"])
     deploy(settings)
     wait(known["mlflow"])
+    start(watch())
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
     say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
     say("then      prefect deployment run softalign-retrain/retrain --watch")
@@ -79,7 +81,7 @@ def env() -> None:
 def status() -> None:
     """Print what runs and answers, and where; exit code 1 if something does not."""
     settings, is_all_ready = read_settings(), True
-    for service in services(settings).values():
+    for service in (*services(settings).values(), watch()):
         process = running(service.name)
         state = "down" if process is None else "ready" if service.is_ready() else "starting or stuck"
         is_all_ready &= state == "ready"
@@ -92,6 +94,7 @@ def down() -> None:
     """Stop everything this stack started, last started first; data stay."""
     settings = read_settings()
     known = services(settings)
+    stop([watch()])
     stop([known[f"worker-{pool}"] for pool in POOLS])  # they queue what was under way
     stop([known[name] for name in ("prefect", "mlflow", "s3")])
     stop([known["postgres"]])

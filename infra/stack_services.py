@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stack_processes import Service, request
+from stack_processes import Service, request, running
 from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOLS, S3_PORTS, STATE, USER, Settings, fail, is_listening
 
 WORKER_STOP_TIMEOUT_S = 170.0
@@ -104,6 +104,16 @@ def worker(settings: Settings, pool: str, limit: int) -> Service:
         },
         is_ready=lambda: worker_is_online(settings, pool),
         stop_timeout_s=WORKER_STOP_TIMEOUT_S,
+    )
+
+
+def watch() -> Service:
+    """Return what starts services again that have died."""
+    return Service(
+        "watch",
+        [sys.executable, str(Path(__file__).with_name("stack_watch.py"))],
+        env={"SOFTALIGN_STACK": str(STATE)},
+        is_ready=lambda: running("watch") is not None,
     )
 
 

@@ -123,7 +123,7 @@ def settle(
             PROGRESS: progress,
         }
         client.update_flow_run_labels(run_id, labels)
-    if not _apply(client, run, action, sight):
+    if not _apply(client, run, action, sight, is_stop=not is_counted):
         return Action.LEAVE
     logger.warning("%s: %s (it was %s)", run.name, action.value, run.state.name)
     return action
@@ -150,9 +150,10 @@ def _sight(client: SyncPrefectClient, run: FlowRun, silent_s: float, num_before:
     )
 
 
-def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight) -> bool:
+def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight, *, is_stop: bool) -> bool:
     """Propose the action's states, and return whether the server took them; none is forced."""
-    why = f"Its process was lost (state {run.state.name if run.state else 'unknown'}, no owner)."
+    name = run.state.name if run.state else "unknown"
+    why = "Its worker was stopped." if is_stop else f"Its process was lost in the state {name}."
     if action is Action.CANCEL:
         return _propose(client, run.id, Cancelled(message=f"{why} It was being cancelled."))
     if action is Action.GIVE_UP:
