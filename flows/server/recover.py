@@ -73,6 +73,32 @@ class Recoverer:
         return done
 
 
+class Watch:
+    """Looks at one run, which its server has found silent, again and again.
+
+    Args:
+        run_id: of the flow run.
+        confirm_s: it is lost if between two looks, so far apart, it gave no sign of life.
+    """
+
+    def __init__(self, run_id: UUID, confirm_s: float) -> None:
+        self._run_id, self._confirm_s = run_id, confirm_s
+        self._seen: tuple[str, float] | None = None
+        self.is_open = False
+        """Whether the run was in a state that needs somebody, at the last look."""
+
+    def look(self) -> Action:
+        """Settle the run if it is lost; return what was done."""
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(self._run_id)
+            self.is_open = run.state is not None and run.state.type.value in OPEN
+            sign, now = _sign_of_life(client, run), time.monotonic()
+            if self._seen is None or self._seen[0] != sign:
+                self._seen = (sign, now)
+            limits = Limits(silent_s=self._confirm_s, pending_s=self._confirm_s)
+            return settle(client, self._run_id, limits, silent_s=now - self._seen[1])
+
+
 def recover(run_id: UUID, *, is_stopped: bool = False, limits: Limits | None = None) -> Action:
     """Settle one run whose process this worker has seen end; return what was done.
 

@@ -16,6 +16,7 @@ from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.workers import process
 from prefect.workers.process import ProcessWorker
 
+from flows.server.automations import install
 from flows.server.ownership import signature
 from flows.server.recover import Recoverer, recover
 from flows.worker_settings import WorkerOptions
@@ -132,6 +133,7 @@ async def _look_after_runs(options: WorkerOptions) -> None:
     recoverer = Recoverer([options.pool])
     while True:
         await _say_at_most(recoverer.look)
+        await _say_at_most(partial(install, options.pool))
         await anyio.sleep(options.look_every_s)
 
 

@@ -149,3 +149,17 @@ def test_a_dead_service_is_started_again_at_its_address(stack, api):
     wait_until(lambda: json.loads(record.read_text())["pid"] != before, seconds=30)
     wait_until(lambda: stack("status").returncode == 0, seconds=120)
     assert time.monotonic() - begin < 150
+
+
+def test_the_servers_automation_starts_somebody_who_looks(run_in):
+    wait_until(lambda: len(automations()) == 2, seconds=100)
+    run_id = run_in("RUNNING", "Running")
+    ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CRASHED"}})
+    wanted = {"flow_runs": {"name": {"any_": [f"recover-prefect.flow-run.{run_id}"]}}}
+    wait_until(lambda: [one["state"]["type"] for one in ask("/flow_runs/filter", wanted)] == ["COMPLETED"], seconds=60)
+    assert "AwaitingRetry" in [state["name"] for state in ask(f"/flow_run_states/?flow_run_id={run_id}")]
+    ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+
+
+def automations():
+    return [one["name"] for one in ask("/automations/filter", {}) if one["name"].startswith("softalign: ")]
