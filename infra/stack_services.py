@@ -96,7 +96,10 @@ def worker(settings: Settings, pool: str, limit: int) -> Service:
     return Service(
         f"worker-{pool}",
         # its own limit; a deployment's limit is a lease, and ends its run where the server was away for long
-        [sys.executable, *f"-m flows.worker --pool {pool} --name local-{pool} --limit {limit}".split()],
+        [
+            sys.executable,
+            *f"-m flows.worker --pool {pool} --name local-{pool} --limit {limit} --look-every-s 20".split(),
+        ],
         env={
             **settings.exports(),
             "PREFECT_HOME": str(STATE / "prefect"),

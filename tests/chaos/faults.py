@@ -87,6 +87,6 @@ def fill_scratch(stack):
 
 
 FAULTS = (
-    kill_worker, stop_worker, kill_worker_and_flow, kill_flow, stop_flow, kill_child, kill_mlflow, kill_s3, kill_prefect,
-    restart_postgres, fill_scratch,
+    kill_worker, stop_worker, kill_worker_and_flow, kill_flow, stop_flow, kill_child, kill_mlflow, kill_s3,
+    kill_prefect, restart_postgres, fill_scratch,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A retrain on a private local stack while a seeded script kills its parts; then it is compared with an undisturbed one.
+"""A retrain on a private local stack while a seeded script kills its parts, beside an undisturbed one.
 
     python -m tests.chaos.run --seed 1 --faults 30
     python -m tests.chaos.run --seed 1 --faults 30 --full        # the recipe `shapes` as it is, instead of a short one

@@ -1,6 +1,7 @@
 """Addresses of the local stack, and when its watch starts what has died."""
 
 import importlib
+import itertools
 import sys
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_service_that_dies_again_and_again_is_started_later_and_later(infra):
             starts.append(now)
             watched.is_due(now + 0.5, is_running=True)
         now += 1.0
-    assert [later - before for before, later in zip(starts, starts[1:], strict=False)] == [3, 5, 9, 17, 33, 61, 61, 61]
+    assert [later - before for before, later in itertools.pairwise(starts)] == [3, 5, 9, 17, 33, 61, 61, 61]
 
 
 def test_a_service_that_has_lived_for_long_is_started_soon(infra):
