@@ -16,23 +16,23 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from flows.server.decision import Limits
 from flows.server.recover import HEARTBEAT
 
 logger = logging.getLogger("prefect.workers.softalign")
 DEPLOYMENT = "softalign-recover/recover"
+SILENT_S = 95.0
+"""Three heartbeats of 30 s and some slack; whoever is started then waits for one more."""
 TAGGED = {"prefect.resource.id": "prefect.tag.softalign"}
 """The runs that are looked after. The flow that does so has another tag: if it crashed, it would call for itself."""
 ENDS = ("Completed", "Failed", "Cancelled", "Crashed", "Scheduled", "AwaitingRetry", "Paused", "Suspended")
 """States after which no heartbeat is expected."""
 
 
-def install(pool: str, limits: Limits | None = None) -> bool:
+def install(pool: str) -> bool:
     """Make the automations, or renew those that differ; return whether this pool's workers are to do so.
 
     Args:
         pool: a worker's pool; only those of the pool that ``softalign-recover`` runs in install them, not all at once.
-        limits: when a run counts as lost.
     """
     with get_client(sync_client=True) as client:
         try:
@@ -41,12 +41,12 @@ def install(pool: str, limits: Limits | None = None) -> bool:
             return False
         if deployment.work_pool_name != pool:
             return False
-        for automation in automations(deployment.id, limits or Limits()):
+        for automation in automations(deployment.id):
             _install(client, automation)
     return True
 
 
-def automations(deployment_id: Any, limits: Limits) -> list[AutomationCore]:
+def automations(deployment_id: Any) -> list[AutomationCore]:
     """Return the automations; their descriptions end in a digest of what they do."""
     start = RunDeployment(
         source="selected",
@@ -60,7 +60,7 @@ def automations(deployment_id: Any, limits: Limits) -> list[AutomationCore]:
         after={HEARTBEAT},
         expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in ENDS)},
         posture=Posture.Proactive,
-        within=timedelta(seconds=limits.silent_s),
+        within=timedelta(seconds=SILENT_S),
     )
     crashed = EventTrigger(**each, expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive)
     return [

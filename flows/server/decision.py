@@ -34,8 +34,8 @@ class Action(Enum):
 class Limits:
     """How long silence lasts before a run counts as lost, and how often a run is taken up again."""
 
-    silent_s: float = 95.0
-    """Three heartbeats of 30 s, Prefect's shortest, and some slack."""
+    silent_s: float = 125.0
+    """Above 30 s between two heartbeats, Prefect's shortest, and a server that was away from one look to the next."""
     pending_s: float = 300.0
     """The same for a run that is being submitted: it sends no heartbeats, and an image may have to be pulled."""
     crashed_within_s: float = 86_400.0

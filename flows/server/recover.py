@@ -8,6 +8,7 @@ look: neither a clock that is off nor a server that was away for a while makes a
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -40,13 +41,19 @@ class Recoverer:
     Args:
         pools: names of the work pools.
         limits: when a run counts as lost.
+        max_gap_s: looks that are further apart start anew: the server was away meanwhile, and missed signs of life.
         clock: returns seconds that only grow.
     """
 
     def __init__(
-        self, pools: Sequence[str], limits: Limits | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        pools: Sequence[str],
+        limits: Limits | None = None,
+        max_gap_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pools, self._limits, self._clock = list(pools), limits or Limits(), clock
+        self._pools, self._limits, self._max_gap_s, self._clock = list(pools), limits or Limits(), max_gap_s, clock
+        self._looked_at = -math.inf
         self._seen: dict[UUID, tuple[str, float]] = {}
 
     def look(self) -> dict[UUID, Action]:
@@ -61,8 +68,7 @@ class Recoverer:
                 runs = _open_runs(client, self._pools)
                 signs = {run.id: _sign_of_life(client, run) for run in runs}
                 now = self._clock()
-                kept = {key: seen for key, seen in self._seen.items() if signs.get(key) == seen[0]}
-                self._seen = {key: kept.get(key, (sign, now)) for key, sign in signs.items()}
+                self._note(signs, now)
                 for run in runs:
                     action = settle(client, run.id, self._limits, silent_s=now - self._seen[run.id][1])
                     if action is not Action.LEAVE:
@@ -71,6 +77,13 @@ class Recoverer:
             self._seen = {}
             raise
         return done
+
+    def _note(self, signs: dict[UUID, str], now: float) -> None:
+        """Keep since when each run has given no other sign of life."""
+        before = self._seen if now - self._looked_at <= self._max_gap_s else {}
+        kept = {key: seen for key, seen in before.items() if signs.get(key) == seen[0]}
+        self._seen = {key: kept.get(key, (sign, now)) for key, sign in signs.items()}
+        self._looked_at = now
 
 
 class Watch:

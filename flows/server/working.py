@@ -24,6 +24,8 @@ from tasks.policies import is_of_the_server
 
 logger = logging.getLogger("prefect.workers.softalign")
 POLL_S = 0.2
+GAP_SLACK_S = 15.0
+"""What a look may take; one that takes longer waited for a server that was away."""
 SETTLING_S = 30.0
 """How long a stopping worker waits for the server; what it cannot say there, the next worker finds."""
 
@@ -130,7 +132,7 @@ async def _work(options: WorkerOptions) -> None:
 
 
 async def _look_after_runs(options: WorkerOptions) -> None:
-    recoverer = Recoverer([options.pool])
+    recoverer = Recoverer([options.pool], max_gap_s=options.look_every_s + GAP_SLACK_S)
     while True:
         await _say_at_most(recoverer.look)
         await _say_at_most(partial(install, options.pool))

@@ -1,6 +1,7 @@
 """Runs that lose their process, on the stack of ``make stack``: each ends without a person."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -41,7 +42,7 @@ def run_in(api):
     return make
 
 
-def look(seconds, **limits):
+def look(seconds, max_gap_s=math.inf, **limits):
     """Look at the pool's runs now and some seconds later, as a worker does; return what was done."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -50,7 +51,7 @@ def look(seconds, **limits):
 
     with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
         clock = iter([0.0, seconds])
-        recoverer = Recoverer(["cpu", "gpu"], Limits(**limits), clock=lambda: next(clock))
+        recoverer = Recoverer(["cpu", "gpu"], Limits(**limits), max_gap_s, clock=lambda: next(clock))
         first = recoverer.look()
         return {str(run): action.value for run, action in {**first, **recoverer.look()}.items()}
 
@@ -122,6 +123,12 @@ def test_a_run_of_a_lost_machine_is_settled_once_it_was_silent_for_long(run_in, 
     ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
 
 
+def test_a_server_that_was_away_makes_no_run_look_lost(run_in):
+    run_id = run_in("RUNNING", "Running")
+    assert run_id not in look(500, max_gap_s=75)
+    ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+
+
 def test_a_finished_run_is_not_run_again(run_in):
     run_id = run_in("RUNNING", "Running")
     ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "COMPLETED"}, "force": True})
@@ -131,7 +138,7 @@ def test_a_finished_run_is_not_run_again(run_in):
 
 def test_a_run_that_is_lost_again_and_again_is_given_up_with_a_reason(run_in):
     run_id = run_in("RUNNING", "Running", {**SIGNED_ELSEWHERE, "softalign.recoveries": 5, "softalign.progress": 0})
-    assert look(99)[run_id] == "give up"
+    assert look(130)[run_id] == "give up"
     state = ask(f"/flow_runs/{run_id}")["state"]
     assert state["type"] == "FAILED"
     assert "6 times without another finished task" in state["message"]
