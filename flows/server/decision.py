@@ -40,7 +40,7 @@ class Limits:
     """The same for a run that is being submitted: it sends no heartbeats, and an image may have to be pulled."""
     crashed_within_s: float = 86_400.0
     """A run that crashed longer ago was left by people, who would be surprised to see it run."""
-    num_recoveries: int = 5
+    num_recoveries: int = 10
     """So many losses in a row without another finished task are taken up again."""
 
 

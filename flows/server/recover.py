@@ -197,7 +197,7 @@ def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight
         return _propose(client, run.id, Cancelled(message=f"{why} It was being cancelled."))
     if action is Action.GIVE_UP:
         text = (
-            f"{why} That was so {sight.num_recoveries + 1} times without another finished task, so it is given up: "
+            f"{why} It was lost {sight.num_recoveries + 1} times without another finished task, so it is given up: "
             "look at the worker's log and memory, then retry the run; what is published and checkpointed is reused."
         )
         return _propose(client, run.id, Failed(message=text))

@@ -137,11 +137,11 @@ def test_a_finished_run_is_not_run_again(run_in):
 
 
 def test_a_run_that_is_lost_again_and_again_is_given_up_with_a_reason(run_in):
-    run_id = run_in("RUNNING", "Running", {**SIGNED_ELSEWHERE, "softalign.recoveries": 5, "softalign.progress": 0})
+    run_id = run_in("RUNNING", "Running", {**SIGNED_ELSEWHERE, "softalign.recoveries": 10, "softalign.progress": 0})
     assert look(130)[run_id] == "give up"
     state = ask(f"/flow_runs/{run_id}")["state"]
     assert state["type"] == "FAILED"
-    assert "6 times without another finished task" in state["message"]
+    assert "11 times without another finished task" in state["message"]
 
 
 def test_no_secret_is_on_a_command_line(stack, api):
