@@ -155,17 +155,17 @@ def settle(
     action = decide(sight, limits)
     if action is Action.LEAVE or client.read_flow_run(run_id).state_id != run.state_id:
         return Action.LEAVE
-    if action in {Action.RESCHEDULE, Action.CRASH_AND_RESCHEDULE}:  # the signature was the lost owner's
-        labels: dict[str, bool | int | float | str] = {
-            MACHINE: "",
-            NUM_RECOVERIES: num_before + is_counted,
-            PROGRESS: progress,
-        }
-        client.update_flow_run_labels(run_id, labels)
+    if action in {Action.RESCHEDULE, Action.CRASH_AND_RESCHEDULE}:
+        _unsign(client, run_id, num_before + is_counted, progress)
     if not _apply(client, run, action, sight, is_stop=not is_counted):
         return Action.LEAVE
     logger.warning("%s: %s (it was %s)", run.name, action.value, run.state.name)
     return action
+
+
+def _unsign(client: SyncPrefectClient, run_id: UUID, num_recoveries: int, progress: int) -> None:
+    """Take the lost owner's signature off a run, and count."""
+    client.update_flow_run_labels(run_id, {MACHINE: "", NUM_RECOVERIES: num_recoveries, PROGRESS: progress})
 
 
 def _sight(client: SyncPrefectClient, run: FlowRun, silent_s: float, num_before: int, *, has_ended: bool) -> Sight:
