@@ -122,7 +122,7 @@ def look_at_the_pages(exports, run_id, folder):
         page.on("request", lambda request: asked.append(request.url))
         page.goto(api.removesuffix("/api"))
         page.get_by_text("Active Work Pools").wait_for()
-        page.get_by_text("softalign").first.wait_for()
+        page.get_by_text("gpu", exact=True).first.wait_for()  # a work pool
         page.goto(f"{api.removesuffix('/api')}/runs/flow-run/{run_id}")
         for text in ("retrain-shapes", "Completed", "9 Task runs", f"submitting flow run '{run_id}'"):
             page.get_by_text(text).first.wait_for()
