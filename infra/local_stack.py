@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import psutil
 from stack_processes import inherited, running, start, stop, wait
 from stack_services import connect, database_user, postgres_binary, services, watch
 from stack_settings import (
@@ -108,6 +110,7 @@ def init_postgres(settings: Settings) -> None:
     """Make the database cluster on the first start."""
     folder, user = STATE / "postgres", database_user()
     if (folder / "PG_VERSION").is_file():
+        await_the_end_of(folder / "postmaster.pid")
         return
     folder.mkdir(parents=True, exist_ok=True)
     password_path = folder.with_name("postgres.password")
@@ -124,6 +127,16 @@ def init_postgres(settings: Settings) -> None:
     password_path.unlink()
     if result.returncode:
         fail(f"initdb failed (must {user or 'you'} be able to reach {folder}?): {result.stderr.strip()[-500:]}")
+
+
+def await_the_end_of(lock: Path) -> None:
+    """Wait some seconds for a server that was killed a moment ago to be gone: another one does not start before."""
+    if running("postgres") is None and lock.is_file():
+        pid = int(lock.read_text(encoding="utf-8").split()[0])
+        for _ in range(40):
+            if not psutil.pid_exists(pid):
+                return
+            time.sleep(0.25)
 
 
 def create_databases(settings: Settings) -> None:
