@@ -15,7 +15,7 @@ import typer
 from prefect import Flow
 
 from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
-from flows.server import start_server
+from flows.server.start import start_server
 from softalign.cli.console import narrating, open_closed_streams, report_error
 from softalign.cli.options import (
     HELP_OPTIONS,
