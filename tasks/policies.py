@@ -20,6 +20,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from softalign.errors import SoftAlignError
+from softalign.processes.metering import note_slot_wait
 from tasks.attempts import RetryBudget, kept_by
 from tasks.run_log import relay_library_log
 
@@ -129,6 +130,7 @@ def gpu_slot(device: str, *, is_needed: bool) -> Iterator[None]:
         GPU_LIMIT, occupy=1, strict=True, lease_duration=GPU_LEASE_S, raise_on_lease_renewal_failure=False
     ):
         waited_s = time.monotonic() - asked
+        note_slot_wait(waited_s)
         if waited_s >= SAID_AFTER_S:
             logger.info("Waited %.0f s for a slot of the limit %s", waited_s, GPU_LIMIT)
         yield

@@ -35,6 +35,8 @@ def stage_markdown(result: StageResult) -> str:
     record: Record = result.record
     how = "**Already there: nothing was done.**" if result.is_reused else f"Done in {result.seconds:.1f} s."
     rows = [("digest", record.digest), *record.model_dump(mode="json", exclude={"schema_version"}).items()]
+    if result.usage is not None:
+        how = f"{how} Used, when it ran: {result.usage.to_text()}."
     table = [f"| {name} | {_cell(value)} |" for name, value in rows]
     return "\n".join([f"# {result.label}", "", how, "", "| field | value |", "| --- | --- |", *table, ""])
 

@@ -19,6 +19,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from softalign import errors
 from softalign.artifacts import Frozen
 from softalign.errors import SoftAlignError
+from softalign.processes.metering import ChildUsage
 from softalign.processes.progress import StageProgress
 
 STDOUT, STDERR = 1, 2
@@ -74,7 +75,7 @@ class Failure(Frozen):
         return error
 
 
-Message = LogLine | StageProgress | Result | Failure
+Message = LogLine | StageProgress | ChildUsage | Result | Failure
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 

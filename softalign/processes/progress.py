@@ -109,6 +109,7 @@ class StageProgress(Frozen):
 
 Listener = Callable[[StageProgress], None]
 _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners to progress", default=())
+_OVERHEARING: ContextVar[tuple[Listener, ...]] = ContextVar("those that measure by progress", default=())
 
 
 @contextmanager
@@ -121,7 +122,19 @@ def listening(listener: Listener) -> Iterator[None]:
         _LISTENERS.reset(token)
 
 
+@contextmanager
+def overhearing(listener: Listener) -> Iterator[None]:
+    """Let a listener have what is reported in this context, without counting as one who shows it."""
+    token = _OVERHEARING.set((*_OVERHEARING.get(), listener))
+    try:
+        yield
+    finally:
+        _OVERHEARING.reset(token)
+
+
 def report(progress: StageProgress, otherwise: Listener) -> None:
     """Hand progress to all that listen; where nobody does, to ``otherwise``."""
+    for listener in _OVERHEARING.get():
+        listener(progress)
     for listener in _LISTENERS.get() or (otherwise,):
         listener(progress)

@@ -22,6 +22,7 @@ from softalign.errors import PreemptedError, WorkerDiedError
 from softalign.processes.launch import TERMINATION_GRACE_S, RankProcesses
 from softalign.processes.lines import PacedLines
 from softalign.processes.messages import Failure, LogLine, Message, Result, from_line, plain_line
+from softalign.processes.metering import ChildUsage, note_child
 from softalign.processes.progress import StageProgress, report
 
 KEPT_LINES = 30
@@ -89,6 +90,8 @@ class _Heard:
             case StageProgress():
                 self._progress = message.model_copy(update={"stage": self.label})
                 report(self._progress, self._lines)
+            case ChildUsage():
+                note_child(message)
             case Result():
                 self.results.append(message)
             case Failure():

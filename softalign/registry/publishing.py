@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, ModelVersion, canonical_json
+from softalign.artifacts import (
+    Adapter,
+    ArmReports,
+    ComparisonReport,
+    FileEntry,
+    ModelVersion,
+    Record,
+    Usage,
+    canonical_json,
+)
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
@@ -30,6 +39,7 @@ from softalign.registry.versions import (
     versions_of,
 )
 from softalign.store.store import Store
+from softalign.store.usage import kept_usage
 from softalign.version import __version__
 
 DECISION_TAG = "softalign.decision"
@@ -105,8 +115,17 @@ def _new_version(client: Any, request: Registration, uri: str, model_path: Path,
         report_path=store.fetch(comparison),
         reports=request.reports,
         config=config,
+        usages=_usages(request),
     )
     return _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, request.key))
+
+
+def _usages(request: Registration) -> dict[str, Usage]:
+    """Return what the stages cost whose records are registered, by name, as far as that is kept."""
+    named: dict[str, Record] = {"train": request.adapter, "compare": request.comparison}
+    named |= {f"evaluate_{report.arm}": report for report in request.reports.all}
+    found = {name: kept_usage(request.store, record) for name, record in named.items()}
+    return {name: usage for name, usage in found.items() if usage is not None}
 
 
 def _record(request: Registration, version: Any, decision: Decision, uri: str) -> ModelVersion:

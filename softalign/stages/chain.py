@@ -12,6 +12,7 @@ from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
 from softalign.stages.run import StageResult, require, run_step
+from softalign.stages.spending import spending_of
 from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
 from softalign.store.store import Store
 
@@ -136,4 +137,5 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         num_inference_steps=recipe.evaluate.num_inference_steps,
         guidance_scale=recipe.evaluate.guidance_scale,
         seconds=round(sum(result.seconds for result in results), 3),
+        spending=spending_of(results, recipe.runtime),
     )

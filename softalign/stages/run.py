@@ -11,11 +11,12 @@ import shutil
 import time
 from dataclasses import dataclass
 
-from softalign.artifacts import Record
+from softalign.artifacts import Record, Usage
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine
+from softalign.stages.accounting import accounted, usage_of_reused
 from softalign.stages.narration import figures, headline, place
 from softalign.stages.published import Published
 from softalign.stages.requests import StageInputs, StageRequest, asking
@@ -27,7 +28,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one step returned: its record, whether it was already there, and its counts and figures in a line."""
+    """What one step returned: its record, whether it was already there, and its counts and figures in a line.
+
+    ``usage`` is what its attempts cost, whenever that was; None: it is not known.
+    """
 
     label: str
     record: Record
@@ -35,6 +39,7 @@ class StageResult:
     seconds: float
     figures: str = ""
     place: str = ""
+    usage: Usage | None = None
 
     @property
     def message(self) -> str:
@@ -73,21 +78,28 @@ def _reused(step: Step, request: StageRequest, store: Store) -> StageResult | No
     """Return what is published for a request already; None where nothing is."""
     started = time.monotonic()
     record = store.find(step.row.record, request.key)
-    return None if record is None else _result(step, record, started, is_reused=True)
+    if record is None:
+        return None
+    return _result(step, record, started, is_reused=True, usage=usage_of_reused(record, store))
 
 
 def _work(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine) -> StageResult:
     started = time.monotonic()
     logger.info("%s", headline(step.label, step.row.does, stage_labels(step.recipe)))
     with asking(request, given.store):
-        record = step.row.work(given, request.key, on_line)
-    return _result(step, record, started, is_reused=False, shown=figures(record, given.store))
+        done = accounted(
+            request, given.store, lambda: step.row.work(given, request.key, on_line), uses_gpu=step.row.uses_model
+        )
+    shown = figures(done.record, given.store)
+    return _result(step, done.record, started, is_reused=False, usage=done.usage, shown=shown)
 
 
-def _result(step: Step, record: Record, started: float, *, is_reused: bool, shown: str = "") -> StageResult:
+def _result(
+    step: Step, record: Record, started: float, *, is_reused: bool, usage: Usage | None, shown: str = ""
+) -> StageResult:
     seconds = round(time.monotonic() - started, 3)
     where = place(step.label, stage_labels(step.recipe))
-    return StageResult(step.label, record, is_reused, seconds, figures=shown, place=where)
+    return StageResult(step.label, record, is_reused, seconds, figures=shown, place=where, usage=usage)
 
 
 def stage_labels(recipe: Recipe) -> tuple[str, ...]:
