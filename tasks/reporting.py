@@ -65,7 +65,7 @@ def score_rows(arms: ArmReports) -> list[dict[str, Any]]:
 
 def publish_stage(result: StageResult, published: Published, recipe_name: str) -> None:
     """Log what a stage did and leave its summary as an artifact; of a comparison the scores and the report too."""
-    run_logger().info(result.message)
+    result.say(run_logger().info)
     summary = partial(
         create_markdown_artifact,
         stage_markdown(result),

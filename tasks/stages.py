@@ -17,6 +17,7 @@ from tasks.attempts import remember
 from tasks.policies import gpu_slot, stage_task
 from tasks.progress import progress_of
 from tasks.reporting import publish_stage, run_logger
+from tasks.run_log import identified
 
 
 def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
@@ -26,7 +27,7 @@ def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
         (step,) = (one for one in steps_of(recipe) if one.label == label)
         try:
             is_needed = row.uses_model and find(step, published, store) is None
-            with gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
+            with identified(), gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
                 result = run_step(step, published, store, run_logger().info)
         except Exception as error:
             _remember_kept(error, step, published, store)

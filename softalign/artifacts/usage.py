@@ -51,14 +51,14 @@ class Usage(Frozen):
             rates={**self.rates, **other.rates},
         )
 
-    def to_text(self) -> str:
-        """Return it in a line for people."""
+    def to_text(self, num_stages: int = 1) -> str:
+        """Return it in a line for people; of the sum of several stages with their number."""
         parts = [f"{self.cpu_s:,.1f} s of CPU", f"{self.gpu_s:,.1f} s of GPU" if self.gpu_s else "no GPU"]
         parts += [f"{self.read_bytes / 1e6:,.1f} MB read from the store", f"{self.written_bytes / 1e6:,.1f} MB written"]
         if self.peak_memory_bytes is not None:
             parts.append(f"{self.peak_memory_bytes / 1e6:,.0f} MB of memory at most")
-        if self.attempts > 1:
-            parts.append(f"{self.attempts} attempts")
+        if num_failed := max(self.attempts - num_stages, 0):
+            parts.append(f"{num_failed} failed attempt{'s' if num_failed > 1 else ''} included")
         return ", ".join(parts)
 
 

@@ -30,10 +30,12 @@ _CONTROLS = re.compile(
 
 
 class LogLine(Frozen):
-    """A line of a log, or what a library printed."""
+    """A line of a log, or what a library printed; who logged it, and how loud."""
 
     kind: Literal["log"] = "log"
     text: str
+    level: str = "info"
+    logger: str = "softalign"
 
 
 class Result(Frozen):
@@ -136,4 +138,5 @@ class ChannelHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record, with its traceback if it carries one."""
-        self._channel.send(LogLine(text=plain_text(self.format(record))))
+        level, text = record.levelname.lower(), plain_text(self.format(record))
+        self._channel.send(LogLine(text=text, level=level, logger=record.name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from softalign.artifacts import Frozen
 from softalign.processes.pace import duration
@@ -81,6 +81,13 @@ class StageProgress(Frozen):
         """Seconds until all are done at this rate; None where that is not known."""
         rate = self.per_second
         return None if rate is None or self.total is None else max(self.total - self.done, 0) / rate
+
+    def counts(self) -> dict[str, Any]:
+        """Return the numbers, for programs."""
+        numbers = {"done": self.done, "total": self.total, "per_second": self.per_second, "left_s": self.left_s}
+        rounded = {name: round(value, 3) for name, value in numbers.items() if value is not None}
+        figures = {figure.name: figure.value for figure in self.figures}
+        return {"stage": self.stage, "unit": self.unit, **rounded, "figures": figures}
 
     def counts_text(self) -> str:
         """Return ``40/300``, with what was there before this attempt."""

@@ -24,6 +24,7 @@ from softalign.processes.lines import PacedLines
 from softalign.processes.messages import Failure, LogLine, Message, Result, from_line, plain_line
 from softalign.processes.metering import ChildUsage, note_child
 from softalign.processes.progress import StageProgress, report
+from softalign.run_context import log_fields
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -86,7 +87,8 @@ class _Heard:
         match message:
             case LogLine():
                 self._last_lines.append(message.text)
-                self._on_line(message.text)
+                with log_fields(level=message.level, logger=message.logger):
+                    self._on_line(message.text)
             case StageProgress():
                 self._progress = message.model_copy(update={"stage": self.label})
                 report(self._progress, self._lines)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from softalign.artifacts import Adapter, ComparisonReport, ModelVersion, Stage
+from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, ModelVersion, Stage
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
+from softalign.run_context import log_fields
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
@@ -50,13 +51,20 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
-        if step.row.name in stages:
-            results.append(run(step, published))
-            record = results[-1].record
-        else:
-            record = require(step, published, store)
+        with log_fields(recipe=recipe.name, stage=step.label, **known_digests(published)):
+            if step.row.name in stages:
+                results.append(run(step, published))
+                record = results[-1].record
+            else:
+                record = require(step, published, store)
         published = published.plus(step.label, record)
     return Walked(tuple(results), published)
+
+
+def known_digests(published: Published) -> dict[str, str]:
+    """Return the digests of dataset and adapter, as far as they are published."""
+    records = {"dataset": published.find(DatasetManifest), "adapter": published.find(Adapter)}
+    return {name: record.digest for name, record in records.items() if record is not None}
 
 
 def stages_through(last: Stage) -> tuple[Stage, ...]:
@@ -89,7 +97,7 @@ def run_until(last: Stage, recipe: Recipe, store: Store, on_line: OnLine, *, is_
 
     def run(step: Step, published: Published) -> StageResult:
         result = run_step(step, published, store, on_line)
-        on_line(result.message)
+        result.say(on_line)
         return result
 
     return walk(recipe, store, stages_through(last) if is_through else stages_of_command(last), run)

@@ -16,6 +16,7 @@ from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
 from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine
+from softalign.run_context import log_fields
 from softalign.stages.accounting import accounted, usage_of_reused
 from softalign.stages.narration import figures, headline, place
 from softalign.stages.published import Published
@@ -48,6 +49,16 @@ class StageResult:
             return f"{self.place or self.label}: already there, reused"
         return f"{self.label}: done in {self.seconds:.1f} s{'; ' if self.figures else ''}{self.figures}"
 
+    def say(self, on_line: OnLine) -> None:
+        """Say the line."""
+        with log_fields(stage=self.label, stage_key=short_key(self.record.stage_key)):
+            on_line(self.message)
+
+
+def short_key(key: str) -> str:
+    """Return as much of a stage key as tells one from another."""
+    return key[:16]
+
 
 def run_step(step: Step, published: Published, store: Store, on_line: OnLine) -> StageResult:
     """Run a step, unless its output is already there, and publish it.
@@ -62,6 +73,12 @@ def run_step(step: Step, published: Published, store: Store, on_line: OnLine) ->
     """
     given = step.inputs(published, store)
     request = step.row.request(given)
+    with log_fields(recipe=step.recipe.name, stage=step.label, stage_key=short_key(request.key)):
+        return _run(step, given, request, on_line)
+
+
+def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine) -> StageResult:
+    store = given.store
     found = _reused(step, request, store)
     if found is not None:
         return found

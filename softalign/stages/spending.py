@@ -41,11 +41,13 @@ class Spending(Frozen):
 
     def to_text(self) -> list[str]:
         """Return it in lines for people; none where nothing is known."""
+        known = [stage.is_reused for stage in self.stages if stage.usage is not None]
         lines = []
-        if self.run.attempts:
-            lines.append(f"Used: {self.run.to_text()}{self._money(self.run_cost)}.")
-        if self.reused.attempts:
-            lines.append(f"What was already there had used {self.reused.to_text()}{self._money(self.reused_cost)}.")
+        if num_run := known.count(False):
+            lines.append(f"Used: {self.run.to_text(num_run)}{self._money(self.run_cost)}.")
+        if num_reused := known.count(True):
+            had = self.reused.to_text(num_reused)
+            lines.append(f"What was already there had used {had}{self._money(self.reused_cost)}.")
         return lines
 
     def _money(self, cost: float | None) -> str:

@@ -134,7 +134,7 @@ def test_costs_are_by_the_hour_and_apart_for_what_was_there(tmp_path):
     assert priced.to_text() == [
         "Used: 7,200.0 s of CPU, 3,600.0 s of GPU, 0.0 MB read from the store, 2.5 MB written; cost 2.10 EUR.",
         "What was already there had used 360.0 s of CPU, no GPU, 0.0 MB read from the store, 0.0 MB written, "
-        "2 attempts; cost 0.005 EUR.",
+        "1 failed attempt included; cost 0.005 EUR.",
     ]
     free = spending_of(results, Runtime())
     assert free.run_cost is None and "cost" not in free.to_text()[0]

@@ -71,7 +71,7 @@ def test_lines_progress_and_the_record_are_sent(answer_of, monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     code, (line, *progress, result) = answer_of(at_work)
     assert code == 0
-    assert line == LogLine(text="a line")
+    assert line == LogLine(text="a line", level="warning")
     assert [(report.done, report.is_last) for report in progress] == [(0, False), (2, False), (2, True)]
     assert Adapter.model_validate(result.payload) == ADAPTER
 
@@ -79,7 +79,8 @@ def test_lines_progress_and_the_record_are_sent(answer_of, monkeypatch):
 def test_of_several_ranks_the_first_alone_says_how_far_it_is(answer_of, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     _, messages = answer_of(at_work)
-    assert messages == [LogLine(text="process 1: a line"), Result(payload=ADAPTER.model_dump(mode="json"))]
+    line = LogLine(text="process 1: a line", level="warning")
+    assert messages == [line, Result(payload=ADAPTER.model_dump(mode="json"))]
 
 
 @pytest.mark.parametrize("work", [at_work, raising(DataError("bad")), raising(KeyError("bug"))])
