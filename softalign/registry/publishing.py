@@ -28,6 +28,7 @@ from softalign.config.runtime import Runtime
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
 from softalign.registry.events import new_event, record_event
 from softalign.registry.gate import Decision, decide
+from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
@@ -38,6 +39,7 @@ from softalign.registry.versions import (
     comparison_of,
     versions_of,
 )
+from softalign.run_context import orchestrator_run_url
 from softalign.store.store import Store
 from softalign.store.usage import kept_usage
 from softalign.version import __version__
@@ -184,7 +186,9 @@ def _registered(client: Any, name: str, key: str) -> Any:
 def _version_tags(
     adapter: Adapter, comparison: ComparisonReport, files: tuple[FileEntry, ...], key: str
 ) -> dict[str, str]:
+    url = orchestrator_run_url()
     return {
+        **({ORCHESTRATOR_TAG: url} if url else {}),
         STAGE_KEY_TAG: key,
         FILES_TAG: canonical_json([entry.model_dump() for entry in files]).decode(),
         COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),

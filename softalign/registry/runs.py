@@ -9,8 +9,10 @@ from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, Usage
 from softalign.config.evaluation import RegisterConfig
+from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
+from softalign.run_context import orchestrator_run_url
 from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.metrics_log import read_metrics
 from softalign.store.usage import USAGE_FILENAME
@@ -135,6 +137,8 @@ def _log_lineage(
         "softalign.weights_sha256": adapter.weights_sha256,
         **{f"softalign.report_digest.{report.arm}": report.digest for report in reports.compared},
     }
+    if url := orchestrator_run_url():
+        tags[ORCHESTRATOR_TAG] = url
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     dataset = Dataset(
         name=adapter.name,

@@ -110,7 +110,7 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
 
 def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
     """Return the summary of a finished chain."""
-    from softalign.registry import reachable_uri, registered_decision, registry_of_store
+    from softalign.registry import reachable_uri, registered_decision, registry_of_store, report_url, run_url
 
     published, results = walked.published, walked.results
     adapter, reports = published.get(Adapter), published.arm_reports
@@ -145,5 +145,7 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         num_inference_steps=recipe.evaluate.num_inference_steps,
         guidance_scale=recipe.evaluate.guidance_scale,
         seconds=round(sum(result.seconds for result in results), 3),
+        registered_run_url=run_url(version),
+        registered_report_url=report_url(version),
         spending=spending_of(results, recipe.runtime),
     )

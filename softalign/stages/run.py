@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from softalign.artifacts import Record, Usage
 from softalign.config.recipe import Recipe
@@ -18,6 +19,7 @@ from softalign.processes.locking import exclusive
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields
 from softalign.stages.accounting import accounted, usage_of_reused
+from softalign.stages.metrics_file import note_stage
 from softalign.stages.narration import figures, headline, place
 from softalign.stages.published import Published
 from softalign.stages.requests import StageInputs, StageRequest, asking
@@ -97,6 +99,7 @@ def _reused(step: Step, request: StageRequest, store: Store) -> StageResult | No
     record = store.find(step.row.record, request.key)
     if record is None:
         return None
+    note_stage(step.recipe.name, step.label, "reused")
     return _result(step, record, started, is_reused=True, usage=usage_of_reused(record, store))
 
 
@@ -105,7 +108,11 @@ def _work(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine
     logger.info("%s", headline(step.label, step.row.does, stage_labels(step.recipe)))
     with asking(request, given.store):
         done = accounted(
-            request, given.store, lambda: step.row.work(given, request.key, on_line), uses_gpu=step.row.uses_model
+            request,
+            given.store,
+            lambda: step.row.work(given, request.key, on_line),
+            uses_gpu=step.row.uses_model,
+            note=partial(note_stage, step.recipe.name, step.label),
         )
     shown = figures(done.record, given.store)
     return _result(step, done.record, started, is_reused=False, usage=done.usage, shown=shown)

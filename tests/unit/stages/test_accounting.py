@@ -63,7 +63,8 @@ def test_no_digest_covers_it_and_a_store_without_it_is_as_good(tmp_path):
 
 def accounted_work(store, work):
     recipe = load_recipe("shapes", RECIPE)
-    return accounting.accounted(request_of(recipe, "curate"), store, work, uses_gpu=False)
+    request = request_of(recipe, "curate")
+    return accounting.accounted(request, store, work, uses_gpu=False, note=lambda _outcome, _attempt: None)
 
 
 def test_failed_attempts_count_also_where_the_process_was_another(tmp_path):
