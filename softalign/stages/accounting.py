@@ -37,8 +37,7 @@ def accounted(
 ) -> Accounted:
     """Do a stage's work, and keep beside the record what it and the failed attempts before it cost.
 
-    Of an attempt whose whole process is killed only its number is known. What a store does not take is left out: the
-    stage is done all the same.
+    Of an attempt whose whole process is killed only its number is known. What a store does not take is left out.
 
     Args:
         request: what the stage is asked for.

@@ -112,9 +112,8 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
     """Return the summary of a finished chain."""
     from softalign.registry import reachable_uri, registered_decision, registry_of_store, report_url, run_url
 
-    published, results = walked.published, walked.results
-    adapter, reports = published.get(Adapter), published.arm_reports
-    comparison, version = published.get(ComparisonReport), published.get(ModelVersion)
+    published, results, reports = walked.published, walked.results, walked.published.arm_reports
+    adapter, comparison, version = published.get(Adapter), published.get(ComparisonReport), published.get(ModelVersion)
     registry, gate = reachable_uri(version.tracking_uri, store), registered_decision(version, store)
     scores = zip(*(report.tags for report in reports.compared), strict=True)
     return ChainSummary(
