@@ -17,6 +17,7 @@ from tasks.attempts import remember
 from tasks.policies import stage_task
 from tasks.progress import progress_of
 from tasks.reporting import publish_stage, run_logger
+from tasks.run_log import identified
 
 
 def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
@@ -25,7 +26,7 @@ def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
         store = Store(store_uri)
         (step,) = (one for one in steps_of(recipe) if one.label == label)
         try:
-            with progress_of(recipe.name):
+            with identified(), progress_of(recipe.name):
                 result = run_step(step, published, store, run_logger().info)
         except Exception as error:
             _remember_kept(error, step, published, store)

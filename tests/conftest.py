@@ -15,7 +15,14 @@ from tests import shape_checks
 
 _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
-for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "SOFTALIGN_STORE"):
+for _name in (
+    "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_PROFILE",
+    "MLFLOW_TRACKING_URI",
+    "SOFTALIGN_STORE",
+    "SOFTALIGN_LOG",
+):
     os.environ.pop(_name, None)
 for _name in ("SOFTALIGN_GPU_SLOTS", "SOFTALIGN_NODE"):
     os.environ.pop(_name, None)

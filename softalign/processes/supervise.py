@@ -23,7 +23,9 @@ from softalign.errors import PreemptedError, WorkerDiedError
 from softalign.processes.launch import TERMINATION_GRACE_S, RankProcesses
 from softalign.processes.lines import PacedLines
 from softalign.processes.messages import Failure, LogLine, Message, Result, from_line, plain_line
+from softalign.processes.metering import ChildUsage, note_child
 from softalign.processes.progress import StageProgress, report
+from softalign.run_context import log_fields
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -90,10 +92,13 @@ class _Heard:
         match message:
             case LogLine():
                 self._last_lines.append(message.text)
-                self._on_line(message.text)
+                with log_fields(level=message.level, logger=message.logger):
+                    self._on_line(message.text)
             case StageProgress():
                 self._progress = message.model_copy(update={"stage": self.label})
                 report(self._progress, self._lines)
+            case ChildUsage():
+                note_child(message)
             case Result():
                 self.results.append(message)
             case Failure():

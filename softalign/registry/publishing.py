@@ -18,13 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, ModelVersion, canonical_json
+from softalign.artifacts import (
+    Adapter,
+    ArmReports,
+    ComparisonReport,
+    FileEntry,
+    ModelVersion,
+    Record,
+    Usage,
+    canonical_json,
+)
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import IntegrityError
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
 from softalign.registry.events import new_event, record_event
 from softalign.registry.gate import Decision, decide
+from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
@@ -35,7 +45,9 @@ from softalign.registry.versions import (
     comparison_of,
     versions_of,
 )
+from softalign.run_context import orchestrator_run_url
 from softalign.store.store import Store
+from softalign.store.usage import kept_usage
 from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -115,9 +127,18 @@ def _new_version(client: Any, request: Registration, uri: str, model_path: Path,
         report_path=store.fetch(comparison),
         reports=request.reports,
         config=config,
+        usages=_usages(request),
     )
     store.require_held()
     return _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, request.key))
+
+
+def _usages(request: Registration) -> dict[str, Usage]:
+    """Return what the stages cost whose records are registered, by name, as far as that is kept."""
+    named: dict[str, Record] = {"train": request.adapter, "compare": request.comparison}
+    named |= {f"evaluate_{report.arm}": report for report in request.reports.all}
+    found = {name: kept_usage(request.store, record) for name, record in named.items()}
+    return {name: usage for name, usage in found.items() if usage is not None}
 
 
 def _record(request: Registration, version: Any, decision: Decision, uri: str) -> ModelVersion:
@@ -195,7 +216,9 @@ def _only_version(client: Any, made: Any, key: str) -> Any:
 def _version_tags(
     adapter: Adapter, comparison: ComparisonReport, files: tuple[FileEntry, ...], key: str
 ) -> dict[str, str]:
+    url = orchestrator_run_url()
     return {
+        **({ORCHESTRATOR_TAG: url} if url else {}),
         STAGE_KEY_TAG: key,
         FILES_TAG: canonical_json([entry.model_dump() for entry in files]).decode(),
         COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),

@@ -19,6 +19,7 @@ from pathlib import Path
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError
 from softalign.processes.launch import is_of_torchrun
+from softalign.processes.metering import note_slot_wait
 from softalign.stages.turns import Turn
 from softalign.store.holder import node_name
 from softalign.store.leases import POLLS_PER_TTL, SAID_EVERY_S, Contender, Lease, waited_for
@@ -106,7 +107,9 @@ def gpus_of(store: Store, runtime: Runtime, number: int, what: str) -> Iterator[
     devices = visible_devices()
     names = [devices[index % len(devices)] if devices else "" for index in range(total)]
     with ExitStack() as kept:
+        asked = time.monotonic()
         taken = _take(store, _slot_names(names), number, what, kept)
+        note_slot_wait(time.monotonic() - asked)
         chosen = ",".join(dict.fromkeys(names[index] for index in sorted(taken)))
         yield Turn(tuple(taken.values()), {DEVICES_VARIABLE: chosen} if devices else {})
 

@@ -15,7 +15,8 @@ from softalign.artifacts import EncodedManifest, Record
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
 from softalign.processes.locking import exclusive
 from softalign.processes.messages import Channel, ChannelHandler, Failure, Result
-from softalign.processes.progress import StageProgress, listening
+from softalign.processes.metering import UsageSender, own_usage
+from softalign.processes.progress import StageProgress, listening, overhearing
 from softalign.processes.supervise import KEPT_LINES, watch_parent
 from softalign.processes.watchdog import Watchdog
 from softalign.stages.jobs import EncodeJob, EvaluateJob, Job, TrainJob, from_json
@@ -67,7 +68,7 @@ def answer(job: Job, channel: Channel) -> int:
     # what has something to keep listens itself; loading a model has nothing, and may take minutes
     signal.signal(signal.SIGTERM, lambda _signal, _frame: os._exit(PreemptedError.exit_code))
     try:
-        with listening(channel.send if rank == 0 else _ignore):
+        with listening(channel.send if rank == 0 else _ignore), overhearing(UsageSender(channel.send)):
             record = run_job(job)
     except SoftAlignError as error:
         channel.send(Failure.of(error))
@@ -82,6 +83,8 @@ def answer(job: Job, channel: Channel) -> int:
         )
         channel.send(Failure.of(bug))
         return bug.exit_code
+    finally:
+        channel.send(own_usage())
     channel.send(Result(payload=record.model_dump(mode="json")))
     return 0
 

@@ -21,6 +21,7 @@ from softalign.errors import (
     MissingInputError,
 )
 from softalign.store.reaching import reaching
+from softalign.store.traffic import note_read, note_written
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -158,7 +159,9 @@ def read_bytes(uri: str) -> bytes:
     """
     filesystem, path = open_filesystem(uri)
     with reaching(uri):
-        return bytes(filesystem.cat_file(path))
+        data = bytes(filesystem.cat_file(path))
+    note_read(len(data))
+    return data
 
 
 def list_files(root: Path) -> tuple[FileEntry, ...]:
@@ -177,7 +180,10 @@ def create_file(uri: str, data: bytes) -> bool:
     filesystem, path = open_filesystem(uri)
     if is_local(uri):
         with reaching(uri):
-            return _create_local(local_path_of(uri), data)
+            is_created = _create_local(local_path_of(uri), data)
+        if is_created:
+            note_written(len(data))
+        return is_created
     with reaching(uri):
         try:
             filesystem.pipe_file(path, data, mode="create")
@@ -186,6 +192,7 @@ def create_file(uri: str, data: bytes) -> bool:
             if not filesystem.exists(path):
                 raise
             return False
+    note_written(len(data))
     return True
 
 
@@ -244,11 +251,14 @@ def fetch_verified(entry: FileEntry, uri: str, local: Path, fix: str = RESTORE) 
         IntegrityError: the stored file is missing, truncated or changed.
         StorageUnavailableError: the store did not answer.
     """
-    if not is_local(uri) and not _matches(local, entry):
+    if is_local(uri):
+        note_read(entry.size_bytes)
+    elif not _matches(local, entry):
         filesystem, path = open_filesystem(uri)
         try:
             with replacing(local, is_synced=False) as made, reaching(uri):
                 filesystem.get_file(path, str(made))
+            note_read(entry.size_bytes)
         except MissingInputError:
             local.unlink(missing_ok=True)
     verify_file(local, entry, where=uri, fix=fix)

@@ -1,7 +1,8 @@
 """Where records and their files live: local folders and any fsspec URI (``s3://``), published whole or not at all.
 
 ``{store}/{stage}/{stage_key}/`` holds the record of a stage, and beside it the stage's files with ``files.json`` (their
-list with sha256) and ``request.json`` (what was asked for; no digest covers it). A local prefix appears by one rename.
+list with sha256), ``request.json`` (what was asked for) and ``usage.json`` (what it cost); no digest covers these two.
+A local prefix appears by one rename; what it cost comes after it.
 An object store has no rename: there the files lie one level deeper, under the first digits of ``files_digest``, so that
 two writers of different content never mix, and the record, created last and only if there is none, makes them exist.
 ``{store}/encoded/`` holds single files that datasets share.
@@ -35,6 +36,7 @@ from softalign.store.leases import require_held
 from softalign.store.reaching import reaching
 from softalign.store.read_ahead import map_ahead
 from softalign.store.shared import SharedFiles
+from softalign.store.traffic import note_written
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -150,6 +152,7 @@ class Store(SharedFiles):
                 self._publish_local(final, folder)
             else:
                 self._publish_remote(final, folder, entries)
+            note_written(sum(entry.size_bytes for entry in entries))
         shutil.rmtree(folder, ignore_errors=True)
         return final
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from softalign.artifacts import ModelVersion, digest_of
+from softalign.artifacts import ModelVersion, Usage, digest_of
 from softalign.config import RegisterConfig, Runtime
 from softalign.errors import ConfigError, DataError, LeaseLostError, RegistryError, StorageUnavailableError
 from softalign.registry import history, publishing, register, registry_of_store, rollback
@@ -13,6 +13,7 @@ from softalign.registry.connection import public_uri, registry_client, tracking_
 from softalign.store.files import list_files
 from softalign.store.leases import Contender
 from softalign.store.store import Store
+from softalign.store.usage import keep_usage
 from tests.killing import Fuse, is_killed
 from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
 
@@ -59,6 +60,16 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     assert files[""] == ["model", "promotion.json", "report"]
     assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
     assert "report/report.html" in files["report"]
+
+
+def test_a_run_says_what_the_stages_cost_and_the_report_is_without_it(store, client):
+    inputs = publish_inputs(store, 0.1)
+    for record in (inputs.adapter, inputs.comparison):
+        keep_usage(store, record, Usage(attempts=2, gpu_s=7.5))
+    run = client.get_run(register_sample(store, 0.1).run_id)
+    assert (run.data.metrics["usage/train/gpu_s"], run.data.metrics["usage/compare/attempts"]) == (7.5, 2.0)
+    assert "usage/evaluate_base/gpu_s" not in run.data.metrics
+    assert "report/usage.json" not in {item.path for item in client.list_artifacts(run.info.run_id, "report")}
 
 
 def test_the_record_and_the_version_say_the_same(store, client):
