@@ -31,10 +31,10 @@ $(STAMP): pyproject.toml infra/constraints.txt
 	  $(SHELL) -c '$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true'
 	@touch $(STAMP)
 
-# Apart, because an S3 server and database drivers are no part of a first run.
+# Apart, because an S3 server, database drivers and Ray are no part of a first run.
 $(STACK_STAMP): $(STAMP)
-	@$(PIP) $(PROGRESS) $(VENV)/install-stack.log 'Installing an S3 server and database drivers' -- \
-	  $(INSTALL) '.[pipeline,stack,dev]'
+	@$(PIP) $(PROGRESS) $(VENV)/install-stack.log 'Installing an S3 server, database drivers and Ray' -- \
+	  $(INSTALL) '.[pipeline,stack,ray,dev]'
 	@touch $(STACK_STAMP)
 
 run: $(STAMP)  ## captions to a registered adapter; again: nothing to do

@@ -15,7 +15,7 @@ import typer
 from prefect import Flow
 
 from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
-from flows.server import start_server
+from flows.server.start import start_server
 from softalign.cli.console import narrating, open_closed_streams, report_error
 from softalign.cli.options import (
     HELP_OPTIONS,
@@ -28,6 +28,7 @@ from softalign.cli.options import (
 )
 from softalign.errors import SoftAlignError
 from softalign.processes.leaving import leaving_in_order
+from softalign.processes.structured import structure_stderr
 from softalign.stages.kept import kept_line
 from softalign.store.store import DEFAULT_STORE
 
@@ -58,6 +59,7 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
     """
     open_closed_streams()
     try:
+        structure_stderr()
         _app(flow)(arguments)
     except SystemExit as stop:  # Typer's, of an end of any kind
         return int(stop.code or 0)

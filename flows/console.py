@@ -11,6 +11,7 @@ from prefect.settings import get_current_settings
 
 from softalign.cli.console import ConsoleHandler
 from softalign.errors import StorageUnavailableError
+from softalign.processes.structured import speaking
 from tasks.policies import is_transport_error
 from tasks.run_log import RELAYED
 
@@ -28,7 +29,8 @@ class FlowConsoleHandler(ConsoleHandler):
         """Show one record, or leave it out."""
         text = line_of(record)
         if text is not None:
-            self.say(text)
+            with speaking(record):
+                self.say(text)
 
 
 def line_of(record: logging.LogRecord) -> str | None:

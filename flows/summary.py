@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from softalign.artifacts import Frozen
+from softalign.artifacts import Frozen, Usage
 from softalign.stages.run import StageResult
 
 
 class StageOutcome(Frozen):
-    """One stage of a finished flow."""
+    """One stage of a finished flow; ``usage`` is what it cost when it ran, None where that is not known."""
 
     label: str
     is_reused: bool
     seconds: float
     digest: str
     uri: str
+    usage: Usage | None = None
 
 
 class FlowSummary(Frozen):
@@ -41,6 +42,7 @@ def summarize_stages(name: str, results: Sequence[StageResult]) -> FlowSummary:
             seconds=result.seconds,
             digest=result.record.digest,
             uri=result.record.uri,
+            usage=result.usage,
         )
         for result in results
     )

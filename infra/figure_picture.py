@@ -6,13 +6,13 @@ the first images: neither the best nor the worst.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from softalign.artifacts import EvalReport
-from softalign.evaluation.arms import IMAGES_FOLDER
+from softalign.evaluation.packs import ArmImages
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.stages.published import Published
 from softalign.store.store import Store
@@ -29,7 +29,7 @@ class Arm:
     """One arm's report, with its results by prompt folder."""
 
     report: EvalReport
-    root: Path
+    images: ArmImages
     results: dict[str, tuple[ImageResult, ...]]
 
 
@@ -49,7 +49,7 @@ def picture(published: Published, store: Store) -> Image.Image:
         for row, folder in enumerate(folders):
             for place, result in enumerate(arm.results[folder][:NUM_IMAGES]):
                 at = (left + place * (IMAGE_PX + GAP_PX), HEADER_PX + row * row_px)
-                _paste(canvas, draw, arm.root / IMAGES_FOLDER / result.filename, at, is_right=result.correct)
+                _paste(canvas, draw, arm.images.read(result.filename), at, is_right=result.correct)
     for row, folder in enumerate(folders):
         _describe(draw, arms[0].results[folder][0], HEADER_PX + row * row_px)
     return canvas.quantize(colors=256, dither=Image.Dither.NONE)
@@ -60,7 +60,7 @@ def _arm(report: EvalReport, store: Store) -> Arm:
     results: dict[str, tuple[ImageResult, ...]] = {}
     for result in read_results(root / RESULTS_FILENAME):
         results[result.folder] = (*results.get(result.folder, ()), result)
-    return Arm(report, root, results)
+    return Arm(report, ArmImages(root), results)
 
 
 def _typical_prompts(base: Arm, adapter: Arm) -> list[str]:
@@ -80,9 +80,9 @@ def _share(results: tuple[ImageResult, ...]) -> float:
     return sum(result.correct for result in results) / len(results)
 
 
-def _paste(canvas: Image.Image, draw: ImageDraw.ImageDraw, path: Path, at: tuple[int, int], *, is_right: bool) -> None:
+def _paste(canvas: Image.Image, draw: ImageDraw.ImageDraw, file: bytes, at: tuple[int, int], *, is_right: bool) -> None:
     left, top = at
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(file)) as image:
         resample = Image.Resampling.NEAREST if image.width < IMAGE_PX else Image.Resampling.LANCZOS
         canvas.paste(image.convert("RGB").resize((IMAGE_PX, IMAGE_PX), resample), at)
     color = RIGHT if is_right else WRONG

@@ -1,4 +1,4 @@
-"""A real deployment on this machine, without containers: Postgres, S3, MLflow, Prefect and a worker, on loopback.
+"""A real deployment on this machine, without containers: Postgres, S3, MLflow, Prefect and workers, on loopback.
 
     python infra/local_stack.py up        starts what is not running, makes databases, bucket, work pool, deployments
     python infra/local_stack.py env       what to export to use it: eval "$(python infra/local_stack.py env)"
@@ -12,20 +12,21 @@ Needs ``pip install -e '.[pipeline,stack]'`` and Postgres' ``initdb`` and ``post
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from stack_processes import inherited, request, running, start, stop, wait
-from stack_services import connect, database_user, postgres_binary, services
+import psutil
+from stack_processes import inherited, running, start, stop, wait
+from stack_services import connect, database_user, postgres_binary, services, watch
 from stack_settings import (
     BIN,
     GRPC_OFFSET,
-    POOL,
+    POOLS,
     ROOT,
     S3_PORTS,
     STATE,
@@ -51,6 +52,7 @@ def up() -> None:
     """Start what is not running, and prepare databases, bucket, work pool and deployments."""
     settings = make_settings()
     known = services(settings)
+    stop([watch()])  # it would start the same
     start(known["s3"])
     init_postgres(settings)
     start(known["postgres"])
@@ -60,10 +62,13 @@ def up() -> None:
     start(known["mlflow"])
     wait(known["s3"])
     wait(known["prefect"])
-    start(known["worker"])  # it makes the work pool that deployments need
-    wait(known["worker"])
+    for pool in POOLS:
+        start(known[f"worker-{pool}"])  # it makes the work pool that deployments need
+    for pool in POOLS:
+        wait(known[f"worker-{pool}"])
     deploy(settings)
     wait(known["mlflow"])
+    start(watch())
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
     say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
     say("then      prefect deployment run softalign-retrain/retrain --watch")
@@ -78,12 +83,12 @@ def env() -> None:
 def status() -> None:
     """Print what runs and answers, and where; exit code 1 if something does not."""
     settings, is_all_ready = read_settings(), True
-    for service in services(settings).values():
+    for service in (*services(settings).values(), watch()):
         process = running(service.name)
         state = "down" if process is None else "ready" if service.is_ready() else "starting or stuck"
         is_all_ready &= state == "ready"
         where = settings.url(service.name) if service.name in {"prefect", "mlflow", "s3"} else ""
-        say(f"{service.name:<10}{state:<18}{f'pid {process.pid}' if process else '':<13}{where}".rstrip())
+        say(f"{service.name:<12}{state:<18}{f'pid {process.pid}' if process else '':<13}{where}".rstrip())
     sys.exit(0 if is_all_ready else 1)
 
 
@@ -91,8 +96,8 @@ def down() -> None:
     """Stop everything this stack started, last started first; data stay."""
     settings = read_settings()
     known = services(settings)
-    stop([known["worker"]])
-    settle_runs(settings)
+    stop([watch()])
+    stop([known[f"worker-{pool}"] for pool in POOLS])  # they queue what was under way
     stop([known[name] for name in ("prefect", "mlflow", "s3")])
     stop([known["postgres"]])
     for port in (settings.ports[name] for name in S3_PORTS):  # seaweedfs leaves sockets behind
@@ -101,27 +106,11 @@ def down() -> None:
                 path.unlink(missing_ok=True)
 
 
-def settle_runs(settings: Settings) -> None:
-    """Queue the runs again that the worker was stopped in: left as they are, they would be running for ever."""
-    unfinished = {
-        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
-        "work_pools": {"name": {"any_": [POOL]}},
-    }
-    port, message = settings.ports["prefect"], "The stack was stopped."
-    answer = request(port, "POST", "/api/flow_runs/filter", json.dumps(unfinished))
-    for run in json.loads(answer or "[]"):
-        if run["state_type"] == "CANCELLING":
-            state = {"type": "CANCELLED", "message": message}
-        else:
-            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}
-            say(f"{run['name']} goes on at the next start")
-        request(port, "POST", f"/api/flow_runs/{run['id']}/set_state", json.dumps({"state": state}))
-
-
 def init_postgres(settings: Settings) -> None:
     """Make the database cluster on the first start."""
     folder, user = STATE / "postgres", database_user()
     if (folder / "PG_VERSION").is_file():
+        await_the_end_of(folder / "postmaster.pid")
         return
     folder.mkdir(parents=True, exist_ok=True)
     password_path = folder.with_name("postgres.password")
@@ -138,6 +127,16 @@ def init_postgres(settings: Settings) -> None:
     password_path.unlink()
     if result.returncode:
         fail(f"initdb failed (must {user or 'you'} be able to reach {folder}?): {result.stderr.strip()[-500:]}")
+
+
+def await_the_end_of(lock: Path) -> None:
+    """Wait some seconds for a server that was killed a moment ago to be gone: another one does not start before."""
+    if running("postgres") is None and lock.is_file():
+        pid = int(lock.read_text(encoding="utf-8").split()[0])
+        for _ in range(40):
+            if not psutil.pid_exists(pid):
+                return
+            time.sleep(0.25)
 
 
 def create_databases(settings: Settings) -> None:

@@ -44,6 +44,7 @@ class Service:
     ports: tuple[int, ...] = ()
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = STOP_TIMEOUT_S
 
 
 def start(service: Service) -> None:
@@ -112,7 +113,7 @@ def stop(services: Sequence[Service]) -> None:
     for service in services:
         if service.name in found:
             psutil.Process(found[service.name].pid).send_signal(service.stop_signal)
-    _, late = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
+    _, late = psutil.wait_procs(family, timeout=max(service.stop_timeout_s for service in services))
     end({*late, *marked(services)})
     for service in services:
         record_path(service.name).unlink(missing_ok=True)

@@ -7,16 +7,21 @@ import os
 import pwd
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
-from stack_processes import Service, request
-from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOL, S3_PORTS, STATE, USER, Settings, fail, is_listening
+from stack_processes import Service, request, running
+from stack_settings import BIN, BUCKET, GRPC_OFFSET, HOST, POOLS, S3_PORTS, STATE, USER, Settings, fail, is_listening
+
+WORKER_STOP_TIMEOUT_S = 170.0
+"""Above what a worker gives its flows for a checkpoint (120 s) and itself for word to the server (30 s)."""
 
 
 def services(settings: Settings) -> dict[str, Service]:
     """Return the services by name, in the order they start. Secrets are in environments, never in commands."""
-    made = (postgres(settings), s3(settings), mlflow(settings), prefect(settings), worker(settings))
+    workers = (worker(settings, pool, limit) for pool, limit in POOLS.items())
+    made = (postgres(settings), s3(settings), mlflow(settings), prefect(settings), *workers)
     return {service.name: service for service in made}
 
 
@@ -86,23 +91,32 @@ def prefect(settings: Settings) -> Service:
     )
 
 
-def worker(settings: Settings) -> Service:
-    """Return what runs the flows; it makes the work pool if there is none."""
+def worker(settings: Settings, pool: str, limit: int) -> Service:
+    """Return what runs the flows of a work pool; it makes the pool if there is none."""
     return Service(
-        "worker",
-        # one run at a time; a deployment's own limit is a lease, and ends its run where the server was away for long
-        [str(BIN / "prefect"), *f"worker start --pool {POOL} --name local --type process --limit 1".split()],
+        f"worker-{pool}",
+        # its own limit; a deployment's limit is a lease, and ends its run where the server was away for long
+        [
+            sys.executable,
+            *f"-m flows.worker --pool {pool} --name local-{pool} --limit {limit} --look-every-s 20".split(),
+        ],
         env={
             **settings.exports(),
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-            # a request is repeated after 2, 4, ... 512 s: a server or database that is away for 10 minutes ends no run
-            "PREFECT_CLIENT_MAX_RETRIES": "9",
-            "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504",
             "PREFECT_HOME": str(STATE / "prefect"),
             "SOFTALIGN_CACHE": str(STATE / "cache"),
         },
-        is_ready=lambda: worker_is_online(settings),
+        is_ready=lambda: worker_is_online(settings, pool),
+        stop_timeout_s=WORKER_STOP_TIMEOUT_S,
+    )
+
+
+def watch() -> Service:
+    """Return what starts services again that have died."""
+    return Service(
+        "watch",
+        [sys.executable, str(Path(__file__).with_name("stack_watch.py"))],
+        env={"SOFTALIGN_STACK": str(STATE)},
+        is_ready=lambda: running("watch") is not None,
     )
 
 
@@ -162,7 +176,7 @@ def bucket_exists(settings: Settings) -> bool:
         return False
 
 
-def worker_is_online(settings: Settings) -> bool:
-    """Return whether the server has heard from the worker lately."""
-    answer = request(settings.ports["prefect"], "POST", f"/api/work_pools/{POOL}/workers/filter", "{}")
+def worker_is_online(settings: Settings, pool: str) -> bool:
+    """Return whether the server has heard from a pool's worker lately."""
+    answer = request(settings.ports["prefect"], "POST", f"/api/work_pools/{pool}/workers/filter", "{}")
     return answer is not None and any(worker["status"] == "ONLINE" for worker in json.loads(answer))

@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ.get("SOFTALIGN_STACK") or ROOT / ".stack").absolute()
@@ -18,7 +19,8 @@ BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 USER = "softalign"
 BUCKET = "softalign"
-POOL = "softalign"
+POOLS = {"cpu": 4, "gpu": 1}
+"""Work pools, and how many runs the worker of each takes at a time."""
 S3_PORTS = ("s3", "master", "volume", "filer", "admin")
 PORTS = ("postgres", "mlflow", "prefect", *S3_PORTS)
 GRPC_OFFSET = 10_000
@@ -38,7 +40,7 @@ class Settings:
 
     def database(self, name: str, driver: str) -> str:
         """Return a SQLAlchemy URL; the driver is named because a bare ``postgresql://`` means psycopg 3 there."""
-        return f"postgresql+{driver}://{USER}:{self.password}@{HOST}:{self.ports['postgres']}/{name}"
+        return f"postgresql+{driver}://{USER}:{quote(self.password, safe='')}@{HOST}:{self.ports['postgres']}/{name}"
 
     def url(self, name: str, path: str = "") -> str:
         """Return a service's HTTP address."""

@@ -93,6 +93,12 @@ class StorageUnavailableError(SoftAlignError):
     is_retriable = True
 
 
+class LeaseLostError(SoftAlignError):
+    """Another process may have gone on with what this one worked on: it was silent or cut off for too long."""
+
+    is_retriable = True
+
+
 class RegistryError(SoftAlignError):
     """The model registry refused or does not know what was asked for."""
 

@@ -1,4 +1,4 @@
-"""How tasks behave when something fails, and who may use the GPU.
+"""How tasks behave when something fails.
 
 Prefect's own result caching is off everywhere: a stage's key already says whether its output is there, also across
 machines and servers, and ``softalign plan`` shows it.
@@ -6,25 +6,17 @@ machines and servers, and ``softalign plan`` shows it.
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError
 
 from softalign.errors import SoftAlignError
 from tasks.attempts import RetryBudget, kept_by
 from tasks.run_log import relay_library_log
-
-logger = logging.getLogger("softalign.gpu_slot")
-"""Below the library's own, so that its lines reach the log of the run."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,12 +30,6 @@ MAX_RETRIES = 1000
 _budget = RetryBudget(len(RETRY_DELAYS_S))
 RETRY_JITTER = 0.3
 """Each wait is varied by this share, so that many runs do not come back at the same instant."""
-GPU_LIMIT = "gpu"
-"""Name of the global concurrency limit that holds one slot per GPU; where nobody created it, nothing is limited."""
-SAID_AFTER_S = 1.0
-"""A wait for a slot that is longer is said in the run's log."""
-GPU_LEASE_S = 60.0
-"""A holder that was killed gives its slot back after this long (measured: 63 s)."""
 PERMANENT_OS_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Operating system errors that the same call would meet again."""
 
@@ -87,7 +73,7 @@ def stage_task(
 
     Args:
         name: of the task.
-        uses_gpu: it may take a slot of the GPU limit; a tag says so.
+        uses_gpu: it may need a GPU; a tag says so.
         run_name: of its runs, with the function's parameters in braces; None: as Prefect names them.
     """
 
@@ -107,37 +93,3 @@ def stage_task(
         )
 
     return decorate
-
-
-@contextmanager
-def gpu_slot(device: str, *, is_needed: bool) -> Iterator[None]:
-    """Hold one slot of the ``gpu`` limit, waiting for it as long as it takes.
-
-    A lease that cannot be renewed (a server that is away for a moment) does not end the work: a GPU shared for a while
-    costs less than a training run.
-
-    Args:
-        device: the recipe's device; with ``cpu`` no slot is taken.
-        is_needed: False where the stage's output is already there, so that a rerun never waits.
-    """
-    if device == "cpu" or not is_needed or not _has_limit(GPU_LIMIT):
-        yield
-        return
-    logger.info("Asking for a slot of the limit %s", GPU_LIMIT)
-    asked = time.monotonic()
-    with concurrency(
-        GPU_LIMIT, occupy=1, strict=True, lease_duration=GPU_LEASE_S, raise_on_lease_renewal_failure=False
-    ):
-        waited_s = time.monotonic() - asked
-        if waited_s >= SAID_AFTER_S:
-            logger.info("Waited %.0f s for a slot of the limit %s", waited_s, GPU_LIMIT)
-        yield
-
-
-def _has_limit(name: str) -> bool:
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_global_concurrency_limit_by_name(name)
-        except ObjectNotFound:
-            return False
-    return True

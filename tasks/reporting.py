@@ -35,6 +35,8 @@ def stage_markdown(result: StageResult) -> str:
     record: Record = result.record
     how = "**Already there: nothing was done.**" if result.is_reused else f"Done in {result.seconds:.1f} s."
     rows = [("digest", record.digest), *record.model_dump(mode="json", exclude={"schema_version"}).items()]
+    if result.usage is not None:
+        how = f"{how} Used, when it ran: {result.usage.to_text()}."
     table = [f"| {name} | {_cell(value)} |" for name, value in rows]
     return "\n".join([f"# {result.label}", "", how, "", "| field | value |", "| --- | --- |", *table, ""])
 
@@ -63,7 +65,7 @@ def score_rows(arms: ArmReports) -> list[dict[str, Any]]:
 
 def publish_stage(result: StageResult, published: Published, recipe_name: str) -> None:
     """Log what a stage did and leave its summary as an artifact; of a comparison the scores and the report too."""
-    run_logger().info(result.message)
+    result.say(run_logger().info)
     summary = partial(
         create_markdown_artifact,
         stage_markdown(result),

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.runtime import flow_run, task_run
+from prefect.settings import get_current_settings
+
+from softalign.processes.structured import JsonHandler, is_structured, speaking
+from softalign.run_context import identify_run, log_fields
 
 LIBRARY = "softalign"
 RELAYED = "is_relayed"
@@ -22,7 +30,8 @@ class RunLogHandler(logging.Handler):
         except MissingContextError:
             return
         setattr(record, RELAYED, True)
-        run_log.log(record.levelno, "%s", record.getMessage())
+        with speaking(record):
+            run_log.log(record.levelno, "%s", record.getMessage())
 
 
 def relay_library_log() -> None:
@@ -32,3 +41,25 @@ def relay_library_log() -> None:
         logger.addHandler(RunLogHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+    if is_structured():
+        _structure_console()
+
+
+def _structure_console() -> None:
+    """Let the orchestrator's own console write JSON lines, where it has one: in a worker's flow process."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, PrefectConsoleHandler):
+            root.removeHandler(handler)
+            root.addHandler(JsonHandler())
+
+
+@contextmanager
+def identified() -> Iterator[None]:
+    """Let what this task run logs, and what it registers, say which run of the orchestrator it is of."""
+    runs = {"run_id": flow_run.id, "task_run_id": task_run.id}
+    if flow_run.id is not None:
+        has_page = get_current_settings().api.url is not None  # a server of the run's own goes with it
+        identify_run(str(flow_run.id), str(flow_run.ui_url or "") if has_page else "")
+    with log_fields(**{name: str(found) for name, found in runs.items() if found is not None}):
+        yield

@@ -1,4 +1,4 @@
-"""A task for each stage: one library call with its retry policy, its GPU slot, and what is left for people to see."""
+"""A task for each stage: one library call with its retry policy, and what is left for people to see."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from softalign.artifacts import Stage
 from softalign.config import Recipe
 from softalign.errors import SoftAlignError
 from softalign.stages.published import Published
-from softalign.stages.run import StageResult, find, run_step
+from softalign.stages.run import StageResult, run_step
 from softalign.stages.table import STAGES, StageRow, Step, steps_of
 from softalign.store.store import Store
 from tasks.attempts import remember
-from tasks.policies import gpu_slot, stage_task
+from tasks.policies import stage_task
 from tasks.progress import progress_of
 from tasks.reporting import publish_stage, run_logger
+from tasks.run_log import identified
 
 
 def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
@@ -25,8 +26,7 @@ def _task_of(row: StageRow) -> Task[[Recipe, str, Published, str], StageResult]:
         store = Store(store_uri)
         (step,) = (one for one in steps_of(recipe) if one.label == label)
         try:
-            is_needed = row.uses_model and find(step, published, store) is None
-            with gpu_slot(recipe.runtime.device, is_needed=is_needed), progress_of(recipe.name):
+            with identified(), progress_of(recipe.name):
                 result = run_step(step, published, store, run_logger().info)
         except Exception as error:
             _remember_kept(error, step, published, store)

@@ -15,7 +15,16 @@ from tests import shape_checks
 
 _PRIVATE = tempfile.mkdtemp(prefix="softalign-tests-")
 atexit.register(shutil.rmtree, _PRIVATE, ignore_errors=True)
-for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "SOFTALIGN_STORE"):
+for _name in (
+    "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_PROFILE",
+    "MLFLOW_TRACKING_URI",
+    "SOFTALIGN_STORE",
+    "SOFTALIGN_LOG",
+):
+    os.environ.pop(_name, None)
+for _name in ("SOFTALIGN_GPU_SLOTS", "SOFTALIGN_NODE"):
     os.environ.pop(_name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -32,7 +41,7 @@ os.environ.update(
 shape_checks.install()  # ahead of the modules' first import, which the test modules do
 
 
-SERVERS = ("prefect_server", "stack")
+SERVERS = ("prefect_server", "stack", "cluster")
 """Fixtures that start servers, once for all tests that need them."""
 
 

@@ -1,6 +1,7 @@
 """Published arms of the embedded world whose images are drawn, not generated: for tests of what comes after."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from softalign.artifacts import Adapter, ArmReports, EvalReport
 from softalign.config import EvalConfig
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.packs import packs_of, write_packs
 from softalign.geneval.completeness import Suite
 from softalign.geneval.decision import decide
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.sampling.sampling import png_bytes
-from softalign.shapes.detector import ShapesDetector, detect
+from softalign.shapes.detector import detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
 from softalign.store.store import Store
 
@@ -90,9 +92,12 @@ def publish_arm(
             path: Path = work / arms.IMAGES_FOLDER / image_filename(prompt_index, image_index)
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
     suite = Suite(prompts, config.images_per_prompt)
-    results = arms._detect_and_score(work / arms.IMAGES_FOLDER, suite, ShapesDetector(), work)
+    detect_all = partial(map, arms.file_detector(config))
+    out = work / "published"
+    results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
+    write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)
     digest = tokens_digest(arm, adapter, store)
-    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), work)
+    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), out)
 
 
 def publish_arms(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store) -> tuple[ArmReports, Adapter]:

@@ -21,6 +21,7 @@ from softalign.artifacts.scores import (
     TagDifference,
     TagScore,
 )
+from softalign.artifacts.usage import Usage, total_usage
 
 __all__ = [
     "Adapter",
@@ -43,7 +44,9 @@ __all__ = [
     "Stage",
     "TagDifference",
     "TagScore",
+    "Usage",
     "canonical_json",
     "digest_of",
     "require_format",
+    "total_usage",
 ]

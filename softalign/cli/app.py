@@ -32,6 +32,8 @@ from softalign.cli.options import (
 )
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.processes.leaving import hold_signals, leaving_at_once, leaving_in_order
+from softalign.processes.structured import structure_stderr
+from softalign.run_context import log_fields
 from softalign.store.store import DEFAULT_STORE
 from softalign.version import __version__
 
@@ -49,6 +51,7 @@ def main() -> None:
     """Run the command line: an error of ours, or of the operating system, is a message, without a traceback."""
     open_closed_streams()
     try:
+        structure_stderr()
         with narrating(sys.stderr, is_quiet="--json" in sys.argv):
             app()
     except (SoftAlignError, OSError) as error:
@@ -75,7 +78,9 @@ def _warn(recipe: Recipe) -> list[str]:
     from softalign.stages.sense import warnings_of
 
     warnings = list(warnings_of(recipe))
-    sys.stderr.writelines(f"warning: {text}\n" for text in warnings)
+    with log_fields(level="warning"):
+        for text in warnings:
+            sys.stderr.write(f"warning: {text}\n")
     return warnings
 
 

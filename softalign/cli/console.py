@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TextIO
 from softalign.processes.lines import PacedLines
 from softalign.processes.messages import plain_text
 from softalign.processes.progress import StageProgress, listening
+from softalign.processes.structured import error_fields, speaking
+from softalign.run_context import log_fields
 
 if TYPE_CHECKING:
     from softalign.cli.bars import Bars
@@ -169,7 +171,8 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record, with its traceback if it carries one."""
-        self.say(self.format(record))
+        with speaking(record):
+            self.say(self.format(record))
 
 
 @contextmanager
@@ -195,12 +198,12 @@ def narrating(
 
 def report_error(error: SoftAlignError | OSError) -> int:
     """Say on standard error what went wrong and what to do, without a traceback; return the exit code."""
-    if isinstance(error, SoftAlignError):
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    fix = os_error_fix(error)
-    sys.stderr.write(f"error: {os_error_text(error)}\n" + (f"  to do: {fix}\n" if fix else ""))
-    return SoftAlignError.exit_code
+    known = (
+        error if isinstance(error, SoftAlignError) else SoftAlignError(os_error_text(error), fix=os_error_fix(error))
+    )
+    with log_fields(level="error", error=error_fields(known)):
+        sys.stderr.write(f"error: {known}\n")
+    return known.exit_code
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from softalign.cli.options import JsonOption, emit
+from softalign.cli.options import JsonOption, emit, require_pipeline
 from softalign.errors import ConfigError
 
 geneval_app = typer.Typer(help="GenEval: the official prompts and the scorer.", no_args_is_help=True)
@@ -27,6 +27,20 @@ def geneval_prompts(
         raise ConfigError("The prompts cannot be written there.", expected="a file in a folder", where=str(out))
     else:
         out.write_text(text, encoding="utf-8")
+
+
+@geneval_app.command("unpack")
+def geneval_unpack(
+    arm: Annotated[str, typer.Argument(metavar="STORE/evaluate/KEY", help="a published arm; `plan --json` has it")],
+    to: Annotated[Path, typer.Option("--to", help="folder for the images; made if absent")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a published arm's images, prompts and detections in the official layout."""
+    require_pipeline("geneval unpack")
+    from softalign.evaluation.unpacking import unpack_arm
+
+    num_images = unpack_arm(arm, to)
+    emit({"path": str(to), "num_images": num_images}, as_json, f"{num_images} images in {to}")
 
 
 @geneval_app.command("score")

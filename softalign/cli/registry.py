@@ -70,9 +70,19 @@ def rollback(
 def history(
     name: str, tracking_uri: TrackingOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
 ) -> None:
-    """List the versions of a model and what was decided about each."""
+    """List the versions of a model, what was decided about each, and where each can be looked at."""
     from softalign.registry import history as read_history
+    from softalign.registry import version_links
 
-    entries = read_history(name, _registry(tracking_uri, store))
-    payload = {"name": name, "history": [entry.model_dump(mode="json") for entry in entries]}
-    emit(payload, as_json, "\n".join(entry.to_text() for entry in entries))
+    registry = _registry(tracking_uri, store)
+    entries, links = read_history(name, registry), version_links(name, registry)
+    lines = {one.version: one.to_lines() for one in links}
+    text: list[str] = []
+    for entry in entries:
+        text += [entry.to_text(), *(lines.get(entry.version, ()) if entry.action == "register" else ())]
+    payload = {
+        "name": name,
+        "history": [entry.model_dump(mode="json") for entry in entries],
+        "links": [one.model_dump(mode="json") for one in links],
+    }
+    emit(payload, as_json, "\n".join(text))

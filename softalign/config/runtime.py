@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import Count, Positive
+from softalign.config.base import Count, NonNegative, Positive
+from softalign.config.engine import Engine, LocalEngine
 
 
 class Runtime(Frozen):
@@ -41,9 +42,15 @@ class Runtime(Frozen):
         description="seconds: a child process that writes no line for so long is killed, and a training step that "
         "takes 0.9 of it ends its process with all stacks",
     )
+    engine: Engine = Field(LocalEngine(), description="who reads images, encodes, generates and detects")
     tracking_uri: str | None = Field(
         None, description="the MLflow registry; null: MLFLOW_TRACKING_URI, else a database in the store"
     )
+    price_per_gpu_hour: NonNegative | None = Field(
+        None, description="what an hour of one GPU costs; the end of a run then says what its stages cost"
+    )
+    price_per_cpu_hour: NonNegative | None = Field(None, description="what an hour of one processor core costs")
+    currency: str = Field("", description="of both prices, for the text: EUR")
 
     @model_validator(mode="after")
     def _check_nodes(self) -> Self:

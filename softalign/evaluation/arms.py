@@ -5,10 +5,13 @@ All arms draw the same noise for the same prompt and image, so they are compared
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,28 +21,29 @@ from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
+from softalign.engines.opening import open_engine
+from softalign.engines.work import Work
 from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
+from softalign.evaluation.pack_copies import PackCopies
+from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
 from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
-from softalign.geneval.detections import Detection, Detector, write_detections
-from softalign.geneval.layout import image_filename, metadata_filename, read_folders, write_metadata
+from softalign.geneval.detections import Detection, write_detections
+from softalign.geneval.layout import image_filename, read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_missing
+from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
-
-if TYPE_CHECKING:
-    from softalign.backbones.base import Backbone
 
 logger = logging.getLogger(__name__)
 
 DETECTIONS_FILENAME = "detections.jsonl"
-IMAGES_FOLDER = "images"
-"""The official layout lies below it, apart from the scorer's files."""
+OUTPUT_FOLDER = "published"
+"""Of a work folder: what is published, beside the images as files."""
 _DETECTION_BATCH = 64
 
 
@@ -55,11 +59,11 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: ``base`` and ``guided_base`` take no adapter, ``untrained`` its step-0 tokens, ``adapter`` the last.
-        adapter: the trained adapter, except for the base arms.
+        arm: whose images; ``untrained`` takes the adapter's step-0 tokens, ``adapter`` the last.
+        adapter: None for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
-        runtime: device and batch size.
+        runtime: device, batch size, and which engine draws and detects.
         store: where the arm is published.
         key: the stage key.
 
@@ -69,20 +73,38 @@ def evaluate(
     """
     _check_arm(arm, adapter)
     config = config.of_arm(arm)
-    detector, suite = detector_for(config), Suite(suite_prompts(config), config.images_per_prompt)
-    output = store.work_path("evaluate", key) / "arm"
-    with exclusive(output.parent):
-        finished = store.find(EvalReport, key)
-        if finished is not None:  # by another process, while this one waited for the folder
-            return finished
-        frozen = _load_arm(arm, adapter, backbone, config, runtime, store)
-        num_made = _generate(frozen, suite, output, _settings(backbone, config), runtime.generation_batch_size)
-        logger.info("%s: %d images made, %d were there", arm, num_made, suite.num_images - num_made)
-        results = _detect_and_score(output / IMAGES_FOLDER, suite, detector, output)
-        digest = tokens_digest(arm, adapter, store)
-        report = store.publish(_report(arm, digest, config, results, len(suite.prompts), key), output)
-    shutil.rmtree(output.parent, ignore_errors=True)
+    file_detector(config)  # refused before the model is loaded
+    work = store.work_path("evaluate", key)
+    with exclusive(work):
+        if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
+            suite = Suite(suite_prompts(config), config.images_per_prompt)
+            packs = packs_of(len(suite.prompts), suite.images_per_prompt)
+            copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
+            drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
+            results = _make(drawing, suite, copies, config, runtime, config.side_px(backbone))
+            made = _report(arm, tokens_digest(arm, adapter, store), config, results, len(suite.prompts), key)
+            report = store.publish(made, work / OUTPUT_FOLDER)
+            copies.remove()
+    shutil.rmtree(work, ignore_errors=True)
     return report
+
+
+def _make(
+    drawing: Work[Batch, tuple[bytes, ...]],
+    suite: Suite,
+    copies: PackCopies,
+    config: EvalConfig,
+    runtime: Runtime,
+    side_px: int,
+) -> tuple[ImageResult, ...]:
+    """Draw, detect and score an arm's images and write what is published; return the verdicts."""
+    images, output = copies.images_root, copies.work / OUTPUT_FOLDER
+    with open_engine(runtime) as engine:
+        num_made = _generate(partial(engine.map, drawing), suite, images, copies, side_px, runtime)
+        logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
+        results = detect_and_score(images, suite, partial(engine.map, Work(file_detector, (config,))), output)
+    write_packs(images, copies.packs, output)
+    return results
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
@@ -104,18 +126,18 @@ def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
     ]
 
 
-def _load_arm(
-    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store: Store
-) -> Backbone:
-    """Return the backbone of an arm, soft tokens attached."""
+def draw_arm(
+    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store_uri: str
+) -> Callable[[Batch], tuple[bytes, ...]]:
+    """Return the function that draws a batch of an arm's images, as PNG files; loads the model and the adapter."""
     from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
     from softalign.backbones.loading import load_backbone
 
     device = resolve_device(runtime)
     frozen = load_backbone(backbone, device=device, dtype=backbone_dtype(device))
     if adapter is not None:
-        _attach(frozen.pipeline, arm, adapter, config, store)
-    return frozen
+        _attach(frozen.pipeline, arm, adapter, config, Store(store_uri))
+    return batch_drawer(frozen, _settings(backbone, config))
 
 
 def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
@@ -140,44 +162,57 @@ def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store
     )
 
 
-def _generate(frozen: Backbone, suite: Suite, out: Path, settings: SamplingSettings, batch_size: int) -> int:
+def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
-    write_metadata(out / IMAGES_FOLDER, suite.prompts)
-    stop = StopRequest()
+    write_metadata(images, suite.prompts)
+    copies.fetch()
+
+    def draw_and_copy(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
+        for drawn in draw(batches):
+            yield drawn
+            copies.offer()  # the batch is on the disk now
+
+    requests, stop = _image_requests(suite, images), StopRequest()
     with stop.listening():
-        return generate_missing(frozen, _image_requests(suite, out / IMAGES_FOLDER), settings, batch_size, stop)
+        try:
+            return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)
+        finally:
+            copies.finish()
 
 
-def _detect_and_score(images_root: Path, suite: Suite, detector: Detector, out: Path) -> tuple[ImageResult, ...]:
+def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
+    """Return the function that detects what some image files show."""
+    detector = detector_for(config)
+    return lambda files: detector([load_image(io.BytesIO(file)) for file in files])
+
+
+def detect_and_score(
+    images_root: Path,
+    suite: Suite,
+    detect: Callable[[Iterable[tuple[bytes, ...]]], Iterable[list[list[Detection]]]],
+    out: Path,
+) -> tuple[ImageResult, ...]:
+    """Detect and score a complete set of images, and write both to a folder that is made anew."""
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
     filenames = [filename for folder in found.folders for filename in folder.filenames]
     detections: dict[str, list[Detection]] = {}
-    for start in range(0, len(filenames), _DETECTION_BATCH):
-        batch = filenames[start : start + _DETECTION_BATCH]
-        images = [load_image(images_root / filename) for filename in batch]
-        detections.update(zip(batch, detector(images), strict=True))
+    batches = [filenames[start : start + _DETECTION_BATCH] for start in range(0, len(filenames), _DETECTION_BATCH)]
+    files = (tuple((images_root / filename).read_bytes() for filename in batch) for batch in batches)
+    for batch, found_in in zip(batches, detect(files), strict=True):
+        detections.update(zip(batch, found_in, strict=True))
     results = score_folders(found.folders, detections)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
-    _remove_leftovers(out, suite)
     return results
 
 
-def load_image(path: Path) -> NDArray[np.uint8]:
-    """Return an image as uint8 (H, W, 3), its EXIF orientation applied."""
-    with Image.open(path) as image:
+def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
+    """Return an image file as uint8 (H, W, 3), its EXIF orientation applied."""
+    with Image.open(file) as image:
         return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-
-
-def _remove_leftovers(out: Path, suite: Suite) -> None:
-    """Remove what an interrupted attempt left half-written, so that only artefacts are published."""
-    expected = {request.path for request in _image_requests(suite, out / IMAGES_FOLDER)}
-    expected |= {out / IMAGES_FOLDER / metadata_filename(index) for index in range(len(suite.prompts))}
-    expected |= {out / DETECTIONS_FILENAME, out / RESULTS_FILENAME}
-    for path in list(out.rglob("*")):
-        if path.is_file() and path not in expected:
-            path.unlink()
 
 
 def _report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, TagDifference
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
-from softalign.evaluation.arms import DETECTIONS_FILENAME, IMAGES_FOLDER
+from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import counts_by_tag, paired_intervals
+from softalign.evaluation.packs import ArmImages
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.store.store import Store
 
@@ -29,9 +31,9 @@ class ArmFiles:
     results: tuple[ImageResult, ...]
 
     @property
-    def images_root(self) -> Path:
-        """The folder in the official layout."""
-        return self.root / IMAGES_FOLDER
+    def images(self) -> ArmImages:
+        """The images, and the prompts they were made of."""
+        return ArmImages(self.root)
 
     @property
     def detections_path(self) -> Path:
@@ -61,7 +63,9 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
     _write_files(work, comparison, arms, adapter, store.fetch(adapter), config)
-    return store.publish(comparison, work)
+    published = store.publish(comparison, work)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return published
 
 
 def _comparison(

@@ -34,7 +34,7 @@ def rank_environments(runtime: Runtime) -> list[dict[str, str]]:
         ConfigError: there are several machines, and none of NODE_RANK_VARIABLES says which one this is.
     """
     world_size = runtime.num_processes * runtime.num_nodes
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    if is_of_torchrun():
         if world_size > 1:
             raise ConfigError(
                 "The number of processes is said twice.",
@@ -54,6 +54,20 @@ def rank_environments(runtime: Runtime) -> list[dict[str, str]]:
     }
     first = node_rank * runtime.num_processes
     return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(runtime.num_processes)]
+
+
+def is_of_torchrun() -> bool:
+    """Return whether torchrun started this process, as one of several or alone."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def leads(runtime: Runtime) -> bool:
+    """Return whether this process is, or starts, rank 0 of a training: the others work along with that.
+
+    Raises:
+        ConfigError: there are several machines, and none of NODE_RANK_VARIABLES says which one this is.
+    """
+    return os.environ["RANK"] == "0" if is_of_torchrun() else _node_rank(runtime.num_nodes) == 0
 
 
 def _node_rank(num_nodes: int) -> int:

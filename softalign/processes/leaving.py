@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from softalign.errors import PreemptedError
+from softalign.processes.structured import is_structured, json_line
 
 STDERR = 2
 _HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # Windows has neither it nor signal masks
@@ -172,7 +173,8 @@ class _Leaving:
             if not self._is_said:
                 self._is_said = True
                 # on a terminal the cursor stands behind ^C, or behind a bar
-                os.write(self._stderr, (("\n" if os.isatty(self._stderr) else "") + f"{text}\n").encode())
+                shown = json_line(text) if is_structured() else ("\n" if os.isatty(self._stderr) else "") + text
+                os.write(self._stderr, f"{shown}\n".encode())
 
     def _kept_line(self) -> str:
         """Return what is kept; where finding it out takes too long or fails, that something is."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from softalign.processes.pace import Clock, Pace
 from softalign.processes.progress import StageProgress
+from softalign.run_context import log_fields
 
 
 class PacedLines:
@@ -33,6 +34,7 @@ class PacedLines:
         is_said = progress.is_last and self._said == (*count, progress.done)
         if (pace.is_due() or is_first or is_end) and not is_said:
             self._said = (*count, progress.done)
-            self._say(progress.to_text())
+            with log_fields(progress=progress.counts()):
+                self._say(progress.to_text())
         if progress.is_last:
             del self._counts[count]

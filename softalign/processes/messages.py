@@ -19,6 +19,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from softalign import errors
 from softalign.artifacts import Frozen
 from softalign.errors import SoftAlignError
+from softalign.processes.metering import ChildUsage
 from softalign.processes.progress import StageProgress
 
 STDOUT, STDERR = 1, 2
@@ -29,10 +30,12 @@ _CONTROLS = re.compile(
 
 
 class LogLine(Frozen):
-    """A line of a log, or what a library printed."""
+    """A line of a log, or what a library printed; who logged it, and how loud."""
 
     kind: Literal["log"] = "log"
     text: str
+    level: str = "info"
+    logger: str = "softalign"
 
 
 class Result(Frozen):
@@ -74,7 +77,7 @@ class Failure(Frozen):
         return error
 
 
-Message = LogLine | StageProgress | Result | Failure
+Message = LogLine | StageProgress | ChildUsage | Result | Failure
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="kind")])
 
 
@@ -135,4 +138,5 @@ class ChannelHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record, with its traceback if it carries one."""
-        self._channel.send(LogLine(text=plain_text(self.format(record))))
+        level, text = record.levelname.lower(), plain_text(self.format(record))
+        self._channel.send(LogLine(text=text, level=level, logger=record.name))

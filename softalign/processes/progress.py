@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from softalign.artifacts import Frozen
 from softalign.processes.pace import duration
@@ -82,6 +82,13 @@ class StageProgress(Frozen):
         rate = self.per_second
         return None if rate is None or self.total is None else max(self.total - self.done, 0) / rate
 
+    def counts(self) -> dict[str, Any]:
+        """Return the numbers, for programs."""
+        numbers = {"done": self.done, "total": self.total, "per_second": self.per_second, "left_s": self.left_s}
+        rounded = {name: round(value, 3) for name, value in numbers.items() if value is not None}
+        figures = {figure.name: figure.value for figure in self.figures}
+        return {"stage": self.stage, "unit": self.unit, **rounded, "figures": figures}
+
     def counts_text(self) -> str:
         """Return ``40/300``, with what was there before this attempt."""
         text = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
@@ -109,6 +116,7 @@ class StageProgress(Frozen):
 
 Listener = Callable[[StageProgress], None]
 _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners to progress", default=())
+_OVERHEARING: ContextVar[tuple[Listener, ...]] = ContextVar("those that measure by progress", default=())
 
 
 @contextmanager
@@ -121,7 +129,19 @@ def listening(listener: Listener) -> Iterator[None]:
         _LISTENERS.reset(token)
 
 
+@contextmanager
+def overhearing(listener: Listener) -> Iterator[None]:
+    """Let a listener have what is reported in this context, without counting as one who shows it."""
+    token = _OVERHEARING.set((*_OVERHEARING.get(), listener))
+    try:
+        yield
+    finally:
+        _OVERHEARING.reset(token)
+
+
 def report(progress: StageProgress, otherwise: Listener) -> None:
     """Hand progress to all that listen; where nobody does, to ``otherwise``."""
+    for listener in _OVERHEARING.get():
+        listener(progress)
     for listener in _LISTENERS.get() or (otherwise,):
         listener(progress)

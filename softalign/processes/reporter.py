@@ -50,6 +50,11 @@ class Reporter:
         if self._is_begun:
             self._report(is_last=True)
 
+    @property
+    def done(self) -> int:
+        """How many are done, what was there already included."""
+        return self._done
+
     def begin(self) -> None:
         """Report that the work begins; what came before it does not count as its time."""
         if not self._is_begun:

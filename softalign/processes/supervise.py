@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO
 
 from pydantic import JsonValue
@@ -22,7 +23,9 @@ from softalign.errors import PreemptedError, WorkerDiedError
 from softalign.processes.launch import TERMINATION_GRACE_S, RankProcesses
 from softalign.processes.lines import PacedLines
 from softalign.processes.messages import Failure, LogLine, Message, Result, from_line, plain_line
+from softalign.processes.metering import ChildUsage, note_child
 from softalign.processes.progress import StageProgress, report
+from softalign.run_context import log_fields
 
 KEPT_LINES = 30
 """How many of a dead child's last lines, or of a bug's traceback, an error shows."""
@@ -40,6 +43,8 @@ def run_child(
     stall_timeout_s: float,
     on_line: OnLine,
     environments: Sequence[dict[str, str]] = ({},),
+    common: Mapping[str, str] = MappingProxyType({}),
+    require: Callable[[], None] = lambda: None,
 ) -> JsonValue:
     """Run one stage in a child process, or in several that end together, and return its result.
 
@@ -52,17 +57,19 @@ def run_child(
         stall_timeout_s: a child that says nothing for this long is killed (seconds).
         on_line: called with each line that the child logs, or that anything in it prints.
         environments: one for each child, see ``launch.rank_environments``.
+        common: what all of them have in their environment besides the inherited one.
+        require: raises what ends the work; the children checkpoint first.
 
     Raises:
-        SoftAlignError: what the child raised.
+        SoftAlignError: what the child raised, or ``require``.
         WorkerDiedError: it died without an answer, or stalled.
         PreemptedError: it was stopped after a checkpoint.
     """
     command = [sys.executable, "-m", module, str(os.getpid())]
-    ranks = RankProcesses(command, environments, _child_environment(), request)
+    ranks = RankProcesses(command, environments, {**_child_environment(), **common}, request)
     heard = _Heard(label, on_line)
     try:
-        for message in _messages(ranks, stall_timeout_s, heard):
+        for message in _messages(ranks, stall_timeout_s, heard, require):
             heard.take(message)
         return _answer(ranks, heard)
     finally:
@@ -85,10 +92,13 @@ class _Heard:
         match message:
             case LogLine():
                 self._last_lines.append(message.text)
-                self._on_line(message.text)
+                with log_fields(level=message.level, logger=message.logger):
+                    self._on_line(message.text)
             case StageProgress():
                 self._progress = message.model_copy(update={"stage": self.label})
                 report(self._progress, self._lines)
+            case ChildUsage():
+                note_child(message)
             case Result():
                 self.results.append(message)
             case Failure():
@@ -108,7 +118,9 @@ def _child_environment() -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", "TRANSFORMERS_VERBOSITY": "error", **os.environ}
 
 
-def _messages(ranks: RankProcesses, stall_timeout_s: float, heard: _Heard) -> Iterator[Message]:
+def _messages(
+    ranks: RankProcesses, stall_timeout_s: float, heard: _Heard, require: Callable[[], None]
+) -> Iterator[Message]:
     """Yield what the ranks say until all have closed their streams.
 
     Raises:
@@ -121,6 +133,7 @@ def _messages(ranks: RankProcesses, stall_timeout_s: float, heard: _Heard) -> It
     num_open, last_sign = len(streams), time.monotonic()
     while num_open:
         ranks.check()
+        require()
         try:
             message = said.get(timeout=min(CHECK_INTERVAL_S, stall_timeout_s))
         except queue.Empty:

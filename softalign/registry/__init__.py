@@ -16,6 +16,7 @@ from softalign.registry.connection import (
     without_credentials,
 )
 from softalign.registry.events import PromotionEvent, history, promote, rollback
+from softalign.registry.links import VersionLinks, report_url, run_url, version_links
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
@@ -26,6 +27,7 @@ __all__ = [
     "PulledVersion",
     "Reference",
     "RegistryAnswer",
+    "VersionLinks",
     "ask_registry",
     "consumer_uri",
     "history",
@@ -39,7 +41,10 @@ __all__ = [
     "registered_decision",
     "registry_folder",
     "registry_of_store",
+    "report_url",
     "rollback",
+    "run_url",
     "tracking_uri",
+    "version_links",
     "without_credentials",
 ]

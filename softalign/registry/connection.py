@@ -210,5 +210,6 @@ def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> Registry
         expected="a server (http://, https://) or a database (sqlite:///, postgresql+psycopg2://) made by MLflow",
         found=found,
         where=where,
-        fix="check the address, the name, your permissions and the server's log",
+        fix="check the address, the name, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, your permissions "
+        "and the server's log",
     )

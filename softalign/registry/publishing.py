@@ -3,22 +3,38 @@
 Order: run (parameters, curves, scores, files), version (its tags in the same request), decision and alias, mark
 ``decided``. A crash between two of them is continued by the next call. A decided version is never decided again:
 registering it once more after a rollback must not bring it back.
+
+One version a stage key: whoever registers holds the key's lease, where the store has one, and looks for it again before
+each of these steps. Two that do not know of each other (two stores, one registry) may both make a version: the lowest
+number is the one, for everybody, and who made another removes it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, ModelVersion, canonical_json
+from softalign.artifacts import (
+    Adapter,
+    ArmReports,
+    ComparisonReport,
+    FileEntry,
+    ModelVersion,
+    Record,
+    Usage,
+    canonical_json,
+)
 from softalign.config.evaluation import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
+from softalign.errors import IntegrityError
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
 from softalign.registry.events import new_event, record_event
 from softalign.registry.gate import Decision, decide
+from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
@@ -29,8 +45,12 @@ from softalign.registry.versions import (
     comparison_of,
     versions_of,
 )
+from softalign.run_context import orchestrator_run_url
 from softalign.store.store import Store
+from softalign.store.usage import kept_usage
 from softalign.version import __version__
+
+logger = logging.getLogger(__name__)
 
 DECISION_TAG = "softalign.decision"
 PREVIOUS_TAG = "softalign.previous_champion"
@@ -79,6 +99,7 @@ def register(
         StorageUnavailableError: the registry did not answer; run again, finished steps are kept.
         RegistryError: the registry refused.
         IntegrityError: the adapter's files are not what was published.
+        LeaseLostError: another process registers it by now.
     """
     request = Registration(adapter, comparison, reports, config, store, key)
     uri, work = tracking_uri(runtime, store), store.work_path("register", key)
@@ -87,7 +108,8 @@ def register(
     with registry_client(uri) as client:
         version = _registered(client, config.name, key)
         if version is None:
-            version = _new_version(client, request, uri, model_path, files)
+            version = _only_version(client, _new_version(client, request, uri, model_path, files), key)
+        store.require_held()
         decision = _decide_once(client, config.name, version, comparison, config.policy)
     return _publish(_record(request, version, decision, uri), decision, store, work)
 
@@ -105,8 +127,18 @@ def _new_version(client: Any, request: Registration, uri: str, model_path: Path,
         report_path=store.fetch(comparison),
         reports=request.reports,
         config=config,
+        usages=_usages(request),
     )
+    store.require_held()
     return _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, request.key))
+
+
+def _usages(request: Registration) -> dict[str, Usage]:
+    """Return what the stages cost whose records are registered, by name, as far as that is kept."""
+    named: dict[str, Record] = {"train": request.adapter, "compare": request.comparison}
+    named |= {f"evaluate_{report.arm}": report for report in request.reports.all}
+    found = {name: kept_usage(request.store, record) for name, record in named.items()}
+    return {name: usage for name, usage in found.items() if usage is not None}
 
 
 def _record(request: Registration, version: Any, decision: Decision, uri: str) -> ModelVersion:
@@ -136,7 +168,13 @@ def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / DECISION_FILENAME).write_text(json.dumps(decision.model_dump(), indent=1) + "\n", encoding="utf-8")
-    published = store.publish(record, folder)
+    try:
+        published = store.publish(record, folder)
+    except IntegrityError:  # of two that knew nothing of each other, the other one was sooner
+        winner = store.find(ModelVersion, record.stage_key)
+        if winner is None:
+            raise
+        published = winner
     shutil.rmtree(work, ignore_errors=True)
     return published
 
@@ -162,10 +200,25 @@ def _registered(client: Any, name: str, key: str) -> Any:
     return found[0] if found else None
 
 
+def _only_version(client: Any, made: Any, key: str) -> Any:
+    """Return the version of a stage key once one was made: of several the first, and the one just made is removed."""
+    first = _registered(client, made.name, key)
+    if first is None or int(first.version) == int(made.version):
+        return made
+    if not client.get_model_version(made.name, str(made.version)).aliases:
+        client.delete_model_version(made.name, str(made.version))
+    logger.warning(
+        "%s/%s is removed again: the same is registered as version %s", made.name, made.version, first.version
+    )
+    return first
+
+
 def _version_tags(
     adapter: Adapter, comparison: ComparisonReport, files: tuple[FileEntry, ...], key: str
 ) -> dict[str, str]:
+    url = orchestrator_run_url()
     return {
+        **({ORCHESTRATOR_TAG: url} if url else {}),
         STAGE_KEY_TAG: key,
         FILES_TAG: canonical_json([entry.model_dump() for entry in files]).decode(),
         COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),

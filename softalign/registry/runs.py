@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, Usage
 from softalign.config.evaluation import RegisterConfig
+from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import flat_parameters
 from softalign.registry.versions import STAGE_KEY_TAG
+from softalign.run_context import orchestrator_run_url
 from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.metrics_log import read_metrics
+from softalign.store.usage import USAGE_FILENAME
 from softalign.version import __version__
 
 MAX_METRICS_PER_REQUEST = 1000
@@ -21,6 +24,7 @@ MAX_PARAMETERS_PER_REQUEST = 100
 MAX_DATASET_DIGEST_CHARS = 36
 """Limit of MLflow's dataset inputs; the whole digest is in the run's tags."""
 X_AXIS = "samples_seen"
+USAGE_METRICS = ("wall_s", "gpu_s", "cpu_s", "read_bytes", "written_bytes", "attempts")
 
 
 def ensure_run(
@@ -35,11 +39,12 @@ def ensure_run(
     report_path: Path,
     reports: ArmReports,
     config: RegisterConfig,
+    usages: Mapping[str, Usage],
 ) -> str:
     """Return the id of the finished run of a stage key; an unfinished one is completed, not repeated.
 
     Logging twice adds nothing: parameters are equal, and a metric's point with the run's own start as its time is the
-    same row.
+    same row. What stages cost (``usages``) is read from beside their records, where it does not change.
     """
     run = _find_or_create(client, experiment_id, key, f"{config.name} {adapter.digest[:8]}")
     if run.info.status == "FINISHED":
@@ -48,9 +53,10 @@ def ensure_run(
     _log_parameters(client, run_id, adapter, adapter_path, config)
     metrics = [*_curves(adapter_path / METRICS_FILENAME), *_scores(adapter, comparison, reports)]
     _log_metrics(client, run_id, metrics, at_ms)
+    _log_metrics(client, run_id, list(_usages(usages, adapter)), at_ms)
     _log_lineage(client, run_id, adapter, comparison, reports)
     client.log_artifacts(run_id, str(model_path), "model")
-    for path in sorted(path for path in report_path.iterdir() if path.is_file()):
+    for path in sorted(path for path in report_path.iterdir() if path.is_file() and path.name != USAGE_FILENAME):
         client.log_artifact(run_id, str(path), "report")
     client.set_terminated(run_id, "FINISHED")
     return str(run_id)
@@ -97,6 +103,13 @@ def _scores(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports)
             yield f"{name}_ci_high/{entry.tag}", entry.ci_high, adapter.samples_seen
 
 
+def _usages(usages: Mapping[str, Usage], adapter: Adapter) -> Iterator[tuple[str, float, int]]:
+    """Yield (name, value, samples seen) of what each stage cost."""
+    for stage, usage in usages.items():
+        for name in USAGE_METRICS:
+            yield f"usage/{stage}/{name}", float(getattr(usage, name)), adapter.samples_seen
+
+
 def _log_metrics(client: Any, run_id: str, rows: list[tuple[str, float, int]], at_ms: int) -> None:
     from mlflow.entities import Metric
 
@@ -124,6 +137,8 @@ def _log_lineage(
         "softalign.weights_sha256": adapter.weights_sha256,
         **{f"softalign.report_digest.{report.arm}": report.digest for report in reports.compared},
     }
+    if url := orchestrator_run_url():
+        tags[ORCHESTRATOR_TAG] = url
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     dataset = Dataset(
         name=adapter.name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -68,10 +68,26 @@ def initial_noise(
     return torch.randn(shape_CHW, generator=generator, dtype=torch.float32)
 
 
+Batch = tuple[ImageRequest, ...]
+Draw = Callable[[Iterable[Batch]], Iterator[tuple[bytes, ...]]]
+"""Yields each batch's PNG files, in order."""
+
+
+def batch_drawer(backbone: Backbone, settings: SamplingSettings) -> Callable[[Batch], tuple[bytes, ...]]:
+    """Return the function that draws a batch as PNG files.
+
+    Args:
+        backbone: with or without an adapter attached to its pipeline; its sampler becomes that of the papers.
+        settings: sampling settings.
+    """
+    backbone.use_papers_sampler()
+    return lambda batch: tuple(png_bytes(image) for image in generate_batch(backbone, batch, settings))
+
+
 def generate_missing(
-    backbone: Backbone,
+    draw: Draw,
     requests: Sequence[ImageRequest],
-    settings: SamplingSettings,
+    side_px: int,
     batch_size: int,
     stop: StopRequest,
 ) -> int:
@@ -81,19 +97,18 @@ def generate_missing(
     denoiser with the same batches as an undisturbed one. Files appear whole or not at all.
 
     Args:
-        backbone: with or without an adapter attached to its pipeline; its sampler becomes that of the papers.
+        draw: ``batch_drawer`` here, or an engine elsewhere.
         requests: in a fixed order.
-        settings: sampling settings.
+        side_px: of the images.
         batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.
         stop: looked at after each batch.
 
     Raises:
         PreemptedError: a stop was asked for; finished images are kept.
     """
-    backbone.use_papers_sampler()
-    side = settings.resolution_px
-    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
-    todo = [batch for batch in batches if not all(is_finished(request.path, side) for request in batch)]
+    batches = [tuple(requests[start : start + batch_size]) for start in range(0, len(requests), batch_size)]
+    todo = [batch for batch in batches if not all(is_finished(request.path, side_px) for request in batch)]
+    drawn = draw(todo)
     num_todo, num_made = sum(map(len, todo)), 0
     num_there = len(requests) - num_todo
     with Reporter("evaluate", "images", len(requests), num_reused=num_there) as images:
@@ -102,8 +117,8 @@ def generate_missing(
             if stop.is_set:
                 kept = f"Generation was stopped after {num_made} of {num_todo} images; they are kept."
                 raise PreemptedError(kept, fix="run again to continue there")
-            for request, image in zip(batch, generate_batch(backbone, batch, settings), strict=True):
-                _write_whole(request.path, png_bytes(image))
+            for request, png in zip(batch, next(drawn), strict=True):
+                _write_whole(request.path, png)
             num_made += len(batch)
             images.reach(num_there + num_made)
     return num_made

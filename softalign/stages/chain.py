@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from softalign.artifacts import Adapter, ComparisonReport, ModelVersion, Stage
+from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, ModelVersion, Stage
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
+from softalign.run_context import log_fields
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
 from softalign.stages.run import StageResult, require, run_step
+from softalign.stages.spending import spending_of
 from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
 from softalign.store.store import Store
 
@@ -49,13 +51,20 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
-        if step.row.name in stages:
-            results.append(run(step, published))
-            record = results[-1].record
-        else:
-            record = require(step, published, store)
+        with log_fields(recipe=recipe.name, stage=step.label, **known_digests(published)):
+            if step.row.name in stages:
+                results.append(run(step, published))
+                record = results[-1].record
+            else:
+                record = require(step, published, store)
         published = published.plus(step.label, record)
     return Walked(tuple(results), published)
+
+
+def known_digests(published: Published) -> dict[str, str]:
+    """Return the digests of dataset and adapter, as far as they are published."""
+    records = {"dataset": published.find(DatasetManifest), "adapter": published.find(Adapter)}
+    return {name: record.digest for name, record in records.items() if record is not None}
 
 
 def stages_through(last: Stage) -> tuple[Stage, ...]:
@@ -88,7 +97,7 @@ def run_until(last: Stage, recipe: Recipe, store: Store, on_line: OnLine, *, is_
 
     def run(step: Step, published: Published) -> StageResult:
         result = run_step(step, published, store, on_line)
-        on_line(result.message)
+        result.say(on_line)
         return result
 
     return walk(recipe, store, stages_through(last) if is_through else stages_of_command(last), run)
@@ -101,11 +110,10 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
 
 def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
     """Return the summary of a finished chain."""
-    from softalign.registry import reachable_uri, registered_decision, registry_of_store
+    from softalign.registry import reachable_uri, registered_decision, registry_of_store, report_url, run_url
 
-    published, results = walked.published, walked.results
-    adapter, reports = published.get(Adapter), published.arm_reports
-    comparison, version = published.get(ComparisonReport), published.get(ModelVersion)
+    published, results, reports = walked.published, walked.results, walked.published.arm_reports
+    adapter, comparison, version = published.get(Adapter), published.get(ComparisonReport), published.get(ModelVersion)
     registry, gate = reachable_uri(version.tracking_uri, store), registered_decision(version, store)
     scores = zip(*(report.tags for report in reports.compared), strict=True)
     return ChainSummary(
@@ -136,4 +144,7 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         num_inference_steps=recipe.evaluate.num_inference_steps,
         guidance_scale=recipe.evaluate.guidance_scale,
         seconds=round(sum(result.seconds for result in results), 3),
+        registered_run_url=run_url(version),
+        registered_report_url=report_url(version),
+        spending=spending_of(results, recipe.runtime),
     )

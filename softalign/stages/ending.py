@@ -13,6 +13,7 @@ from softalign.artifacts import Frozen, GuidedBase, TagDifference
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
+from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
 OVERALL = "overall"
@@ -22,7 +23,7 @@ MINUTE_S = 60.0
 def ending_text(summary: ChainSummary) -> str:
     """Return the whole ending: one paragraph each of what was done, scores, meaning, decision, places and commands."""
     paragraphs = (
-        [finished(summary)],
+        [finished(summary), *summary.spending.to_text()],
         score_table(summary),
         meaning(summary),
         [decision(summary)],
@@ -115,11 +116,13 @@ def decision(summary: ChainSummary) -> str:
 
 
 def places(summary: ChainSummary) -> list[str]:
-    """Return where report, adapter and registry are."""
+    """Return where report, adapter and registry are; at a registry with pages also where any browser finds them."""
+    pages = (("report", summary.registered_report_url), ("run", summary.registered_run_url))
     return [
         f"report    {link_of(summary.report_uri)}",
         f"adapter   {summary.adapter_uri}",
         f"registry  {summary.tracking_uri}",
+        *(f"{name:<9} {url}" for name, url in pages if url),
     ]
 
 
@@ -233,6 +236,9 @@ class ChainSummary(Frozen):
         is_registry_of_store: the registry is the SQLite database inside the store.
         num_inference_steps: of the images that were compared, as is ``guidance_scale``.
         seconds: what the stages took, those that were already there included.
+        registered_run_url: the version's run at the registry; empty where that is no server.
+        registered_report_url: the report there.
+        spending: what each stage cost, those that were already there as well, and the sums.
     """
 
     name: str
@@ -262,6 +268,9 @@ class ChainSummary(Frozen):
     num_inference_steps: int
     guidance_scale: float
     seconds: float
+    registered_run_url: str = ""
+    registered_report_url: str = ""
+    spending: Spending = Spending()
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

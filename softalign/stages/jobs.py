@@ -6,32 +6,46 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from softalign.artifacts import Adapter, Arm, EncodedManifest, Frozen
+from softalign.artifacts import Adapter, Arm, DatasetManifest, EncodedManifest, Frozen
 from softalign.config.recipe import Recipe
+from softalign.store.holder import Held
+
+
+class EncodeJob(Frozen):
+    """Encode a dataset for the recipe's backbone; ``store`` is a URI, ``key`` the stage key, ``held`` its leases."""
+
+    stage: Literal["encode"] = "encode"
+    recipe: Recipe
+    store: str
+    key: str
+    held: tuple[Held, ...] = ()
+    dataset: DatasetManifest
 
 
 class TrainJob(Frozen):
-    """Train soft tokens on an encoded set; ``store`` is a URI, ``key`` the stage key."""
+    """Train soft tokens on an encoded set."""
 
     stage: Literal["train"] = "train"
     recipe: Recipe
     store: str
     key: str
+    held: tuple[Held, ...] = ()
     encoded: EncodedManifest
 
 
 class EvaluateJob(Frozen):
-    """Generate and score one arm, with its adapter if it has one; ``store`` is a URI, ``key`` the stage key."""
+    """Generate and score one arm, with its adapter if it has one."""
 
     stage: Literal["evaluate"] = "evaluate"
     recipe: Recipe
     store: str
     key: str
+    held: tuple[Held, ...] = ()
     arm: Arm
     adapter: Adapter | None
 
 
-Job = TrainJob | EvaluateJob
+Job = EncodeJob | TrainJob | EvaluateJob
 WORKER = "softalign.stages.worker"
 """The module that a child process runs."""
 _JOBS: TypeAdapter[Job] = TypeAdapter(Annotated[Job, Field(discriminator="stage")])

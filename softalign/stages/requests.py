@@ -32,6 +32,7 @@ from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.published import Published
+from softalign.stages.turns import Turn
 from softalign.store.files import write_atomically
 from softalign.store.store import Store
 from softalign.version import __version__
@@ -90,12 +91,14 @@ class StageInputs:
         store: where inputs lie and outputs go.
         inputs: what the stages before it published; in a plan, as far as that is known.
         arm: of an evaluation.
+        turn: what the stage holds while it works.
     """
 
     recipe: Recipe
     store: Store
     inputs: Published = field(default_factory=Published)
     arm: Arm | None = None
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def evaluated_arm(self) -> Arm:

@@ -43,8 +43,7 @@ class StageRow:
         size: about how many bytes it will write, with what is published so far; None: it cannot be known.
         so_far: what an unfinished attempt has kept, for its inputs and key; empty: nothing.
         command: the stage whose command runs it; empty: its own.
-        uses_model: it loads the base model, and may need a GPU.
-        has_child: its work is done in a child process, which locks for itself.
+        uses_model: it loads the base model, in a child process, and may need a GPU.
     """
 
     name: Stage
@@ -58,7 +57,6 @@ class StageRow:
     so_far: Callable[[StageInputs, str], str] = so_far.nothing
     command: Stage | None = None
     uses_model: bool = False
-    has_child: bool = False
 
     @property
     def asked_by(self) -> Stage:
@@ -99,7 +97,6 @@ STAGES: tuple[StageRow, ...] = (
         size=planned_bytes.train_bytes,
         so_far=so_far.training_steps,
         uses_model=True,
-        has_child=True,
     ),
     StageRow(
         name="evaluate",
@@ -112,7 +109,6 @@ STAGES: tuple[StageRow, ...] = (
         size=planned_bytes.evaluate_bytes,
         so_far=so_far.images,
         uses_model=True,
-        has_child=True,
     ),
     StageRow(
         name="compare",

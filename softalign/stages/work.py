@@ -1,40 +1,34 @@
-"""How each stage does its work: one library call, in this process, or in a supervised child (training, evaluation)."""
+"""How each stage does its work: one library call, in this process, or in a supervised child where a model is used."""
 
 from __future__ import annotations
-
-import logging
 
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
 from softalign.processes.launch import rank_environments
 from softalign.processes.supervise import OnLine, run_child
-from softalign.stages.jobs import WORKER, EvaluateJob, Job, TrainJob, to_json
+from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
 from softalign.stages.requests import StageInputs
-
-logger = logging.getLogger(__name__)
 
 
 def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
     """Curate the recipe's sources."""
     from softalign.data.curation.pipeline import curate
 
-    return curate(given.recipe.curation, given.store, key)
+    return curate(given.recipe.curation, given.store, key, given.recipe.runtime)
 
 
-def encode(given: StageInputs, key: str, _on_line: OnLine) -> EncodedManifest:
-    """Encode the dataset for the recipe's backbone."""
-    logger.info("Loading PyTorch and the model")
-    from softalign.data.encoding.encode import encode
-
-    recipe, number = given.recipe, given.recipe.train.negatives.num_hard
-    return encode(given.inputs.get(DatasetManifest), recipe.backbone, recipe.runtime, given.store, key, number)
+def encode(given: StageInputs, key: str, on_line: OnLine) -> EncodedManifest:
+    """Encode the dataset for the recipe's backbone in a supervised child process."""
+    dataset = given.inputs.get(DatasetManifest)
+    job = EncodeJob(recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, dataset=dataset)
+    return EncodedManifest.model_validate(_in_child(job, given, "encode", on_line))
 
 
 def train(given: StageInputs, key: str, on_line: OnLine) -> Adapter:
     """Train the soft tokens in a supervised child process, one a GPU."""
     encoded = given.inputs.get(EncodedManifest)
-    job = TrainJob(recipe=given.recipe, store=given.store.uri, key=key, encoded=encoded)
-    return Adapter.model_validate(_in_child(job, "train", on_line))
+    job = TrainJob(recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, encoded=encoded)
+    return Adapter.model_validate(_in_child(job, given, "train", on_line))
 
 
 def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
@@ -43,9 +37,9 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
     Raises:
         ValueError: no arm is named.
     """
-    arm, adapter = given.evaluated_arm, given.inputs.find(Adapter)
-    job = EvaluateJob(recipe=given.recipe, store=given.store.uri, key=key, arm=arm, adapter=adapter)
-    return EvalReport.model_validate(_in_child(job, label_of("evaluate", arm), on_line))
+    arm, adapter, store = given.evaluated_arm, given.inputs.find(Adapter), given.store
+    job = EvaluateJob(recipe=given.recipe, store=store.uri, key=key, held=store.held, arm=arm, adapter=adapter)
+    return EvalReport.model_validate(_in_child(job, given, label_of("evaluate", arm), on_line))
 
 
 def compare(given: StageInputs, key: str, _on_line: OnLine) -> ComparisonReport:
@@ -65,7 +59,7 @@ def register(given: StageInputs, key: str, _on_line: OnLine) -> ModelVersion:
     return register(adapter, comparison, reports, recipe.register_, recipe.runtime, given.store, key)
 
 
-def _in_child(job: Job, label: str, on_line: OnLine) -> object:
+def _in_child(job: Job, given: StageInputs, label: str, on_line: OnLine) -> object:
     """Do a job in child processes, and return what they answer: the stage's record as JSON."""
     runtime = job.recipe.runtime
     return run_child(
@@ -75,4 +69,6 @@ def _in_child(job: Job, label: str, on_line: OnLine) -> object:
         stall_timeout_s=runtime.stall_timeout_s,
         on_line=on_line,
         environments=rank_environments(runtime) if job.stage == "train" else [{}],
+        common=given.turn.environment,
+        require=given.turn.require,
     )

@@ -11,13 +11,15 @@ import signal
 import sys
 import traceback
 
-from softalign.artifacts import Record
+from softalign.artifacts import EncodedManifest, Record
 from softalign.errors import PreemptedError, SoftAlignError, UnexpectedError
+from softalign.processes.locking import exclusive
 from softalign.processes.messages import Channel, ChannelHandler, Failure, Result
-from softalign.processes.progress import StageProgress, listening
+from softalign.processes.metering import UsageSender, own_usage
+from softalign.processes.progress import StageProgress, listening, overhearing
 from softalign.processes.supervise import KEPT_LINES, watch_parent
 from softalign.processes.watchdog import Watchdog
-from softalign.stages.jobs import EvaluateJob, Job, TrainJob, from_json
+from softalign.stages.jobs import EncodeJob, EvaluateJob, Job, TrainJob, from_json
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -25,9 +27,11 @@ logger = logging.getLogger(__name__)
 
 def run_job(job: Job) -> Record:
     """Do what was asked for and return the stage's record."""
-    recipe, store = job.recipe, Store(job.store)
+    recipe, store = job.recipe, Store(job.store, job.held)
     logger.info("Loading PyTorch and the model")
     match job:
+        case EncodeJob():
+            return _encode(job, store)
         case TrainJob():
             from softalign.training.train import train
 
@@ -41,6 +45,18 @@ def run_job(job: Job) -> Record:
             return evaluate(job.arm, job.adapter, recipe.backbone, recipe.evaluate, recipe.runtime, store, job.key)
 
 
+def _encode(job: EncodeJob, store: Store) -> EncodedManifest:
+    from softalign.data.encoding.encode import encode
+
+    recipe = job.recipe
+    with exclusive(store.work_path("encode", job.key)):
+        finished = store.find(EncodedManifest, job.key)
+        if finished is not None:  # by another process, while this one waited for the folder
+            return finished
+        number = recipe.train.negatives.num_hard
+        return encode(job.dataset, recipe.backbone, recipe.runtime, store, job.key, number)
+
+
 def answer(job: Job, channel: Channel) -> int:
     """Do a job, send its result or error, and return the exit code, which is the error's.
 
@@ -52,7 +68,7 @@ def answer(job: Job, channel: Channel) -> int:
     # what has something to keep listens itself; loading a model has nothing, and may take minutes
     signal.signal(signal.SIGTERM, lambda _signal, _frame: os._exit(PreemptedError.exit_code))
     try:
-        with listening(channel.send if rank == 0 else _ignore):
+        with listening(channel.send if rank == 0 else _ignore), overhearing(UsageSender(channel.send)):
             record = run_job(job)
     except SoftAlignError as error:
         channel.send(Failure.of(error))
@@ -67,6 +83,8 @@ def answer(job: Job, channel: Channel) -> int:
         )
         channel.send(Failure.of(bug))
         return bug.exit_code
+    finally:
+        channel.send(own_usage())
     channel.send(Result(payload=record.model_dump(mode="json")))
     return 0
 

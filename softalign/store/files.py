@@ -21,6 +21,7 @@ from softalign.errors import (
     MissingInputError,
 )
 from softalign.store.reaching import reaching
+from softalign.store.traffic import note_read, note_written
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -158,7 +159,9 @@ def read_bytes(uri: str) -> bytes:
     """
     filesystem, path = open_filesystem(uri)
     with reaching(uri):
-        return bytes(filesystem.cat_file(path))
+        data = bytes(filesystem.cat_file(path))
+    note_read(len(data))
+    return data
 
 
 def list_files(root: Path) -> tuple[FileEntry, ...]:
@@ -173,15 +176,14 @@ def file_entry(path: Path, name: str) -> FileEntry:
 
 
 def create_file(uri: str, data: bytes) -> bool:
-    """Create a file with this content unless one exists; return whether it was created."""
+    """Create a file with this content unless one exists; return whether it was created. Of several one creates it."""
     filesystem, path = open_filesystem(uri)
     if is_local(uri):
-        target = local_path_of(uri)
-        if target.exists():
-            return False
         with reaching(uri):
-            write_atomically(target, data)
-        return True
+            is_created = _create_local(local_path_of(uri), data)
+        if is_created:
+            note_written(len(data))
+        return is_created
     with reaching(uri):
         try:
             filesystem.pipe_file(path, data, mode="create")
@@ -190,7 +192,41 @@ def create_file(uri: str, data: bytes) -> bool:
             if not filesystem.exists(path):
                 raise
             return False
+    note_written(len(data))
     return True
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    """Create a local file whole, by a link: unlike a rename it never replaces what another process made meanwhile."""
+    if path.exists():
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        made.write_bytes(data)
+        _sync(made)
+        os.link(made, path)
+    except FileExistsError:
+        return False
+    finally:
+        made.unlink(missing_ok=True)
+    _sync(path.parent)
+    return True
+
+
+def overwrite_file(uri: str, data: bytes) -> None:
+    """Give a file this content, whatever it held; a reader sees the old content or the new one.
+
+    Raises:
+        StorageUnavailableError: the store did not answer.
+    """
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        if is_local(uri):
+            with replacing(local_path_of(uri), is_synced=False) as made:
+                made.write_bytes(data)
+        else:
+            filesystem.pipe_file(path, data)
 
 
 def on_filesystem_of(parent: Path, path: Path) -> Path:
@@ -215,11 +251,14 @@ def fetch_verified(entry: FileEntry, uri: str, local: Path, fix: str = RESTORE) 
         IntegrityError: the stored file is missing, truncated or changed.
         StorageUnavailableError: the store did not answer.
     """
-    if not is_local(uri) and not _matches(local, entry):
+    if is_local(uri):
+        note_read(entry.size_bytes)
+    elif not _matches(local, entry):
         filesystem, path = open_filesystem(uri)
         try:
             with replacing(local, is_synced=False) as made, reaching(uri):
                 filesystem.get_file(path, str(made))
+            note_read(entry.size_bytes)
         except MissingInputError:
             local.unlink(missing_ok=True)
     verify_file(local, entry, where=uri, fix=fix)

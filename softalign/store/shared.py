@@ -18,6 +18,7 @@ from softalign.store.files import (
     sha256_of_file,
 )
 from softalign.store.reaching import reaching
+from softalign.store.traffic import note_read, note_written
 
 
 class SharedFiles:
@@ -47,6 +48,7 @@ class SharedFiles:
                 on_filesystem_of(Path(target).parent, path).replace(target)
             elif not filesystem.exists(target_path):
                 filesystem.put_file(str(path), target_path)
+        note_written(entry.size_bytes)
         path.unlink(missing_ok=True)
         return entry
 
@@ -86,4 +88,5 @@ class SharedFiles:
         if names:
             with reaching(uri):
                 contents = filesystem.cat([f"{path}/{name}" for name in names])
+            note_read(sum(map(len, contents.values())))
             yield from (bytes(contents[name]) for name in sorted(contents))

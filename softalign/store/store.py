@@ -1,7 +1,8 @@
 """Where records and their files live: local folders and any fsspec URI (``s3://``), published whole or not at all.
 
 ``{store}/{stage}/{stage_key}/`` holds the record of a stage, and beside it the stage's files with ``files.json`` (their
-list with sha256) and ``request.json`` (what was asked for; no digest covers it). A local prefix appears by one rename.
+list with sha256), ``request.json`` (what was asked for) and ``usage.json`` (what it cost); no digest covers these two.
+A local prefix appears by one rename; what it cost comes after it.
 An object store has no rename: there the files lie one level deeper, under the first digits of ``files_digest``, so that
 two writers of different content never mix, and the record, created last and only if there is none, makes them exist.
 ``{store}/encoded/`` holds single files that datasets share.
@@ -30,9 +31,12 @@ from softalign.store.files import (
     private_folder,
     read_bytes,
 )
+from softalign.store.holder import Held
+from softalign.store.leases import require_held
 from softalign.store.reaching import reaching
 from softalign.store.read_ahead import map_ahead
 from softalign.store.shared import SharedFiles
+from softalign.store.traffic import note_written
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -54,15 +58,28 @@ class Store(SharedFiles):
 
     Args:
         uri: a local folder (made when first written to) or any fsspec URI.
+        held: leases without which nothing is published.
 
     Raises:
         ConfigError: it is empty.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, held: tuple[Held, ...] = ()) -> None:
         if not uri.strip():
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
+        self.held = held
+        self._listed: tuple[str, dict[str, FileEntry]] = ("", {})
+
+    def require_held(self) -> None:
+        """Look whether the leases of whoever works with this store still are its own: before what stays.
+
+        Raises:
+            LeaseLostError: another process has taken one.
+            StorageUnavailableError: the store did not answer.
+        """
+        for held in self.held:
+            require_held(self.uri, held)
 
     def prefix(self, stage: Stage, key: str) -> str:
         """Return the URI of a stage's output."""
@@ -115,6 +132,7 @@ class Store(SharedFiles):
 
         Raises:
             IntegrityError: other content is already published there, or an upload arrived changed.
+            LeaseLostError: another process works on this request by now.
             ConfigError: the store cannot be written to.
             StorageUnavailableError: the store did not answer.
         """
@@ -134,6 +152,7 @@ class Store(SharedFiles):
                 self._publish_local(final, folder)
             else:
                 self._publish_remote(final, folder, entries)
+            note_written(sum(entry.size_bytes for entry in entries))
         shutil.rmtree(folder, ignore_errors=True)
         return final
 
@@ -168,11 +187,34 @@ class Store(SharedFiles):
             IntegrityError: a file is missing, truncated or changed.
             StorageUnavailableError: the store did not answer.
         """
-        root = local_path_of(record.uri) if is_local(record.uri) else private_cache() / record.stage / record.digest
+        root = self._local_root(record)
         for entry in self.files(record):
             if entry.path.startswith(under):
                 fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)
         return root
+
+    def fetch_file(self, record: Record, path: str) -> Path:
+        """Return a local path of one of a record's files, as ``fetch``.
+
+        The list of files is read once for many files of one record: it is as long as the dataset.
+
+        Raises:
+            IntegrityError: there is no such file, or it is missing, truncated or changed.
+            StorageUnavailableError: the store did not answer.
+        """
+        where = f"{record.uri}/{path}"
+        if self._listed[0] != record.digest:
+            self._listed = (record.digest, {entry.path: entry for entry in self.files(record)})
+        entry = self._listed[1].get(path)
+        if entry is None:
+            what, fix = "A file is not among the files of its record.", "remove this prefix and rerun the stage"
+            raise IntegrityError(what, expected=path, found="no such entry in files.json", where=where, fix=fix)
+        local = self._local_root(record) / path
+        fetch_verified(entry, where, local)
+        return local
+
+    def _local_root(self, record: Record) -> Path:
+        return local_path_of(record.uri) if is_local(record.uri) else private_cache() / record.stage / record.digest
 
     def _files_uri(self, record: Record) -> str:
         prefix = self.prefix(record.stage, record.stage_key)
@@ -246,5 +288,6 @@ class Store(SharedFiles):
         prefix = self.prefix(final.stage, final.stage_key)
         if (folder / REQUEST_FILENAME).is_file():
             create_file(f"{prefix}/{REQUEST_FILENAME}", (folder / REQUEST_FILENAME).read_bytes())
+        self.require_held()
         if not create_file(f"{prefix}/{final.filename}", final.to_json()):
             self._is_published(final)

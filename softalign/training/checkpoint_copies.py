@@ -18,6 +18,7 @@ from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
 from softalign.store.adapter_files import CONFIG_FILENAME
 from softalign.store.files import is_local, open_filesystem, replacing, write_atomically
 from softalign.store.reaching import reaching
+from softalign.store.traffic import note_read, note_written
 from softalign.training.checkpoints import (
     META_FILENAME,
     STATE_FILENAME,
@@ -212,6 +213,7 @@ class CheckpointUploads:
         paths = [f"{self._root}/{rows.path}" for rows in chain]
         with reaching(f"{self.uri}/rows"):
             contents = self._filesystem.cat(paths)
+        note_read(sum(map(len, contents.values())))
         write_atomically(metrics_path, b"".join(bytes(contents[key]) for key in sorted(contents)))
 
     def _fetch(self, name: str, target: Path) -> bool:
@@ -228,7 +230,9 @@ class CheckpointUploads:
 
     def _read(self, relative: str) -> bytes:
         with reaching(f"{self.uri}/{relative}"):
-            return bytes(self._filesystem.cat_file(f"{self._root}/{relative}"))
+            data = bytes(self._filesystem.cat_file(f"{self._root}/{relative}"))
+        note_read(len(data))
+        return data
 
     def _write(self, relative: str, data: bytes) -> None:
         path = f"{self._root}/{relative}"
@@ -238,6 +242,7 @@ class CheckpointUploads:
             self._filesystem.pipe_file(path, data)
             self._filesystem.invalidate_cache()
             size = self._filesystem.size(path)
+        note_written(len(data))
         if size != len(data):
             raise IntegrityError(
                 "An upload arrived with another size.",

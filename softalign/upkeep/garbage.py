@@ -215,9 +215,9 @@ def _of_work(listing: _Listing) -> Iterator[Garbage]:
 
 
 def _of_checkpoints(listing: _Listing, store: Store) -> Iterator[Garbage]:
-    """Yield copies of checkpoints: of finished trainings, and of those that nobody went on with."""
-    finished = {key for stage, key in listing.published if stage == "train"}
+    """Yield copies of what is under way, checkpoints and images: of finished stages, and left by others."""
+    stages = {key: stage for stage, key in listing.published}
     for key, files in listing.checkpoints.items():
-        is_finished = key in finished and store.find(RECORDS["train"], key) is not None
-        why = "checkpoints of a finished training" if is_finished else "checkpoints that nobody went on with"
+        is_finished = key in stages and store.find(RECORDS[stages[key]], key) is not None
+        why = "copies of a stage that is finished" if is_finished else "copies of a stage that nobody went on with"
         yield Garbage.of(f"{CHECKPOINTS}/{key}", why, files)

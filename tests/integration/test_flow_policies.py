@@ -1,12 +1,11 @@
-"""Retries and GPU slots as the real engine and server apply them."""
+"""Retries as the real engine and server apply them."""
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
 
 from softalign.errors import ConfigError, StorageUnavailableError, WorkerDiedError
 from tasks.attempts import remember
-from tasks.policies import RETRY_DELAYS_S, gpu_slot, stage_task
+from tasks.policies import RETRY_DELAYS_S, stage_task
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -56,36 +55,3 @@ def test_a_lasting_fault_is_not_retried(error):
     num_calls, outcome = attempts_of([error])
     assert num_calls == 1
     assert outcome.is_failed()
-
-
-def active_slots():
-    with get_client(sync_client=True) as client:
-        return client.read_global_concurrency_limit_by_name("gpu").active_slots
-
-
-def test_a_gpu_slot_is_held_while_the_work_runs_and_only_then():
-    seen = []
-
-    @stage_task("train", uses_gpu=True)
-    def work(device, is_needed):
-        with gpu_slot(device, is_needed=is_needed):
-            seen.append(active_slots() if has_limit else None)
-
-    @flow(name="gpu")
-    def run():
-        work("auto", True)
-        work("cpu", True)
-        work("auto", False)
-
-    has_limit = False
-    run()
-    with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name("gpu", 1)
-    has_limit = True
-    try:
-        run()
-        assert active_slots() == 0
-    finally:
-        with get_client(sync_client=True) as client:
-            client.delete_global_concurrency_limit_by_name("gpu")
-    assert seen == [None, None, None, 1, 0, 0]

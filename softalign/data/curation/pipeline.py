@@ -11,13 +11,14 @@ import hashlib
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
 from softalign.config.curation import CurationConfig
+from softalign.config.runtime import Runtime
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
 from softalign.data.curation.images import inspect_image
@@ -32,16 +33,19 @@ from softalign.data.curation.shards import (
     write_rejections,
 )
 from softalign.data.curation.sources import list_sources
+from softalign.engines.opening import open_engine
+from softalign.engines.work import Engine, Work
 from softalign.errors import DataError, IntegrityError
 from softalign.processes.progress import Figure
 from softalign.processes.reporter import Reporter
 from softalign.store.files import sha256_of_file, verify_file, write_atomically
-from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
 
 NUM_READERS = 4
 """Images read and decoded ahead, in threads: enough to hide a store's latency, little memory."""
 KEY_CHARS = 32
+HERE = Runtime()
+"""The stage's own process does the work."""
 
 
 class JournalEntry(Frozen):
@@ -79,13 +83,14 @@ class Progress:
         self.num_shards += 1
 
 
-def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
+def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HERE) -> DatasetManifest:
     """Curate the configured sources and publish the dataset.
 
     Args:
         config: sources, filters and shard size.
         store: where the dataset is published.
         key: the stage key of the request.
+        runtime: which engine reads the images.
 
     Raises:
         MissingInputError: a captions table is not there.
@@ -93,13 +98,18 @@ def curate(config: CurationConfig, store: Store, key: str) -> DatasetManifest:
     """
     run = _CurateRun(config, store.work_path("curate", key))
     run.restore()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), open_engine(runtime) as engine:
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
-        run.write_shards()
+        run.write_shards(engine)
     manifest = run.finish(key)
     published = store.publish(manifest, run.output_path)
     shutil.rmtree(run.work_path, ignore_errors=True)
     return published
+
+
+def sample_reader(config: CurationConfig) -> Callable[[ListedSample], ReadSample]:
+    """Return the function that reads a listed sample."""
+    return lambda listed: read_sample(listed, config)
 
 
 def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
@@ -169,13 +179,13 @@ class _CurateRun:
             self.progress.add_shard(rows, entry.num_seen)
         self._drop_unfinished()
 
-    def write_shards(self) -> None:
-        """Run the stream from where the finished shards end."""
+    def write_shards(self, engine: Engine) -> None:
+        """Run the stream from where the finished shards end; an engine reads the images, this process writes."""
         first, self.num_kept = self.progress.num_seen, self.progress.num_samples
         with Reporter("curate", "images", None, num_reused=first) as images:
             listed = list_sources(self.config.sources, self.work_path / "sources", images.expect)
             rest = islice(listed, first, None)
-            read = map_ahead(lambda item: read_sample(item, self.config), rest, NUM_READERS)
+            read = engine.map(Work(sample_reader, (self.config,), num_threads=NUM_READERS), rest)
             self._write(images.over(read, self._watched_figures))
 
     def _write(self, samples: Iterable[ReadSample]) -> None:

@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import torch
-from torch import Tensor
-
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
-from softalign.backbones.frozen_pipeline import resolve_device
-from softalign.backbones.loading import load_backbone
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
@@ -30,9 +24,10 @@ from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
-from softalign.data.encoding.preprocessing import preprocess
+from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
+from softalign.engines.opening import open_engine
+from softalign.engines.work import Engine
 from softalign.processes.reporter import Reporter
-from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
 
 InputT = TypeVar("InputT")
@@ -67,13 +62,12 @@ def encode(
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
-    Computed in float32, stored in float16. The empty caption is always among the texts: guidance and the soft tokens'
-    start need it.
+    Computed in float32, stored in float16. The empty caption is among the texts: guidance and the soft tokens need it.
 
     Args:
         dataset: the curated images and captions.
         backbone: whose VAE and text encoder are used, and the resolution.
-        runtime: device and number of reader threads.
+        runtime: device, number of reader threads, and which engine encodes.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
@@ -84,23 +78,19 @@ def encode(
         DataError: an encoding is not finite.
     """
     work_path = store.work_path("encode", key)
-    encoders = _load_encoders(backbone, runtime)
+    shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
+    encoders, output = shard_encoder.encoders, work_path / "output"
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
-    latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec, work_path)
-    latents = _encode_images(shards, latents_pool, encoders, runtime.num_threads)
-    texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec, work_path)
-    texts = _encode_texts(shards, texts_pool, encoders)
+    latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec)
+    texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
+    with open_engine(runtime) as engine:
+        latents = _encode_groups(_image_groups(shards), latents_pool, "images", engine, shard_encoder)
+        texts = _encode_groups(_text_groups(shards), texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
-    _write_index(work_path / "output", shards, latents, texts)
-    manifest = _manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption)
-    published = store.publish(manifest, work_path / "output")
+    _write_index(output, shards, latents, texts)
+    published = store.publish(_manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption), output)
     shutil.rmtree(work_path, ignore_errors=True)
     return published
-
-
-def _load_encoders(backbone: BackboneConfig, runtime: Runtime) -> FrozenEncoders:
-    frozen = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32)
-    return FrozenEncoders(frozen, backbone.resolution_px).to(resolve_device(runtime))
 
 
 def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
@@ -138,11 +128,11 @@ def _manifest(
 
 
 class DatasetShard:
-    """One shard of the dataset: its rows, the hard negatives of their captions, and its images on demand."""
+    """One shard of the dataset: its rows, and the hard negatives of their captions."""
 
     def __init__(self, dataset: DatasetManifest, name: str, store: Store, hard_negatives_per_caption: int) -> None:
-        self._dataset, self._name, self._store = dataset, name, store
-        self.rows = read_index(store.fetch(dataset, under=f"{name}.parquet") / f"{name}.parquet")
+        self.name = name
+        self.rows = read_index(store.fetch_file(dataset, f"{name}.parquet"))
         self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
 
     def texts(self) -> Iterator[tuple[str, str]]:
@@ -150,17 +140,6 @@ class DatasetShard:
         for row, edits in zip(self.rows, self.hard_negatives, strict=True):
             yield from zip(row.caption_digests, row.captions, strict=True)
             yield from ((caption_digest(edit), edit) for edits_of_one in edits for edit in edits_of_one)
-
-    def pixels(self, rows: Iterable[IndexRow], resolution_px: int, num_threads: int) -> Iterator[Tensor]:
-        """Yield the prepared images (3, R, R) of some rows, read and decoded ahead."""
-        tar_path = self._store.fetch(self._dataset, under=f"{self._name}.tar") / f"{self._name}.tar"
-
-        def read(row: IndexRow) -> Tensor:
-            with tar_path.open("rb") as tar:
-                tar.seek(row.offset_bytes)
-                return preprocess(tar.read(row.size_bytes), resolution_px)
-
-        return map_ahead(read, rows, num_threads)
 
 
 def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
@@ -170,62 +149,54 @@ def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
     return [[edit.text for edit in drawn_edits(caption, number, row.captions)] for caption in row.captions]
 
 
-def _encode_images(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders, num_threads: int
-) -> tuple[PoolShard, ...]:
-    """Return the latents' shards: one for each shard of the dataset that holds new images."""
+@dataclass(frozen=True, slots=True)
+class _Group(Generic[InputT]):
+    """What becomes one shard of a pool: its inputs by digest; for images the shard of the dataset they lie in."""
 
-    def latents_of(shard: DatasetShard, rows: Iterable[IndexRow]) -> tuple[Tensor]:
-        return (encoders.latents_of(shard.pixels(rows, encoders.resolution_px, num_threads)),)
+    inputs: dict[str, InputT]
+    source: str = ""
 
+
+def _image_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[IndexRow]]:
+    """Return one group for each shard of the dataset that holds new images."""
     groups: list[_Group[IndexRow]] = []
     known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
         if rows:
-            groups.append(_Group(rows, partial(latents_of, shard)))
-    return _encode_groups(groups, pool, "images")
+            groups.append(_Group(rows, shard.name))
+    return groups
 
 
-def _encode_texts(
-    dataset: tuple[DatasetShard, ...], pool: EncodedPool, encoders: FrozenEncoders
-) -> tuple[PoolShard, ...]:
-    """Return the texts' shards: the empty caption's, then for each shard of the dataset those of its new texts."""
-
-    def states_of(texts: Iterable[str]) -> tuple[Tensor, ...]:
-        return encoders.text_states_of(texts).tensors()
-
-    groups = [{caption_digest(EMPTY_CAPTION): EMPTY_CAPTION}]
-    known = set(groups[0])
+def _text_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[str]]:
+    """Return the empty caption's group, then for each shard of the dataset those of its new texts."""
+    groups = [_Group({caption_digest(EMPTY_CAPTION): EMPTY_CAPTION})]
+    known = set(groups[0].inputs)
     for shard in dataset:
         new = iter({digest: text for digest, text in shard.texts() if digest not in known}.items())
         while group := dict(islice(new, MAX_TEXTS_PER_SHARD)):
             known.update(group)
-            groups.append(group)
-    return _encode_groups([_Group(group, states_of) for group in groups], pool, "captions")
+            groups.append(_Group(group))
+    return groups
 
 
-@dataclass(frozen=True)
-class _Group(Generic[InputT]):
-    """What becomes one shard of a pool: its inputs by digest, and what encodes them."""
-
-    inputs: dict[str, InputT]
-    encode: Callable[[Iterable[InputT]], tuple[Tensor, ...]]
-
-    def encode_counted(self, count: Reporter, inputs: list[InputT]) -> tuple[Tensor, ...]:
-        """Encode some of the inputs and count them on."""
-        return self.encode(count.over(inputs))
-
-
-def _encode_groups(groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str) -> tuple[PoolShard, ...]:
+def _encode_groups(
+    groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str, engine: Engine, encoder: ShardEncoder
+) -> tuple[PoolShard, ...]:
     """Return the groups' shards, and report how many inputs are done."""
+    found = [pool.find(group.inputs) for group in groups]
+    todo = [None if shard else pool.request(group.inputs) for group, shard in zip(groups, found, strict=True)]
+    calls = (EncodeCall(request, group.source) for group, request in zip(groups, todo, strict=True) if request)
     shards, num_done = [], 0
     with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
+        made = engine.map(encoder.work(count.over), calls)
         count.begin()
-        for group in groups:
-            shards.append(pool.shard_of(group.inputs, partial(group.encode_counted, count)))
-            num_done += len(group.inputs)
+        for shard, request in zip(found, todo, strict=True):
+            shards.append(shard or next(made))
+            num_done += len(shards[-1].digests)
+            if request and count.done < num_done - len(request.copied):  # encoded by another process
+                count.reach(num_done - len(request.copied))
             count.skip_to(num_done)
     return tuple(shards)
 

@@ -11,11 +11,12 @@ hundred, so the rounding is 0.05 %, and a sample takes half of float32.
 
 from __future__ import annotations
 
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from pydantic import TypeAdapter
@@ -59,74 +60,110 @@ class PoolCounts:
     present: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ShardRequest(Generic[InputT]):
+    """A group that no shard holds yet, with all that whoever makes its shard needs to know of the pool.
+
+    Attributes:
+        folder: the pool's, below ``{store}/encoded``.
+        tensor_names: names of the tensors.
+        inputs: what is to be encoded, by digest, in the shard's order.
+        copied: the file and the row of those that other shards hold.
+    """
+
+    folder: str
+    tensor_names: tuple[TensorName, ...]
+    inputs: dict[str, InputT]
+    copied: dict[str, tuple[FileEntry, int]]
+
+    @property
+    def missing(self) -> dict[str, InputT]:
+        """What has to be encoded."""
+        return {digest: value for digest, value in self.inputs.items() if digest not in self.copied}
+
+
 class EncodedPool:
-    """The shards of one encoder in a store.
+    """The shards of one encoder in a store: which groups are there, and where rows of others can be copied from.
 
     Args:
         store: where they lie.
         tensor_names: names of the tensors in the shards.
         spec: everything that the encodings depend on, apart from what is encoded.
-        work_path: a local folder for unfinished shards.
     """
 
-    def __init__(
-        self, store: Store, tensor_names: tuple[TensorName, ...], spec: list[str | int], work_path: Path
-    ) -> None:
-        self._store, self._tensor_names, self._work_path = store, tensor_names, work_path
-        self._folder = f"{tensor_names[0]}-{digest_of([*tensor_names, str(STORAGE_DTYPE), *spec])[:16]}"
+    def __init__(self, store: Store, tensor_names: tuple[TensorName, ...], spec: list[str | int]) -> None:
+        self._tensor_names, self._folder = tensor_names, pool_folder(tensor_names, spec)
         sizes = store.shared_sizes(self._folder)
         shards = [PoolShard.model_validate_json(index) for index in store.read_shard_indexes(self._folder)]
         shards = [shard for shard in shards if sizes.get(Path(shard.file.path).name) == shard.file.size_bytes]
         self._shards = {_group_digest(shard.digests): shard for shard in shards}
-        self._rows = {digest: (shard, row) for shard in shards for row, digest in enumerate(shard.digests)}
+        self._rows = {digest: (shard.file, row) for shard in shards for row, digest in enumerate(shard.digests)}
         self.counts = PoolCounts()
 
-    def shard_of(
-        self, group: Mapping[str, InputT], encode_rows: Callable[[list[InputT]], tuple[Tensor, ...]]
-    ) -> PoolShard:
-        """Return the shard of a group, made if it is not there.
-
-        Args:
-            group: what is to be encoded, by digest, in the shard's order.
-            encode_rows: returns the tensors, one float32 row for each input; called with those that no shard holds.
-
-        Raises:
-            DataError: an encoding is not finite in float16.
-            IntegrityError: a shard that rows are to be copied from is damaged.
-        """
+    def find(self, group: Mapping[str, InputT]) -> PoolShard | None:
+        """Return the shard of a group, if it is there."""
         found = self._shards.get(_group_digest(group))
         if found is not None:
             self.counts.present += len(group)
-            return found
-        missing = [digest for digest in group if digest not in self._rows]
-        self.counts.encoded += len(missing)
-        self.counts.copied += len(group) - len(missing)
-        encoded: dict[str, tuple[Tensor, ...]] = {}
-        if missing:
-            tensors = [rows.to("cpu", STORAGE_DTYPE) for rows in encode_rows([group[digest] for digest in missing])]
-            for name, rows_NX in zip(self._tensor_names, tensors, strict=True):
-                _check_finite(rows_NX, missing, name)
-            encoded = dict(zip(missing, zip(*tensors, strict=True), strict=True))
-        rows = [encoded[digest] if digest in encoded else self._known_row(digest) for digest in group]
-        return self._add(tuple(group), [torch.stack(column) for column in zip(*rows, strict=True)])
+        return found
 
-    def _known_row(self, digest: str) -> tuple[Tensor, ...]:
-        shard, row = self._rows[digest]
-        path = self._store.fetch_shared(shard.file)
-        return tuple(read_row(path, name, row) for name in self._tensor_names)
+    def request(self, group: dict[str, InputT]) -> ShardRequest[InputT]:
+        """Return what is to be done for a group that is not there."""
+        copied = {digest: self._rows[digest] for digest in group if digest in self._rows}
+        self.counts.encoded += len(group) - len(copied)
+        self.counts.copied += len(copied)
+        return ShardRequest(self._folder, self._tensor_names, group, copied)
 
-    def _add(self, group: tuple[str, ...], tensors: list[Tensor]) -> PoolShard:
-        path = self._work_path / f"{_group_digest(group)[:16]}.safetensors"
-        named = dict(zip(self._tensor_names, tensors, strict=True))
-        save_file({name: rows_NX.contiguous() for name, rows_NX in named.items()}, path)
-        entry = self._store.add_shared(self._folder, path)
-        described = tuple(PoolTensor(name=name, row_shape=tuple(rows.shape[1:])) for name, rows in named.items())
-        index = canonical_json(PoolShard(digests=group, tensors=described, file=entry).model_dump(mode="json"))
-        kept = self._store.create_shard_index(f"{self._folder}/{_group_digest(group)}.json", index)
-        shard = PoolShard.model_validate_json(kept)
-        self._shards[_group_digest(group)] = shard
-        self._rows.update({digest: (shard, row) for row, digest in enumerate(shard.digests)})
-        return shard
+
+def pool_folder(tensor_names: tuple[TensorName, ...], spec: list[str | int]) -> str:
+    """Return the folder of a pool below ``{store}/encoded``."""
+    return f"{tensor_names[0]}-{digest_of([*tensor_names, str(STORAGE_DTYPE), *spec])[:16]}"
+
+
+def make_shard(
+    request: ShardRequest[InputT],
+    encode_rows: Callable[[list[InputT]], tuple[Tensor, ...]],
+    store: Store,
+    work_path: Path,
+) -> PoolShard:
+    """Make the shard of a group and return it; making it again changes nothing.
+
+    Args:
+        request: from ``EncodedPool.request``.
+        encode_rows: returns the tensors, one float32 row for each input; called with those that no shard holds.
+        store: where the pool lies.
+        work_path: a local folder for the unfinished shard.
+
+    Raises:
+        DataError: an encoding is not finite in float16.
+        IntegrityError: a shard that rows are to be copied from is damaged.
+    """
+    missing, names = request.missing, request.tensor_names
+    encoded: dict[str, tuple[Tensor, ...]] = {}
+    if missing:
+        tensors = [rows.to("cpu", STORAGE_DTYPE) for rows in encode_rows(list(missing.values()))]
+        for name, rows_NX in zip(names, tensors, strict=True):
+            _check_finite(rows_NX, list(missing), name)
+        encoded = dict(zip(missing, zip(*tensors, strict=True), strict=True))
+    for digest, (file, row) in request.copied.items():
+        path = store.fetch_shared(file)
+        encoded[digest] = tuple(read_row(path, name, row) for name in names)
+    rows = (encoded[digest] for digest in request.inputs)
+    stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return _add(request, dict(zip(names, stacked, strict=True)), store, work_path)
+
+
+def _add(request: ShardRequest[InputT], tensors: dict[TensorName, Tensor], store: Store, work_path: Path) -> PoolShard:
+    digests = tuple(request.inputs)
+    with tempfile.TemporaryDirectory(dir=work_path) as folder:  # of its own: a lost call may still be writing
+        path = Path(folder) / "shard.safetensors"
+        save_file({name: rows_NX.contiguous() for name, rows_NX in tensors.items()}, path)
+        entry = store.add_shared(request.folder, path)
+    described = tuple(PoolTensor(name=name, row_shape=tuple(rows.shape[1:])) for name, rows in tensors.items())
+    index = canonical_json(PoolShard(digests=digests, tensors=described, file=entry).model_dump(mode="json"))
+    return PoolShard.model_validate_json(
+        store.create_shard_index(f"{request.folder}/{_group_digest(digests)}.json", index)
+    )
 
 
 def _check_finite(rows_NX: Tensor, digests: list[str], tensor_name: TensorName) -> None:

@@ -29,6 +29,9 @@ from softalign.store.store import Store
 ALL_IN_BATCH = NegativesConfig()
 """Every other caption of the batch, near-duplicates left out."""
 
+_ROWS_PER_BATCH = 4096
+"""Rows of the table that are Python values at once, besides those that are kept."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:
@@ -225,7 +228,8 @@ def _require_hard_negatives(manifest: EncodedManifest, needed: int) -> None:
 def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(path, partitioning=None, filters=[("split", "=", split)]).to_pylist()
+    batches = pq.ParquetFile(path).iter_batches(_ROWS_PER_BATCH)
+    rows = (row for batch in batches for row in batch.to_pylist() if row["split"] == split)
     return [
         EncodedSample(
             row["key"],

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from softalign.artifacts import EvalReport
 from softalign.evaluation.intervals import OVERALL
+from softalign.evaluation.packs import ArmImages
 from softalign.evaluation.report.pictures import SMALL_IMAGE_PX, data_uris, image_size
 from softalign.evaluation.suites import known_classes
 from softalign.geneval.decision import select_objects
 from softalign.geneval.detections import Detection, read_detections
-from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import ImageResult
 
 ARM_LABELS = {"base": "base model", "untrained": "untrained tokens", "adapter": "adapter"}
@@ -43,8 +44,8 @@ class ArmData(Protocol):
         ...
 
     @property
-    def images_root(self) -> Path:
-        """The folder in the official layout."""
+    def images(self) -> ArmImages:
+        """The images, and the prompts they were made of."""
         ...
 
     @property
@@ -97,10 +98,15 @@ class Gallery:
 
 def gallery_of(arms: Sequence[ArmData]) -> Gallery:
     """Return the gallery of these arms, an entry for each image of the suite."""
-    paths = [arm.images_root / result.filename for arm in arms for result in arm.results]
-    width, height = image_size(paths[0])
-    pictures = iter(data_uris(paths))
-    classes = known_classes(read_folders(arms[0].images_root))
+    all_images = [arm.images for arm in arms]
+    files = [
+        partial(images.read, result.filename)
+        for images, arm in zip(all_images, arms, strict=True)
+        for result in arm.results
+    ]
+    width, height = image_size(files[0]())
+    pictures = iter(data_uris(files))
+    classes = known_classes(all_images[0].folders())
     images = [_images_of(arm, pictures, classes) for arm in arms]
     return Gallery(
         width=width,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -17,36 +16,39 @@ _THUMBNAIL_SIDES_PX = (256, 192, 160, 128, 96, 64)
 _THUMBNAIL_QUALITY = 70
 _NUM_PROBES = 48
 
+ReadFile = Callable[[], bytes]
+"""Reads an image file; thousands of them are never held at once."""
 
-def image_size(path: Path) -> tuple[int, int]:
+
+def image_size(file: bytes) -> tuple[int, int]:
     """Return an image's width and height in pixels."""
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(file)) as image:
         width, height = image.size
     return width, height
 
 
-def data_uris(paths: Sequence[Path]) -> list[str]:
+def data_uris(files: Sequence[ReadFile]) -> list[str]:
     """Return the images as data URIs; large ones as WebP thumbnails, as small as the budget demands."""
-    if not paths:
+    if not files:
         return []
-    if max(image_size(paths[0])) <= SMALL_IMAGE_PX:
-        return [_data_uri("image/png", path.read_bytes()) for path in paths]
-    side = _thumbnail_side(paths)
-    return [_data_uri("image/webp", _thumbnail(path, side)) for path in paths]
+    if max(image_size(files[0]())) <= SMALL_IMAGE_PX:
+        return [_data_uri("image/png", read()) for read in files]
+    side = _thumbnail_side(files)
+    return [_data_uri("image/webp", _thumbnail(read(), side)) for read in files]
 
 
-def _thumbnail_side(paths: Sequence[Path]) -> int:
+def _thumbnail_side(files: Sequence[ReadFile]) -> int:
     """Return the largest side whose estimated total (from evenly spread probes) fits the budget."""
-    probes = paths[:: max(1, len(paths) // _NUM_PROBES)]
+    probes = files[:: max(1, len(files) // _NUM_PROBES)]
     for side in _THUMBNAIL_SIDES_PX:
-        mean_bytes = sum(len(_thumbnail(path, side)) for path in probes) / len(probes)
-        if mean_bytes * len(paths) <= PICTURE_BUDGET_BYTES:
+        mean_bytes = sum(len(_thumbnail(read(), side)) for read in probes) / len(probes)
+        if mean_bytes * len(files) <= PICTURE_BUDGET_BYTES:
             return side
     return _THUMBNAIL_SIDES_PX[-1]
 
 
-def _thumbnail(path: Path, side_px: int) -> bytes:
-    with Image.open(path) as image:
+def _thumbnail(file: bytes, side_px: int) -> bytes:
+    with Image.open(io.BytesIO(file)) as image:
         small = image.convert("RGB")
     small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -14,6 +14,7 @@ from softalign.config import EvalConfig, Runtime
 from softalign.errors import ConfigError
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.packs import ArmImages
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.scoring import read_results
 from softalign.store.store import Store
@@ -46,19 +47,32 @@ def published(record):
     }
 
 
-def test_an_arm_is_published_in_the_official_layout_and_scores_again_the_same(small, backbone, tmp_path):
+def image(record):
+    return arms_images(record).read("00003/samples/0000.png")
+
+
+def arms_images(record):
+    return ArmImages(arms.Path(record.uri))
+
+
+def test_an_arm_is_published_in_packs_and_scores_again_the_same(small, backbone, tmp_path):
     store = Store(str(tmp_path))
     report = evaluate("base", None, backbone, store)
     files = published(report)
-    assert "images/00000/metadata.jsonl" in files
-    assert "images/00011/samples/0000.png" in files
+    assert sorted(files) == [
+        "detections.jsonl",
+        "files.json",
+        "images-00000.tar",
+        "images.json",
+        "report.json",
+        "results.jsonl",
+    ]
     assert report.num_images == report.num_prompts == 12
     assert report.tags[0].tag == "single_object"
     assert len(report.to_json()) < 4096
     assert str(tmp_path).encode() not in b"".join(files.values())
-    again = score_directory(
-        tmp_path / "evaluate/base-key/images", tmp_path / "evaluate/base-key/detections.jsonl", tmp_path / "again"
-    )
+    assert arms_images(report).unpack(tmp_path / "images") == 12
+    again = score_directory(tmp_path / "images", tmp_path / "evaluate/base-key/detections.jsonl", tmp_path / "again")
     assert again.overall_score == pytest.approx(report.overall_score, abs=1e-6)
     assert (tmp_path / "again/results.jsonl").read_bytes() == files["results.jsonl"]
     assert not (tmp_path / ".work/evaluate/base-key").exists()
@@ -72,14 +86,14 @@ def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publ
         report = evaluate(arm, None if arm == "base" else adapter, backbone, store)
         assert report.adapter_digest == tokens_digest(arm, adapter, store)
         assert report.parents == (() if arm == "base" else (report.adapter_digest,))
-        images[arm] = published(report)["images/00003/samples/0000.png"]
+        images[arm] = image(report)
     assert len(set(images.values())) == 3
     off = CONFIG.model_copy(update={"scale": 0.0})
     report = evaluate("adapter", adapter, backbone, store, config=off, key="off")
-    assert published(report)["images/00003/samples/0000.png"] == images["base"]
+    assert image(report) == images["base"]
     as_code = CONFIG.model_copy(update={"unconditional_bank": "negative"})
     report = evaluate("adapter", adapter, backbone, store, config=as_code, key="code")
-    assert published(report)["images/00003/samples/0000.png"] not in images.values()
+    assert image(report) not in images.values()
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):
@@ -92,7 +106,7 @@ def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(arms, "_detect_and_score", die)
+        patch.setattr(arms, "detect_and_score", die)
         with pytest.raises(KeyboardInterrupt):
             evaluate("base", None, backbone, store)
     (work / "0000.png").write_bytes(b"torn")
@@ -166,16 +180,15 @@ def test_every_field_of_generation_changes_the_files(small, backbone, tmp_path, 
 
 def test_the_guided_base_is_the_base_at_the_reference_guidance(small, backbone, tmp_path):
     store = Store(str(tmp_path))
-    images = {
-        path: data for path, data in published(evaluate("base", None, backbone, store)).items() if path.endswith(".png")
-    }
+    first = arms_images(evaluate("base", None, backbone, store))
+    names = [name for folder in first.folders() for name in folder.filenames]
     unguided = CONFIG.model_copy(update={"guidance_scale": 1.0, "reference_guidance_scale": CONFIG.guidance_scale})
     report = evaluate("guided_base", None, backbone, store, config=unguided)
     assert report.guidance_scale == CONFIG.guidance_scale
-    found = published(report)
-    assert {path: found[path] for path in images} == images
-    plain = published(evaluate("base", None, backbone, store, config=unguided, key="plain"))
-    assert {path: plain[path] for path in images} != images
+    guided = arms_images(report)
+    assert [guided.read(name) for name in names] == [first.read(name) for name in names]
+    plain = arms_images(evaluate("base", None, backbone, store, config=unguided, key="plain"))
+    assert [plain.read(name) for name in names] != [first.read(name) for name in names]
 
 
 def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_path):

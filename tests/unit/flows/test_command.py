@@ -15,7 +15,8 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import exception_to_crashed_state
 from typer.main import get_command
 
-from flows import command, curate, evaluate, register, retrain, server, train
+from flows import command, curate, evaluate, register, retrain, train
+from flows.server import start as server
 from flows.summary import FlowSummary, StageOutcome
 from softalign.cli.app import app as softalign_app
 from softalign.errors import DataError, PreemptedError

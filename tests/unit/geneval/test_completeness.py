@@ -201,7 +201,7 @@ def test_an_evaluation_refuses_an_arm_that_lacks_something(own, missing):
         shutil.rmtree(own / "00003")
     assert lacks(own, suite=suite)["prompts" if missing == "prompt" else "images"][0] == 1
     with pytest.raises(DataError, match="run the evaluation again"):
-        arms._detect_and_score(own, suite, lambda _images: pytest.fail("was detected"), own.parent)
+        arms.detect_and_score(own, suite, lambda _images: pytest.fail("was detected"), own.parent)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "GIF"])

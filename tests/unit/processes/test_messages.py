@@ -96,7 +96,7 @@ def test_log_records_are_sent_as_lines():
     logger = logging.Logger("x")
     logger.addHandler(ChannelHandler(Channel(stream)))
     logger.warning("%d \x1b[1mimages\x1b[0m", 3)
-    assert from_line(stream.getvalue()) == LogLine(text="3 images")
+    assert from_line(stream.getvalue()) == LogLine(text="3 images", level="warning", logger="x")
 
 
 def test_a_parent_that_is_gone_does_not_end_the_work():

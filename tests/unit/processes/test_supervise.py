@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from softalign.errors import CompatibilityError, PreemptedError, WorkerDiedError
+from softalign.errors import CompatibilityError, LeaseLostError, PreemptedError, WorkerDiedError
 from softalign.processes import launch, supervise
 from softalign.processes.messages import Failure
 from softalign.processes.progress import listening
@@ -19,7 +19,7 @@ from softalign.processes.progress import listening
 def child(monkeypatch, tmp_path):
     """Replace the worker module by a script: returns a runner that takes the script's body."""
 
-    def run(body, stall_timeout_s=20.0, on_line=lambda _: None, request="{}"):
+    def run(body, stall_timeout_s=20.0, on_line=lambda _: None, request="{}", **options):
         script = tmp_path / "child.py"
         script.write_text(
             "import json, os, sys, time, signal\nrequest = sys.stdin.read()\n"
@@ -28,8 +28,8 @@ def child(monkeypatch, tmp_path):
         )
         real = subprocess.Popen
 
-        def popen(command, **options):
-            return real([sys.executable, "-u", str(script), *command[-1:]], **options)
+        def popen(command, **given):
+            return real([sys.executable, "-u", str(script), *command[-1:]], **given)
 
         monkeypatch.setattr(launch.subprocess, "Popen", popen)
         lines = []
@@ -39,7 +39,9 @@ def child(monkeypatch, tmp_path):
             on_line(line)
 
         try:
-            return supervise.run_child("worker", request, label="train", stall_timeout_s=stall_timeout_s, on_line=keep)
+            return supervise.run_child(
+                "worker", request, label="train", stall_timeout_s=stall_timeout_s, on_line=keep, **options
+            )
         finally:
             run.lines = lines
 
@@ -55,6 +57,31 @@ def test_lines_are_relayed_and_the_result_returned(child):
     )
     assert result == {"record": ["what is asked" * 20_000, os.getpid()]}
     assert sorted(child.lines) == ["four 10%", "four 20%", "one", "three", "two"]
+
+
+def test_children_have_what_they_share_in_their_environment(child, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    body = "send(kind='result', payload=os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert child(body, common={"CUDA_VISIBLE_DEVICES": "1"}) == "1"
+
+
+def test_a_child_whose_lease_is_lost_leaves_a_checkpoint_and_the_error_is_the_leases(child, tmp_path):
+    def require():
+        if child.is_begun:
+            raise LeaseLostError("followed")
+
+    child.is_begun = False
+    body = f"""
+        def stop(*_):
+            open({str(tmp_path / "checkpoint")!r}, "w").close()
+            os._exit(75)
+        signal.signal(signal.SIGTERM, stop)
+        print("begun", flush=True)
+        time.sleep(60)
+    """
+    with pytest.raises(LeaseLostError):
+        child(body, require=require, on_line=lambda _: setattr(child, "is_begun", True))
+    assert (tmp_path / "checkpoint").exists()
 
 
 PROGRESS = "send(kind='progress', stage='mine', unit='step', done={}, total=9, elapsed_s=2.0)\n"

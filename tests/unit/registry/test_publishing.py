@@ -5,13 +5,15 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from softalign.artifacts import ModelVersion, digest_of
+from softalign.artifacts import ModelVersion, Usage, digest_of
 from softalign.config import RegisterConfig, Runtime
-from softalign.errors import ConfigError, DataError, RegistryError, StorageUnavailableError
+from softalign.errors import ConfigError, DataError, LeaseLostError, RegistryError, StorageUnavailableError
 from softalign.registry import history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
 from softalign.store.files import list_files
+from softalign.store.leases import Contender
 from softalign.store.store import Store
+from softalign.store.usage import keep_usage
 from tests.killing import Fuse, is_killed
 from tests.registry_samples import BASE, NAME, TAGS, publish_inputs, register_sample
 
@@ -58,6 +60,16 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     assert files[""] == ["model", "promotion.json", "report"]
     assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
     assert "report/report.html" in files["report"]
+
+
+def test_a_run_says_what_the_stages_cost_and_the_report_is_without_it(store, client):
+    inputs = publish_inputs(store, 0.1)
+    for record in (inputs.adapter, inputs.comparison):
+        keep_usage(store, record, Usage(attempts=2, gpu_s=7.5))
+    run = client.get_run(register_sample(store, 0.1).run_id)
+    assert (run.data.metrics["usage/train/gpu_s"], run.data.metrics["usage/compare/attempts"]) == (7.5, 2.0)
+    assert "usage/evaluate_base/gpu_s" not in run.data.metrics
+    assert "report/usage.json" not in {item.path for item in client.list_artifacts(run.info.run_id, "report")}
 
 
 def test_the_record_and_the_version_say_the_same(store, client):
@@ -249,3 +261,58 @@ def test_a_registry_whose_making_was_killed_is_made_anew(tmp_path):
     assert is_killed(killed)
     with registry_client(uri) as client:
         assert client.search_registered_models() == []
+
+
+def test_of_two_that_register_the_same_at_once_both_return_the_first_version(store, monkeypatch, tmp_path):
+    uri, key = registry_of_store(store), digest_of("the same")
+    with registry_client(uri) as client:
+        original = type(client).create_model_version
+
+        def create_after_another(self, *args, **kwargs):
+            monkeypatch.setattr(type(client), "create_model_version", original)
+            other = register_sample(Store(str(tmp_path / "other")), 0.3, key=key, tracking_uri=uri)
+            assert other.version == 1
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(type(client), "create_model_version", create_after_another)
+        version = register_sample(store, 0.3, key=key)
+        assert version.version == 1
+        (registered,) = client.search_model_versions(f"name = '{NAME}'")
+        assert registered.version == 1
+        assert client.get_registered_model(NAME).aliases == {"champion": 1}
+        assert [event.version for event in history(NAME, uri)] == [1]
+        assert register_sample(Store(str(tmp_path / "third")), 0.3, key=key, tracking_uri=uri).version == 1
+
+
+def test_the_record_of_who_published_first_is_everybodys(store, monkeypatch):
+    key = digest_of("the same")
+    publish = publishing._publish
+
+    def publish_after_another(record, decision, store, work):
+        other = record.model_copy(update={"reason": "as another process saw it"})
+        (work / "other").mkdir()
+        published.append(store.publish(other, work / "other"))
+        return publish(record, decision, store, work)
+
+    published = []
+    monkeypatch.setattr(publishing, "_publish", publish_after_another)
+    assert register_sample(store, 0.3, key=key) == published[0] == store.find(ModelVersion, key)
+
+
+@pytest.mark.parametrize("step", ["create_model_version", "set_registered_model_alias"])
+def test_who_lost_the_lease_meanwhile_registers_nothing(store, client, monkeypatch, step):
+    lease = Contender(store.uri, "stages/register/k").attempt()
+    monkeypatch.setattr(store, "held", (lease.held,))
+    before = "set_terminated" if step == "create_model_version" else "create_model_version"
+    original = getattr(type(client), before)
+
+    def lose_it(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        lease.release()
+        Contender(store.uri, "stages/register/k").attempt()
+        return found
+
+    monkeypatch.setattr(type(client), before, lose_it)
+    monkeypatch.setattr(type(client), step, lambda *_, **__: pytest.fail("wrote to the registry"))
+    with pytest.raises(LeaseLostError):
+        register_sample(store, 0.3, key=digest_of("k"))

@@ -1,5 +1,7 @@
 """One generator per image: batches, order and restarts change nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import (
     ImageRequest,
     SamplingSettings,
+    batch_drawer,
     generate_batch,
     generate_missing,
     image_seed,
@@ -42,8 +45,13 @@ def requests(folder, num_images=2):
     ]
 
 
+def missing(backbone, wanted, batch_size, stop=None):
+    drawn = partial(map, batch_drawer(backbone, SETTINGS))
+    return generate_missing(drawn, wanted, SETTINGS.resolution_px, batch_size, stop or StopRequest())
+
+
 def generate(backbone, folder, batch_size, wanted=None):
-    generate_missing(backbone, wanted or requests(folder), SETTINGS, batch_size, StopRequest())
+    missing(backbone, wanted or requests(folder), batch_size)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
@@ -131,7 +139,7 @@ def test_a_restart_makes_what_is_missing_and_nothing_else(backbone, tmp_path, da
     untouched = (folder / "2-1.png").stat().st_mtime_ns
     assert generate(backbone, folder, 4) == expected
     assert (folder / "2-1.png").stat().st_mtime_ns == untouched
-    assert generate_missing(backbone, requests(folder), SETTINGS, 4, StopRequest()) == 0
+    assert missing(backbone, requests(folder), 4) == 0
 
 
 def test_it_reports_all_images_those_of_before_as_such(backbone, tmp_path):
@@ -148,7 +156,7 @@ def test_a_stop_keeps_finished_batches(backbone, tmp_path):
     folder = tmp_path / "stopped"
     stop = StopRequest()
     with pytest.raises(PreemptedError, match="2 of 6"):
-        generate_missing(_Calling(backbone, stop), requests(folder), SETTINGS, 2, stop)
+        missing(_Calling(backbone, stop), requests(folder), 2, stop)
     assert len(list(folder.iterdir())) == 2
     assert generate(backbone, folder, 2) == expected
 

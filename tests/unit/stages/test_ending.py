@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from softalign.artifacts import GuidedBase, TagDifference
+from softalign.artifacts import GuidedBase, TagDifference, Usage
 from softalign.registry.gate import Check
 from softalign.stages import ending
 from softalign.stages.ending import ChainSummary, ending_text, time_text
+from softalign.stages.spending import Spending, StageSpending
 
 
 def gain(tag, difference, low, high):
@@ -89,6 +90,14 @@ def test_a_clear_gain_is_called_help_and_its_figures_stand_in_points():
     assert table[0][:6] == ["score,", "of", "100", "base", "untrained", "adapter"]
     assert table[1] == ["counting", "50.0", "50.0", "62.0", "+12.0", "5.0", "to", "20.0"]
     assert table[3] == ["overall", "61.1", "60.9", "66.7", "+5.6", "2.7", "to", "8.3"]
+
+
+def test_what_it_used_and_the_pages_of_a_registry_with_pages_are_said():
+    used = StageSpending(label="train", is_reused=False, usage=Usage(attempts=1, cpu_s=3.0), cost=None)
+    spending = Spending(stages=(used,), run=Usage(attempts=1, cpu_s=3.0))
+    lines = lines_of(summary(spending=spending, registered_run_url="http://r/run", registered_report_url="http://r/x"))
+    assert lines[1] == "Used: 3.0 s of CPU, no GPU, 0.0 MB read from the store, 0.0 MB written."
+    assert lines[lines.index("report    http://r/x") + 1] == "run       http://r/run"
 
 
 def test_guidance_and_what_an_image_costs_are_said():

@@ -381,6 +381,15 @@ def test_creating_a_local_file_once(tmp_path):
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
 
 
+def test_of_two_that_create_a_local_file_at_once_one_does(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "exists", lambda *_: bool(path.write_bytes(b"1")) and False)  # right after the look
+        assert not create_file(str(path), b"2")
+    assert path.read_bytes() == b"1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_verification_of_one_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * 3_000_000)
@@ -464,3 +473,15 @@ def test_work_and_caches_are_closed_to_others(tmp_path, monkeypatch):
     assert (tmp_path / "store" / ".work").stat().st_mode & 0o077 == 0
     assert (tmp_path / "home" / "cache").stat().st_mode & 0o077 == 0
     assert (tmp_path / "store").stat().st_mode & 0o055 == 0o055  # what is published is the user's to close
+
+
+def test_a_record_of_many_files_is_listed_once(store, manifest, make_folder, monkeypatch):
+    """Whoever opens a dataset's shards one after another reads the list of all of them once, not once a shard."""
+    names = [f"shard-{index:06d}.parquet" for index in range(5)]
+    record = store.publish(manifest, make_folder(**{name: name for name in names}))
+    reads = []
+    monkeypatch.setattr(storage, "read_bytes", lambda uri: reads.append(uri) or read_bytes(uri))
+    assert [store.fetch_file(record, name).read_text() for name in names] == names
+    assert len(reads) == 1
+    with pytest.raises(IntegrityError, match="not among the files"):
+        store.fetch_file(record, "shard-000009.parquet")

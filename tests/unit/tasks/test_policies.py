@@ -29,6 +29,7 @@ def task_run():
     ("error", "is_worth_it"),
     [
         (errors.StorageUnavailableError("The store is away."), True),
+        (errors.LeaseLostError("Another one holds it."), True),
         (errors.WorkerDiedError("The child died."), True),
         (errors.PreemptedError("Stopped."), True),
         (errors.ConfigError("A bad field."), False),
@@ -81,28 +82,3 @@ def test_every_task_has_the_policies(task):
     assert task.cache_policy == NO_CACHE
     assert "softalign" in task.tags
     assert ("gpu" in task.tags) == (task.name in {"encode", "train", "evaluate"})
-
-
-@pytest.mark.parametrize(("device", "is_needed"), [("cpu", True), ("auto", False), ("cuda", False)])
-def test_no_slot_where_none_is_needed(monkeypatch, device, is_needed):
-    monkeypatch.setattr(policies, "_has_limit", lambda _: pytest.fail("asked the server"))
-    with policies.gpu_slot(device, is_needed=is_needed):
-        pass
-
-
-@pytest.mark.parametrize("has_limit", [True, False])
-def test_a_slot_is_taken_where_there_is_a_limit(monkeypatch, has_limit):
-    from contextlib import contextmanager
-
-    taken = []
-
-    @contextmanager
-    def concurrency(name, **options):
-        taken.append((name, options["occupy"], options["lease_duration"]))
-        yield
-
-    monkeypatch.setattr(policies, "_has_limit", lambda _: has_limit)
-    monkeypatch.setattr(policies, "concurrency", concurrency)
-    with policies.gpu_slot("auto", is_needed=True):
-        pass
-    assert taken == ([("gpu", 1, 60.0)] if has_limit else [])

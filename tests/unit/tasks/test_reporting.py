@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from softalign.artifacts import ArmReports, DatasetManifest, EvalReport, ReasonCount, TagScore
+from softalign.artifacts import ArmReports, DatasetManifest, EvalReport, ReasonCount, TagScore, Usage
 from softalign.stages.run import StageResult
 from tasks import reporting
 
@@ -43,6 +43,9 @@ def test_markdown_holds_every_field_and_says_what_was_reused():
     assert "reason a\\|b, count 2" in ran
     assert "Done in 1.2 s" in ran
     assert "Already there: nothing was done" in reused
+    usage = Usage(attempts=1, cpu_s=2.0)
+    known = StageResult(label="curate", record=record, is_reused=True, seconds=0.0, usage=usage)
+    assert "Used, when it ran: 2.0 s of CPU, no GPU" in reporting.stage_markdown(known)
     assert all(line.count("|") - line.count("\\|") == 3 for line in ran.splitlines() if line.startswith("|"))
 
 

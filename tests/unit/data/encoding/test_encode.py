@@ -21,7 +21,7 @@ from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import caption_digest
 from softalign.data.encoding import encode as encoding
-from softalign.data.encoding import pool
+from softalign.data.encoding import pool, shard_encoder
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
@@ -56,7 +56,7 @@ def frozen(backbone):
 @pytest.fixture
 def counted(monkeypatch, frozen):
     """Encode with the one loaded backbone, and count the rows that its encoders are given."""
-    monkeypatch.setattr(encoding, "load_backbone", lambda *args, **kwargs: frozen)
+    monkeypatch.setattr(shard_encoder, "load_backbone", lambda *args, **kwargs: frozen)
     rows = {"images": 0, "texts": 0}
     latents_of, text_states_of = FrozenEncoders.latents_of, FrozenEncoders.text_states_of
 
@@ -239,7 +239,7 @@ def test_another_resolution_or_model_shares_nothing(tmp_path, store, backbone, c
     assert counted == {"images": 3, "texts": 0}
 
     other = backbone.model_copy(update={"model": save_tiny_pipeline(tmp_path / "other", text_seed=1)})
-    monkeypatch.setattr(encoding, "load_backbone", load_backbone)
+    monkeypatch.setattr(shard_encoder, "load_backbone", load_backbone)
     counted.update(images=0, texts=0)
     encode(dataset, other, Runtime(), store, "e3")
     assert counted == {"images": 0, "texts": 5}
@@ -347,7 +347,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(tmp_path, backbone, co
 
         def work():
             fuse = Fuse(rng.randint(1, 24))
-            encoding.preprocess = fuse.wrap(encoding.preprocess)
+            shard_encoder.preprocess = fuse.wrap(shard_encoder.preprocess)
             pool.save_file = fuse.wrap(pool.save_file)
             for name in ("add_shared", "create_shard_index", "publish", "find"):
                 setattr(Store, name, fuse.wrap(getattr(Store, name)))
