@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import typer
 from prefect import Flow
 
-from flows.console import RUN_LOGGERS, FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
+from flows.console import FlowConsoleHandler, has_server, is_not_the_servers, server_error, server_line
 from flows.server.start import start_server
 from softalign.cli.console import narrating, open_closed_streams, report_error
 from softalign.cli.options import (
@@ -31,6 +31,7 @@ from softalign.processes.leaving import leaving_in_order
 from softalign.processes.structured import structure_stderr
 from softalign.stages.kept import kept_line
 from softalign.store.store import DEFAULT_STORE
+from tasks.run_log import RUN_LOGGERS
 
 
 class Summary(Protocol):
@@ -110,7 +111,5 @@ def narration(is_verbose: bool, *, is_quiet: bool) -> Iterator[None]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop what Prefect says of SIGTERM, which we speak of; drop the traceback of an error that says what to do."""
-    if record.exc_info and isinstance(record.exc_info[1], SoftAlignError):
-        record.exc_info = None
+    """Drop what Prefect says of SIGTERM, which we speak of."""
     return "aborted by a termination signal" not in record.getMessage()

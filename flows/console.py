@@ -13,10 +13,9 @@ from softalign.cli.console import ConsoleHandler
 from softalign.errors import StorageUnavailableError
 from softalign.processes.structured import speaking
 from tasks.policies import is_transport_error
-from tasks.run_log import RELAYED
+from tasks.run_log import RELAYED, RUN_LOGGERS
 
 PREFECT_FOLDER = Path(prefect.__file__).parent
-RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 NO_SERVER = ("Failed to reach API", "ephemeral Prefect API server", "Unable to find an available port")
 """In the messages of the RuntimeErrors that Prefect raises where it finds or starts no server."""
 RETRY = "Task run failed with %s: %r - Retry"

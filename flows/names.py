@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
+from typing import Any
 
 from prefect.runtime import flow_run
 
@@ -24,17 +27,23 @@ def run_name() -> str:
     )
 
 
-def name_of(flow: str, recipe: str, overrides: tuple[str, ...], moment: datetime, run_id: str) -> str:
+def name_of(
+    flow: str, recipe: str | Mapping[str, Any], overrides: tuple[str, ...], moment: datetime, run_id: str
+) -> str:
     """Return ``retrain-shapes-set1a2b3c-20261126-0142-9f3e``; ``set...`` digests the overrides, where there are any.
 
     Args:
         flow: the flow's name without its prefix.
-        recipe: a recipe's name or path; of a path the file's name is taken.
+        recipe: a recipe's name, path or address, of which the file's name is taken, or the recipe itself, of which its
+            name is, and a digest.
         overrides: in order; the same ones give the same digest.
         moment: when the run was to start.
         run_id: its end tells runs of one minute apart.
     """
-    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:_DIGEST_CHARS]
-    stem = PurePosixPath(recipe).name.removesuffix(".yaml").removesuffix(".yml")
-    parts = [flow, stem, *([f"set{digest}"] if overrides else []), f"{moment:%Y%m%d-%H%M}", run_id[-_ID_CHARS:]]
+    if isinstance(recipe, str):
+        stem, said = PurePosixPath(recipe).name.removesuffix(".yaml").removesuffix(".yml"), [*overrides]
+    else:
+        stem, said = str(recipe.get("name", "recipe")), [json.dumps(recipe, sort_keys=True, default=str), *overrides]
+    digest = hashlib.sha256("\n".join(said).encode()).hexdigest()[:_DIGEST_CHARS]
+    parts = [flow, stem, *([f"set{digest}"] if said else []), f"{moment:%Y%m%d-%H%M}", run_id[-_ID_CHARS:]]
     return "-".join(parts)

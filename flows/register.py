@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from prefect import flow
 
 from flows.command import run_command
 from flows.names import run_name
+from flows.parameters import OverridesParameter, RecipeParameter, StoreParameter
 from flows.summary import FlowSummary, summarize_stages
 from flows.walk import run_stages
-from softalign.config import load_recipe
+from softalign.stages.recipe_sources import open_recipe
 from softalign.store.store import DEFAULT_STORE, Store
 
 
 @flow(name="softalign-register", flow_run_name=run_name, persist_result=False)
-def register(recipe: str, overrides: Sequence[str] = (), store: str = DEFAULT_STORE) -> FlowSummary:
+def register(
+    recipe: RecipeParameter, overrides: OverridesParameter = (), store: StoreParameter = DEFAULT_STORE
+) -> FlowSummary:
     """Register the adapter and decide whether it becomes champion.
 
     Args:
-        recipe: a recipe's name or the path of a YAML file.
+        recipe: a recipe's name, path or address, or the recipe itself.
         overrides: ``section.field=value``, applied in order.
         store: folder or ``s3://`` URI where everything is published; adapter and comparison must be there.
     """
-    loaded = load_recipe(recipe, overrides)
-    return summarize_stages(loaded.name, run_stages(loaded, Store(store), "register").results)
+    opened = Store(store)
+    loaded = open_recipe(recipe, overrides, opened)
+    return summarize_stages(loaded.name, run_stages(loaded, opened, "register").results)
 
 
 if __name__ == "__main__":

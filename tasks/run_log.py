@@ -12,10 +12,14 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run, task_run
 from prefect.settings import get_current_settings
 
+from softalign.errors import SoftAlignError
 from softalign.processes.structured import JsonHandler, is_structured, speaking
 from softalign.run_context import identify_run, log_fields
 
 LIBRARY = "softalign"
+RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+ENCOUNTERED = "Encountered exception"
+"""What Prefect says of an error that ends a run begins so."""
 RELAYED = "is_relayed"
 """Attribute of a record that a run's log has taken over: whoever shows both shows it once."""
 
@@ -34,6 +38,19 @@ class RunLogHandler(logging.Handler):
             run_log.log(record.levelno, "%s", record.getMessage())
 
 
+class NoTraceback(logging.Filter):
+    """Says an error of ours in its own words, without a traceback: it says what to do."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change such a record; every record goes on."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, SoftAlignError):
+            record.exc_info, record.exc_text = None, None
+            if str(record.msg).startswith(ENCOUNTERED):
+                record.msg, record.args = str(error), ()
+        return True
+
+
 def relay_library_log() -> None:
     """Let the library's log reach the log of runs, from INFO on where no level was chosen; once is enough."""
     logger = logging.getLogger(LIBRARY)
@@ -41,6 +58,10 @@ def relay_library_log() -> None:
         logger.addHandler(RunLogHandler())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+    for name in RUN_LOGGERS:
+        of_runs = logging.getLogger(name)
+        if not any(isinstance(known, NoTraceback) for known in of_runs.filters):
+            of_runs.addFilter(NoTraceback())
     if is_structured():
         _structure_console()
 

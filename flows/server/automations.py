@@ -42,7 +42,7 @@ def install(pool: str) -> bool:
         if deployment.work_pool_name != pool:
             return False
         for automation in automations(deployment.id):
-            _install(client, automation)
+            install_one(client, automation)
     return True
 
 
@@ -71,16 +71,22 @@ def automations(deployment_id: Any) -> list[AutomationCore]:
 
 def _automation(name: str, trigger: EventTrigger, start: RunDeployment) -> AutomationCore:
     made = AutomationCore(name=name, trigger=trigger, actions=[start])
+    return described(made, "Somebody looks at the run, and lets it go on.")
+
+
+def described(made: AutomationCore, purpose: str) -> AutomationCore:
+    """Return an automation with a description that ends in a digest of what it does: so changes are seen."""
     stated = json.dumps(made.model_dump(exclude={"trigger": {"id"}}), sort_keys=True, default=_in_order)
     digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
-    return made.model_copy(update={"description": f"Somebody looks at the run, and lets it go on. ({digest})"})
+    return made.model_copy(update={"description": f"{purpose} ({digest})"})
 
 
 def _in_order(value: object) -> object:
     return sorted(value) if isinstance(value, set) else str(value)
 
 
-def _install(client: SyncPrefectClient, automation: AutomationCore) -> None:
+def install_one(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Make an automation, or renew the one of that name if it does something else; a switched off one stays so."""
     present = sorted(client.read_automations_by_name(automation.name), key=lambda one: str(one.id))
     if not present:
         client.create_automation(automation)

@@ -56,9 +56,10 @@ def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def open_recipe(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:
     """Return a recipe with its overrides applied, and the store."""
-    from softalign.config.loading import load_recipe
+    from softalign.stages.recipe_sources import open_recipe as find_recipe
 
-    loaded, opened = load_recipe(recipe, overrides or ()), Store(store)
+    opened = Store(store)
+    loaded = find_recipe(recipe, overrides or (), opened)
     if opened.is_local:
         require_folder_place(Path(opened.uri))
     return loaded, opened

@@ -60,6 +60,20 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def explain_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> ExplainedRecipe:
     """Return what ``load_recipe`` returns, and where each of its values comes from."""
     text, where = _recipe_text(name_or_path)
+    return explain_text(text, where, overrides)
+
+
+def explain_text(text: str, where: str, overrides: Sequence[str] = ()) -> ExplainedRecipe:
+    """Return a recipe given as YAML text, and where each of its values comes from.
+
+    Args:
+        text: the YAML.
+        where: what errors call it.
+        overrides: as of ``load_recipe``.
+
+    Raises:
+        ConfigError: as of ``load_recipe``.
+    """
     try:
         data = read_yaml(text)
     except yaml.YAMLError as error:
@@ -73,6 +87,15 @@ def explain_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Explaine
             where=where,
             fix="begin with a recipe that works, such as those in softalign/recipes, or `softalign init FOLDER`",
         )
+    return explain_data(data, where, overrides)
+
+
+def explain_data(data: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> ExplainedRecipe:
+    """Return a recipe given as a mapping, which is changed, and where each of its values comes from.
+
+    Raises:
+        ConfigError: as of ``load_recipe``.
+    """
     set_paths = [_apply_override(data, override) for override in overrides]
     try:
         resolution = resolve(data)

@@ -21,6 +21,7 @@ from flows.summary import FlowSummary, StageOutcome
 from softalign.cli.app import app as softalign_app
 from softalign.errors import DataError, PreemptedError
 from softalign.processes.leaving import STOP_SIGNALS
+from tasks.run_log import NoTraceback
 from tests.killing import exit_codes, is_killed
 
 FLOWS = (curate.curate, train.train, evaluate.evaluate, register.register, retrain.retrain)
@@ -136,9 +137,13 @@ def test_only_news_is_logged():
         try:
             raise error
         except (DataError, ValueError):
-            record = logging.LogRecord("x", logging.ERROR, "f", 1, "m", (), sys.exc_info())
-        assert command._is_news(record)
+            said = ("Encountered exception during execution: %r", (error,))
+            record = logging.LogRecord("x", logging.ERROR, "f", 1, *said, sys.exc_info())
+        assert command._is_news(record) and NoTraceback().filter(record)
         assert bool(record.exc_info) is kept
+        assert record.getMessage() == (
+            "Bad data." if not kept else "Encountered exception during execution: ValueError('a bug')"
+        )
     stopped = asyncio.run(exception_to_crashed_state(TerminationSignal(signal.SIGTERM)))
     record = logging.LogRecord("x", logging.ERROR, "f", 1, "Crash detected! %s", (stopped.message,), None)
     assert not command._is_news(record)
@@ -166,11 +171,13 @@ def test_flows_take_parameters_a_deployment_can_store(flow):
 
     schema = parameter_schema(flow.fn).model_dump()
     assert schema["required"] == ["recipe"]
-    assert {name: field["type"] for name, field in schema["properties"].items()} == {
-        "recipe": "string",
-        "overrides": "array",
-        "store": "string",
-    }
+    text, form = schema["properties"]["recipe"]["anyOf"]
+    assert text == {"type": "string"}
+    assert form["required"] == ["name", "curation", "register"]
+    assert form["properties"]["train"]["properties"]["num_steps"]["description"]
+    assert "$ref" not in json.dumps(form)
+    others = {name: field["type"] for name, field in schema["properties"].items() if name != "recipe"}
+    assert others == {"overrides": "array", "store": "string"}
     assert all(field.get("description") for field in schema["properties"].values())
     assert flow.validate_parameters({"recipe": "shapes", "overrides": ["a.b=1"]}) is not None
     assert not flow.persist_result
