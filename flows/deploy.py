@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -65,10 +68,11 @@ def schedules_of(given: Sequence[str], timezone: str) -> dict[str, Schedule]:
 def _schedule(when: str, timezone: str, text: str) -> Schedule:
     every = re.fullmatch(r"(\d+)([mhd])", when)
     try:
+        ZoneInfo(timezone)
         if every is not None:
             return Interval(int(every[1]) * UNITS_S[every[2]], timezone=timezone)
         return Cron(when, timezone=timezone)
-    except ValueError as error:
+    except (ValueError, ZoneInfoNotFoundError) as error:
         expected = (
             "five fields of cron, such as `0 3 * * *`, or an interval such as 6h; a time zone such as Europe/Berlin"
         )
@@ -79,7 +83,8 @@ def deploy(plan: Plan) -> list[str]:
     """Make or renew everything, and return what was done, in sentences."""
     with get_client(sync_client=True) as client:
         done = ensure_pools(client, plan.pool_type, plan.image)
-        made = {one.name: _deploy_one(one, plan) for one in DEPLOYMENTS}
+        kept = {one.name: _kept_schedules(client, one) for one in DEPLOYMENTS if one.name not in plan.schedules}
+        made = {one.name: _deploy_one(one, plan, kept.get(one.name, [])) for one in DEPLOYMENTS}
         done += [f"deployed {one.full_name} to the pool {one.pool}" for one in DEPLOYMENTS]
         done += [
             f"{name} runs by schedule: {schedule_text(schedule)}; {CATCH_UP}"
@@ -92,11 +97,11 @@ def deploy(plan: Plan) -> list[str]:
         for automation in wanted:
             install_one(client, automation)
             done.append(f"automation {automation.name!r}")
-        done += _left_over(client, plan)
+        done += [f"{name} keeps {len(found)} schedule(s) of before" for name, found in kept.items() if found]
     return done
 
 
-def _deploy_one(one: Deployed, plan: Plan) -> UUID:
+def _deploy_one(one: Deployed, plan: Plan, kept: list[DeploymentScheduleCreate]) -> UUID:
     parameters: dict[str, Any] = {"recipe": plan.recipe, "store": plan.store} if one.takes_recipe else {}
     made = RunnerDeployment.from_flow(
         one.flow,
@@ -105,7 +110,7 @@ def _deploy_one(one: Deployed, plan: Plan) -> UUID:
         work_pool_name=one.pool,
         parameters=parameters,
         tags=[one.tag],
-        schedule=plan.schedules.get(one.name),
+        schedules=[plan.schedules[one.name]] if one.name in plan.schedules else kept,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     return UUID(str(made.apply(image=plan.image)))
@@ -118,15 +123,16 @@ def schedule_text(schedule: Schedule) -> str:
     return f"every {schedule.interval} ({schedule.timezone})"
 
 
-def _left_over(client: SyncPrefectClient, plan: Plan) -> list[str]:
-    """Say which schedules of earlier deployments are there and were not asked for now: they stay."""
-    found = []
-    for one in DEPLOYMENTS:
-        if one.name not in plan.schedules:
-            deployment = client.read_deployment_by_name(one.full_name)
-            if deployment.schedules:
-                found.append(f"{one.name} keeps {len(deployment.schedules)} schedule(s) of before")
-    return found
+def _kept_schedules(client: SyncPrefectClient, one: Deployed) -> list[DeploymentScheduleCreate]:
+    """Return the schedules that a deployment has: those that nobody asks to change stay."""
+    try:
+        present = client.read_deployment_by_name(one.full_name).schedules
+    except ObjectNotFound:
+        return []
+    return [
+        DeploymentScheduleCreate(schedule=kept.schedule, active=kept.active, parameters=kept.parameters, slug=kept.slug)
+        for kept in present
+    ]
 
 
 def main() -> int:

@@ -12,7 +12,10 @@ from softalign.config.schema import recipe_schema
 
 
 def inlined_schema() -> dict[str, Any]:
-    """Return the schema of a recipe without references: the orchestrator has its own place for definitions."""
+    """Return the schema of a recipe without references: the orchestrator has its own place for definitions.
+
+    And without defaults: a form would send them as if they were meant, and what is left open follows family and preset.
+    """
     schema = recipe_schema()
     definitions = schema.pop("$defs")
     return dict(_inlined(schema, definitions))
@@ -23,10 +26,13 @@ def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
         return [_inlined(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
-    kept = {name: value for name, value in node.items() if name not in {"$ref", "discriminator"}}
+    kept = node
     if "$ref" in node:
-        kept = {**deepcopy(definitions[node["$ref"].rpartition("/")[2]]), **kept}
-    return {name: _inlined(value, definitions) for name, value in kept.items() if name != "discriminator"}
+        kept = {**deepcopy(definitions[node["$ref"].rpartition("/")[2]]), **node}
+    left_out = {"$ref", "discriminator", *(() if "const" in kept or "default" not in kept else ("default",))}
+    if isinstance(kept.get("default"), dict) and "description" in kept["default"]:  # a field of that name, not a value
+        left_out.discard("default")
+    return {name: _inlined(value, definitions) for name, value in kept.items() if name not in left_out}
 
 
 InlineRecipe = Annotated[dict[str, Any], WithJsonSchema({**inlined_schema(), "title": "Recipe"})]

@@ -81,6 +81,7 @@ def prefect(settings: Settings) -> Service:
         env={
             "PREFECT_API_DATABASE_CONNECTION_URL": settings.database("prefect", "asyncpg"),
             "PREFECT_UI_API_URL": settings.url("prefect", "/api"),
+            "PREFECT_UI_URL": settings.url("prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PREFECT_SERVER_METRICS_ENABLED": "true",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
-from softalign.artifacts import ArmReports, ComparisonReport, Record
+from softalign.artifacts import ArmReports, ComparisonReport, ModelVersion, Record
+from softalign.registry import report_url, run_url
 from softalign.stages.published import Published
 from softalign.stages.run import StageResult
-from softalign.store.files import link_of
+from softalign.store.files import is_local, link_of
 from tasks.posting import post
 
 REPORT_FILENAME = "report.html"
@@ -76,17 +76,27 @@ def publish_stage(result: StageResult, published: Published, recipe_name: str) -
     if isinstance(result.record, ComparisonReport):
         comparison, reports = result.record, published.arm_reports
         post("The comparison", lambda: _publish_comparison(comparison, reports, recipe_name))
+    if isinstance(result.record, ModelVersion):
+        version = result.record
+        post("The registered version", lambda: _publish_version(version, recipe_name))
 
 
 def _publish_comparison(comparison: ComparisonReport, reports: ArmReports, recipe_name: str) -> None:
-    """Leave the table of scores and the link to the report as artifacts."""
-    report_uri = f"{comparison.uri}/{REPORT_FILENAME}"
+    """Leave the table of scores as an artifact, and the link to the report where it is a file of this machine."""
     create_table_artifact(
         score_rows(reports), key=artifact_key(recipe_name, "scores"), description="GenEval scores of the three arms"
     )
-    create_link_artifact(
-        link_of(report_uri),
-        link_text=Path(report_uri).name,
-        key=artifact_key(recipe_name, "report"),
-        description="report",
-    )
+    report_uri = f"{comparison.uri}/{REPORT_FILENAME}"
+    if is_local(report_uri):
+        _publish_link(recipe_name, "report", link_of(report_uri))
+
+
+def _publish_version(version: ModelVersion, recipe_name: str) -> None:
+    """Leave links that any browser opens, where the registry is a server: to the version's run, and to the report."""
+    for label, address in (("registry-run", run_url(version)), ("report", report_url(version))):
+        if address:
+            _publish_link(recipe_name, label, address)
+
+
+def _publish_link(recipe_name: str, label: str, address: str) -> None:
+    create_link_artifact(address, link_text=label, key=artifact_key(recipe_name, label), description=label)

@@ -1,0 +1,134 @@
+"""`softalign deploy` on a real server: forms that refuse, new data that retrains, failures that are told."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tests.conftest import TINY
+
+OWN = {
+    "name": "cats",
+    "curation": {"name": "cats", "sources": [{"type": "shapes", "num_scenes": 24}]},
+    "register": {"name": "softalign-cats"},
+}
+
+
+@pytest.fixture
+def told():
+    """What a receiver of notifications was told, and its address."""
+    messages = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield messages, f"http://127.0.0.1:{server.server_port}/hook"
+    server.shutdown()
+    thread.join()
+
+
+def deploy(stack, *arguments, **variables):
+    command = [sys.executable, "-m", "softalign", "deploy", "--json", *arguments]
+    environment = {**os.environ, **stack.exports, "PREFECT_HOME": str(stack.state / "deployer"), **variables}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+
+
+def ask(stack, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    question = urllib.request.Request(
+        stack.exports["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(question, timeout=60) as answer:
+        return json.load(answer)
+
+
+def start(stack, name, **parameters):
+    deployment = ask(stack, f"/deployments/name/softalign-{name}/{name}")["id"]
+    return ask(stack, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+
+
+def wait_for(found, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    return result
+
+
+def test_deployments_refuse_announce_and_tell(stack, told):
+    messages, address = told
+    settled = deploy(
+        stack, "--schedule", "curate=0 3 * * 1", "--timezone", "Europe/Berlin", "--notify", "webhook:HOOK", HOOK=address
+    )
+    assert settled.returncode == 0, settled.stderr
+    assert address not in settled.stdout + settled.stderr
+    again = deploy(stack, "--notify", "webhook:HOOK", HOOK=address)
+    assert "curate keeps 1 schedule(s) of before" in json.loads(again.stdout)["done"]
+    assert len([one for one in ask(stack, "/automations/filter", {}) if one["name"].startswith("softalign")]) == 5
+    schedule = ask(stack, "/deployments/name/softalign-curate/curate")["schedules"][0]["schedule"]
+    assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * 1", "Europe/Berlin")
+
+    for bad in (
+        {"overrides": ["nonsense"]},
+        {"recipe": {**OWN, "name": "Cats!"}},
+        {"recipe": {**OWN, "train": {"num_steps": "abc"}}},
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            start(stack, "retrain", **bad)
+        assert refused.value.code == 409
+    nameless = start(stack, "curate", recipe="nope")
+    fresh = [*TINY, "train.num_steps=2"]
+    refreshed = start(stack, "refresh", recipe="shapes", overrides=fresh)
+
+    wait_for(lambda: messages)
+    failed = ask(stack, f"/flow_runs/{nameless}")
+    assert failed["state"]["type"] == "FAILED" and failed["run_count"] == 1
+    assert "no recipe named 'nope'" in messages[0]["message"]
+    logs = ask(stack, "/logs/filter", {"logs": {"flow_run_id": {"any_": [nameless]}}})
+    assert not [line for line in logs if "Traceback" in line["message"]]
+
+    def retrained():
+        runs = ask(stack, "/flow_runs/filter", {"flow_runs": {"name": {"like_": "retrain-shapes"}}})
+        return [
+            run for run in runs if run["parameters"].get("overrides") == fresh and run["state"]["type"] == "COMPLETED"
+        ]
+
+    (follower,) = wait_for(retrained)
+    assert ask(stack, f"/flow_runs/{refreshed}")["state"]["type"] == "COMPLETED"
+    assert follower["parameters"]["store"] == stack.exports["SOFTALIGN_STORE"]
+    assert follower["name"].startswith("retrain-shapes-set")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--schedule", "nope=1h"], "no schedule"),
+        (["--schedule", "retrain=often"], "no schedule"),
+        (["--schedule", "retrain=1h", "--timezone", "Moon/Crater"], "no schedule"),
+        (["--notify", "pigeon:HOME"], "how to notify"),
+        (["--pool-type", "kubernetes"], "need an image"),
+        (["--pool-type", "boat"], "no such kind"),
+        (["--notify", "slack:NOT_SET"], "address to notify"),
+    ],
+)
+def test_what_cannot_be_deployed_is_said(stack, arguments, said):
+    result = deploy(stack, *arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
