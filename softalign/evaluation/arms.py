@@ -57,23 +57,23 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: whose images; ``untrained`` takes the adapter's step-0 tokens, ``adapter`` the last.
+        arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
         adapter: None for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
         runtime: device, batch size, and which engine draws and detects.
-        store, key: where the arm is published.
+        store: where the arm is published.
+        key: the stage key.
 
     Raises:
-        ConfigError: the arm and the adapter do not go together, or the suite has no detector here.
+        ConfigError: arm and adapter do not go together, or the suite has no detector here.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter)
-    config = config.of_arm(arm)
-    file_detector(config)  # refused before the model is loaded
+    file_detector(config := config.of_arm(arm))  # refused before the model is loaded
     suite, output = Suite(suite_prompts(config), config.images_per_prompt), store.work_path("evaluate", key) / "arm"
     with exclusive(output.parent):
-        if finished := store.find(EvalReport, key):  # made by another process meanwhile
+        if finished := store.find(EvalReport, key):  # of another process
             return finished
         drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
         with open_engine(runtime) as engine:
