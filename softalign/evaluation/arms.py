@@ -59,7 +59,7 @@ def evaluate(
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
-        arm: whose images; ``untrained`` takes the adapter's step-0 tokens, ``adapter`` the last.
+        arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
         adapter: None for the base arms.
         backbone: the frozen model.
         config: suite, sampling and intervals.
@@ -68,7 +68,7 @@ def evaluate(
         key: the stage key.
 
     Raises:
-        ConfigError: the arm and the adapter do not go together, or the suite has no detector here.
+        ConfigError: arm and adapter do not go together, or the suite has no detector here.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter)
