@@ -63,7 +63,7 @@ def explain_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Explaine
     try:
         data = read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError("The recipe is not valid YAML.", found=yaml_problem(error), where=where) from error
+        raise ConfigError("The recipe is not valid YAML.", found=yaml_problem(error), where=where) from None
     if not isinstance(data, dict):
         found = {type(None): "nothing", list: "a list: its first character is a dash or a bracket"}
         raise ConfigError(
@@ -161,7 +161,7 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
     except yaml.YAMLError as error:
         raise ConfigError(
             "An override's value is not valid YAML.", found=yaml_problem(error), where=f"--set {override}"
-        ) from error
+        ) from None  # its text shows the value
     drop_other_spelling(data, dotted.strip())
     return dotted.strip()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.errors import ConfigError, IntegrityError, MissingInputError
+from softalign.errors import ConfigError, IntegrityError, MissingInputError, holds_password
 from softalign.store.files import (
     cache_dir,
     create_file,
@@ -55,12 +55,18 @@ class Store(SharedFiles):
         uri: a local folder (made when first written to) or any fsspec URI.
 
     Raises:
-        ConfigError: it is empty.
+        ConfigError: it is empty, or holds a password: records and the orchestrator show it to others.
     """
 
     def __init__(self, uri: str) -> None:
         if not uri.strip():
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
+        if holds_password(uri):
+            raise ConfigError(
+                "The store's address holds a password, which records and logs would show.",
+                where=uri,
+                fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            )
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
 
     def prefix(self, stage: Stage, key: str) -> str:
