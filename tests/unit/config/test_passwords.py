@@ -60,7 +60,8 @@ def test_a_store_with_a_password_is_refused():
 
 
 @pytest.mark.parametrize(
-    "text", ["http://h:5000/a@b", "s3://bucket/a:b@c", "user@host:path", "sqlite:////a/b.db", "http://name@h", "C:\\a@b"]
+    "text",
+    ["http://h:5000/a@b", "s3://bucket/a:b@c", "user@host:path", "sqlite:////a/b.db", "http://name@h", "C:\\a@b"],
 )
 def test_what_holds_no_password(text):
     assert not holds_password(text)
