@@ -1,6 +1,7 @@
 """``make audit``: known advisories of what is installed, asked from PyPI by pip-audit, without the accepted ones.
 
-Exit code 0: none that ``infra/advisories.toml`` does not accept, or the service was not reached, which is said; 1: some.
+Exit code 0: none but what ``infra/advisories.toml`` accepts, or the service was not reached, and that is said;
+1: others.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Advisory:
 def main() -> int:
     """Audit this environment, say what was found, and return the exit code."""
     command = [sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--format=json"]
-    result = subprocess.run([*command, "--progress-spinner=off"], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, "--progress-spinner=off"], capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     code, lines = verdict(result.stdout, accepted_ids(tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))))
     sys.stdout.writelines(f"{line}\n" for line in lines)
     if lines == [NOT_REACHED]:

@@ -1,6 +1,7 @@
 """A store on a real S3 server (SeaweedFS): published once, raced, damaged, refused and out of reach."""
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -25,6 +26,7 @@ from softalign.store.files import create_file, open_filesystem, read_bytes
 from softalign.store.probing import PROBE_PREFIX, probe
 from softalign.store.store import Store
 from softalign.training.train import train
+from tests.s3_policy import allows, needs_of
 from tests.steps import request_of
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.training import tiny_training as tiny
@@ -44,6 +46,25 @@ def environment(stack, monkeypatch, tmp_path):
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     yield
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def asked(environment, monkeypatch):
+    """Hold every call against the worker's policy, which has ``store`` where the tests have a name of their own."""
+    kind, refused, methods = fsspec.get_filesystem_class("s3"), [], set()
+    call = kind._call_s3
+
+    async def recorded(self, method, *parts, **more):
+        arguments = {name: value for part in (*parts, more) for name, value in part.items()}
+        methods.add(method)
+        if arguments["Bucket"] == BUCKET:
+            needs = [(action, re.sub("^[^/]+", "store", key)) for action, key in needs_of(method, arguments)]
+            refused.extend(need for need in needs if not allows("worker", *need))
+        return await call(self, method, *parts, **more)
+
+    monkeypatch.setattr(kind, "_call_s3", recorded)
+    yield methods
+    assert refused == []
 
 
 @pytest.fixture
