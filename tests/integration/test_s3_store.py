@@ -113,7 +113,7 @@ def test_what_was_asked_for_is_published_beside_the_record_and_read_again(store)
     assert nearest_changes(asked.model_copy(update={"stage": "encode"}), EncodedManifest, store) is None
 
 
-def test_published_once_and_read_back(store, manifest, make_folder, tmp_path):
+def test_published_once_and_read_back(store, manifest, make_folder, tmp_path, asked):
     assert store.find(DatasetManifest, "key") is None
     contents = {"small": b"1", "empty": b"", "large": os.urandom(12 << 20)}
     published = store.publish(manifest, make_folder(**contents))
@@ -123,6 +123,7 @@ def test_published_once_and_read_back(store, manifest, make_folder, tmp_path):
     assert {name: (root / name).read_bytes() for name in contents} == contents
     local = Store(str(tmp_path / "local")).publish(manifest, make_folder(**contents))
     assert local.digest == published.digest
+    assert {"put_object", "create_multipart_upload", "get_object", "list_objects_v2"} <= asked
 
 
 def test_other_content_is_refused(store, manifest, make_folder):

@@ -7,6 +7,7 @@ import pytest
 from tests.s3_policy import BUCKET, POLICIES, allows
 
 KEYS = {
+    "root": "store",
     "published": "store/train/0a/adapter.json",
     "checkpoint": "store/checkpoints/0a/step-1/state.safetensors",
     "lease": "store/leases/gpu/node/0/00000001.json",
@@ -14,6 +15,8 @@ KEYS = {
     "artifact": "mlflow/1/models/m-1/artifacts/soft_tokens.safetensors",
     "other": "elsewhere/file",
 }
+"""An object of each kind; filesystems also ask for the store's root as for an object, to learn that it is a folder."""
+STORED = {"published", "checkpoint", "lease", "probe"}
 
 
 def may(role, action):
@@ -23,9 +26,9 @@ def may(role, action):
 @pytest.mark.parametrize(
     ("role", "reads", "writes", "removes"),
     [
-        ("worker", *[{"published", "checkpoint", "lease", "probe"}] * 2, {"checkpoint", "lease", "probe"}),
-        ("keeper", *[{"published", "checkpoint", "lease", "probe"}] * 3),
-        ("consumer", {"published", "checkpoint", "lease", "probe"}, set(), set()),
+        ("worker", {"root", *STORED}, STORED, STORED - {"published"}),
+        ("keeper", {"root", *STORED}, STORED, STORED),
+        ("consumer", {"root", *STORED}, set(), set()),
         ("mlflow", *[{"artifact"}] * 3),
     ],
 )
