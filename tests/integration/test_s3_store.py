@@ -48,9 +48,15 @@ def environment(stack, monkeypatch, tmp_path):
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+@pytest.fixture
+def role():
+    """Return whose policy a test works under; ``parametrize`` names another."""
+    return "worker"
+
+
 @pytest.fixture(autouse=True)
-def asked(environment, monkeypatch):
-    """Hold every call against the worker's policy, which has ``store`` where the tests have a name of their own."""
+def asked(environment, role, monkeypatch):
+    """Hold every call against the role's policy, which has ``store`` where the tests have a name of their own."""
     kind, refused, methods = fsspec.get_filesystem_class("s3"), [], set()
     call = kind._call_s3
 
@@ -59,7 +65,7 @@ def asked(environment, monkeypatch):
         methods.add(method)
         if arguments["Bucket"] == BUCKET:
             needs = [(action, re.sub("^[^/]+", "store", key)) for action, key in needs_of(method, arguments)]
-            refused.extend(need for need in needs if not allows("worker", *need))
+            refused.extend(need for need in needs if not allows(role, *need))
         return await call(self, method, *parts, **more)
 
     monkeypatch.setattr(kind, "_call_s3", recorded)
