@@ -20,7 +20,7 @@ from softalign.config.training import TrainConfig
 from softalign.errors import holds_password
 
 PASSWORD_FIX = {
-    "runtime.tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, for a database MLFLOW_TRACKING_URI"
+    "runtime.tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (databases: MLFLOW_TRACKING_URI)"
 }
 """Where a password belongs: recipes and overrides are kept in records and by the orchestrator, open to its readers."""
 
