@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := run
-.PHONY: run test lint bench soak figures stack stack-status stack-down clean
+.PHONY: run test lint bench soak figures stack stack-status stack-down sbom audit clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -68,6 +68,12 @@ stack-status: $(STACK_STAMP)  ## what of it runs, and where
 
 stack-down: $(STACK_STAMP)  ## stop it; all that it holds stays
 	$(BIN)/python infra/local_stack.py down
+
+sbom: $(STAMP)  ## sbom.json: what the environment holds, as CycloneDX
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject=pyproject.toml --output-file=sbom.json $(BIN)/python
+
+audit: $(STAMP)  ## known advisories of what is installed, without those that infra/advisories.toml accepts
+	$(BIN)/python infra/audit.py
 
 clean:  ## forget the environment and the caches; the store and the stack stay
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
+
+_LOGIN = re.compile(r"(?<=://)[^/\s'\"]*@")
 
 _OS_FIXES = {
     errno.ENOSPC: "make room, then run again: finished work is kept",
@@ -29,8 +32,18 @@ def os_error_fix(error: OSError) -> str:
     return _OS_FIXES.get(error.errno or 0, "")
 
 
+def holds_password(text: str) -> bool:
+    """Return whether an address in a text has a password."""
+    return any(":" in login for login in _LOGIN.findall(text))
+
+
+def without_logins(text: str) -> str:
+    """Return a text without the user names and passwords of the addresses in it."""
+    return _LOGIN.sub("", text)
+
+
 class SoftAlignError(Exception):
-    """Base of all errors this library raises on purpose.
+    """Base of all errors this library raises on purpose; none shows the password of an address.
 
     Args:
         what: one sentence: what went wrong.
@@ -46,9 +59,10 @@ class SoftAlignError(Exception):
     """True where the same call may succeed later (a network fault), so that a task's retry is worth its time."""
 
     def __init__(self, what: str, *, expected: str = "", found: str = "", where: str = "", fix: str = "") -> None:
-        self.what, self.expected, self.found, self.where, self.fix = what, expected, found, where, fix
-        details = (("expected", expected), ("found", found), ("where", where), ("to do", fix))
-        super().__init__("\n".join([what, *(f"  {name}: {text}" for name, text in details if text)]))
+        shown = (without_logins(text) for text in (what, expected, found, where, fix))
+        self.what, self.expected, self.found, self.where, self.fix = shown
+        details = (("expected", self.expected), ("found", self.found), ("where", self.where), ("to do", self.fix))
+        super().__init__("\n".join([self.what, *(f"  {name}: {text}" for name, text in details if text)]))
 
 
 class ConfigError(SoftAlignError):

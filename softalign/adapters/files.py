@@ -112,7 +112,7 @@ class AdapterConfig(Frozen):
     base_model_revision: str
     family: Family
     has_t5: bool | None = None
-    max_sequence_length: int | None = None
+    max_sequence_length: Annotated[int, Field(ge=1, le=512)] | None = None
     placement: Placement
     num_soft_tokens: int
     num_banks: Literal[1, 2]

@@ -31,7 +31,7 @@ def resolved(config: TrainConfig) -> TrainConfig:
         where = str(pull(config.init_from) / CONFIG_FILENAME)
     try:
         weights_sha256 = str(json.loads(read_bytes(where))["weights_sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError("This is no adapter configuration.", found=str(error), where=where) from error
     return config.model_copy(update={"init_from": f"sha256:{weights_sha256}"})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from softalign.config.resolving import resolve
 from softalign.errors import ConfigError
 from softalign.problems import did_you_mean, problems
 
+MAX_VALUES = 100_000
+"""A recipe has a hundred values or so; a few lines of references to references can stand for billions."""
 _INDENT = 4
 _WORDS = {
     r"found character '\t'": "a tab stands where only spaces may; indent with spaces",
@@ -77,7 +80,7 @@ def explain_text(text: str, where: str, overrides: Sequence[str] = ()) -> Explai
     try:
         data = read_yaml(text)
     except yaml.YAMLError as error:
-        raise ConfigError("The recipe is not valid YAML.", found=yaml_problem(error), where=where) from error
+        raise ConfigError("The recipe is not valid YAML.", found=yaml_problem(error), where=where) from None
     if not isinstance(data, dict):
         found = {type(None): "nothing", list: "a list: its first character is a dash or a bracket"}
         raise ConfigError(
@@ -184,12 +187,18 @@ def _apply_override(data: dict[str, Any], override: str) -> str:
     except yaml.YAMLError as error:
         raise ConfigError(
             "An override's value is not valid YAML.", found=yaml_problem(error), where=f"--set {override}"
-        ) from error
+        ) from None  # its text shows the value
     drop_other_spelling(data, dotted.strip())
     return dotted.strip()
 
 
 class _UniqueKeys(yaml.SafeLoader):
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _num_values(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"its references (*name) stand for more than {MAX_VALUES} values, or for themselves")
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
@@ -199,11 +208,21 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a node stands for with its references written out: far more than there are characters."""
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES + 1  # what refers to itself has no end
+        parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        inner = parts if isinstance(node, yaml.CollectionNode) else ()
+        known[id(node)] = 1 + sum(_num_values(part, known) for part in inner)
+    return known[id(node)]
+
+
 def read_yaml(text: str) -> Any:
     """Return what a YAML text says.
 
     Raises:
-        YAMLError: it is not YAML, is nested too deeply, or a mapping has a key twice.
+        YAMLError: it is not YAML, is nested too deeply, has references without measure, or a mapping has a key twice.
     """
     try:
         return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader

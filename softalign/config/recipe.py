@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.backbone import BackboneConfig
@@ -13,13 +13,34 @@ from softalign.config.curation import CurationConfig
 from softalign.config.evaluation import EvalConfig, RegisterConfig
 from softalign.config.families import FAMILIES, num_joint_blocks
 from softalign.config.objective import AGSMConfig
+from softalign.config.paths import leaves
 from softalign.config.resolving import resolve
 from softalign.config.runtime import Runtime
 from softalign.config.training import TrainConfig
+from softalign.errors import holds_password
+
+PASSWORD_FIX = {
+    "runtime.tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (databases: MLFLOW_TRACKING_URI)"
+}
+"""Where a password belongs: recipes and overrides are kept in records and by the orchestrator, open to its readers."""
+
+
+def require_no_password(data: dict[str, Any]) -> None:
+    """Refuse a recipe with an address that has a password.
+
+    Raises:
+        ValueError: says which field, and where the password belongs.
+    """
+    for path, value in leaves(data):
+        if holds_password(str(value)):
+            fix = PASSWORD_FIX.get(path, "credentials belong in the environment")
+            raise ValueError(f"{path} holds a password, and recipes are kept where others read them; {fix}")
 
 
 class Recipe(Frozen):
     """A whole chain, from sources to a registered adapter; what it leaves open follows preset and family."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)] = Field(
         description="of the recipe, and of the adapter: lower-case letters, digits and dashes"
@@ -34,7 +55,11 @@ class Recipe(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _resolve(cls, data: Any) -> Any:
-        return resolve(data).data if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        resolved = resolve(data).data
+        require_no_password(resolved)
+        return resolved
 
     @model_validator(mode="after")
     def _check_tokens(self) -> Self:

@@ -15,6 +15,7 @@ from softalign.store.files import cache_dir
 from softalign.store.probing import free_bytes, scratch_folder
 from softalign.store.store import Store
 from softalign.version import __version__
+from softalign.vulnerable import VULNERABLE, found_vulnerable
 
 LOW_MEMORY_BYTES = 3 << 30
 """Below it the default run is short of memory: parent, child and registry take 2.1 GB at their peak (measured)."""
@@ -28,6 +29,7 @@ def machine_checks(store: Store) -> tuple[Check, ...]:
     return (
         Check("python", look_at_python),
         Check("packages", look_at_packages),
+        Check("advisories", look_at_advisories),
         Check("memory", look_at_memory),
         Check("room", lambda: look_at_room(store)),
         Check("gpu", look_at_gpu),
@@ -65,6 +67,16 @@ def unmet_requirements(lines: list[str]) -> list[str]:
         elif not requirement.specifier.contains(installed, prereleases=True):
             found.append(f"{requirement.name} {installed}, but {requirement.specifier} is needed")
     return found
+
+
+def look_at_advisories() -> Finding:
+    """Return whether a package is installed in a version with known holes."""
+    found = list(found_vulnerable(_version))
+    if not found:
+        return ok("advisories", f"none of {', '.join(row.package for row in VULNERABLE)} is a version with known holes")
+    said = "; ".join(f"{row.package} {number} has {' and '.join(row.advisories)}: {row.why}" for row, number in found)
+    wanted = " ".join(f"'{row.package}>={row.below}'" for row, _ in found)
+    return failed("advisories", said, f"pip install -c infra/constraints.txt {wanted}")
 
 
 def _version(package: str) -> str:

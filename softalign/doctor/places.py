@@ -13,11 +13,10 @@ from softalign.registry import ask_registry, registry_folder, tracking_uri, with
 from softalign.registry.connection import TRACKING_VARIABLE
 from softalign.store.probing import probe
 from softalign.store.store import Store
+from softalign.vulnerable import MLFLOW
 
 LARGE_SKEW_S = 300.0
 """S3 refuses requests from 15 minutes on (its RequestTimeTooSkewed); a clock that is off by this will get there."""
-OLDEST_REGISTRY = (3, 11)
-"""Older MLflow servers have CVE-2026-4137 and CVE-2026-2614."""
 HUB_TIMEOUT_S = 5.0
 
 
@@ -48,14 +47,10 @@ def look_at_registry(runtime: Runtime, store: Store) -> Finding:
         return ok("registry", f"SQLite in {folder}")
     answer = ask_registry(uri)
     where = without_credentials(uri)
-    if answer.version and _numbers(answer.version) < OLDEST_REGISTRY:
-        wanted = ".".join(map(str, OLDEST_REGISTRY))
-        return failed("registry", f"{where} is MLflow {answer.version}", f"upgrade the server to {wanted} or newer")
+    if MLFLOW.covers(answer.version):
+        found = f"{where} is MLflow {answer.version}, which has {' and '.join(MLFLOW.advisories)}"
+        return failed("registry", found, f"upgrade the server to {MLFLOW.below} or newer")
     return ok("registry", f"{where} answers{f', MLflow {answer.version}' if answer.version else ''}")
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
 
 
 def look_at_clock(runtime: Runtime, store: Store) -> Finding:

@@ -99,7 +99,7 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
         for index, clause in enumerate(prompt.include):
             if clause.position is not None and not 0 <= clause.position[1] < index:
                 raise ValueError(f"include clause {index} is placed relative to clause {clause.position[1]}")
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # pydantic's is a ValueError
         raise DataError(
             "A prompt's metadata cannot be read.",
             expected='one JSON object with the keys "tag", "include" and "prompt"',

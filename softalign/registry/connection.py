@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from softalign.config.runtime import Runtime
-from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
+from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError, without_logins
 from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -37,7 +38,8 @@ _QUIET = {
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
 _LOG_LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 """urllib3 warns of each of its retries with the whole query: that the registry did not answer is said once."""
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+_ONE_LOGIN = RLock()
+"""Held while the environment has the login of an address."""
 _SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 """How MLflow's client words that a server kept answering with an error."""
 _UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
@@ -136,7 +138,8 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
-        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+        with _login_in_environment(uri) as address:
+            yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
         raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
     except ImportError as error:
@@ -145,6 +148,30 @@ def registry_client(uri: str) -> Iterator[Any]:
         raise _translated(uri, error, is_unavailable=error.response is None) from error
     except database_errors as error:
         raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+
+
+@contextmanager
+def _login_in_environment(uri: str) -> Iterator[str]:
+    """Yield a server's address without its login, which MLflow's client finds in the environment meanwhile.
+
+    What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs.
+    """
+    parts = urlsplit(uri)
+    if not uri.startswith(HTTP) or not parts.password:
+        yield uri
+        return
+    login = {
+        "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
+        "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
+    }
+    with _ONE_LOGIN:
+        before = {name: os.environ.get(name) for name in login}
+        os.environ.update(login)
+        try:
+            yield without_credentials(uri)
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _make_database(path: Path) -> None:
@@ -188,7 +215,7 @@ def _first_cause(error: BaseException) -> BaseException:
 
 def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
     cause = _first_cause(error) if is_unavailable else error
-    found = _CREDENTIALS.sub("//", str(cause).strip().splitlines()[0])[:500]
+    found = without_logins(str(cause).strip().splitlines()[0])[:500]
     where = without_credentials(uri)
     if is_unavailable and (answer := _SERVER_ERROR.search(found)):
         return StorageUnavailableError(

@@ -92,7 +92,7 @@ def _download(wanted: Reference, uri: str, cache: Path) -> RegisteredFiles:
         found = registered_files(find_version(client, wanted))
         target = _folder(cache, found)
         if not _is_intact(target, found.files):
-            _fetch(found, uri, target)
+            _fetch(found, client.tracking_uri, target)
     write_atomically(_reference_path(cache, wanted), found.model_dump_json(indent=1).encode())
     return found
 

@@ -137,7 +137,7 @@ def comparison_of(client: Any, name: str, version: int | None) -> ComparisonRepo
         payload = json.loads(stored)
         require_format(payload, SCHEMA_VERSION, "The champion's comparison", where=where, fix=fix)
         return ComparisonReport.model_validate(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(
             "The champion's scores cannot be read.",
             found=str(error)[:200],
@@ -166,7 +166,7 @@ def registered_files(version: Any) -> RegisteredFiles:
     try:
         files = tuple(FileEntry.model_validate(entry) for entry in json.loads(stored))
         is_safe = all(entry.path and not {"..", "/"} & set(PurePosixPath(entry.path).parts) for entry in files)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError("The version's file list is damaged.", found=str(error)[:200], where=where) from error
     if not is_safe:
         raise IntegrityError(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.errors import ConfigError, IntegrityError, MissingInputError
+from softalign.errors import ConfigError, IntegrityError, MissingInputError, holds_password
 from softalign.store.files import (
     create_file,
     fetch_verified,
@@ -61,12 +61,18 @@ class Store(SharedFiles):
         held: leases without which nothing is published.
 
     Raises:
-        ConfigError: it is empty.
+        ConfigError: it is empty, or holds a password: records and the orchestrator show it to others.
     """
 
     def __init__(self, uri: str, held: tuple[Held, ...] = ()) -> None:
         if not uri.strip():
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
+        if holds_password(uri):
+            raise ConfigError(
+                "The store's address holds a password, which records and logs would show.",
+                where=uri,
+                fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            )
         self.uri = str(local_path_of(uri).absolute()) if is_local(uri) else uri.rstrip("/")
         self.held = held
         self._listed: tuple[str, dict[str, FileEntry]] = ("", {})

@@ -1,5 +1,7 @@
 """The registry client against an MLflow server that asks for a password, started as compose.yaml starts it."""
 
+import base64
+import json
 import os
 import re
 import socket
@@ -7,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from softalign.errors import RegistryError
 from softalign.registry import history, pull
 from softalign.store.store import Store
 from tests.registry_samples import NAME, register_sample
+from tests.unit.test_dashboard import used
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "p@ss/w:rd #%41$x"
@@ -83,3 +87,31 @@ def test_the_registry_works_with_the_password_and_not_without(server, tmp_path, 
 def test_its_metrics_ask_for_the_password_too(server):
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(f"{server}/metrics", timeout=10)
+
+
+def asked(url, password, body=None):
+    """Return the answer to a request of the administrator; with a body it changes something."""
+    login = base64.b64encode(f"softalign:{password}".encode()).decode()
+    headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method="GET" if body is None else "PATCH")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_the_dashboards_figures_are_those_of_the_server(server):
+    answer = asked(f"{server}/metrics", PASSWORD)
+    assert used("mlflow_") <= {re.split(r"[{ ]", line)[0] for line in answer.splitlines()}
+
+
+def test_the_password_changes_as_the_runbook_says_and_the_old_one_is_refused(server, tmp_path, monkeypatch):
+    new = "another p@ssword 12"
+    body = {"username": "softalign", "current_password": PASSWORD, "password": new}
+    asked(f"{server}/api/2.0/mlflow/users/update-password", PASSWORD, body)
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        asked(f"{server}/metrics", PASSWORD)
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path))
+    address = server.replace("//", f"//softalign:{urllib.parse.quote(new, safe='')}@")
+    assert [event.action for event in history(NAME, address)] == ["register"]
+    with pytest.raises(RegistryError, match="refused"):
+        history(NAME, server.replace("//", "//softalign:wrong@"))

@@ -1,6 +1,7 @@
 """A store on a real S3 server (SeaweedFS): published once, raced, damaged, refused and out of reach."""
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -27,6 +28,7 @@ from softalign.store.store import Store
 from softalign.training.train import train
 from softalign.upkeep.garbage import find_garbage
 from softalign.upkeep.removing import remove_garbage
+from tests.s3_policy import allows, needs_of
 from tests.steps import request_of
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.unit.training import tiny_training as tiny
@@ -46,6 +48,31 @@ def environment(stack, monkeypatch, tmp_path):
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     yield
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture
+def role():
+    """Return whose policy a test works under; ``parametrize`` names another."""
+    return "worker"
+
+
+@pytest.fixture(autouse=True)
+def asked(environment, role, monkeypatch):
+    """Hold every call against the role's policy, which has ``store`` where the tests have a name of their own."""
+    kind, refused, methods = fsspec.get_filesystem_class("s3"), [], set()
+    call = kind._call_s3
+
+    async def recorded(self, method, *parts, **more):
+        arguments = {name: value for part in (*parts, more) for name, value in part.items()}
+        methods.add(method)
+        if arguments["Bucket"] == BUCKET:
+            needs = [(action, re.sub("^[^/]+", "store", key)) for action, key in needs_of(method, arguments)]
+            refused.extend(need for need in needs if not allows(role, *need))
+        return await call(self, method, *parts, **more)
+
+    monkeypatch.setattr(kind, "_call_s3", recorded)
+    yield methods
+    assert refused == []
 
 
 @pytest.fixture
@@ -94,7 +121,7 @@ def test_what_was_asked_for_is_published_beside_the_record_and_read_again(store)
     assert nearest_changes(asked.model_copy(update={"stage": "encode"}), EncodedManifest, store) is None
 
 
-def test_published_once_and_read_back(store, manifest, make_folder, tmp_path):
+def test_published_once_and_read_back(store, manifest, make_folder, tmp_path, asked):
     assert store.find(DatasetManifest, "key") is None
     contents = {"small": b"1", "empty": b"", "large": os.urandom(12 << 20)}
     published = store.publish(manifest, make_folder(**contents))
@@ -104,6 +131,7 @@ def test_published_once_and_read_back(store, manifest, make_folder, tmp_path):
     assert {name: (root / name).read_bytes() for name in contents} == contents
     local = Store(str(tmp_path / "local")).publish(manifest, make_folder(**contents))
     assert local.digest == published.digest
+    assert {"put_object", "get_object", "head_object", "list_objects_v2"} <= asked
 
 
 def test_other_content_is_refused(store, manifest, make_folder):
@@ -176,6 +204,7 @@ def test_a_probe_leaves_nothing_and_knows_the_clock(store):
     assert not [name for name in filesystem.find(path) if PROBE_PREFIX in name]
 
 
+@pytest.mark.parametrize("role", ["keeper"])
 def test_garbage_goes_and_what_is_published_stays(store, manifest, make_folder):
     kept = store.publish(manifest, make_folder(data=b"kept"))
     filesystem, root = open_filesystem(store.uri)

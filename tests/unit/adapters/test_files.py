@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import pytest
 import torch
@@ -6,6 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
 from softalign.adapters.files import AdapterConfig, UNetPlacement, load_adapter, read_adapter_config, save_adapter
+from softalign.adapters.locating import resolved
+from softalign.config import TrainConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.store.files import sha256_of_file
@@ -139,6 +142,60 @@ def test_weights_that_are_no_safetensors_are_refused_even_when_signed(folder):
         load_adapter(folder)
 
 
+def sign(folder, weights):
+    """Let the configuration vouch for other weights, as who makes both can."""
+    (folder / "soft_tokens.safetensors").write_bytes(weights)
+    path = folder / "adapter_config.json"
+    signed = {**json.loads(path.read_text()), "weights_sha256": sha256_of_file(folder / "soft_tokens.safetensors")}
+    path.write_text(json.dumps(signed))
+
+
+def header(text, length=None):
+    data = text.encode()
+    return (len(data) if length is None else length).to_bytes(8, "little") + data
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        header("{}", length=1 << 40),
+        header("{}", length=(1 << 64) - 1),
+        header('{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 4398046511104]}}'),
+        header('{"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 0]}}'),
+        header('{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}') + bytes(4),
+        header('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"),
+    ],
+    ids=["header of a terabyte", "largest header", "tensor beyond the file", "overflow", "negative offset", "deep"],
+)
+def test_a_header_that_lies_is_refused_without_taking_memory(folder, weights):
+    sign(folder, weights)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError, match="not a safetensors file"):
+            load_adapter(folder)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("field", ["num_soft_tokens", "width", "timestep_bins"])
+@pytest.mark.parametrize("value", [10**30, 2**63, 0])
+def test_numbers_that_the_tensors_do_not_have_are_refused(folder, field, value):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(CompatibilityError, match="not those its configuration promises"):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"num_steps": 1e999}', "9" * 5000])
+def test_a_configuration_that_is_made_to_break_readers_is_refused(folder, text):
+    (folder / "adapter_config.json").write_text(text)
+    with pytest.raises(IntegrityError, match="does not describe soft tokens"):
+        load_adapter(folder)
+    with pytest.raises(IntegrityError, match="no adapter configuration"):
+        resolved(TrainConfig(init_from=str(folder)))
+
+
 @pytest.mark.parametrize("name", ["adapter_config.json", "soft_tokens.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
@@ -148,7 +205,14 @@ def test_a_missing_file_is_named(folder, name):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("type", "LORA"), ("schema_version", "one"), ("surprise", 1), ("num_banks", 3), ("family", "sd99")],
+    [
+        ("type", "LORA"),
+        ("schema_version", "one"),
+        ("surprise", 1),
+        ("num_banks", 3),
+        ("family", "sd99"),
+        ("max_sequence_length", 10**12),
+    ],
 )
 def test_a_configuration_of_another_kind_is_refused_with_its_field(folder, field, value):
     path = folder / "adapter_config.json"

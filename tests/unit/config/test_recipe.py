@@ -310,6 +310,14 @@ def test_missing_sections_are_named(tmp_path):
         (b"- a\n- b\n", "not a mapping"),
         (b"", "not a mapping"),
         (b"name: \xff\xfe", "UTF-8"),
+        (b"a: &a [*a]", "or for themselves"),
+        (b"a: &a {b: *a}", "or for themselves"),
+        (b"a: " + b"[" * 50_000, "nested too deeply"),
+        (b"name: " + b"9" * 5000, "not valid YAML"),
+        (
+            "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 10)}]" for i in range(40)).encode(),
+            "stand for more",
+        ),
         (b"name: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
 )

@@ -28,6 +28,25 @@ def test_an_extra_that_is_not_installed_is_no_fault_but_a_core_package_is():
     assert machine.unmet_requirements(["no-such-package>=1"]) == ["no-such-package is not installed"]
 
 
+@pytest.mark.parametrize("number", ["2.22.4", "3.10.1", "3.11.0rc1"])
+def test_a_version_with_known_holes_fails_with_the_one_to_install(monkeypatch, number):
+    monkeypatch.setattr(machine, "_version", lambda package: number if package == "mlflow" else "")
+    found = machine.look_at_advisories()
+    assert found.status == "failed"
+    assert found.found.startswith(f"mlflow {number} has CVE-2026-4137 and CVE-2026-2614")
+    assert "'mlflow>=3.11'" in found.fix
+
+
+@pytest.mark.parametrize("number", ["", "3.11", "3.11.1", "4.0", "a build of ours"])
+def test_other_versions_are_well(monkeypatch, number):
+    monkeypatch.setattr(machine, "_version", lambda _: number)
+    assert machine.look_at_advisories().status == "ok"
+
+
+def test_what_is_installed_with_our_constraints_has_no_known_holes():
+    assert machine.look_at_advisories().status == "ok"
+
+
 def gpus(monkeypatch, *, names, built_for, driver):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))

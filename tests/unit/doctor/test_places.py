@@ -32,7 +32,9 @@ def test_a_remote_store_without_a_registry_is_warned_of(monkeypatch):
 @pytest.mark.parametrize(("version", "status"), [("3.10.1", "failed"), ("3.11.0", "ok"), ("4.0", "ok"), ("", "ok")])
 def test_a_registry_with_known_holes_is_refused(monkeypatch, store, version, status):
     monkeypatch.setattr(places, "ask_registry", lambda _: RegistryAnswer(version))
-    assert places.look_at_registry(SERVER, store).status == status
+    found = places.look_at_registry(SERVER, store)
+    assert found.status == status
+    assert ("CVE-2026-4137" in found.found, "3.11 or newer" in found.fix) == (status == "failed",) * 2
 
 
 @pytest.mark.parametrize(

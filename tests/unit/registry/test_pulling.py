@@ -184,6 +184,8 @@ def test_copies_go_only_where_nothing_is_lost(uri, tmp_path):
     [
         (None, RegistryError, "no file list"),
         ("not json", IntegrityError, "damaged"),
+        ("[" * 3000, IntegrityError, "damaged"),
+        ('[{"path": "a/../../evil", "size_bytes": 1, "sha256": "0"}]', IntegrityError, "outside of its folder"),
         ('[{"path": "../evil", "size_bytes": 1, "sha256": "0"}]', IntegrityError, "outside of its folder"),
         ('[{"path": "/evil", "size_bytes": 1, "sha256": "0"}]', IntegrityError, "outside of its folder"),
     ],

@@ -1,12 +1,15 @@
 """What a person reads when an MLflow server answers with an error: that it did answer, and with what."""
 
+import base64
+import os
 import sys
 import threading
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from softalign.errors import ConfigError, RegistryError, StorageUnavailableError
+from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError
 from softalign.registry import pull, registry_of_store
 from tests.registry_samples import NAME
 
@@ -14,7 +17,13 @@ BODY = b'{"error_code": "INTERNAL_ERROR", "message": "No module named boto3"}'
 
 
 @pytest.fixture
-def serve(monkeypatch, tmp_path):
+def logins():
+    """Return what each request to a server logged in with."""
+    return []
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path, logins):
     """Return a function that starts a server which answers every request with one status; it returns the address."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path))
@@ -23,6 +32,7 @@ def serve(monkeypatch, tmp_path):
     def start(status):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                logins.append(self.headers.get("Authorization"))
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(BODY)))
                 self.end_headers()
@@ -68,3 +78,16 @@ def test_a_driver_that_is_not_installed_is_named(store_of_two, monkeypatch):
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(ConfigError, match="pip install boto3"):
         pull(f"{NAME}/1", tracking_uri=registry_of_store(store_of_two))
+
+
+@pytest.mark.parametrize("status", [400, 404, 500])
+def test_the_login_of_an_address_is_used_and_no_traceback_shows_it(serve, logins, status, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD", raising=False)
+    address = serve(status).replace("//", "//ann:planted%207@")
+    with pytest.raises((RegistryError, StorageUnavailableError, MissingInputError)) as caught:
+        pull("name@champion", tracking_uri=address)
+    assert "planted" not in "".join(traceback.format_exception(caught.value))
+    assert set(logins) == {f"Basic {base64.b64encode(b'ann:planted 7').decode()}"}
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "another"
+    assert "MLFLOW_TRACKING_PASSWORD" not in os.environ

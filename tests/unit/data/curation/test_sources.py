@@ -144,7 +144,9 @@ def test_bytes_of_a_coco_table_that_are_no_utf8_spoil_the_text_they_are_in(hando
     assert (bad.filename, bad.flaw.reason) == ("caf\\udce9.png", "name_not_text")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"[" * 100_000, b'{"images": ' + b"9" * 5000]
+)
 def test_a_captions_file_that_is_not_coco(handover, tmp_path, content):
     source = handover.coco()
     (handover.root / "captions.json").write_bytes(content)
