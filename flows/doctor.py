@@ -11,15 +11,19 @@ from urllib.parse import urlsplit
 
 from prefect import __version__ as client_version
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
 from flows.console import has_server, server_error
+from flows.deployments import DEPLOYMENTS
+from flows.server.automations import DEPLOYMENT as RECOVERY
+from flows.server.automations import SILENT_S, automations, install
+from flows.server.pools import POOLS
+from flows.server.recover import Recoverer, silent_runs
 from softalign.doctor.finding import Check, Finding, examine, failed, ok, skipped, warning
 from softalign.doctor.places import LARGE_SKEW_S
 
-POOLS = ("cpu", "gpu")
-"""Work pools that the deployments name."""
+RECOVERY_POOL = next(one.pool for one in DEPLOYMENTS if one.full_name == RECOVERY)
 
 
 def main() -> int:
@@ -41,6 +45,9 @@ def server_findings(*, is_mending: bool) -> tuple[Finding, ...]:
             Check("server database", lambda: _look_at_database(client)),
             Check("server clock", lambda: _look_at_clock(client)),
             Check("work pools", lambda: _look_at_pools(client)),
+            Check("deployments", lambda: _look_at_deployments(client)),
+            Check("automations", lambda: _look_at_automations(client), mend=lambda: install(RECOVERY_POOL)),
+            Check("lost runs", lambda: _look_at_runs(client), mend=lambda: Recoverer(POOLS).look()),
         )
         return (reached, *examine(checks, is_mending=is_mending))
 
@@ -111,6 +118,46 @@ def _look_at_pools(client: SyncPrefectClient) -> Finding:
     if unserved:
         return warning("work pools", f"no worker for {' and '.join(unserved)}", "python -m flows.worker --pool NAME")
     return ok("work pools", ", ".join(POOLS))
+
+
+def _look_at_deployments(client: SyncPrefectClient) -> Finding:
+    """Return whether the flows are deployed, to the pools that they belong to."""
+    present = {deployment.name: deployment for deployment in client.read_deployments() if deployment.name is not None}
+    absent = [one.full_name for one in DEPLOYMENTS if one.name not in present]
+    if absent:
+        return warning("deployments", f"not there: {', '.join(absent)}", "softalign deploy")
+    elsewhere = [one.full_name for one in DEPLOYMENTS if present[one.name].work_pool_name != one.pool]
+    if elsewhere:
+        return warning("deployments", f"to another pool: {', '.join(elsewhere)}", "softalign deploy")
+    return ok("deployments", f"{len(DEPLOYMENTS)} flows")
+
+
+def _look_at_automations(client: SyncPrefectClient) -> Finding:
+    """Return whether the server starts somebody who looks, where a run is silent or has crashed."""
+    try:
+        deployment = client.read_deployment_by_name(RECOVERY)
+    except ObjectNotFound:
+        return warning("automations", f"no deployment {RECOVERY}, which they start", "softalign deploy")
+    wanted = automations(deployment.id)
+    found = {one.name: one for each in wanted for one in client.read_automations_by_name(each.name)}
+    absent = [one.name for one in wanted if one.name not in found]
+    stale = [one.name for one in wanted if one.name in found and found[one.name].description != one.description]
+    off = [one.name for one in wanted if one.name in found and not found[one.name].enabled]
+    if absent or stale:
+        said = "; ".join([*(f"no {name!r}" for name in absent), *(f"{name!r} is an older one" for name in stale)])
+        return failed("automations", said, "softalign deploy", is_fixable=True)
+    if off:
+        return warning("automations", f"switched off: {', '.join(off)}", "switch them on in Prefect's page")
+    return ok("automations", ", ".join(f"{one.name!r}" for one in wanted))
+
+
+def _look_at_runs(client: SyncPrefectClient) -> Finding:
+    """Return which runs look lost: no sign of life for so long that their process is likely gone."""
+    silent = [run.name for run, silent_s in silent_runs(client, POOLS) if silent_s > SILENT_S]
+    if silent:
+        fix = "a worker of their pool sees to them within minutes"
+        return warning("lost runs", f"no sign of life: {', '.join(silent[:5])}", fix, is_fixable=True)
+    return ok("lost runs", "every open run gave a sign of life")
 
 
 if __name__ == "__main__":

@@ -221,8 +221,25 @@ def _open_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[FlowRun]
             return found
 
 
+def silent_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[tuple[FlowRun, float]]:
+    """Return the runs under way, and for how many seconds each has given no sign of life, by the server's clock."""
+    now = _server_time(client)
+    found = []
+    for run in _open_runs(client, pools):
+        if run.state is not None and run.state.type == StateType.RUNNING:
+            heartbeat = _last_heartbeat(client, run)
+            moments = [run.state.timestamp, *([datetime.fromisoformat(heartbeat["occurred"])] if heartbeat else [])]
+            found.append((run, (now - max(moments)).total_seconds()))
+    return found
+
+
 def _sign_of_life(client: SyncPrefectClient, run: FlowRun) -> str:
     """Return what changes as long as a run lives: its state, and its last heartbeat."""
+    heartbeat = _last_heartbeat(client, run)
+    return f"{run.state_id} {heartbeat['id'] if heartbeat else ''}"
+
+
+def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any] | None:
     wanted = {
         "event": {"name": [HEARTBEAT]},
         "resource": {"id": [f"prefect.flow-run.{run.id}"]},
@@ -233,7 +250,7 @@ def _sign_of_life(client: SyncPrefectClient, run: FlowRun) -> str:
     answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
     answer.raise_for_status()
     events = answer.json()["events"]
-    return f"{run.state_id} {events[0]['id'] if events else ''}"
+    return dict(events[0]) if events else None
 
 
 def _progress(client: SyncPrefectClient, run: FlowRun) -> int:
