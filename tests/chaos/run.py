@@ -29,7 +29,7 @@ from tests.conftest import TINY
 from tests.integration.conftest import ROOT, Stack, missing
 from tests.integration.prefect_api import ask, start_run, state_of
 
-SHORT = (*TINY, "train.num_steps=3000", "runtime.checkpoint_every_steps=20", "register.name=chaos")
+SHORT = (*TINY, "train.num_steps=1500", "runtime.checkpoint_every_steps=20", "register.name=chaos")
 FULL = ("register.name=chaos",)
 ENDS = {"COMPLETED", "FAILED", "CANCELLED"}
 STAGES = {"curate", "encode", "encoded", "train", "evaluate", "compare"}
@@ -48,14 +48,15 @@ def main():
     parser.add_argument("--every-s", type=float, default=15.0, help="mean time between faults")
     parser.add_argument("--full", action="store_true", help="the recipe `shapes` as it is")
     parser.add_argument("--set", action="append", default=[], help="section.field=value, after the recipe's own")
+    parser.add_argument("--undisturbed", help="a folder with the undisturbed run's store; made where there is none")
     parser.add_argument("--keep-logs", type=Path, help="a folder to copy the stack's logs to")
     arguments = parser.parse_args()
     overrides = (*(FULL if arguments.full else SHORT), *arguments.set)
-    is_good = holds(arguments.seed, arguments.faults, arguments.every_s, overrides, arguments.keep_logs)
-    sys.exit(0 if is_good else 1)
+    chance, kept = random.Random(arguments.seed), (arguments.undisturbed, arguments.keep_logs)
+    sys.exit(0 if holds(chance, arguments.faults, arguments.every_s, overrides, *kept) else 1)
 
 
-def holds(seed, num_faults, every_s, overrides, kept_logs=None):
+def holds(chance, num_faults, every_s, overrides, undisturbed=None, kept_logs=None):
     """Return whether a disturbed run ends as an undisturbed one, with one registered version."""
     if lacking := [*missing(), *([] if FAKETIME else ["libfaketime (apt-get install faketime)"])]:
         raise RuntimeError(f"needs {', '.join(lacking)}")
@@ -69,13 +70,14 @@ def holds(seed, num_faults, every_s, overrides, kept_logs=None):
                 with fake_clock(stack):
                     stack.up()
                 os.environ.update(stack.exports)
-                end, came = disturbed(stack, random.Random(seed), num_faults, every_s, overrides)
+                end, came = disturbed(stack, chance, num_faults, every_s, overrides)
                 settle(stack)
                 found, versions = outputs(os.environ["SOFTALIGN_STORE"]), registered_versions()
             finally:
                 stack("down")
-        run_undisturbed(str(state / "undisturbed"), overrides)
-        expected = outputs(str(state / "undisturbed"))
+        undisturbed = undisturbed or str(state / "undisturbed")
+        run_undisturbed(undisturbed, overrides)
+        expected = outputs(undisturbed)
     finally:
         if kept_logs:
             shutil.copytree(stack.state / "logs", kept_logs, dirs_exist_ok=True)

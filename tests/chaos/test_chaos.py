@@ -1,5 +1,7 @@
 """A retrain while a seeded script kills the stack's parts (slow: a quarter of an hour a seed)."""
 
+import random
+
 import pytest
 
 from tests.chaos.run import SHORT, holds
@@ -11,4 +13,4 @@ from tests.integration.conftest import missing
 def test_a_disturbed_retrain_ends_as_an_undisturbed_one(seed):
     if lacking := missing():
         pytest.skip(f"the stack needs {', '.join(lacking)}")
-    assert holds(seed, num_faults=30, every_s=20.0, overrides=SHORT)
+    assert holds(random.Random(seed), num_faults=30, every_s=15.0, overrides=SHORT)

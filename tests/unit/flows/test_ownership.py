@@ -36,7 +36,8 @@ def test_a_worker_that_is_gone_owns_nothing_even_if_its_id_is_used_again(changed
 
 def test_a_worker_outlives_a_clock_that_is_set(monkeypatch):
     signed, boot_time = signature(), psutil.boot_time()
-    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot_time + 600)  # the system reckons it from the time of day
+    # the system counts it back from the time of day
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot_time + 600)
     assert owner_of(RUN, signed, None) is Owner.ALIVE
 
 
