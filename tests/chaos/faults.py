@@ -112,7 +112,7 @@ def filler_of(stack):
 
 
 def set_clock(stack, chance):
-    """Set the clock of everything but the object store: by libfaketime, which reads this file every second."""
+    """Set the clock of everything but the object store: whose processes read this file (clock.c)."""
     path = clock_path(stack)
     wanted = chance.choice([offset for offset in CLOCK_OFFSETS_S if offset != int(path.read_text())])
     part = path.with_suffix(".part")
