@@ -12,6 +12,7 @@ from uuid import UUID
 import anyio
 import anyio.to_thread
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.workers import process
 from prefect.workers.process import ProcessWorker
@@ -75,6 +76,16 @@ class Worker(ProcessWorker):
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take the runs that are due; none while stopping."""
         return [] if self._is_stopping else await super().get_and_submit_flow_runs()
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """Submit runs; later those whose last process is not settled here yet, though another one queued them again.
+
+        Prefect's worker would end by asking for the slot that such a run still holds.
+        """
+        held = self.limiter.statistics().borrowers
+        return await super()._submit_scheduled_flow_runs(
+            [entry for entry in flow_run_response if entry.flow_run.id not in held]
+        )
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
         """Sign a run, so that others can tell whether its owner lives."""
