@@ -125,7 +125,8 @@ def disturbed(stack, chance, num_faults, every_s, overrides):
         now = time.monotonic()
         if came.total() < num_faults and now >= due:
             make_room(stack)
-            deck = deck or chance.sample(FAULTS, len(FAULTS))
+            if not deck[len(FAULTS) :]:
+                deck += chance.sample(FAULTS, len(FAULTS))  # what hits nothing now comes later
             if come := next(((fault, hit) for fault in deck if (hit := fault(stack, chance))), None):
                 deck.remove(come[0])
                 came[come[0].__name__] += 1

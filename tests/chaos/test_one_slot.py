@@ -67,8 +67,11 @@ def runs_of(processes):
 
 @pytest.mark.slow
 def test_two_retrains_take_turns_on_one_slot(stack):
-    both = {start_run("softalign-retrain/retrain", *TINY, "train.num_steps=300", f"train.seed={seed}",
-                      f"register.name=slot-{seed}") for seed in (1, 2)}  # fmt: skip
+    asked = (*TINY, "train.num_steps=300", "runtime.checkpoint_every_steps=50")
+    both = {
+        start_run("softalign-retrain/retrain", *asked, f"train.seed={seed}", f"register.name=slot-{seed}")
+        for seed in (1, 2)
+    }
     seen, deadline = [], time.monotonic() + LIMIT_S
     while {state_of(run_id)[0] for run_id in both} & {"SCHEDULED", "PENDING", "RUNNING"}:
         assert time.monotonic() < deadline, stack.logs()
