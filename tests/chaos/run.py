@@ -33,6 +33,8 @@ SHORT = (*TINY, "train.num_steps=1500", "runtime.checkpoint_every_steps=20", "re
 FULL = ("register.name=chaos",)
 ENDS = {"COMPLETED", "FAILED", "CANCELLED"}
 STAGES = {"curate", "encode", "encoded", "train", "evaluate", "compare"}
+OF_THE_ATTEMPTS = {"usage.json"}
+"""What stages cost: more, the more often they begin."""
 ATTEMPT = re.compile("[0-9a-f]{16}")
 """A folder between key and files in an object store."""
 TIME_LIMIT_S = 4 * 3600.0
@@ -171,7 +173,7 @@ def outputs(store):
     found = {}
     for path in filesystem.find(root):
         stage, *rest = path.removeprefix(f"{root}/").split("/")
-        if stage in STAGES:
+        if stage in STAGES and rest[-1] not in OF_THE_ATTEMPTS:
             name = "/".join(part for part in (stage, *rest) if not ATTEMPT.fullmatch(part))
             found[name] = hashlib.sha256(filesystem.cat_file(path)).hexdigest()
     return found
