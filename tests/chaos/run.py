@@ -57,10 +57,16 @@ def main():
     sys.exit(0 if holds(chance, arguments.faults, arguments.every_s, overrides, *kept) else 1)
 
 
+def lacking():
+    """Return what a chaos run needs and this machine lacks."""
+    lacks = [*missing(), *([] if shutil.which("cc") else ["a C compiler"])]
+    return [*lacks, *([] if os.geteuid() == 0 else ["root, for a small disk"])]
+
+
 def holds(chance, num_faults, every_s, overrides, undisturbed=None, kept_logs=None):
     """Return whether a disturbed run ends as an undisturbed one, with one registered version."""
-    if lacking := [*missing(), *([] if shutil.which("cc") else ["a C compiler"])]:
-        raise RuntimeError(f"needs {', '.join(lacking)}")
+    if absent := lacking():
+        raise RuntimeError(f"needs {', '.join(absent)}")
     state = Path(tempfile.mkdtemp(prefix="softalign-chaos-"))
     state.chmod(0o755)
     stack = Stack(state / "stack")
