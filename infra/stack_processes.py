@@ -27,7 +27,7 @@ OF_OTHERS = ("AWS_", "MLFLOW_", "PREFECT_")
 
 @dataclass(frozen=True)
 class Process:
-    """A started process; the start time tells it from another one that got its id later."""
+    """A started process; the start, in seconds since the machine's, tells it from another one that got its id later."""
 
     pid: int
     started_at: float
@@ -70,7 +70,7 @@ def start(service: Service) -> None:
             stderr=log,
             start_new_session=True,
         )
-    process = Process(child.pid, psutil.Process(child.pid).create_time())
+    process = Process(child.pid, started_at(psutil.Process(child.pid)))
     record_path(service.name).write_text(json.dumps(asdict(process)), encoding="utf-8")
 
 
@@ -100,10 +100,15 @@ def running(name: str) -> Process | None:
     process = Process(**json.loads(record_path(name).read_text(encoding="utf-8")))
     try:
         found = psutil.Process(process.pid)
-        is_ours = abs(found.create_time() - process.started_at) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+        is_ours = abs(started_at(found) - process.started_at) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
     return process if is_ours else None
+
+
+def started_at(process: psutil.Process) -> float:
+    """Return when a process began, on a clock that nobody sets."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def stop(services: Sequence[Service]) -> None:

@@ -27,8 +27,7 @@ def machine() -> str:
 
 def signature() -> dict[str, str]:
     """Return the labels by which a worker, the present process, signs a run that it takes."""
-    born = psutil.Process().create_time()
-    return {MACHINE: machine(), WORKER_PID: str(os.getpid()), WORKER_BORN: f"{born:.1f}"}
+    return {MACHINE: machine(), WORKER_PID: str(os.getpid()), WORKER_BORN: f"{_born(psutil.Process()):.1f}"}
 
 
 def is_own(labels: Mapping[str, Any]) -> bool:
@@ -55,10 +54,14 @@ def owner_of(run_id: str, labels: Mapping[str, Any], process_id: str | None) -> 
 def _is_there(pid: str, born: str) -> bool:
     try:
         process = psutil.Process(int(pid))
-        # some slack: the time is counted from the machine's start by a clock that may be set
-        return bool(abs(process.create_time() - float(born)) < 2.0 and process.status() != psutil.STATUS_ZOMBIE)
+        return abs(_born(process) - float(born)) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.NoSuchProcess):
         return False
+
+
+def _born(process: psutil.Process) -> float:
+    """Return when a process began, in seconds since the machine's start: the time of day may be set meanwhile."""
+    return float(process.create_time() - psutil.boot_time())
 
 
 def _runs(pid: str | None, run_id: str) -> bool:

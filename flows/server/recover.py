@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 NUM_RECOVERIES, PROGRESS = "softalign.recoveries", "softalign.progress"
 """Labels of a run: how often it was taken up without progress, and how far it was then."""
 PAGE = 200
+DUE_SINCE = timedelta(days=1)
+"""A run that is queued again is due at once, also if the server's clock is set back before somebody takes it."""
 UNSIGNED_S = 20.0
 """A state younger than this may be one whose worker has not signed yet: an earlier owner's signature says nothing."""
 
@@ -203,7 +205,8 @@ def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight
         return _propose(client, run.id, Failed(message=text))
     if action is Action.CRASH_AND_RESCHEDULE and not _propose(client, run.id, Crashed(message=why)):
         return False  # it has finished meanwhile
-    return _propose(client, run.id, AwaitingRetry(message=f"{why} It goes on at its last checkpoint."))
+    due, text = _server_time(client) - DUE_SINCE, f"{why} It goes on at its last checkpoint."
+    return _propose(client, run.id, AwaitingRetry(scheduled_time=due, message=text))
 
 
 def _propose(client: SyncPrefectClient, run_id: UUID, state: State[Any]) -> bool:

@@ -11,13 +11,16 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.exceptions import ObjectNotFound
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.workers import process
 from prefect.workers.process import ProcessWorker
 
 from flows.server.automations import install
-from flows.server.ownership import signature
+from flows.server.ownership import MACHINE, is_own, signature
 from flows.server.recover import Recoverer, recover
 from flows.worker_settings import WorkerOptions
 from tasks.policies import is_of_the_server
@@ -76,10 +79,37 @@ class Worker(ProcessWorker):
         """Take the runs that are due; none while stopping."""
         return [] if self._is_stopping else await super().get_and_submit_flow_runs()
 
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """Submit runs; later those whose last process is not settled here yet, though another one queued them again.
+
+        Prefect's worker would end by asking for the slot that such a run still holds.
+        """
+        held = self.limiter.statistics().borrowers
+        return await super()._submit_scheduled_flow_runs(
+            [entry for entry in flow_run_response if entry.flow_run.id not in held]
+        )
+
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
         """Sign a run, so that others can tell whether its owner lives."""
         await super()._give_worker_labels_to_flow_run(flow_run_id)
         await self.client.update_flow_run_labels(flow_run_id, dict(signature()))
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        """Say that a run crashed, unless another one has queued it again or taken it since its process ended."""
+        try:
+            run = await (client or self.client).read_flow_run(flow_run.id)
+        except ObjectNotFound:
+            return
+        except Exception as error:
+            if not is_of_the_server(error):
+                raise
+            logger.warning("That %s crashed could not be said, as the server did not answer: %s", flow_run.name, error)
+            return  # whoever looks next finds its process gone
+        is_of_others = run.labels.get(MACHINE) and not is_own(run.labels)
+        if not is_of_others and not (run.state and run.state.is_scheduled()):
+            await super()._propose_crashed_state(flow_run, message, client)
 
     async def _submit_run_and_capture_errors(self, flow_run: FlowRun, task_status: Any = None) -> Any:
         """Run a flow run, and queue it again if it was lost: its process has ended by then."""

@@ -161,6 +161,7 @@ def test_a_rerun_changes_nothing_and_says_so(first, second):
     assert all("Already there: nothing was done" in artifact.data for artifact in summaries.values())
     of_the_run = {"num_stages_run", "num_stages_reused", "seconds", "spending"}
     assert second.summary.model_dump(exclude=of_the_run) == first.summary.model_dump(exclude=of_the_run)
+    assert second.summary.spending.reused == first.summary.spending.run
 
 
 def test_each_stage_is_a_flow_of_its_own(first, run_flow):

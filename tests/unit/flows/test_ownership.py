@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from flows.server.decision import Owner
@@ -31,6 +32,13 @@ def test_a_run_of_the_present_worker_has_an_owner():
 def test_a_worker_that_is_gone_owns_nothing_even_if_its_id_is_used_again(changed):
     assert owner_of(RUN, {**signature(), **changed}, None) is Owner.GONE
     assert not is_own({**signature(), **changed})
+
+
+def test_a_worker_outlives_a_clock_that_is_set(monkeypatch):
+    signed, boot_time = signature(), psutil.boot_time()
+    # the system counts it back from the time of day
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot_time + 600)
+    assert owner_of(RUN, signed, None) is Owner.ALIVE
 
 
 def test_an_orphan_keeps_its_run_until_it_ends(child):
