@@ -1,5 +1,6 @@
 """Images in packs: the same bytes out as in, the same packs of the same images, and nothing lost with a machine."""
 
+import json
 import random
 import tarfile
 import uuid
@@ -87,6 +88,35 @@ def test_an_index_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "images.json").write_text('{"a": 1}')
     with pytest.raises(IntegrityError, match="index"):
         ArmImages(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "offset", "size"),
+    [
+        ("../../evil/metadata.jsonl", "images-00000.tar", 0, 5),
+        ("00000/samples/0000.png", "../secret", 0, 5),
+        ("00000/samples/0000.png", "images-00000.tar", 3, 500),
+        ("00000/samples/0000.png", "images-00000.tar", 50, 1),
+        ("00000/samples/0000.png", "images-00000.tar", -1, 1),
+        ("00000/samples/0000.png", "images-00000.tar", 0, -1),
+    ],
+)
+def test_an_index_reaches_nothing_but_its_packs(tmp_path, name, pack, offset, size):
+    arm = tmp_path / "arm"
+    arm.mkdir()
+    (arm / "images-00000.tar").write_bytes(b"owned")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (arm / "images.json").write_text(json.dumps({name: {"pack": pack, "offset_bytes": offset, "size_bytes": size}}))
+    with pytest.raises(IntegrityError):
+        ArmImages(arm).unpack(tmp_path / "a" / "b")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent not in (arm, tmp_path)] == []
+
+
+def test_a_file_outside_the_layout_is_not_read(tmp_path):
+    (tmp_path / "arm" / "images").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(IntegrityError, match="name"):
+        ArmImages(tmp_path / "arm").read("../../secret")
 
 
 def test_a_fresh_machine_goes_on_from_the_packs_that_are_there(few, images, tmp_path):
