@@ -3,6 +3,7 @@
 import pytest
 
 from softalign.errors import ConfigError
+from softalign.processes.locking import exclusive
 from softalign.store.files import cache_dir
 from softalign.upkeep.cache import cache_rows, clear_cache
 
@@ -28,6 +29,21 @@ def test_what_can_be_fetched_again_goes(cache):
     assert {row.kind for row in cache_rows()} == {"models", "work"}
     assert {row.kind for row in clear_cache(is_all=True)} == {"models", "work"}
     assert [path.name for path in cache.iterdir()] == ["others"]
+
+
+def test_the_work_of_a_living_run_stays(cache, caplog):
+    held, request = cache / "work/s/train/k", cache / "work/s/train/requests/k.json"
+    request.parent.mkdir()
+    request.write_bytes(b"{}")
+    (cache / "work/s/encode/left").mkdir(parents=True)
+    with exclusive(held):
+        clear_cache(is_all=True)
+        assert (held / "step").is_file()
+        assert request.is_file()
+        assert not (cache / "work/s/encode").exists()
+    assert str(held) in caplog.text
+    clear_cache(is_all=True)
+    assert not (cache / "work").exists()
 
 
 def test_ages_are_read_and_others_refused():
