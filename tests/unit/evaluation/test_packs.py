@@ -10,6 +10,7 @@ import pytest
 
 from softalign.config import EvalConfig
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
+from softalign.evaluation import pack_copies
 from softalign.evaluation import packs as packing
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import ArmImages, packs_of, write_packs
@@ -135,6 +136,23 @@ def test_a_fresh_machine_goes_on_from_the_packs_that_are_there(few, images, tmp_
     copies_of(store, again, tmp_path).fetch()
     assert not again.exists()
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_copy_that_failed_is_sent_again_and_a_stop_sends_what_is_whole(few, images, tmp_path, monkeypatch):
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    copies, real, calls = copies_of(store, images, tmp_path), pack_copies.open_filesystem, []
+
+    def flaky(uri):
+        calls.append(uri)
+        if len(calls) == 1:
+            raise OSError("reset")
+        return real(uri)
+
+    monkeypatch.setattr(pack_copies, "open_filesystem", flaky)
+    copies.offer()
+    copies.finish()
+    copies_of(store, tmp_path / "fresh", tmp_path).fetch()
+    assert contents(tmp_path / "fresh") == contents(images)
 
 
 def test_a_copy_that_was_cut_off_is_made_again(few, images, tmp_path, caplog):
