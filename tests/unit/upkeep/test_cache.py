@@ -5,6 +5,7 @@ import pytest
 from softalign.errors import ConfigError
 from softalign.processes.locking import exclusive
 from softalign.store.files import cache_dir
+from softalign.store.store import Store
 from softalign.upkeep.cache import cache_rows, clear_cache
 
 
@@ -53,3 +54,15 @@ def test_ages_are_read_and_others_refused():
     for text in ("", "7", "d", "-1d", "7 days"):
         with pytest.raises(ConfigError, match="no age"):
             _seconds(text)
+
+
+def test_open_folders_of_this_user_are_closed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    for folder, uri in (
+        (tmp_path / "cache", "memory://closed"),
+        (tmp_path / "store" / ".work", str(tmp_path / "store")),
+    ):
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+        Store(uri).work_path("train", "k")
+        assert folder.stat().st_mode & 0o777 == 0o700
