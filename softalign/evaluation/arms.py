@@ -176,8 +176,9 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
     with stop.listening():
         try:
             return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)
-        finally:
+        except BaseException:
             copies.finish()
+            raise
 
 
 def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:

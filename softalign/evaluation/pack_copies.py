@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tarfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,7 +81,6 @@ class PackCopies:
             return
         for pack in self.packs:
             if pack.name not in self._sent and self._is_whole(pack):
-                self._sent.add(pack.name)
                 self._thread = threading.Thread(target=self._send, args=(pack,), daemon=True)
                 self._thread.start()
                 return
@@ -95,20 +95,30 @@ class PackCopies:
             filesystem, root = open_filesystem(self._uri)
             with reaching(self._uri):
                 filesystem.put_file(str(local), f"{root}/{pack.name}")
+            self._sent.add(pack.name)
         except (SoftAlignError, OSError) as error:
             logger.warning("%s was not copied to %s: %s", pack.name, self._uri, error)
         finally:
             local.unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Wait for the copy that is on its way, but not for long."""
-        if self._thread.ident is not None:
-            self._thread.join(FINISH_TIMEOUT_S)
+        """Wait for the copy that is on its way and copy what else is whole, but not for long; a failure ends it."""
+        until = time.monotonic() + FINISH_TIMEOUT_S
+        num_sent = -1
+        while self._uri and time.monotonic() < until:
+            if self._thread.ident is not None:
+                self._thread.join(max(0.0, until - time.monotonic()))
+            if len(self._sent) == num_sent:
+                return
+            num_sent = len(self._sent)
+            self.offer()
 
     def remove(self) -> None:
         """Remove the copies: the arm is published."""
         if not self._uri:
             return
+        if self._thread.ident is not None:
+            self._thread.join(FINISH_TIMEOUT_S)
         filesystem, root = open_filesystem(self._uri)
         try:
             with reaching(self._uri):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.errors import IntegrityError, MissingInputError
@@ -29,14 +30,16 @@ INDEX_FILENAME = "images.json"
 IMAGES_PER_PACK = 64
 """About as many images a pack: what a lost machine costs at most, and about 100 MB at 1024 pixels."""
 _MODE = 0o644
+_FILENAME = re.compile(r"[0-9]{5,}/(metadata\.jsonl|samples/[0-9]{4,}\.png)")
+_PACK_NAME = re.compile(r"images-[0-9]{5,}\.tar")
 
 
 class PackedFile(Frozen):
     """Where a file lies."""
 
     pack: str
-    offset_bytes: int
-    size_bytes: int
+    offset_bytes: NonNegativeInt
+    size_bytes: NonNegativeInt
 
 
 _INDEX: TypeAdapter[dict[str, PackedFile]] = TypeAdapter(dict[str, PackedFile])
@@ -97,7 +100,7 @@ class ArmImages:
         root: the record's files, verified.
 
     Raises:
-        IntegrityError: the index cannot be read.
+        IntegrityError: the index cannot be read, or names a file outside the arm or its layout.
     """
 
     def __init__(self, root: Path) -> None:
@@ -109,7 +112,9 @@ class ArmImages:
 
         Raises:
             MissingInputError: there is no such file.
+            IntegrityError: the name is not of the layout, or the pack ends before the file does.
         """
+        _require_name(_FILENAME, filename, self._root)
         if self._index is None:
             return (self._root / IMAGES_FOLDER / filename).read_bytes()
         place = self._index.get(filename)
@@ -117,7 +122,15 @@ class ArmImages:
             raise MissingInputError("An arm has no such image.", found=filename, where=str(self._root))
         with (self._root / place.pack).open("rb") as pack:
             pack.seek(place.offset_bytes)
-            return pack.read(place.size_bytes)
+            data = pack.read(place.size_bytes)
+        if len(data) != place.size_bytes:
+            raise IntegrityError(
+                "A pack ends before an image that its index says it holds.",
+                expected=f"{place.size_bytes} bytes of {filename} at {place.offset_bytes}",
+                found=f"{len(data)} bytes",
+                where=str(self._root / place.pack),
+            )
+        return data
 
     def folders(self) -> tuple[PromptFolder, ...]:
         """Return the prompt folders, by number.
@@ -139,6 +152,7 @@ class ArmImages:
         """Write all files to a folder in the official layout, and return how many images there are."""
         names = [*self._index] if self._index is not None else _layout_files(self._root / IMAGES_FOLDER)
         for name in names:
+            _require_name(_FILENAME, name, self._root)
             path = to / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self.read(name))
@@ -152,8 +166,23 @@ def _layout_files(root: Path) -> list[str]:
 
 def _read_index(path: Path) -> dict[str, PackedFile]:
     try:
-        return _INDEX.validate_json(path.read_bytes())
+        index = _INDEX.validate_json(path.read_bytes())
     except (ValidationError, json.JSONDecodeError) as error:
         raise IntegrityError(
             "The index of an arm's images cannot be read.", found=str(error).splitlines()[0], where=str(path)
         ) from error
+    for filename, place in index.items():
+        _require_name(_FILENAME, filename, path)
+        _require_name(_PACK_NAME, place.pack, path)
+    return index
+
+
+def _require_name(pattern: re.Pattern[str], name: str, where: Path) -> None:
+    if pattern.fullmatch(name) is None:
+        raise IntegrityError(
+            "A file of an arm's images has a name that no arm has.",
+            expected="00000/metadata.jsonl or 00000/samples/0000.png, in images-00000.tar",
+            found=name[:200],
+            where=str(where),
+            fix="do not use this arm: somebody else wrote it; evaluate again",
+        )

@@ -110,10 +110,13 @@ def private_cache() -> Path:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only its owner can open, whatever the umask says; one that is there stays as it is."""
+    """Make a folder that only its owner can open, whatever the umask says; close one of this user's that is open."""
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
+    found = path.stat()
+    if found.st_uid == os.getuid() and found.st_mode & 0o077:
+        path.chmod(0o700)
     return path
 
 

@@ -28,6 +28,9 @@ ENCODED = "encoded"
 CHECKPOINTS = "checkpoints"
 WORK = ".work"
 LEASES = "leases"
+TURNS = "turns"
+BESIDE_WORK = ("requests", "usage")
+"""Folders of a stage's work with a file of each key, which no run holds themselves."""
 AT_WORK_S = 600.0
 """A lease that was renewed within it is somebody's who works: they are renewed every few seconds."""
 INDEXES = ("latents.json", "texts.json")
@@ -101,6 +104,15 @@ def find_garbage(store: Store, changed_before: float) -> tuple[Garbage, ...]:
     return tuple(sorted((one for one in found if one.changed_at < changed_before), key=lambda one: one.place))
 
 
+def unneeded_shared(store: Store) -> frozenset[str]:
+    """Return the shared encodings and indexes that no set lists now; none while a run may be at work.
+
+    Raises:
+        IntegrityError: the list of an encoded set cannot be read.
+    """
+    return frozenset(one.place for one in _of_shared(_sorted(list_stored(store.uri)), store))
+
+
 def _sorted(files: Iterable[StoredFile]) -> _Listing:
     listing = _Listing()
     for file in files:
@@ -170,8 +182,8 @@ def _of_shared(listing: _Listing, store: Store) -> Iterator[Garbage]:
 
 def _is_encoding(listing: _Listing, store: Store) -> bool:
     """Return whether a process of this machine holds an ``encode`` of a local store."""
-    places = [place for place in listing.work if place.startswith(f"{WORK}/encode/")]
-    return any(is_held(Path(store.uri) / place) for place in places if not place.endswith("/requests"))
+    locks = (file.path for files in listing.work.values() for file in files if file.path.endswith("/.lock"))
+    return any(is_held((Path(store.uri) / path).parent) for path in locks if path.startswith(f"{WORK}/encode/"))
 
 
 def _needed_files(listing: _Listing, store: Store) -> Iterator[str]:
@@ -206,12 +218,23 @@ def _shard_of(store: Store, index: StoredFile) -> str | None:
 def _of_work(listing: _Listing) -> Iterator[Garbage]:
     """Yield work folders and requests that were left; whether somebody works there is seen when they are removed."""
     for place, files in listing.work.items():
-        is_request = place.split("/")[2] == "requests"
-        if not is_request:
+        kind = place.split("/")[2]
+        if kind in BESIDE_WORK:
+            for file in files:
+                yield Garbage.of(file.path, "noted by an attempt that ended", [file])
+        elif kind == TURNS:
+            turns = {"/".join(file.path.split("/")[:4]) for file in files}
+            for turn in turns:
+                of_turn = [file for file in files if file.path == turn or file.path.startswith(f"{turn}/")]
+                yield Garbage.of(turn, "a turn that ended", of_turn)
+        else:
             yield Garbage.of(place, "unfinished work that nobody went on with", files)
-            continue
-        for file in files:
-            yield Garbage.of(file.path, "the request of an attempt that ended", [file])
+
+
+def is_worked_on(store: Store, place: str) -> bool:
+    """Return whether a run holds the stage key that ``.work/STAGE/requests/KEY.json`` is of."""
+    stage, key = Path(store.uri) / WORK / place.split("/")[1], Path(place).name.partition(".")[0]
+    return is_held(stage / key) or is_held(stage / TURNS / key)
 
 
 def _of_checkpoints(listing: _Listing, store: Store) -> Iterator[Garbage]:

@@ -10,7 +10,7 @@ from softalign.processes.locking import exclusive
 from softalign.store.files import open_filesystem
 from softalign.store.reaching import reaching
 from softalign.store.store import Store
-from softalign.upkeep.garbage import WORK, Garbage
+from softalign.upkeep.garbage import ENCODED, WORK, Garbage, is_worked_on, unneeded_shared
 from softalign.upkeep.listing import StoredFile, list_stored
 
 BATCH = 500
@@ -20,11 +20,27 @@ BATCH = 500
 def remove_garbage(found: tuple[Garbage, ...], store: Store, changed_before: float) -> tuple[Garbage, ...]:
     """Remove things and return those that are gone; what has changed meanwhile, or is held by a run, stays.
 
+    Which shared encodings are needed, and whether a run is at work, is looked up again right before the first of them
+    goes, and indexes go before what they are of, so that nobody reuses it. What remains: a run that began to use an old
+    one before its index went, and says so (by a lease, or a set) only after that look-up, loses it.
+
     Raises:
         StorageUnavailableError: the store did not answer; run it again.
+        IntegrityError: the list of an encoded set cannot be read, so no shared encoding was removed.
         ConfigError: the store refused to remove.
     """
-    return tuple(one for one in found if _is_removed(one, store, changed_before))
+    shared = [one for one in found if one.place.startswith(f"{ENCODED}/")]
+    gone = [one for one in found if one not in shared and _is_removed(one, store, changed_before)]
+    if shared:
+        unneeded = unneeded_shared(store)
+        shared = [one for one in shared if _is_hidden(one) or one.place in unneeded]
+        shared.sort(key=lambda one: not one.place.endswith(".json"))
+        gone += [one for one in shared if _is_removed(one, store, changed_before)]
+    return tuple(sorted(gone, key=lambda one: one.place))
+
+
+def _is_hidden(one: Garbage) -> bool:
+    return one.place.rpartition("/")[2].startswith(".")
 
 
 def _is_removed(one: Garbage, store: Store, changed_before: float) -> bool:
@@ -36,7 +52,7 @@ def _is_removed(one: Garbage, store: Store, changed_before: float) -> bool:
 def _remove_work(one: Garbage, store: Store, changed_before: float) -> bool:
     path = Path(store.uri) / one.place
     if not path.is_dir():
-        return _remove_unchanged(one, store, changed_before)
+        return not is_worked_on(store, one.place) and _remove_unchanged(one, store, changed_before)
     try:
         with exclusive(path, timeout_s=0.0):
             return _remove_unchanged(one, store, changed_before)

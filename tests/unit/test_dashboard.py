@@ -54,6 +54,7 @@ def test_what_is_shown_of_mlflow_is_what_its_exporter_counts(of_mlflow):
 
 def test_what_is_shown_of_stages_is_what_stages_write():
     from softalign.stages import metrics_file as written
+
     names = {f"{name}_total" for name in written.COUNTERS} | set(written.GAUGES)
     assert used("softalign_") == names
 

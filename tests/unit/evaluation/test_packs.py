@@ -1,5 +1,6 @@
 """Images in packs: the same bytes out as in, the same packs of the same images, and nothing lost with a machine."""
 
+import json
 import random
 import tarfile
 import uuid
@@ -9,6 +10,7 @@ import pytest
 
 from softalign.config import EvalConfig
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
+from softalign.evaluation import pack_copies
 from softalign.evaluation import packs as packing
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import ArmImages, packs_of, write_packs
@@ -89,6 +91,35 @@ def test_an_index_that_cannot_be_read_is_named(tmp_path):
         ArmImages(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "pack", "offset", "size"),
+    [
+        ("../../evil/metadata.jsonl", "images-00000.tar", 0, 5),
+        ("00000/samples/0000.png", "../secret", 0, 5),
+        ("00000/samples/0000.png", "images-00000.tar", 3, 500),
+        ("00000/samples/0000.png", "images-00000.tar", 50, 1),
+        ("00000/samples/0000.png", "images-00000.tar", -1, 1),
+        ("00000/samples/0000.png", "images-00000.tar", 0, -1),
+    ],
+)
+def test_an_index_reaches_nothing_but_its_packs(tmp_path, name, pack, offset, size):
+    arm = tmp_path / "arm"
+    arm.mkdir()
+    (arm / "images-00000.tar").write_bytes(b"owned")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (arm / "images.json").write_text(json.dumps({name: {"pack": pack, "offset_bytes": offset, "size_bytes": size}}))
+    with pytest.raises(IntegrityError):
+        ArmImages(arm).unpack(tmp_path / "a" / "b")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.parent not in (arm, tmp_path)] == []
+
+
+def test_a_file_outside_the_layout_is_not_read(tmp_path):
+    (tmp_path / "arm" / "images").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"secret")
+    with pytest.raises(IntegrityError, match="name"):
+        ArmImages(tmp_path / "arm").read("../../secret")
+
+
 def test_a_fresh_machine_goes_on_from_the_packs_that_are_there(few, images, tmp_path):
     store, last = Store(f"memory://{uuid.uuid4().hex}"), packs_of(len(PROMPTS), NUM_EACH)[-1]
     (images / last.filenames[-1]).unlink()  # the last pack is not whole
@@ -105,6 +136,23 @@ def test_a_fresh_machine_goes_on_from_the_packs_that_are_there(few, images, tmp_
     copies_of(store, again, tmp_path).fetch()
     assert not again.exists()
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_copy_that_failed_is_sent_again_and_a_stop_sends_what_is_whole(few, images, tmp_path, monkeypatch):
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    copies, real, calls = copies_of(store, images, tmp_path), pack_copies.open_filesystem, []
+
+    def flaky(uri):
+        calls.append(uri)
+        if len(calls) == 1:
+            raise OSError("reset")
+        return real(uri)
+
+    monkeypatch.setattr(pack_copies, "open_filesystem", flaky)
+    copies.offer()
+    copies.finish()
+    copies_of(store, tmp_path / "fresh", tmp_path).fetch()
+    assert contents(tmp_path / "fresh") == contents(images)
 
 
 def test_a_copy_that_was_cut_off_is_made_again(few, images, tmp_path, caplog):

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -151,3 +152,31 @@ def test_a_list_that_cannot_be_read_ends_it_before_anything_goes(store):
     put(store, "encoded/pool/unused.safetensors")
     with pytest.raises(IntegrityError, match="nothing was removed"):
         find_garbage(store, limit())
+
+
+@pytest.mark.parametrize("holder", [".work/train/busy", ".work/train/turns/busy"])
+def test_what_lies_beside_the_work_of_a_living_run_stays(store, holder):
+    beside = [put(store, f".work/train/{kind}/busy.json") for kind in ("requests", "usage")]
+    put(store, f"{holder}/state")
+    limit = time.time() - 86400
+    with exclusive(Path(store.uri) / holder):
+        age(store)
+        assert remove_garbage(find_garbage(store, limit), store, limit) == ()
+    assert all(os.path.isfile(path) for path in [*beside, os.path.join(store.uri, holder, "state")])
+    age(store)
+    assert len(remove_garbage(find_garbage(store, limit), store, limit)) == 3
+
+
+def test_a_shared_file_that_a_set_began_to_list_stays(store):
+    shard = put(store, "encoded/pool/late-latents.json.safetensors")
+    unused = put(store, "encoded/pool/unused.safetensors")
+    limit = time.time() - 86400
+    found = find_garbage(store, limit)
+    folder = store.work_path("encode", "late") / "out"
+    folder.mkdir(parents=True)
+    for name in ("latents.json", "texts.json"):
+        (folder / name).write_text(json.dumps([{"file": {"path": "encoded/pool/late-latents.json.safetensors"}}]))
+    store.publish(ENCODED.model_copy(update={"stage_key": "late"}), folder)
+    assert [one.place for one in remove_garbage(found, store, limit)] == ["encoded/pool/unused.safetensors"]
+    assert os.path.isfile(shard)
+    assert not os.path.exists(unused)
