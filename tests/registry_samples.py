@@ -125,10 +125,10 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
     return Inputs(adapter, comparison, ArmReports.of(reports))
 
 
-def register_sample(store, gain, *, seed=0, key=None, policy=None, tracking_uri=None, **comparison_fields):
+def register_sample(store, gain, *, seed=0, key=None, policy=None, tracking_uri=None, name=NAME, **comparison_fields):
     """Publish and register a sample; returns the ModelVersion."""
     inputs = publish_inputs(store, gain, seed=seed, **comparison_fields)
-    config = RegisterConfig(name=NAME, policy=policy or PromotionPolicy())
+    config = RegisterConfig(name=name, policy=policy or PromotionPolicy())
     runtime = Runtime(tracking_uri=tracking_uri)
     key = key or digest_of(["register", inputs.comparison.digest, inputs.adapter.digest])
     return register(inputs.adapter, inputs.comparison, inputs.reports, config, runtime, store, key)

@@ -116,7 +116,7 @@ def test_the_front_page_is_short_and_every_link_of_the_pages_leads_somewhere():
 def test_every_message_of_the_troubleshooting_page_is_one_that_can_be_read():
     page = (ROOT / "infra/TROUBLESHOOTING.md").read_text(encoding="utf-8")
     source = "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("softalign/**/*.py")))
-    source += "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("flows/*.py")))
+    source += "".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("flows/**/*.py")))
     messages = re.findall(r'^- \*\*"(.+?)"', page, re.M | re.S)
     assert len(messages) > 15
     for message in messages:

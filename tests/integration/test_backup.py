@@ -10,7 +10,9 @@ import urllib.request
 from softalign.registry import history, pull
 from softalign.store.store import Store
 from tests.integration.conftest import ROOT
-from tests.registry_samples import NAME, register_sample
+from tests.registry_samples import register_sample
+
+NAME = "softalign-saved"
 
 
 def backup(stack, command, folder):
@@ -39,7 +41,7 @@ def test_what_was_saved_is_there_again_after_everything_is_lost(stack, tmp_path,
     monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
     uri = stack.exports["MLFLOW_TRACKING_URI"]
     store = Store(f"{stack.exports['SOFTALIGN_STORE']}/{tmp_path.name}")
-    registered = register_sample(store, 0.3, seed=7, tracking_uri=uri)
+    registered = register_sample(store, 0.3, seed=7, tracking_uri=uri, name=NAME)
     before = history(NAME, uri)
     files = contents(pull(f"{NAME}@champion", tmp_path / "before", tracking_uri=uri))
     known = deployments(stack)
