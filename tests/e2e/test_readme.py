@@ -43,6 +43,11 @@ ELSEWHERE = {
     "prefect deployment run softalign-retrain/retrain --param recipe=shapes-sd3": "integration/test_local_stack.py",
     "make stack-status": "integration/test_local_stack.py",
     "make stack-down": "integration/test_local_stack.py",
+    "softalign deploy": "integration/test_deploy.py, as all of its options",
+    "softalign deploy --schedule 'retrain=0 3 * * *' --schedule refresh=6h --timezone Europe/Berlin": "likewise",
+    "softalign deploy --notify slack:SLACK_URL --notify webhook:HOOK": "likewise",
+    "softalign deploy --pool-type kubernetes --image REPOSITORY:TAG": "unit/flows/test_deployments.py",
+    "python -m flows.worker --pool gpu": "integration/test_lost_runs.py",
 }
 """Commands that are not run here, and what runs them."""
 
@@ -81,6 +86,7 @@ def commands_of(block):
 
 def test_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))  # a command of a page clears it
     hand_over(tmp_path)
     scope, ran = {}, []
     for language, block in BLOCKS:
