@@ -115,7 +115,7 @@ def private_folder(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     found = path.stat()
-    if found.st_uid == os.getuid() and found.st_mode & 0o077:
+    if hasattr(os, "getuid") and found.st_uid == os.getuid() and found.st_mode & 0o077:
         path.chmod(0o700)
     return path
 
