@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Protocol, TypeVar
 
@@ -58,10 +58,19 @@ def run_command(flow: Flow[[str, Sequence[str], str], SummaryT], arguments: Sequ
         The exit code: 0 ok, 1 failed, 2 bad usage or configuration, 75 stopped with a checkpoint (by Ctrl-C, SIGTERM or
         a closed terminal).
     """
-    open_closed_streams()
-    try:
+
+    def call() -> None:
         structure_stderr()
         _app(flow)(arguments)
+
+    return exit_code_of(call)
+
+
+def exit_code_of(call: Callable[[], object]) -> int:
+    """Run a command's application and return its exit code; errors, also of a server that is away, are messages."""
+    open_closed_streams()
+    try:
+        call()
     except SystemExit as stop:  # Typer's, of an end of any kind
         return int(stop.code or 0)
     except (SoftAlignError, OSError) as error:

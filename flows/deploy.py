@@ -21,14 +21,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows.console import has_server, server_error
+from flows.command import exit_code_of
+from flows.console import has_server
 from flows.deployments import DEPLOYMENTS, Deployed
 from flows.server.automations import automations, install_one
 from flows.server.pools import PoolType, ensure_pools
 from flows.server.triggers import failing, following
-from softalign.cli.console import open_closed_streams, report_error
 from softalign.cli.options import HELP_OPTIONS, JsonOption, StoreOption, emit
-from softalign.errors import ConfigError, SoftAlignError
+from softalign.errors import ConfigError
 from softalign.store.store import DEFAULT_STORE
 
 CATCH_UP = "runs that are late, because no worker was there, start one after another; each finds what is done already"
@@ -137,23 +137,11 @@ def _kept_schedules(client: SyncPrefectClient, one: Deployed) -> list[Deployment
 
 def main() -> int:
     """Run the command and return its exit code."""
-    open_closed_streams()
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP_OPTIONS)
     app.command(help="Make or renew pools, deployments, schedules, triggers and notifications on Prefect's server.")(
         _command
     )
-    try:
-        app()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except SoftAlignError as error:
-        return report_error(error)
-    except Exception as error:
-        unreachable = server_error(error)
-        if unreachable is None:
-            raise
-        return report_error(unreachable)
-    return 0
+    return exit_code_of(app)
 
 
 def _command(

@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from pydantic import SecretStr
 
 from flows.events import EVENTS
-from flows.server.automations import described
+from flows.server.automations import TAGGED, described
 from softalign.errors import ConfigError
 
 KINDS = ("slack", "webhook", "block")
@@ -78,7 +78,7 @@ def failing(client: SyncPrefectClient, notify: str) -> AutomationCore:
     trigger = EventTrigger(
         expect={"prefect.flow-run.Failed"},
         match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related={"prefect.resource.id": "prefect.tag.softalign"},
+        match_related=TAGGED,
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,

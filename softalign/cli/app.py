@@ -95,11 +95,8 @@ def run(
 ) -> None:
     """Run the whole chain: curate, encode, train, evaluate three arms, compare, register."""
     require_pipeline("run")
-    from softalign.stages.readiness import check_ready
-
     loaded, opened = open_recipe(recipe, overrides, store)
     _warn(loaded)
-    check_ready(loaded, opened)  # what cannot work is refused before any server starts
     if plain:
         from softalign.stages.chain import run_chain
         from softalign.stages.kept import kept_line
@@ -109,7 +106,9 @@ def run(
         emit(summary.model_dump(mode="json"), as_json, summary.to_text())
         return
     from softalign.config.renamed import WARNED_VARIABLE
+    from softalign.stages.readiness import check_ready
 
+    check_ready(loaded, opened)  # what cannot work is refused before any server starts
     if find_spec("prefect") is None or find_spec("flows") is None:
         raise ConfigError("Prefect is not installed.", fix="pip install 'softalign[pipeline]', or add --plain")
     command = [sys.executable, "-P", "-m", "flows.retrain", recipe, "--store", opened.uri]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -69,7 +68,7 @@ def _server_findings(*, is_mending: bool) -> list[Finding]:
     if find_spec("prefect") is None or find_spec("flows") is None:
         return [skipped("server", "Prefect is not installed: runs are `softalign run --plain`")]
     command = [sys.executable, "-P", "-m", "flows.doctor", *(["--fix"] if is_mending else [])]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)  # noqa: S603
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if answer.returncode:
         said = (answer.stderr.strip().splitlines() or ["no word"])[-1]
         return [

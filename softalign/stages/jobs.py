@@ -11,36 +11,33 @@ from softalign.config.recipe import Recipe
 from softalign.store.holder import Held
 
 
-class EncodeJob(Frozen):
-    """Encode a dataset for the recipe's backbone; ``store`` is a URI, ``key`` the stage key, ``held`` its leases."""
+class StageJob(Frozen):
+    """What every job has: ``store`` is a URI, ``key`` the stage key, ``held`` its leases."""
 
-    stage: Literal["encode"] = "encode"
     recipe: Recipe
     store: str
     key: str
     held: tuple[Held, ...] = ()
+
+
+class EncodeJob(StageJob):
+    """Encode a dataset for the recipe's backbone."""
+
+    stage: Literal["encode"] = "encode"
     dataset: DatasetManifest
 
 
-class TrainJob(Frozen):
+class TrainJob(StageJob):
     """Train soft tokens on an encoded set."""
 
     stage: Literal["train"] = "train"
-    recipe: Recipe
-    store: str
-    key: str
-    held: tuple[Held, ...] = ()
     encoded: EncodedManifest
 
 
-class EvaluateJob(Frozen):
+class EvaluateJob(StageJob):
     """Generate and score one arm, with its adapter if it has one."""
 
     stage: Literal["evaluate"] = "evaluate"
-    recipe: Recipe
-    store: str
-    key: str
-    held: tuple[Held, ...] = ()
     arm: Arm
     adapter: Adapter | None
 

@@ -5,20 +5,25 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
-import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from tests.conftest import TINY
+from tests.integration.prefect_api import ask, wait_until
 
 OWN = {
     "name": "cats",
     "curation": {"name": "cats", "sources": [{"type": "shapes", "num_scenes": 24}]},
     "register": {"name": "softalign-cats"},
 }
+
+
+@pytest.fixture(autouse=True)
+def server(stack, monkeypatch):
+    """The server that questions go to."""
+    monkeypatch.setenv("PREFECT_API_URL", stack.exports["PREFECT_API_URL"])
 
 
 @pytest.fixture
@@ -49,26 +54,9 @@ def deploy(stack, *arguments, **variables):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
 
 
-def ask(stack, path, body=None):
-    data = None if body is None else json.dumps(body).encode()
-    question = urllib.request.Request(
-        stack.exports["PREFECT_API_URL"] + path, data, {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(question, timeout=60) as answer:
-        return json.load(answer)
-
-
-def start(stack, name, **parameters):
-    deployment = ask(stack, f"/deployments/name/softalign-{name}/{name}")["id"]
-    return ask(stack, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
-
-
-def wait_for(found, seconds=300):
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    return result
+def start(name, **parameters):
+    deployment = ask(f"/deployments/name/softalign-{name}/{name}")["id"]
+    return ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
 
 
 def test_deployments_refuse_announce_and_tell(stack, told):
@@ -80,8 +68,8 @@ def test_deployments_refuse_announce_and_tell(stack, told):
     assert address not in settled.stdout + settled.stderr
     again = deploy(stack, "--notify", "webhook:HOOK", HOOK=address)
     assert "curate keeps 1 schedule(s) of before" in json.loads(again.stdout)["done"]
-    assert len([one for one in ask(stack, "/automations/filter", {}) if one["name"].startswith("softalign")]) == 5
-    schedule = ask(stack, "/deployments/name/softalign-curate/curate")["schedules"][0]["schedule"]
+    assert len([one for one in ask("/automations/filter", {}) if one["name"].startswith("softalign")]) == 5
+    schedule = ask("/deployments/name/softalign-curate/curate")["schedules"][0]["schedule"]
     assert (schedule["cron"], schedule["timezone"]) == ("0 3 * * 1", "Europe/Berlin")
 
     for bad in (
@@ -90,27 +78,28 @@ def test_deployments_refuse_announce_and_tell(stack, told):
         {"recipe": {**OWN, "train": {"num_steps": "abc"}}},
     ):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            start(stack, "retrain", **bad)
+            start("retrain", **bad)
         assert refused.value.code == 409
-    nameless = start(stack, "curate", recipe="nope")
+    nameless = start("curate", recipe="nope")
     fresh = [*TINY, "train.num_steps=2"]
-    refreshed = start(stack, "refresh", recipe="shapes", overrides=fresh)
+    refreshed = start("refresh", recipe="shapes", overrides=fresh)
 
-    wait_for(lambda: messages)
-    failed = ask(stack, f"/flow_runs/{nameless}")
+    wait_until(lambda: messages, seconds=300)
+    failed = ask(f"/flow_runs/{nameless}")
     assert failed["state"]["type"] == "FAILED" and failed["run_count"] == 1
     assert "no recipe named 'nope'" in messages[0]["message"]
-    logs = ask(stack, "/logs/filter", {"logs": {"flow_run_id": {"any_": [nameless]}}})
+    logs = ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [nameless]}}})
     assert not [line for line in logs if "Traceback" in line["message"]]
 
     def retrained():
-        runs = ask(stack, "/flow_runs/filter", {"flow_runs": {"name": {"like_": "retrain-shapes"}}})
+        runs = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": "retrain-shapes"}}})
         return [
             run for run in runs if run["parameters"].get("overrides") == fresh and run["state"]["type"] == "COMPLETED"
         ]
 
-    (follower,) = wait_for(retrained)
-    assert ask(stack, f"/flow_runs/{refreshed}")["state"]["type"] == "COMPLETED"
+    wait_until(retrained, seconds=300)
+    (follower,) = retrained()
+    assert ask(f"/flow_runs/{refreshed}")["state"]["type"] == "COMPLETED"
     assert follower["parameters"]["store"] == stack.exports["SOFTALIGN_STORE"]
     assert follower["name"].startswith("retrain-shapes-set")
 

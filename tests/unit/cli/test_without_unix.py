@@ -40,7 +40,7 @@ def commands_of(group, before=()):
 
 shown = sorted(commands_of(get_command(app)))
 for words in shown:
-    if words == ["deploy"] or words == ("deploy",):  # the flows' own command takes this process's place
+    if list(words) == ["deploy"]:  # the flows' own command takes this process's place
         continue
     result = CliRunner().invoke(app, [*words, "--help"])
     assert result.exit_code == 0, (words, result.output)
