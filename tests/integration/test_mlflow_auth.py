@@ -67,20 +67,32 @@ def wait_for(url, process, log):
     raise AssertionError(log.read_text())
 
 
-def test_the_registry_works_with_the_password_and_not_without(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.chdir(tmp_path)
-    store = Store(str(tmp_path / "store"))
-    with pytest.raises(RegistryError, match=r"(?s)MLFLOW_TRACKING_USERNAME"):
+@pytest.fixture(scope="module")
+def registered(server, tmp_path_factory):
+    """A version in the server's registry; yields the folder that it was made in."""
+    folder = tmp_path_factory.mktemp("registered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTALIGN_CACHE", str(folder / "cache"))
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        store = Store(str(folder / "store"))
+        with pytest.raises(RegistryError, match=r"(?s)MLFLOW_TRACKING_USERNAME"):
+            register_sample(store, 0.1, tracking_uri=server)
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "softalign")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         register_sample(store, 0.1, tracking_uri=server)
+    return folder
+
+
+def test_the_registry_works_with_the_password_and_not_without(server, registered, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "softalign")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    register_sample(store, 0.1, tracking_uri=server)
     folder = pull(f"{NAME}/1", tmp_path / "out", tracking_uri=server)
     assert (folder / "soft_tokens.safetensors").read_bytes().startswith(b"weights 0.1")
     assert [event.action for event in history(NAME, server)] == ["register"]
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    files = [path for place in (tmp_path, registered) for path in place.rglob("*") if path.is_file()]
+    written = b"".join(path.read_bytes() for path in files)
     assert PASSWORD.encode() not in written
 
 
@@ -99,19 +111,26 @@ def asked(url, password, body=None):
         return answer.read().decode()
 
 
-def test_the_dashboards_figures_are_those_of_the_server(server):
+def test_the_dashboards_figures_are_those_of_the_server(server, registered):
     answer = asked(f"{server}/metrics", PASSWORD)
     assert used("mlflow_") <= {re.split(r"[{ ]", line)[0] for line in answer.splitlines()}
 
 
-def test_the_password_changes_as_the_runbook_says_and_the_old_one_is_refused(server, tmp_path, monkeypatch):
+def test_the_password_changes_as_the_runbook_says_and_the_old_one_is_refused(server, registered, tmp_path, monkeypatch):
     new = "another p@ssword 12"
-    body = {"username": "softalign", "current_password": PASSWORD, "password": new}
-    asked(f"{server}/api/2.0/mlflow/users/update-password", PASSWORD, body)
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        asked(f"{server}/metrics", PASSWORD)
-    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path))
-    address = server.replace("//", f"//softalign:{urllib.parse.quote(new, safe='')}@")
-    assert [event.action for event in history(NAME, address)] == ["register"]
-    with pytest.raises(RegistryError, match="refused"):
-        history(NAME, server.replace("//", "//softalign:wrong@"))
+    change_password(server, PASSWORD, new)
+    try:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            asked(f"{server}/metrics", PASSWORD)
+        monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path))
+        address = server.replace("//", f"//softalign:{urllib.parse.quote(new, safe='')}@")
+        assert [event.action for event in history(NAME, address)] == ["register"]
+        with pytest.raises(RegistryError, match="refused"):
+            history(NAME, server.replace("//", "//softalign:wrong@"))
+    finally:
+        change_password(server, new, PASSWORD)
+
+
+def change_password(server, old, new):
+    body = {"username": "softalign", "current_password": old, "password": new}
+    asked(f"{server}/api/2.0/mlflow/users/update-password", old, body)

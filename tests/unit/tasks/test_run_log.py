@@ -6,6 +6,7 @@ import logging
 import sys
 
 from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from softalign import run_context
 from softalign.run_context import current_fields, identify_run, orchestrator_run_url, run_id
@@ -36,7 +37,7 @@ def test_a_task_run_says_whose_it_is_and_where_its_page_is(monkeypatch):
     with run_log.identified():
         assert run_id() == "mine" and current_fields() == {"task_run_id": "task-1"}
     monkeypatch.setattr(run_log, "flow_run", Run("flow-1", "http://prefect/runs/flow-1"))
-    with run_log.identified():  # without PREFECT_API_URL: that server ends with the run
+    with temporary_settings({PREFECT_API_URL: None}), run_log.identified():  # that server ends with the run
         assert (run_id(), orchestrator_run_url()) == ("flow-1", "")
         assert current_fields() == {"run_id": "flow-1", "task_run_id": "task-1"}
     identify_run("flow-2", "http://prefect/runs/flow-2")
