@@ -41,7 +41,7 @@ class Limits:
     crashed_within_s: float = 86_400.0
     """A run that crashed longer ago was left by people, who would be surprised to see it run."""
     num_recoveries: int = 10
-    """So many losses in a row without another finished task are taken up again."""
+    """So many losses in a row without getting any further (finished tasks, checkpoints) are taken up again."""
 
 
 @dataclass(frozen=True)

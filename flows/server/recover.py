@@ -7,18 +7,19 @@ look: neither a clock that is off nor a server that was away for a while makes a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter, WorkPoolFilter
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter, WorkPoolFilter
+from prefect.client.schemas.objects import Artifact, FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
@@ -152,7 +153,7 @@ def settle(
     if run.state is None or run.state.type.value not in OPEN:
         return Action.LEAVE
     progress = _progress(client, run)
-    num_before = int(run.labels.get(NUM_RECOVERIES, 0)) if run.labels.get(PROGRESS, 0) == progress else 0
+    num_before = int(run.labels.get(NUM_RECOVERIES, 0)) if run.labels.get(PROGRESS) == progress else 0
     sight = _sight(client, run, silent_s, num_before, has_ended=has_ended)
     action = decide(sight, limits)
     if action is Action.LEAVE or client.read_flow_run(run_id).state_id != run.state_id:
@@ -165,7 +166,7 @@ def settle(
     return action
 
 
-def _unsign(client: SyncPrefectClient, run_id: UUID, num_recoveries: int, progress: int) -> None:
+def _unsign(client: SyncPrefectClient, run_id: UUID, num_recoveries: int, progress: str) -> None:
     """Take the lost owner's signature off a run, and count."""
     client.update_flow_run_labels(run_id, {MACHINE: "", NUM_RECOVERIES: num_recoveries, PROGRESS: progress})
 
@@ -199,7 +200,7 @@ def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight
         return _propose(client, run.id, Cancelled(message=f"{why} It was being cancelled."))
     if action is Action.GIVE_UP:
         text = (
-            f"{why} It was lost {sight.num_recoveries + 1} times without another finished task, so it is given up: "
+            f"{why} It was lost {sight.num_recoveries + 1} times without getting any further, so it is given up: "
             "look at the worker's log and memory, then retry the run; what is published and checkpointed is reused."
         )
         return _propose(client, run.id, Failed(message=text))
@@ -256,14 +257,30 @@ def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any] |
     return dict(events[0]) if events else None
 
 
-def _progress(client: SyncPrefectClient, run: FlowRun) -> int:
-    """Return how many different tasks of a run are done: reused ones are done anew in every attempt."""
+def _progress(client: SyncPrefectClient, run: FlowRun) -> str:
+    """Return how far a run has come in all its attempts: its finished tasks, and the furthest point of each count."""
+    this_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
     done = client.read_task_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [run.id]}}),
+        flow_run_filter=this_run,
         task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": ["COMPLETED"]}}}),
         limit=PAGE,
     )
-    return len({task.name for task in done})
+    furthest: dict[str | None, float] = {}
+    for artifact in _counts(client, this_run):
+        if isinstance(artifact.data, int | float):
+            furthest[artifact.key] = max(furthest.get(artifact.key, 0.0), float(artifact.data))
+    num_tasks = len({task.name for task in done})  # reused ones are done anew in every attempt
+    return f"{num_tasks} tasks, {sum(furthest.values()):.2f} %"
+
+
+def _counts(client: SyncPrefectClient, this_run: FlowRunFilter) -> Iterator[Artifact]:
+    """Yield the progress artifacts of a run, of all its attempts."""
+    wanted = ArtifactFilter.model_validate({"type": {"any_": ["progress"]}})
+    for offset in itertools.count(0, PAGE):
+        page = client.read_artifacts(flow_run_filter=this_run, artifact_filter=wanted, limit=PAGE, offset=offset)
+        yield from page
+        if len(page) < PAGE:
+            return
 
 
 def _was_cancelling(states: Sequence[State[Any]]) -> bool:

@@ -110,6 +110,15 @@ def growth(samples, num_runs):
     return {name: round(late[name] / early[name], 3) for name in late if early.get(name)}
 
 
+def by_eighths(samples, num_runs):
+    """Return each service's memory, MiB, when each eighth of the runs had ended."""
+    points = []
+    for eighth in range(9):
+        found = next((one for one in samples if one["ended"] >= num_runs * eighth / 8), samples[-1])
+        points.append(found["memory"])
+    return {name: [round(point.get(name, 0) / MIB) for point in points] for name in points[-1]}
+
+
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -136,7 +145,7 @@ def main():
         "states": samples[-1]["states"],
         "seconds": samples[-1]["seconds"],
         "seconds_per_run": round(samples[-1]["seconds"] / max(completed, 1), 2),
-        "memory_mib": {name: round(size / MIB) for name, size in samples[-1]["memory"].items()},
+        "memory_mib_by_eighths": by_eighths(samples, options.runs),
         "memory_last_to_quarter": ratios,
         "num_cores": os.cpu_count(),
     }

@@ -139,12 +139,23 @@ def test_a_finished_run_is_not_run_again(run_in):
     assert state_of(run_id)[0] == "COMPLETED"
 
 
+LOST_TEN_TIMES = {**SIGNED_ELSEWHERE, "softalign.recoveries": 10, "softalign.progress": "0 tasks, 0.00 %"}
+
+
 def test_a_run_that_is_lost_again_and_again_is_given_up_with_a_reason(run_in):
-    run_id = run_in("RUNNING", "Running", {**SIGNED_ELSEWHERE, "softalign.recoveries": 10, "softalign.progress": 0})
+    run_id = run_in("RUNNING", "Running", LOST_TEN_TIMES)
     assert look(130)[run_id] == "give up"
     state = ask(f"/flow_runs/{run_id}")["state"]
     assert state["type"] == "FAILED"
-    assert "11 times without another finished task" in state["message"]
+    assert "11 times without getting any further" in state["message"]
+
+
+def test_a_run_that_gets_further_between_its_losses_is_taken_up_again(run_in):
+    run_id = run_in("RUNNING", "Running", LOST_TEN_TIMES)
+    ask("/artifacts/", {"key": "shapes-train-steps", "type": "progress", "data": 40.0, "flow_run_id": run_id})
+    assert look(130)[run_id] == "crash and reschedule"
+    assert ask(f"/flow_runs/{run_id}")["labels"]["softalign.recoveries"] == 1
+    ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
 
 
 def test_no_secret_is_on_a_command_line(stack, api):
