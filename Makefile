@@ -14,6 +14,8 @@ TEST_THREADS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STACK_STAMP := $(VENV)/.installed-stack
+AUDIT := $(VENV)/audit
+AUDIT_STAMP := $(AUDIT)/.installed
 PIP := PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_PROGRESS_BAR=off
 INSTALL := $(BIN)/pip install -c infra/constraints.txt -e
 PROGRESS := $(PYTHON) infra/with_progress.py
@@ -69,11 +71,18 @@ stack-status: $(STACK_STAMP)  ## what of it runs, and where
 stack-down: $(STACK_STAMP)  ## stop it; all that it holds stays
 	$(BIN)/python infra/local_stack.py down
 
-sbom: $(STAMP)  ## sbom.json: what the environment holds, as CycloneDX
-	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject=pyproject.toml --output-file=sbom.json $(BIN)/python
+# In an environment of their own: what they bring would be loaded by every process of ours (jsonschema takes rfc3987-syntax
+# along where it is installed, which builds a grammar at each start of Prefect).
+$(AUDIT_STAMP): infra/constraints.txt
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(PIP) $(AUDIT)/bin/pip install -q -c infra/constraints.txt pip-audit cyclonedx-bom
+	@touch $(AUDIT_STAMP)
 
-audit: $(STAMP)  ## known advisories of what is installed, without those that infra/advisories.toml accepts
-	$(BIN)/python infra/audit.py
+sbom: $(STAMP) $(AUDIT_STAMP)  ## sbom.json: what the environment holds, as CycloneDX
+	$(AUDIT)/bin/cyclonedx-py environment --output-reproducible --pyproject=pyproject.toml --output-file=sbom.json $(BIN)/python
+
+audit: $(STAMP) $(AUDIT_STAMP)  ## known advisories of what is installed, without those that infra/advisories.toml accepts
+	$(BIN)/python infra/audit.py $(AUDIT)/bin/pip-audit
 
 clean:  ## forget the environment and the caches; the store and the stack stay
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

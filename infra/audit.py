@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,8 +37,9 @@ class Advisory:
 
 
 def main() -> int:
-    """Audit this environment, say what was found, and return the exit code."""
-    command = [sys.executable, "-m", "pip_audit", "--local", "--skip-editable", "--format=json"]
+    """Audit this environment by the pip-audit named on the command line, say what was found, return the exit code."""
+    packages = sysconfig.get_path("purelib")
+    command = [sys.argv[1], "--path", packages, "--skip-editable", "--format=json"]
     result = subprocess.run([*command, "--progress-spinner=off"], capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     code, lines = verdict(result.stdout, accepted_ids(tomllib.loads(ACCEPTED.read_text(encoding="utf-8"))))
     sys.stdout.writelines(f"{line}\n" for line in lines)

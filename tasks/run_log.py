@@ -62,17 +62,26 @@ def relay_library_log() -> None:
         of_runs = logging.getLogger(name)
         if not any(isinstance(known, NoTraceback) for known in of_runs.filters):
             of_runs.addFilter(NoTraceback())
-    if is_structured():
-        _structure_console()
+    _settle_console()
 
 
-def _structure_console() -> None:
-    """Let the orchestrator's own console write JSON lines, where it has one: in a worker's flow process."""
+def _settle_console() -> None:
+    """Let the orchestrator's own console, which a worker's flow process has, say once what a run's log says too.
+
+    Where JSON lines are asked for, it writes them.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, PrefectConsoleHandler):
-            root.removeHandler(handler)
-            root.addHandler(JsonHandler())
+            if is_structured():
+                root.removeHandler(handler)
+                root.addHandler(JsonHandler())
+            elif _is_said_here_only not in handler.filters:
+                handler.addFilter(_is_said_here_only)
+
+
+def _is_said_here_only(record: logging.LogRecord) -> bool:
+    return not getattr(record, RELAYED, False)
 
 
 @contextmanager

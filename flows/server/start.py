@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from prefect.client.orchestration import get_client
-from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
 
 from softalign.processes.leaving import shielded
 from softalign.store.read_ahead import ReadAhead
@@ -15,7 +15,7 @@ CHECK_INTERVAL_S = 0.2
 
 
 def start_server() -> None:
-    """Start the ephemeral server, where no other is configured, and wait until it answers.
+    """Start the ephemeral server and wait until it answers; where another one is configured do nothing.
 
     Prefect starts it with the first client, in the terminal's foreground group: there a Ctrl-C would end it at the same
     moment, and the flow, which has to tell it what happened, would ask a dead server again and again (measured: 155 s).
@@ -23,9 +23,13 @@ def start_server() -> None:
     Raises:
         RuntimeError: it did not start in time.
     """
+    if get_current_settings().api.url is not None:
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # half of all that a flow's process would load
+
     # in a thread, since that blocks the signals which this one must hear meanwhile
     starting = ReadAhead(_start, ("server",))
-    server = SubprocessASGIServer()  # the one that clients share; without a process where another is configured
+    server = SubprocessASGIServer()  # the one that clients share
     is_started, guarded = False, None
     while not is_started:
         is_started = starting.get(CHECK_INTERVAL_S) is not None

@@ -11,6 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from softalign import run_context
 from softalign.run_context import current_fields, identify_run, orchestrator_run_url, run_id
 from tasks import run_log
+from tasks.run_log import RunLogHandler
 
 
 def test_a_workers_console_writes_json_lines_where_they_are_asked_for(monkeypatch):
@@ -23,6 +24,19 @@ def test_a_workers_console_writes_json_lines_where_they_are_asked_for(monkeypatc
     logging.getLogger("softalign.store").warning("full")
     (line,) = (json.loads(line) for line in raw.getvalue().splitlines())
     assert (line["logger"], line["level"], line["message"]) == ("softalign.store", "warning", "full")
+
+
+def test_a_workers_console_says_a_line_once(monkeypatch):
+    console, relay = PrefectConsoleHandler(stream=io.StringIO()), RunLogHandler()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [console])
+    monkeypatch.setattr(logging.getLogger("softalign"), "handlers", [relay])
+    monkeypatch.setattr(run_log, "get_run_logger", lambda: logging.getLogger("prefect.task_runs"))
+    monkeypatch.setattr(logging.getLogger("prefect.task_runs"), "handlers", [console])
+    monkeypatch.setattr(logging.getLogger("prefect.task_runs"), "propagate", False)
+    run_log.relay_library_log()
+    run_log.relay_library_log()
+    logging.getLogger("softalign.stages.run").warning("Stage 5 of 9")
+    assert console.console.file.getvalue().count("Stage 5 of 9") == 1 and len(console.filters) == 1
 
 
 class Run:
