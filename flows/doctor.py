@@ -16,10 +16,11 @@ from prefect.settings import get_current_settings
 
 from flows.console import has_server, server_error
 from flows.deployments import DEPLOYMENTS
+from flows.server.asking import silent_runs
 from flows.server.automations import DEPLOYMENT as RECOVERY
 from flows.server.automations import SILENT_S, automations, install
 from flows.server.pools import POOLS
-from flows.server.recover import Recoverer, silent_runs
+from flows.server.recover import Recoverer
 from softalign.doctor.finding import Check, Finding, examine, failed, ok, skipped, warning
 from softalign.doctor.places import LARGE_SKEW_S
 

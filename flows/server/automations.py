@@ -16,7 +16,7 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 
-from flows.server.recover import HEARTBEAT
+from flows.server.asking import HEARTBEAT
 
 logger = logging.getLogger("prefect.workers.softalign")
 DEPLOYMENT = "softalign-recover/recover"

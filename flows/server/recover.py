@@ -7,31 +7,34 @@ look: neither a clock that is off nor a server that was away for a while makes a
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter, WorkPoolFilter
-from prefect.client.schemas.objects import Artifact, FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
+from flows.server.asking import (
+    OPEN,
+    open_runs,
+    progress_of,
+    server_time,
+    sign_of_life,
+    unknown_parameters,
+    was_cancelling,
+)
 from flows.server.decision import Action, Limits, Owner, Sight, decide
 from flows.server.ownership import MACHINE, is_own, owner_of
 
 logger = logging.getLogger("softalign.recover")
-OPEN = ("PENDING", "RUNNING", "CANCELLING", "CRASHED")
-HEARTBEAT = "prefect.flow-run.heartbeat"
 NUM_RECOVERIES, PROGRESS = "softalign.recoveries", "softalign.progress"
 """Labels of a run: how often it was taken up without progress, and how far it was then."""
-PAGE = 200
 DUE_SINCE = timedelta(days=1)
 """A run that is queued again is due at once, also if the server's clock is set back before somebody takes it."""
 UNSIGNED_S = 20.0
@@ -68,8 +71,8 @@ class Recoverer:
         done: dict[UUID, Action] = {}
         try:
             with get_client(sync_client=True) as client:
-                runs = _open_runs(client, self._pools)
-                signs = {run.id: _sign_of_life(client, run) for run in runs}
+                runs = open_runs(client, self._pools)
+                signs = {run.id: sign_of_life(client, run) for run in runs}
                 now = self._clock()
                 self._note(signs, now)
                 for run in runs:
@@ -108,7 +111,7 @@ class Watch:
         with get_client(sync_client=True) as client:
             run = client.read_flow_run(self._run_id)
             self.is_open = run.state is not None and run.state.type.value in OPEN
-            sign, now = _sign_of_life(client, run), time.monotonic()
+            sign, now = sign_of_life(client, run), time.monotonic()
             if self._seen is None or self._seen[0] != sign:
                 self._seen = (sign, now)
             limits = Limits(silent_s=self._confirm_s, pending_s=self._confirm_s)
@@ -152,18 +155,27 @@ def settle(
         return Action.LEAVE
     if run.state is None or run.state.type.value not in OPEN:
         return Action.LEAVE
-    progress = _progress(client, run)
+    progress = progress_of(client, run)
     num_before = int(run.labels.get(NUM_RECOVERIES, 0)) if run.labels.get(PROGRESS) == progress else 0
     sight = _sight(client, run, silent_s, num_before, has_ended=has_ended)
     action = decide(sight, limits)
     if action is Action.LEAVE or client.read_flow_run(run_id).state_id != run.state_id:
         return Action.LEAVE
     if action in {Action.RESCHEDULE, Action.CRASH_AND_RESCHEDULE}:
+        if _is_refused(client, run):
+            return Action.GIVE_UP
         _unsign(client, run_id, num_before + is_counted, progress)
     if not _apply(client, run, action, sight, is_stop=not is_counted):
         return Action.LEAVE
     logger.warning("%s: %s (it was %s)", run.name, action.value, run.state.name)
     return action
+
+
+def _is_refused(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Let a run fail whose parameters no process can begin with; return whether that was so."""
+    unknown, known = unknown_parameters(client, run)
+    text = f"The flow has no parameter {', '.join(map(repr, unknown))}; it takes {', '.join(known)}: start another run."
+    return bool(unknown) and _propose(client, run.id, Failed(message=text))
 
 
 def _unsign(client: SyncPrefectClient, run_id: UUID, num_recoveries: int, progress: str) -> None:
@@ -175,7 +187,7 @@ def _sight(client: SyncPrefectClient, run: FlowRun, silent_s: float, num_before:
     if run.state is None:
         raise ValueError("a run that is looked at has a state")
     states = sorted(client.read_flow_run_states(run.id), key=lambda state: state.timestamp)
-    age_s = max(0.0, (_server_time(client) - run.state.timestamp).total_seconds())
+    age_s = max(0.0, (server_time(client) - run.state.timestamp).total_seconds())
     if has_ended:
         owner = Owner.GONE if is_own(run.labels) else Owner.ALIVE  # another worker has taken it meanwhile
     else:
@@ -188,7 +200,7 @@ def _sight(client: SyncPrefectClient, run: FlowRun, silent_s: float, num_before:
         silent_s=silent_s,
         state_age_s=age_s,
         num_recoveries=num_before,
-        was_cancelling=_was_cancelling(states),
+        was_cancelling=was_cancelling(states),
     )
 
 
@@ -206,93 +218,9 @@ def _apply(client: SyncPrefectClient, run: FlowRun, action: Action, sight: Sight
         return _propose(client, run.id, Failed(message=text))
     if action is Action.CRASH_AND_RESCHEDULE and not _propose(client, run.id, Crashed(message=why)):
         return False  # it has finished meanwhile
-    due, text = _server_time(client) - DUE_SINCE, f"{why} It goes on at its last checkpoint."
+    due, text = server_time(client) - DUE_SINCE, f"{why} It goes on at its last checkpoint."
     return _propose(client, run.id, AwaitingRetry(scheduled_time=due, message=text))
 
 
 def _propose(client: SyncPrefectClient, run_id: UUID, state: State[Any]) -> bool:
     return bool(client.set_flow_run_state(run_id, state).status.value == "ACCEPT")
-
-
-def _open_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[FlowRun]:
-    runs = FlowRunFilter.model_validate({"state": {"type": {"any_": OPEN}}, "deployment_id": {"is_null_": False}})
-    in_pools = WorkPoolFilter.model_validate({"name": {"any_": list(pools)}})
-    found: list[FlowRun] = []
-    while True:
-        page = client.read_flow_runs(flow_run_filter=runs, work_pool_filter=in_pools, limit=PAGE, offset=len(found))
-        found += page
-        if len(page) < PAGE:
-            return found
-
-
-def silent_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[tuple[FlowRun, float]]:
-    """Return the runs under way, and for how many seconds each has given no sign of life, by the server's clock."""
-    now = _server_time(client)
-    found = []
-    for run in _open_runs(client, pools):
-        if run.state is not None and run.state.type == StateType.RUNNING:
-            heartbeat = _last_heartbeat(client, run)
-            moments = [run.state.timestamp, *([datetime.fromisoformat(heartbeat["occurred"])] if heartbeat else [])]
-            found.append((run, (now - max(moments)).total_seconds()))
-    return found
-
-
-def _sign_of_life(client: SyncPrefectClient, run: FlowRun) -> str:
-    """Return what changes as long as a run lives: its state, and its last heartbeat."""
-    heartbeat = _last_heartbeat(client, run)
-    return f"{run.state_id} {heartbeat['id'] if heartbeat else ''}"
-
-
-def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any] | None:
-    wanted = {
-        "event": {"name": [HEARTBEAT]},
-        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
-        # by default up to now, on a clock that may be off
-        "occurred": {"since": "2020-01-01T00:00:00Z", "until": "2200-01-01T00:00:00Z"},
-        "order": "DESC",
-    }
-    answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
-    answer.raise_for_status()
-    events = answer.json()["events"]
-    return dict(events[0]) if events else None
-
-
-def _progress(client: SyncPrefectClient, run: FlowRun) -> str:
-    """Return how far a run has come in all its attempts: its finished tasks, and the furthest point of each count."""
-    this_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
-    done = client.read_task_runs(
-        flow_run_filter=this_run,
-        task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": ["COMPLETED"]}}}),
-        limit=PAGE,
-    )
-    furthest: dict[str | None, float] = {}
-    for artifact in _counts(client, this_run):
-        if isinstance(artifact.data, int | float):
-            furthest[artifact.key] = max(furthest.get(artifact.key, 0.0), float(artifact.data))
-    num_tasks = len({task.name for task in done})  # reused ones are done anew in every attempt
-    return f"{num_tasks} tasks, {sum(furthest.values()):.2f} %"
-
-
-def _counts(client: SyncPrefectClient, this_run: FlowRunFilter) -> Iterator[Artifact]:
-    """Yield the progress artifacts of a run, of all its attempts."""
-    wanted = ArtifactFilter.model_validate({"type": {"any_": ["progress"]}})
-    for offset in itertools.count(0, PAGE):
-        page = client.read_artifacts(flow_run_filter=this_run, artifact_filter=wanted, limit=PAGE, offset=offset)
-        yield from page
-        if len(page) < PAGE:
-            return
-
-
-def _was_cancelling(states: Sequence[State[Any]]) -> bool:
-    """Return whether somebody cancelled the run since it was last scheduled."""
-    for state in reversed(states):
-        if state.type is StateType.SCHEDULED:
-            return False
-        if state.type is StateType.CANCELLING:
-            return True
-    return False
-
-
-def _server_time(client: SyncPrefectClient) -> datetime:
-    """Return the server's time of day: states carry it, and the clock of this machine may be off."""
-    return parsedate_to_datetime(client.request("GET", "/health").headers["date"])

@@ -27,11 +27,11 @@ def api(stack, monkeypatch):
 def run_in(api):
     """Return a function that makes a run in a state which no process stands behind, signed by a lost machine."""
 
-    def make(state, name=None, labels=SIGNED_ELSEWHERE):
+    def make(state, name=None, labels=SIGNED_ELSEWHERE, **parameters):
         # a start in a year: the workers do not take it
         deployment = ask("/deployments/name/softalign-curate/curate")["id"]
         later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2035-01-01T00:00:00Z"}}
-        run_id = ask(f"/deployments/{deployment}/create_flow_run", {"state": later})["id"]
+        run_id = ask(f"/deployments/{deployment}/create_flow_run", {"state": later, "parameters": parameters})["id"]
         ask(f"/flow_runs/{run_id}/labels", labels, method="PATCH")
         # one that never started is cancelled by Prefect's own worker
         before = ["RUNNING"] if state == "CANCELLING" else []
@@ -156,6 +156,15 @@ def test_a_run_that_gets_further_between_its_losses_is_taken_up_again(run_in):
     assert look(130)[run_id] == "crash and reschedule"
     assert ask(f"/flow_runs/{run_id}")["labels"]["softalign.recoveries"] == 1
     ask(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+
+
+@pytest.mark.parametrize(("state", "name"), [("RUNNING", "Running"), ("PENDING", "Submitting"), ("CRASHED", "Crashed")])
+def test_a_run_with_an_unknown_parameter_fails_at_its_first_loss_and_says_why(run_in, state, name):
+    run_id = run_in(state, name, recip="shapes")
+    assert look(500)[run_id] == "give up"
+    state = ask(f"/flow_runs/{run_id}")["state"]
+    assert state["type"] == "FAILED"
+    assert "no parameter 'recip'; it takes overrides, recipe, store" in state["message"]
 
 
 def test_no_secret_is_on_a_command_line(stack, api):
