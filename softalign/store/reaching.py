@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from softalign.errors import (
     ConfigError,
@@ -34,6 +35,8 @@ def reaching(uri: str) -> Iterator[None]:
     except OSError as error:
         raise _of_os_error(error, uri) from error
     except Exception as error:
+        if isinstance(error, ValueError) and _is_malformed(uri):
+            raise _malformed() from None  # whose text may hold a part of the address's password
         if not _is_client_error(error):
             raise
         raise _of_client_error(error, uri) from error
@@ -62,6 +65,18 @@ def _of_os_error(error: OSError, uri: str) -> SoftAlignError:
         case _:
             known = StorageUnavailableError("The store did not answer.", found=found, where=uri)
     return known
+
+
+def _is_malformed(uri: str) -> bool:
+    try:
+        return "://" in uri and urlsplit(uri).port == 0
+    except ValueError:
+        return True
+
+
+def _malformed() -> ConfigError:
+    expected = "scheme://host[:port]/path; a password's /, @, :, # and ? are written %2F, %40, %3A, %23 and %3F"
+    return ConfigError("This is no address.", expected=expected, found="one that cannot be taken apart")
 
 
 def _of_client_error(error: Exception, uri: str) -> SoftAlignError:

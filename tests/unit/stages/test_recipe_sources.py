@@ -110,3 +110,12 @@ def test_what_a_repository_does_not_have_is_said(store, repository, tail, said):
 def test_other_protocols_and_options_are_no_addresses(store, address):
     with pytest.raises(ConfigError, match="no recipe of a git repository"):
         open_recipe(address, (), store)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://127.0.0.1:99999/a.yaml", "https://[::1/a.yaml", "https://bob:s3cr/et@h@127.0.0.1:1/a.yaml"]
+)
+def test_an_address_that_cannot_be_taken_apart_is_said_to_be_none_without_its_password(store, address):
+    with pytest.raises(ConfigError, match="This is no address") as caught:
+        open_recipe(address, (), store)
+    assert "s3cr" not in str(caught.value) and caught.value.__cause__ is None
