@@ -31,7 +31,8 @@ def test_every_deployment_names_a_flow_and_its_parameters():
         assert deployment["work_pool"]["name"] in {"cpu", "gpu"}
 
 
-NAME = "tiny"
+NAME = "outlasting"
+OVERRIDES = (*TINY, f"register.name={NAME}")
 RETRAIN = "softalign-retrain/retrain"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -49,7 +50,7 @@ def client(stack, monkeypatch, tmp_path):
 def retrained(stack, client):
     """The id of a finished run of the deployment, on a few scenes."""
     finished = subprocess.run(
-        [str(BIN / "prefect"), "deployment", "run", RETRAIN, "--watch", "--param", f"overrides={json.dumps(TINY)}"],
+        [str(BIN / "prefect"), "deployment", "run", RETRAIN, "--watch", "--param", f"overrides={json.dumps(OVERRIDES)}"],
         capture_output=True,
         text=True,
         timeout=900,
@@ -65,7 +66,7 @@ def test_a_retrain_through_the_worker_is_registered_and_outlives_a_restart(stack
     events = history(NAME)
     assert [(event.action, event.version) for event in events] == [("register", 1)]
     files = contents(pull(f"{NAME}/1", tmp_path / "before"))
-    endless = start_run(RETRAIN, *TINY, "train.num_steps=100000")
+    endless = start_run(RETRAIN, *OVERRIDES, "train.num_steps=100000")
     look_at_the_pages(stack.exports, retrained, tmp_path)
     wait_for_attempt(1, endless)
 
