@@ -26,7 +26,7 @@ from flows.console import has_server
 from flows.deployments import DEPLOYMENTS, Deployed
 from flows.server.automations import automations, install_one
 from flows.server.pools import PoolType, ensure_pools
-from flows.server.triggers import failing, following
+from flows.server.triggers import Notification, failing, following, notification_of
 from softalign.cli.options import HELP_OPTIONS, JsonOption, StoreOption, emit
 from softalign.errors import ConfigError
 from softalign.store.store import DEFAULT_STORE
@@ -37,15 +37,24 @@ UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked for."""
+    """What is asked for.
+
+    Raises:
+        ConfigError: containers lack an image.
+    """
 
     recipe: str
     store: str
     pool_type: PoolType
     image: str | None
     schedules: dict[str, Schedule]
-    notify: tuple[str, ...]
+    notifications: tuple[Notification, ...]
     has_triggers: bool
+
+    def __post_init__(self) -> None:
+        """Refuse what no server has to be asked for."""
+        if self.pool_type != "process" and not self.image:
+            raise ConfigError("Containers need an image.", expected="--image REPOSITORY:TAG", found="none")
 
 
 def schedules_of(given: Sequence[str], timezone: str) -> dict[str, Schedule]:
@@ -93,7 +102,7 @@ def deploy(plan: Plan) -> list[str]:
         wanted = [*automations(made["recover"])]
         if plan.has_triggers:
             wanted += following(made["retrain"], made["evaluate"])
-        wanted += [failing(client, notify) for notify in plan.notify]
+        wanted += [failing(notification) for notification in plan.notifications]
         for automation in wanted:
             install_one(client, automation)
             done.append(f"automation {automation.name!r}")
@@ -172,7 +181,8 @@ def _command(
     if pool_type not in {"process", "docker", "kubernetes"}:
         raise ConfigError("There is no such kind of pool.", expected="process, docker or kubernetes", found=pool_type)
     kind: Any = pool_type
-    plan = Plan(recipe, store, kind, image, schedules_of(schedule or (), timezone), tuple(notify or ()), triggers)
+    notifications = tuple(notification_of(text) for text in notify or ())
+    plan = Plan(recipe, store, kind, image, schedules_of(schedule or (), timezone), notifications, triggers)
     done = _planned(plan) if dry_run else deploy(plan)
     emit({"is_dry_run": dry_run, "done": done}, as_json, "\n".join(done))
 
@@ -181,7 +191,7 @@ def _planned(plan: Plan) -> list[str]:
     lines = [f"would deploy {one.full_name} to the pool {one.pool} ({plan.pool_type})" for one in DEPLOYMENTS]
     lines += [f"would run {name} by schedule: {schedule_text(one)}; {CATCH_UP}" for name, one in plan.schedules.items()]
     lines += ["would make the triggers for new datasets and adapters"] if plan.has_triggers else []
-    return [*lines, *(f"would tell {notify} of failed runs" for notify in plan.notify)]
+    return [*lines, *(f"would tell {one.text} of failed runs" for one in plan.notifications)]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def ensure_pools(client: SyncPrefectClient, kind: PoolType, image: str | None) -
     """Make the pools that are not there, give those of containers their template, and return what was done.
 
     Raises:
-        ConfigError: a pool of that name is of another kind, or containers lack an image.
+        ConfigError: a pool of that name is of another kind.
     """
     done = []
     for name in POOLS:
@@ -49,10 +49,8 @@ def ensure_pools(client: SyncPrefectClient, kind: PoolType, image: str | None) -
 
 
 def _template(client: SyncPrefectClient, kind: PoolType, image: str | None, *, uses_gpu: bool) -> dict[str, Any] | None:
-    if kind == "process":
+    if kind == "process" or image is None:
         return None
-    if not image:
-        raise ConfigError("Containers need an image.", expected="--image REPOSITORY:TAG", found="none")
     metadata = client.read_worker_metadata()
     return job_template(
         metadata[f"prefect-{kind}"][kind]["default_base_job_configuration"], kind, image, uses_gpu=uses_gpu

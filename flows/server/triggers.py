@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import CallWebhook, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from pydantic import SecretStr
@@ -56,25 +56,45 @@ def _of_event(name: str) -> dict[str, Any]:
     return {"__prefect_kind": "json", "value": {"__prefect_kind": "jinja", "template": template}}
 
 
-def failing(client: SyncPrefectClient, notify: str) -> AutomationCore:
-    """Return the automation that tells somebody of a failed run.
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """Whom to tell of a failed run: the words that ask for it, its kind, and an address or the name of a block."""
+
+    text: str
+    kind: str
+    target: str = field(repr=False)
+
+
+def notification_of(text: str) -> Notification:
+    """Return what is asked for.
 
     Args:
-        client: makes the block that holds the address.
-        notify: ``slack:VARIABLE`` or ``webhook:VARIABLE``, where the environment variable holds the address, which is a
+        text: ``slack:VARIABLE`` or ``webhook:VARIABLE``, where the environment variable holds the address, which is a
             secret; or ``block:TYPE/NAME`` of a notification block of one's own, such as e-mail.
 
     Raises:
         ConfigError: it is neither, or the variable is not set.
     """
-    kind, _, what = notify.partition(":")
+    kind, _, what = text.partition(":")
     if kind not in KINDS or not what:
         raise ConfigError(
             "It is not said how to notify.",
             expected="slack:VARIABLE, webhook:VARIABLE (an environment variable with the address), or block:TYPE/NAME",
-            found=notify,
+            found=text,
         )
-    name = f"softalign-{hashlib.sha256(notify.encode()).hexdigest()[:8]}"
+    if kind == "block":
+        return Notification(text, kind, what)
+    address = os.environ.get(what, "")
+    if not address:
+        raise ConfigError(
+            "The address to notify is not there.", expected=f"an address in the variable {what}", where=what
+        )
+    return Notification(text, kind, address)
+
+
+def failing(notification: Notification) -> AutomationCore:
+    """Return the automation that tells somebody of a failed run; the block that holds the address is made."""
+    name = f"softalign-{hashlib.sha256(notification.text.encode()).hexdigest()[:8]}"
     trigger = EventTrigger(
         expect={"prefect.flow-run.Failed"},
         match={"prefect.resource.id": "prefect.flow-run.*"},
@@ -83,24 +103,20 @@ def failing(client: SyncPrefectClient, notify: str) -> AutomationCore:
         posture=Posture.Reactive,
         threshold=1,
     )
-    action = _action(kind, what, name)
-    made = AutomationCore(name=f"softalign: a run failed ({notify})", trigger=trigger, actions=[action])
+    action = _action(notification, name)
+    made = AutomationCore(name=f"softalign: a run failed ({notification.text})", trigger=trigger, actions=[action])
     return described(made, "Somebody is told.")
 
 
-def _action(kind: str, what: str, name: str) -> Any:
-    if kind == "block":
-        block: Any = Block.load(what)
+def _action(notification: Notification, name: str) -> Any:
+    if notification.kind == "block":
+        block: Any = Block.load(notification.target)
         return SendNotification(block_document_id=block._block_document_id, subject=SUBJECT, body=BODY)
-    address = os.environ.get(what, "")
-    if not address:
-        raise ConfigError(
-            "The address to notify is not there.", expected=f"an address in the variable {what}", where=what
-        )
-    if kind == "slack":
-        identity = SlackWebhook(url=SecretStr(address)).save(name, overwrite=True)
+    address = SecretStr(notification.target)
+    if notification.kind == "slack":
+        identity = SlackWebhook(url=address).save(name, overwrite=True)
         return SendNotification(block_document_id=identity, subject=SUBJECT, body=BODY)
-    identity = Webhook(method="POST", url=SecretStr(address), allow_private_urls=True).save(name, overwrite=True)
+    identity = Webhook(method="POST", url=address, allow_private_urls=True).save(name, overwrite=True)
     payload = (
         '{"subject": {{ ("softalign: " ~ flow_run.name ~ " failed")|tojson }}, "run": {{ flow_run.name|tojson }}, '
     )

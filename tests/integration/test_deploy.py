@@ -102,22 +102,3 @@ def test_deployments_refuse_announce_and_tell(stack, told):
     assert ask(f"/flow_runs/{refreshed}")["state"]["type"] == "COMPLETED"
     assert follower["parameters"]["store"] == stack.exports["SOFTALIGN_STORE"]
     assert follower["name"].startswith("retrain-shapes-set")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--schedule", "nope=1h"], "no schedule"),
-        (["--schedule", "retrain=often"], "no schedule"),
-        (["--schedule", "retrain=1h", "--timezone", "Moon/Crater"], "no schedule"),
-        (["--notify", "pigeon:HOME"], "how to notify"),
-        (["--pool-type", "kubernetes"], "need an image"),
-        (["--pool-type", "boat"], "no such kind"),
-        (["--notify", "slack:NOT_SET"], "address to notify"),
-    ],
-)
-def test_what_cannot_be_deployed_is_said(stack, arguments, said):
-    result = deploy(stack, *arguments)
-    assert result.returncode == 2, result.stdout + result.stderr
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr

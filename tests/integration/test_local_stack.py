@@ -33,6 +33,7 @@ def test_every_deployment_names_a_flow_and_its_parameters():
 
 NAME = "outlasting"
 OVERRIDES = (*TINY, f"register.name={NAME}")
+ASKED = f"overrides={json.dumps(OVERRIDES)}"
 RETRAIN = "softalign-retrain/retrain"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -50,7 +51,7 @@ def client(stack, monkeypatch, tmp_path):
 def retrained(stack, client):
     """The id of a finished run of the deployment, on a few scenes."""
     finished = subprocess.run(
-        [str(BIN / "prefect"), "deployment", "run", RETRAIN, "--watch", "--param", f"overrides={json.dumps(OVERRIDES)}"],
+        [str(BIN / "prefect"), "deployment", "run", RETRAIN, "--watch", "--param", ASKED],
         capture_output=True,
         text=True,
         timeout=900,
