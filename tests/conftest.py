@@ -28,6 +28,8 @@ for _name in ("SOFTALIGN_GPU_SLOTS", "SOFTALIGN_NODE"):
     os.environ.pop(_name, None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.update(
     PREFECT_HOME=f"{_PRIVATE}/prefect",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
