@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Collection
+from copy import deepcopy
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from softalign.errors import CompatibilityError
 from softalign.version import __version__
@@ -61,3 +63,42 @@ class FileEntry(Frozen):
     path: str
     size_bytes: int
     sha256: str
+
+
+FrozenT = TypeVar("FrozenT", bound=Frozen)
+
+
+def read_known(kind: type[FrozenT], stored: Any, optional: Collection[str] = ()) -> tuple[FrozenT, tuple[str, ...]]:
+    """Return a stored record and the places of its fields that are not known here, which are left out.
+
+    For what other people's versions write into a registry: a field more must not make the rest unreadable.
+
+    Args:
+        kind: of the record.
+        stored: the parsed JSON.
+        optional: fields that are left out too where their content is not understood.
+
+    Raises:
+        ValidationError: what is known is not right.
+    """
+    try:
+        return kind.model_validate(stored), ()
+    except ValidationError as error:
+        wrong = [tuple(item["loc"]) for item in error.errors() if item["type"] == "extra_forbidden"]
+        wrong += [(item["loc"][0],) for item in error.errors() if item["loc"] and item["loc"][0] in optional]
+        if not wrong:
+            raise
+    kept = deepcopy(stored)
+    for place in wrong:
+        _remove(kept, place)
+    return kind.model_validate(kept), tuple(dict.fromkeys(".".join(map(str, place)) for place in wrong))
+
+
+def _remove(stored: Any, place: tuple[str | int, ...]) -> None:
+    *above, last = place
+    for part in above:
+        if isinstance(stored, dict) and part not in stored:  # removed with what it was in
+            return
+        stored = stored[part]
+    if isinstance(stored, dict):
+        stored.pop(last, None)

@@ -15,8 +15,9 @@ from softalign.registry.connection import (
     tracking_uri,
     without_credentials,
 )
-from softalign.registry.events import PromotionEvent, history, promote, rollback
+from softalign.registry.events import PromotionEvent
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
+from softalign.registry.promotion import history, promote, rollback
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder

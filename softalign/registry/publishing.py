@@ -28,12 +28,12 @@ from softalign.artifacts import (
     Usage,
     canonical_json,
 )
-from softalign.config.evaluation import PromotionPolicy, RegisterConfig
+from softalign.config.evaluation import RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import IntegrityError
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
-from softalign.registry.events import new_event, record_event
-from softalign.registry.gate import Decision, decide
+from softalign.registry.deciding import decide_once
+from softalign.registry.gate import Decision
 from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.runs import ensure_run
@@ -41,8 +41,6 @@ from softalign.registry.versions import (
     COMPARISON_TAG,
     FILES_TAG,
     STAGE_KEY_TAG,
-    champion_of,
-    comparison_of,
     versions_of,
 )
 from softalign.run_context import orchestrator_run_url
@@ -52,11 +50,6 @@ from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
 
-DECISION_TAG = "softalign.decision"
-PREVIOUS_TAG = "softalign.previous_champion"
-DECIDED_TAG = "softalign.settled"
-"""Its value is the name that registries already hold."""
-NO_VERSION = "none"
 DECISION_FILENAME = "decision.json"
 
 
@@ -110,7 +103,7 @@ def register(
         if version is None:
             version = _only_version(client, _new_version(client, request, uri, model_path, files), key)
         store.require_held()
-        decision = _decide_once(client, config.name, version, comparison, config.policy)
+        decision = decide_once(client, config.name, version, comparison, config.policy, store)
     return _publish(_record(request, version, decision, uri), decision, store, work)
 
 
@@ -242,42 +235,3 @@ def _create_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     return client.create_model_version(name, source, run_id=run_id, tags=tags)
-
-
-def _decide_once(
-    client: Any, name: str, version: Any, comparison: ComparisonReport, policy: PromotionPolicy
-) -> Decision:
-    """Decide once, record it, move the alias, mark it as decided; continues where an earlier attempt stopped."""
-    number, tags = str(version.version), version.tags
-    if DECIDED_TAG in tags:
-        return Decision.model_validate_json(tags[DECISION_TAG])
-    champion = champion_of(client, name)
-    is_still_valid = DECISION_TAG in tags and champion in {_number(tags[PREVIOUS_TAG]), int(number)}
-    if is_still_valid:
-        decision, previous = Decision.model_validate_json(tags[DECISION_TAG]), _number(tags[PREVIOUS_TAG])
-    else:
-        decision, previous = decide(comparison, comparison_of(client, name, champion), policy), champion
-        client.set_model_version_tag(name, number, PREVIOUS_TAG, NO_VERSION if previous is None else str(previous))
-        client.set_model_version_tag(name, number, DECISION_TAG, decision.model_dump_json())
-    client.update_model_version(name, number, description=decision.reason)
-    client.log_dict(
-        version.run_id,
-        {"version": int(number), "previous_champion": previous, **decision.model_dump()},
-        "promotion.json",
-    )
-    event = new_event(
-        "register",
-        int(number),
-        previous,
-        decision.reason,
-        is_promoted=decision.is_promoted,
-        checks=decision.checks,
-    )
-    record_event(client, name, event)
-    client.set_registered_model_alias(name, decision.alias, number)
-    client.set_model_version_tag(name, number, DECIDED_TAG, "true")
-    return decision
-
-
-def _number(stored: str) -> int | None:
-    return None if stored == NO_VERSION else int(stored)

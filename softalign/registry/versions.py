@@ -11,6 +11,8 @@ from softalign.artifacts import SCHEMA_VERSION, ComparisonReport, FileEntry, Fro
 from softalign.errors import ConfigError, IntegrityError, RegistryError
 
 CHAMPION = "champion"
+LEDGER_SUFFIX = ".history"
+"""The history of the model NAME is the registered model NAME.history."""
 STAGE_KEY_TAG = "softalign.stage_key"
 FILES_TAG = "softalign.files"
 """JSON list of the version's files with size and sha256: what a pull is verified against."""
@@ -72,7 +74,8 @@ def find_model(client: Any, name: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        names = sorted(model.name for model in client.search_registered_models(max_results=100))
+        known = client.search_registered_models(max_results=100)
+        names = sorted(model.name for model in known if not model.name.endswith(LEDGER_SUFFIX))
         raise RegistryError(
             f"No model is registered as {name!r}.",
             expected=f"one of {', '.join(names)}" if names else "a registered name (this registry holds none)",
@@ -92,12 +95,17 @@ def find_version(client: Any, reference: Reference) -> Any:
     number = int(model.aliases.get(reference.alias, 0)) if reference.alias else reference.version
     if number in known:
         return known[number]
-    aliases = ", ".join(f"{alias} -> {version}" for alias, version in sorted(model.aliases.items()))
+    aliases = ", ".join(
+        f"{alias} -> {version}{'' if int(version) in known else ' (deleted)'}"
+        for alias, version in sorted(model.aliases.items())
+    )
+    lacking = f"alias {reference.alias!r}" if reference.alias and not number else f"version {number}"
+    gone = f": its alias {reference.alias!r} names one that was deleted" if reference.alias and number else ""
     raise RegistryError(
-        f"{reference.name!r} has no {f'alias {reference.alias!r}' if reference.alias else f'version {number}'}.",
+        f"{reference.name!r} has no {lacking}{gone}.",
         expected=f"aliases: {aliases or 'none'}; versions: {', '.join(map(str, sorted(known))) or 'none'}",
         found=str(reference),
-        fix=f"use one of these; `softalign promote {reference.name}` sets the champion",
+        fix=f"use one of these; `softalign promote {reference.name} --version N` sets the champion",
     )
 
 
@@ -112,12 +120,6 @@ def versions_of(client: Any, name: str, stage_key: str = "") -> list[Any]:
         token = page.token
         if not token:
             return sorted(found, key=lambda version: int(version.version))
-
-
-def champion_of(client: Any, name: str) -> int | None:
-    """Return the number of the version with the champion alias, or None."""
-    number = find_model(client, name).aliases.get(CHAMPION)
-    return None if number is None else int(number)
 
 
 def comparison_of(client: Any, name: str, version: int | None) -> ComparisonReport | None:

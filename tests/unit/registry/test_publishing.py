@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 from softalign.artifacts import ModelVersion, Usage, digest_of
 from softalign.config import RegisterConfig, Runtime
 from softalign.errors import ConfigError, DataError, LeaseLostError, RegistryError, StorageUnavailableError
-from softalign.registry import history, publishing, register, registry_of_store, rollback
+from softalign.registry import deciding, history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
 from softalign.store.files import list_files
 from softalign.store.leases import Contender
@@ -138,7 +138,7 @@ STEPS = (
     "create_model_version",
     "set_model_version_tag",
     "log_dict",
-    "set_registered_model_tag",
+    "update_model_version",
     "set_registered_model_alias",
 )
 
@@ -176,7 +176,7 @@ def test_a_decision_left_unfinished_is_made_again_when_the_champion_changed_mean
     def crash(*_args):
         raise CrashError
 
-    monkeypatch.setattr(publishing, "record_event", crash)
+    monkeypatch.setattr(deciding, "append", crash)
     with pytest.raises(CrashError):
         register_sample(store, 0.1)
     monkeypatch.undo()
