@@ -18,7 +18,7 @@ def agreed(uri, name):
 
 
 def promote_at_once(pool, uri, name, versions, reason):
-    """Have each version promoted by a thread of its own at once; check that it won or was refused; return the answers."""
+    """Have each version promoted at once, by a thread each; check that it won or was refused; return the answers."""
     ready, before = threading.Barrier(len(versions)), history(name, uri)
 
     def one(number, version):

@@ -63,6 +63,22 @@ def comparison_of(
     )
 
 
+def pairs(gain):
+    """Return verdicts on 24 images of 12 prompts; the adapter has ``gain`` more of them right than the base."""
+    rows = [
+        {"filename": f"{2 * tag + prompt:05d}/samples/{image:04d}.png", "tag": TAGS[tag], "prompt": "p"}
+        for tag in range(6)
+        for prompt in range(2)
+        for image in range(2)
+    ]
+    right = {"base": BASE, "untrained": BASE, "adapter": BASE + gain}
+    order = [row * 7 % len(rows) for row in range(len(rows))]
+    return "".join(
+        json.dumps(row | {arm: order[number] < share * len(rows) for arm, share in right.items()}) + "\n"
+        for number, row in enumerate(rows)
+    )
+
+
 def publish_inputs(store, gain, *, seed=0, **comparison_fields):
     """Publish what ``register`` reads and return its records."""
     key = digest_of(["sample", gain, seed, comparison_fields])
@@ -99,13 +115,10 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
         folder,
     )
     comparison = comparison_of(gain, key=key, **comparison_fields)
-    folder = store.work_path("compare", key)
-    (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
-    comparison = store.publish(comparison, folder)
     overall = {"base": BASE, "untrained": comparison.overall_untrained, "adapter": BASE + gain}
     reports = {
         arm: EvalReport(
-            stage_key=digest_of([key, arm]),
+            stage_key=digest_of("base" if arm == "base" else [key, arm]),
             arm=arm,
             suite=comparison.suite,
             adapter_digest="" if arm == "base" else adapter.digest,
@@ -122,6 +135,11 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
         )
         for arm, score in overall.items()
     }
+    folder = store.work_path("compare", key)
+    (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
+    (folder / "pairs.jsonl").write_text(pairs(gain))
+    parents = (*(report.digest for report in reports.values()), adapter.digest)
+    comparison = store.publish(comparison.model_copy(update={"parents": parents}), folder)
     return Inputs(adapter, comparison, ArmReports.of(reports))
 
 

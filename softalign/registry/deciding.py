@@ -6,6 +6,7 @@ then; once it stands, every later attempt finds it and only finishes what is lef
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from softalign.artifacts import ComparisonReport
@@ -13,7 +14,7 @@ from softalign.config.evaluation import PromotionPolicy
 from softalign.registry.events import PromotionEvent, new_event
 from softalign.registry.gate import Decision, decide
 from softalign.registry.ledger import Ledger, append, settle
-from softalign.registry.versions import comparison_of
+from softalign.registry.versions import comparison_of, known
 from softalign.store.store import Store
 
 DECISION_TAG = "softalign.decision"
@@ -34,7 +35,7 @@ def decide_once(
         ledger = settle(client, name)
         if (recorded := _recorded(ledger, number)) and DECISION_TAG in tags:
             settle(client, name, {recorded.alias})  # an earlier version recorded it before it moved the alias
-            _finish(client, name, version, Decision.model_validate_json(tags[DECISION_TAG]), recorded)
+            _finish(client, name, version, _stored(version, tags), recorded)
             break
         decision = decide(comparison, comparison_of(client, name, ledger.champion), policy)
         client.set_model_version_tag(name, str(number), DECISION_TAG, decision.model_dump_json())
@@ -49,7 +50,12 @@ def decide_once(
         )
         store.require_held()
         append(client, name, event, ledger)  # where another event came first, it is decided again
-    return Decision.model_validate_json(tags[DECISION_TAG])
+    return _stored(version, tags)
+
+
+def _stored(version: Any, tags: dict[str, str]) -> Decision:
+    where = f"{version.name}/{version.version}, tag {DECISION_TAG}"
+    return known(Decision, json.loads(tags[DECISION_TAG]), where)
 
 
 def _recorded(ledger: Ledger, number: int) -> PromotionEvent | None:

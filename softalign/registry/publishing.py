@@ -30,17 +30,19 @@ from softalign.artifacts import (
 )
 from softalign.config.evaluation import RegisterConfig
 from softalign.config.runtime import Runtime
-from softalign.errors import IntegrityError
+from softalign.errors import CompatibilityError, IntegrityError
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
 from softalign.registry.deciding import decide_once
 from softalign.registry.gate import Decision
 from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
+from softalign.registry.presence import is_in_registry, withdraw
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
     COMPARISON_TAG,
     FILES_TAG,
     STAGE_KEY_TAG,
+    known,
     versions_of,
 )
 from softalign.run_context import orchestrator_run_url
@@ -92,8 +94,10 @@ def register(
         StorageUnavailableError: the registry did not answer; run again, finished steps are kept.
         RegistryError: the registry refused.
         IntegrityError: the adapter's files are not what was published.
+        CompatibilityError: the comparison is of other reports, or of another adapter.
         LeaseLostError: another process registers it by now.
     """
+    _check_belonging(adapter, comparison, reports)
     request = Registration(adapter, comparison, reports, config, store, key)
     uri, work = tracking_uri(runtime, store), store.work_path("register", key)
     model_path = work / "model"
@@ -105,6 +109,19 @@ def register(
         store.require_held()
         decision = decide_once(client, config.name, version, comparison, config.policy, store)
     return _publish(_record(request, version, decision, uri), decision, store, work)
+
+
+def _check_belonging(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> None:
+    named = {f"report of {report.arm}": report for report in reports.all} | {"adapter": adapter}
+    strangers = [name for name, record in named.items() if record.digest not in comparison.parents]
+    if strangers:
+        raise CompatibilityError(
+            "The comparison was not made of what is registered with it.",
+            expected=f"the digest of each among its parents: {', '.join(named)}",
+            found=f"without {', '.join(strangers)}",
+            where=comparison.uri,
+            fix="compare these reports (`softalign evaluate RECIPE`), and register that comparison",
+        )
 
 
 def _new_version(client: Any, request: Registration, uri: str, model_path: Path, files: tuple[FileEntry, ...]) -> Any:
@@ -153,7 +170,15 @@ def _record(request: Registration, version: Any, decision: Decision, uri: str) -
 def registered_decision(version: ModelVersion, store: Store) -> Decision:
     """Return what the gate decided about a registered version, from its published files."""
     folder = store.fetch(version, under=DECISION_FILENAME)
-    return Decision.model_validate_json((folder / DECISION_FILENAME).read_bytes())
+    stored = json.loads((folder / DECISION_FILENAME).read_bytes())
+    return known(Decision, stored, f"{version.uri}/{DECISION_FILENAME}")
+
+
+def _replaced(stale: ModelVersion, record: ModelVersion, folder: Path, store: Store) -> ModelVersion:
+    """Publish a version in place of one whose registry is gone."""
+    logger.warning("%s/%d is in no registry any more; it is registered anew", stale.name, stale.version)
+    withdraw(stale, store)
+    return store.publish(record, folder)
 
 
 def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path) -> ModelVersion:
@@ -167,7 +192,7 @@ def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path)
         winner = store.find(ModelVersion, record.stage_key)
         if winner is None:
             raise
-        published = winner
+        published = winner if is_in_registry(winner, store) else _replaced(winner, record, folder, store)
     shutil.rmtree(work, ignore_errors=True)
     return published
 

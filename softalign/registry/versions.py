@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from softalign.artifacts import SCHEMA_VERSION, ComparisonReport, FileEntry, Frozen, require_format
+from softalign.artifacts import (
+    SCHEMA_VERSION,
+    ComparisonReport,
+    FileEntry,
+    Frozen,
+    FrozenT,
+    read_known,
+    require_format,
+)
 from softalign.errors import ConfigError, IntegrityError, RegistryError
+
+logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 LEDGER_SUFFIX = ".history"
@@ -59,6 +70,18 @@ def parse_reference(text: str) -> Reference:
             fix="for example softalign-shapes@champion or softalign-shapes/3",
         )
     return Reference(name=match["name"], alias=match["alias"] or "", version=int(match["version"] or 0))
+
+
+def known(kind: type[FrozenT], stored: Any, where: str) -> FrozenT:
+    """Return a stored record; fields that are not known here are left out with a warning.
+
+    Raises:
+        ValidationError: what is known is not right.
+    """
+    record, ignored = read_known(kind, stored)
+    if ignored:
+        logger.warning("%s has fields that are not known here, of a newer softalign: %s", where, ", ".join(ignored))
+    return record
 
 
 def find_model(client: Any, name: str) -> Any:
@@ -138,7 +161,7 @@ def comparison_of(client: Any, name: str, version: int | None) -> ComparisonRepo
     try:
         payload = json.loads(stored)
         require_format(payload, SCHEMA_VERSION, "The champion's comparison", where=where, fix=fix)
-        return ComparisonReport.model_validate(payload)
+        return known(ComparisonReport, payload, f"{where}, tag {COMPARISON_TAG}")
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
             "The champion's scores cannot be read.",
@@ -166,7 +189,7 @@ def registered_files(version: Any) -> RegisteredFiles:
             fix="register the adapter with softalign, or load it with the tool that registered it",
         )
     try:
-        files = tuple(FileEntry.model_validate(entry) for entry in json.loads(stored))
+        files = tuple(known(FileEntry, entry, f"{where}, tag {FILES_TAG}") for entry in json.loads(stored))
         is_safe = all(entry.path and not {"..", "/"} & set(PurePosixPath(entry.path).parts) for entry in files)
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError("The version's file list is damaged.", found=str(error)[:200], where=where) from error

@@ -105,7 +105,7 @@ class _Planner:
             request = step.request(self._published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
-                record = self.store.find(step.row.record, request.key)
+                record = step.row.published(request.key, self.store)
         except SoftAlignError as error:
             is_of_the_store = request is not None and isinstance(error, ConfigError)
             if error.is_retriable or is_of_the_store:
@@ -127,6 +127,8 @@ class _Planner:
         said = _changes_text(found or ())
         if is_waiting:
             said = f"waits for {step.row.parents[-1]}" + (f"; {said}" if said else "")
+        elif not found and self.store.find(step.row.record, request.key) is not None:
+            said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
         download = self._download(step.row)
