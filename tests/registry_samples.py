@@ -30,7 +30,18 @@ class Inputs:
 
 
 def comparison_of(
-    gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untrained=None, num_images=24, guidance_scale=1.0, key="k"
+    gain,
+    *,
+    suite="shapes",
+    drop=0.0,
+    half_width=0.02,
+    over_untrained=None,
+    num_images=24,
+    guidance_scale=1.0,
+    key="k",
+    champion="",
+    beside=0.0,
+    seed=0,
 ):
     """Return a comparison whose overall gain is ``gain`` and whose last tag falls by ``drop``."""
     tags = tuple(
@@ -60,6 +71,13 @@ def comparison_of(
             overall_ci_low=0.7,
             overall_ci_high=0.8,
         ),
+        champion=champion,
+        overall_champion=BASE + gain - beside if champion else None,
+        adapter_vs_champion=(overall(beside), *(tag.model_copy(update={"difference": beside}) for tag in tags))
+        if champion
+        else (),
+        confidence=0.95,
+        seed=seed,
     )
 
 

@@ -79,7 +79,8 @@ def history(
     lines = {one.version: one.to_lines() for one in links}
     text: list[str] = []
     for entry in entries:
-        text += [entry.to_text(), *(lines.get(entry.version, ()) if entry.action == "register" else ())]
+        looked = [f"  {entry.look}"] if entry.look else []
+        text += [entry.to_text(), *looked, *(lines.get(entry.version, ()) if entry.action == "register" else ())]
     payload = {
         "name": name,
         "history": [entry.model_dump(mode="json") for entry in entries],

@@ -15,6 +15,7 @@ from softalign.registry.connection import (
     tracking_uri,
     without_credentials,
 )
+from softalign.registry.current import pinned_champion
 from softalign.registry.events import PromotionEvent
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
 from softalign.registry.presence import is_in_registry
@@ -38,6 +39,7 @@ __all__ = [
     "history",
     "is_in_registry",
     "parse_reference",
+    "pinned_champion",
     "promote",
     "public_uri",
     "pull",

@@ -25,6 +25,34 @@ CHALLENGER = "challenger"
 Action = Literal["register", "promote", "rollback"]
 
 
+class Look(Frozen):
+    """What a decision looked at: who asks again about the same weights is counted by it.
+
+    Attributes:
+        number: which look at these weights it was, from 1.
+        weights_sha256: of the adapter.
+        suite: of the comparison, as are ``num_images`` (an arm) and ``seed`` (None: of a version that kept none).
+        comparison_digest: of its record.
+        champion: that was drawn beside it, ``NAME/VERSION#sha256``; empty: none was.
+    """
+
+    number: int
+    weights_sha256: str
+    suite: str
+    num_images: int
+    seed: int | None
+    comparison_digest: str
+    champion: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return (
+            f"look {self.number} at weights {self.weights_sha256[:12]}: {self.suite}, {self.num_images:,} images an "
+            f"arm{seed}, comparison {self.comparison_digest[:12]}"
+        )
+
+
 class PromotionEvent(Frozen):
     """One entry of a model's history.
 
@@ -38,6 +66,7 @@ class PromotionEvent(Frozen):
         at_ms: when, in milliseconds since 1970.
         actor: the operating system's user name of the process.
         library_version: of the softalign that wrote it; empty: one that did not say.
+        look: what the gate looked at; None where a person decided, and in events of earlier versions.
     """
 
     action: Action
@@ -49,6 +78,7 @@ class PromotionEvent(Frozen):
     at_ms: int
     actor: str
     library_version: str = ""
+    look: Look | None = None
 
     @property
     def alias(self) -> str:
@@ -73,6 +103,7 @@ def new_event(
     *,
     is_promoted: bool = True,
     checks: tuple[Check, ...] = (),
+    look: Look | None = None,
 ) -> PromotionEvent:
     """Return an event of this moment and this user; control characters of the reason become spaces."""
     try:
@@ -89,6 +120,7 @@ def new_event(
         at_ms=time.time_ns() // 1_000_000,
         actor=actor,
         library_version=__version__,
+        look=look,
     )
 
 
@@ -105,7 +137,7 @@ def read_event(text: str, where: str) -> PromotionEvent | None:
     payload: object = None
     try:
         payload = json.loads(text)
-        event, ignored = read_known(PromotionEvent, payload, optional=("checks",))
+        event, ignored = read_known(PromotionEvent, payload, optional=("checks", "look"))
     except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
         found = problems(error, PromotionEvent)[0] if isinstance(error, ValidationError) else f"no JSON: {text[:60]!r}"
         writer = payload.get("library_version") if isinstance(payload, dict) else None

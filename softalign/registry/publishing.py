@@ -39,9 +39,11 @@ from softalign.registry.model_folder import build_model_folder
 from softalign.registry.presence import is_in_registry, withdraw
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
+    BASE_MODEL_TAG,
     COMPARISON_TAG,
     FILES_TAG,
     STAGE_KEY_TAG,
+    WEIGHTS_TAG,
     known,
     versions_of,
 )
@@ -242,11 +244,11 @@ def _version_tags(
         COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),
         "softalign.adapter_digest": adapter.digest,
         "softalign.backbone_digest": adapter.backbone_digest,
-        "softalign.base_model": adapter.base_model,
+        BASE_MODEL_TAG: adapter.base_model,
         "softalign.comparison_digest": comparison.digest,
         "softalign.dataset_digest": adapter.dataset_digest,
         "softalign.library_version": __version__,
-        "softalign.weights_sha256": adapter.weights_sha256,
+        WEIGHTS_TAG: adapter.weights_sha256,
     }
 
 

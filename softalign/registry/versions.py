@@ -27,6 +27,8 @@ LEDGER_SUFFIX = ".history"
 STAGE_KEY_TAG = "softalign.stage_key"
 FILES_TAG = "softalign.files"
 """JSON list of the version's files with size and sha256: what a pull is verified against."""
+WEIGHTS_TAG = "softalign.weights_sha256"
+BASE_MODEL_TAG = "softalign.base_model"
 COMPARISON_TAG = "softalign.comparison"
 """The version's ComparisonReport: what the next candidate is compared with."""
 
@@ -72,6 +74,11 @@ def parse_reference(text: str) -> Reference:
     return Reference(name=match["name"], alias=match["alias"] or "", version=int(match["version"] or 0))
 
 
+def pin_of(name: str, version: int, weights_sha256: str) -> str:
+    """Return how comparisons name a version: by its number and its content."""
+    return f"{name}/{version}#{weights_sha256}"
+
+
 def known(kind: type[FrozenT], stored: Any, where: str) -> FrozenT:
     """Return a stored record; fields that are not known here are left out with a warning.
 
@@ -105,6 +112,11 @@ def find_model(client: Any, name: str) -> Any:
             found=name,
             fix="check the name and MLFLOW_TRACKING_URI, or register an adapter first",
         ) from error
+
+
+def is_registered(client: Any, name: str) -> bool:
+    """Return whether a model of this name is registered."""
+    return bool(client.search_registered_models(f"name = '{name}'", max_results=1))
 
 
 def find_version(client: Any, reference: Reference) -> Any:

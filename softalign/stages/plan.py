@@ -7,6 +7,7 @@ from typing import Literal
 from softalign.artifacts import Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.stages.champion import with_champion
 from softalign.stages.checks import check_machine, uncached_models
 from softalign.stages.preflight import obstacle
 from softalign.stages.published import Published
@@ -50,6 +51,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         StorageUnavailableError: the store, or the place of a source, did not answer.
         ConfigError: the store refused access.
     """
+    recipe = with_champion(recipe, store, ("evaluate", "register"))
     rows = plan_recipe(recipe, store)
     refused = obstacles(open_steps(rows, recipe), recipe, store)
     return tuple(_blocked(row.label, refused[row.label], row.uri) if row.label in refused else row for row in rows)

@@ -166,8 +166,8 @@ class Step:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The labels of the steps whose records it takes; the base model's arms take none."""
-        if self.arm in BASE_ARMS:
+        """The labels of the steps whose records it takes; the arms of base and champion take none."""
+        if self.arm in (*BASE_ARMS, "champion"):
             return ()
         return tuple(label for stage in self.row.parents for label in _labels(row_of(stage), self.recipe))
 

@@ -66,7 +66,7 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
         folder: sorted(item.path for item in client.list_artifacts(version.run_id, folder))
         for folder in ("", "model", "report")
     }
-    assert files[""] == ["model", "promotion.json", "report"]
+    assert files[""] == ["gate.json", "model", "promotion.json", "report"]
     assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
     assert "report/report.html" in files["report"]
 
@@ -281,7 +281,7 @@ def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
 
     assert build("a", files) == build("b", files) == list_files(tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
-    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 0.5000 |" in card
+    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 50.0 |" in card
     with pytest.raises(DataError, match=r"adapter_config\.json"):
         build("c", tuple(entry for entry in files if entry.path != "adapter_config.json"))
 
