@@ -26,7 +26,7 @@ def promote_at_once(pool, uri, name, versions, reason):
         try:
             return promote(name, version, f"{reason}, thread {number}", uri)
         except RegistryError as error:
-            assert "another one came first" in str(error)
+            assert "another one came first" in str(error), str(error)
             return None
 
     answers = [*pool.map(one, range(len(versions)), versions)]

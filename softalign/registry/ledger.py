@@ -22,7 +22,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,9 @@ AFTER_TAG = "softalign.after"
 APPLIED_TAG = "softalign.applied"
 NUM_ATTEMPTS = 8
 """Of creating an entry while others do, and of setting an alias right."""
-RETRY_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}
-"""What MLflow answers where several create a version at once and it has given up after three numbers."""
+RETRY_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "BAD_REQUEST"}
+"""What MLflow answers where several create a version at once and it has given up after three numbers, where its
+database is locked, and where two set the same tag or alias for the first time."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,27 @@ def append(client: Any, name: str, event: PromotionEvent, read: Ledger) -> bool:
             return True
         if now.last != read.last:
             return False
-        time.sleep(random.uniform(0.02, 0.1) * attempt)  # noqa: S311 (no secret: so that two do not meet again)
+        _wait(attempt)
     return False
+
+
+def _again(write: Callable[..., Any], *arguments: str) -> None:
+    """Write what may be written twice, again where another one wrote it in the same moment."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, NUM_ATTEMPTS + 1):
+        try:
+            write(*arguments)
+        except MlflowException as error:
+            if error.error_code not in RETRY_CODES or attempt == NUM_ATTEMPTS:
+                raise
+            _wait(attempt)
+        else:
+            return
+
+
+def _wait(attempt: int) -> None:
+    time.sleep(random.uniform(0.02, 0.1) * attempt)  # noqa: S311 (no secret: so that two do not meet again)
 
 
 def _create(client: Any, name: str, event: PromotionEvent, event_id: str, after: int) -> None:
@@ -206,9 +226,9 @@ def settle(client: Any, name: str, moved: Collection[str] = ()) -> Ledger:
         wrong = {alias: number for alias in mine if (number := ledger.meant(alias)) != ledger.aliases.get(alias)}
         for alias, number in wrong.items():
             if number is not None:
-                client.set_registered_model_alias(name, alias, str(number))
+                _again(client.set_registered_model_alias, name, alias, str(number))
         if any(number is not None for number in wrong.values()):
             continue
         if head is not None and is_open:
-            client.set_model_version_tag(f"{name}{LEDGER_SUFFIX}", str(head.number), APPLIED_TAG, "true")
+            _again(client.set_model_version_tag, f"{name}{LEDGER_SUFFIX}", str(head.number), APPLIED_TAG, "true")
         return ledger

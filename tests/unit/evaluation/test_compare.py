@@ -134,10 +134,10 @@ def test_the_page_is_self_contained(page, recorded):
 def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
     for report in recorded.reports.compared:
-        assert f"{report.overall_score:.3f}" in text
+        assert f"{report.overall_score * 100:.1f}" in text
         assert report.digest in text
         for tag in report.tags:
-            assert f"{tag.score:.2f} ({tag.ci_low:.2f}–{tag.ci_high:.2f})" in text
+            assert f"{tag.score * 100:.1f} ({tag.ci_low * 100:.1f}–{tag.ci_high * 100:.1f})" in text
     for entry in (*comparison.adapter_vs_base, *comparison.adapter_vs_untrained):
         assert f"{100 * entry.difference:+.1f}" in text
     assert verdict_sentence(comparison, recorded.config) in text
@@ -224,7 +224,7 @@ def test_metrics_without_a_weight_leave_its_curve_out(tmp_path):
 def test_charts_put_values_where_they_belong():
     bars = score_bars([Bar("base", "base", 0.5, 0.25, 0.75)])
     assert 'width="140"' in bars  # half of 280
-    assert 'aria-label="base 0.50 (0.25 to 0.75)"' in bars
+    assert 'aria-label="base 50.0 (25.0 to 75.0)"' in bars
     assert difference_limit([0.12, -0.31]) == pytest.approx(0.35)
     assert difference_limit([]) == 0.05
     long = Curve("Loss", tuple(range(10_000)), tuple(1.0 for _ in range(10_000)))

@@ -134,7 +134,8 @@ def test_an_interval_that_includes_zero_is_no_difference():
     assert "No single tag gained or lost clearly." in lines
     assert (
         "Not promoted: the gain over the base may be chance: its interval begins at -1.0 points, not above zero; it "
-        "does not beat untrained tokens (+0.0 points). softalign-shapes version 3 is registered as challenger."
+        "does not beat untrained tokens (+0.0 points). softalign-shapes version 3 is registered as challenger, "
+        "and can be used: softalign-shapes@challenger, or softalign-shapes/3 for good."
     ) in lines
 
 
