@@ -1,4 +1,4 @@
-"""The gate and the history against the stack's MLflow server, with Postgres and a bucket: the one thing that is shared."""
+"""The gate and the history against the stack's MLflow server: Postgres, a bucket, several who share nothing else."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
