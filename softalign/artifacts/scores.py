@@ -87,6 +87,13 @@ class ComparisonReport(Record):
 
     stage: ClassVar[Stage] = "compare"
     filename: ClassVar[str] = "comparison.json"
+    later_fields: ClassVar[tuple[str, ...]] = (
+        "champion",
+        "overall_champion",
+        "adapter_vs_champion",
+        "confidence",
+        "seed",
+    )
 
     suite: str
     overall_base: float

@@ -135,7 +135,7 @@ def decide(
         reason=" ".join(part for part in (_reason(candidate, checks), _surely(found, look), beside) if part),
         checks=tuple(checks),
         look=look,
-        detectable=found,
+        detectable=found or None,
     )
 
 
@@ -256,6 +256,8 @@ def _reason(candidate: ComparisonReport, checks: list[Check]) -> str:
 
 
 def _surely(found: float, look: int) -> str:
+    if not found:
+        return "No image is judged otherwise than the base's, so nothing can be told of a gain."
     told = f"So many images tell a gain of {found * 100:.1f} points or more in four cases of five."
     if look == 1:
         return told

@@ -102,6 +102,11 @@ RECORDS = {
             overall_ci_low=0.5,
             overall_ci_high=0.7,
         ),
+        champion="n/1#d",
+        overall_champion=0.4,
+        adapter_vs_champion=(DIFFERENCE,),
+        confidence=0.95,
+        seed=1,
     ),
     "version": ModelVersion(
         stage_key="k",
@@ -148,6 +153,13 @@ def test_every_field_but_the_place_changes_the_digest(record):
     assert digests.pop("uri") == record.digest
     assert record.digest not in digests.values()
     assert len(set(digests.values())) == len(digests)
+
+
+def test_a_field_that_came_later_is_no_part_of_a_record_without_it():
+    record = RECORDS["comparison"]
+    unset = {name: type(record).model_fields[name].default for name in record.later_fields}
+    assert not set(record.later_fields) & json.loads(record.model_copy(update=unset).to_json()).keys()
+    assert set(record.later_fields) <= json.loads(record.to_json()).keys()
 
 
 @pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
