@@ -25,7 +25,8 @@ AUTO, NONE = "auto", "none"
 def with_champion(recipe: Recipe, store: Store, stages: Collection[Stage]) -> Recipe:
     """Return a recipe with its champion looked up, or as it is where it names one.
 
-    A champion that cannot be looked up or fetched, or is of another base model, is left out; the gate says so.
+    A champion that cannot be looked up, or is of another base model, is left out; the gate says so. One whose files
+    cannot be fetched stops its arm: nobody is compared with what was changed. ``evaluate.champion: none`` goes without.
 
     Args:
         recipe: the recipe.

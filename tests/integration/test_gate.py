@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
+from softalign.artifacts import digest_of
 from softalign.config import PromotionPolicy
 from softalign.errors import IntegrityError, RegistryError
 from softalign.evaluation.versions import compare_versions
@@ -29,7 +30,12 @@ def uri(stack, tmp_path, monkeypatch):
 def register(uri, tmp_path):
     """Return a function that registers a sample under a name, from one store."""
     store = Store(str(tmp_path / "store"))
-    return lambda name, gain, **fields: register_sample(store, gain, name=name, tracking_uri=uri, **fields)
+
+    def register(name, gain, **fields):
+        key = digest_of([name, gain])  # the stack's other tests register samples too: no run is shared
+        return register_sample(store, gain, name=name, tracking_uri=uri, key=key, **fields)
+
+    return register
 
 
 def test_the_gate_decides_and_people_promote_roll_back_and_compare(uri, register):
@@ -64,9 +70,8 @@ def test_asking_again_about_the_same_weights_is_counted_and_widens_the_intervals
     name, answers = "gate-looks", []
     for number in range(3):
         store = Store(str(tmp_path / f"store {number}"))
-        answers.append(
-            register_sample(store, 0.022, name=name, tracking_uri=uri, half_width=0.02, guidance_scale=1.0 + number)
-        )
+        look = {"half_width": 0.02, "guidance_scale": 1.0 + number, "key": digest_of([name, number])}
+        answers.append(register_sample(store, 0.022, name=name, tracking_uri=uri, **look))
     assert len({one.weights_sha256 for one in answers}) == 1
     looks = [event.look for event in history(name, uri)]
     assert [look.number for look in looks] == [1, 2, 3]
