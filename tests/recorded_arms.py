@@ -20,7 +20,7 @@ from softalign.shapes.detector import detect
 from softalign.shapes.scenes import COLORS, SHAPES, render, scene_of_words
 from softalign.store.store import Store
 
-SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7, "guided_base": 0.75}
+SHARES_RIGHT = {"base": 0.55, "untrained": 0.55, "adapter": 0.7, "champion": 0.6, "guided_base": 0.75}
 
 
 def draw_image(prompt: GenevalPrompt, is_right: bool, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +96,7 @@ def publish_arm(
     out = work / "published"
     results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
     write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)
-    digest = tokens_digest(arm, adapter, store)
+    digest = tokens_digest(arm, adapter, store, config.pinned_champion)
     return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), out)
 
 

@@ -30,7 +30,18 @@ class Inputs:
 
 
 def comparison_of(
-    gain, *, suite="shapes", drop=0.0, half_width=0.02, over_untrained=None, num_images=24, guidance_scale=1.0, key="k"
+    gain,
+    *,
+    suite="shapes",
+    drop=0.0,
+    half_width=0.02,
+    over_untrained=None,
+    num_images=24,
+    guidance_scale=1.0,
+    key="k",
+    champion="",
+    beside=0.0,
+    seed=0,
 ):
     """Return a comparison whose overall gain is ``gain`` and whose last tag falls by ``drop``."""
     tags = tuple(
@@ -60,6 +71,29 @@ def comparison_of(
             overall_ci_low=0.7,
             overall_ci_high=0.8,
         ),
+        champion=champion,
+        overall_champion=BASE + gain - beside if champion else None,
+        adapter_vs_champion=(overall(beside), *(tag.model_copy(update={"difference": beside}) for tag in tags))
+        if champion
+        else (),
+        confidence=0.95,
+        seed=seed,
+    )
+
+
+def pairs(gain):
+    """Return verdicts on 24 images of 12 prompts; the adapter has ``gain`` more of them right than the base."""
+    rows = [
+        {"filename": f"{2 * tag + prompt:05d}/samples/{image:04d}.png", "tag": TAGS[tag], "prompt": "p"}
+        for tag in range(6)
+        for prompt in range(2)
+        for image in range(2)
+    ]
+    right = {"base": BASE, "untrained": BASE, "adapter": BASE + gain}
+    order = [row * 7 % len(rows) for row in range(len(rows))]
+    return "".join(
+        json.dumps(row | {arm: order[number] < share * len(rows) for arm, share in right.items()}) + "\n"
+        for number, row in enumerate(rows)
     )
 
 
@@ -99,13 +133,10 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
         folder,
     )
     comparison = comparison_of(gain, key=key, **comparison_fields)
-    folder = store.work_path("compare", key)
-    (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
-    comparison = store.publish(comparison, folder)
     overall = {"base": BASE, "untrained": comparison.overall_untrained, "adapter": BASE + gain}
     reports = {
         arm: EvalReport(
-            stage_key=digest_of([key, arm]),
+            stage_key=digest_of("base" if arm == "base" else [key, arm]),
             arm=arm,
             suite=comparison.suite,
             adapter_digest="" if arm == "base" else adapter.digest,
@@ -122,6 +153,11 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
         )
         for arm, score in overall.items()
     }
+    folder = store.work_path("compare", key)
+    (folder / "report.html").write_text(f"<html><body>{gain}</body></html>")
+    (folder / "pairs.jsonl").write_text(pairs(gain))
+    parents = (*(report.digest for report in reports.values()), adapter.digest)
+    comparison = store.publish(comparison.model_copy(update={"parents": parents}), folder)
     return Inputs(adapter, comparison, ArmReports.of(reports))
 
 

@@ -9,10 +9,10 @@ zeros would add the same nothing, and claim that one was trained.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import logging
 from math import prod
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from pydantic import Field, ValidationError
@@ -21,16 +21,22 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
-from softalign.artifacts import Family, FileEntry, Frozen, require_format
+from softalign.artifacts import Family, FileEntry, Frozen, read_known, require_format
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import sha256_of_file, write_atomically
+from softalign.version import __version__
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 EMA_PREFIX = "ema."
+MEANING = ("placement",)
+"""Fields that say where tokens act: one that is not known there is refused. Elsewhere it only adds information, as
+what changes the meaning of the others comes with another ``schema_version``."""
 BANK_NAMES = ("soft_tokens.positive", "soft_tokens.negative")
 TABLE_NAME = "timestep_offsets"
 
@@ -167,19 +173,31 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise MissingInputError(
             "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=str(folder)
         )
-    data = path.read_bytes()
-    with suppress(ValueError, RecursionError):  # no JSON: said below
-        require_format(
-            json.loads(data), SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again"
-        )
+    stored: Any = None
     try:
-        return AdapterConfig.model_validate_json(data)
-    except ValidationError as error:
+        stored = json.loads(path.read_bytes())
+        require_format(stored, SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again")
+        config, ignored = read_known(AdapterConfig, stored, strict=MEANING)
+    except (ValueError, RecursionError) as error:
+        is_record = isinstance(error, ValidationError)
         raise IntegrityError(
             f"{CONFIG_FILENAME} does not describe soft tokens this version can read.",
-            found="; ".join(problems(error, AdapterConfig)),
+            found="; ".join(problems(error, AdapterConfig)) if isinstance(error, ValidationError) else str(error)[:200],
             where=str(path),
+            fix=_update(stored) if is_record else "fetch or train the adapter again",
         ) from error
+    if ignored:
+        writer = f"softalign {config.library_version}"
+        logger.warning("%s, by %s, has fields that are not known here: %s", path, writer, ", ".join(ignored))
+    return config
+
+
+def _update(stored: Any) -> str:
+    """Return what to do about a configuration that is not understood, by who wrote it."""
+    writer = stored.get("library_version") if isinstance(stored, dict) else None
+    if not isinstance(writer, str) or writer == __version__:
+        return "fetch or train the adapter again"
+    return f"softalign {writer} wrote it, this is {__version__}: update softalign, or fetch the adapter again"
 
 
 def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:

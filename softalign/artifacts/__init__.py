@@ -8,7 +8,7 @@ library version; it is known before the work is done, which is how a rerun finds
 from __future__ import annotations
 
 from softalign.artifacts.data import DatasetManifest, EncodedManifest, ReasonCount
-from softalign.artifacts.frozen import FileEntry, Frozen, canonical_json, digest_of, require_format
+from softalign.artifacts.frozen import FileEntry, Frozen, FrozenT, canonical_json, digest_of, read_known, require_format
 from softalign.artifacts.model import Adapter, Family, ModelVersion
 from softalign.artifacts.record import MAX_RECORD_BYTES, SCHEMA_VERSION, Record, Stage
 from softalign.artifacts.scores import (
@@ -35,6 +35,7 @@ __all__ = [
     "Family",
     "FileEntry",
     "Frozen",
+    "FrozenT",
     "GuidedBase",
     "MAX_RECORD_BYTES",
     "ModelVersion",
@@ -47,6 +48,7 @@ __all__ = [
     "Usage",
     "canonical_json",
     "digest_of",
+    "read_known",
     "require_format",
     "total_usage",
 ]

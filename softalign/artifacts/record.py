@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import ValidationError
 
@@ -31,6 +31,8 @@ class Record(Frozen):
 
     stage: ClassVar[Stage]
     filename: ClassVar[str]
+    later_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that the format was given later: unset, they are no part of the content, so older digests stay right."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     stage_key: str
@@ -41,7 +43,11 @@ class Record(Frozen):
     @property
     def digest(self) -> str:
         """The sha256 hex digest of the content."""
-        return digest_of(self.model_dump(mode="json", exclude={"uri"}))
+        return digest_of(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        unset = {name for name in self.later_fields if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude={"uri"} | unset)
 
     def to_json(self) -> bytes:
         """Return the stored form, the digest included.
@@ -49,7 +55,7 @@ class Record(Frozen):
         Raises:
             IntegrityError: the record is larger than MAX_RECORD_BYTES.
         """
-        payload = {"digest": self.digest, **self.model_dump(mode="json", exclude={"uri"})}
+        payload = {"digest": self.digest, **self._content()}
         data = json.dumps(payload, indent=1).encode() + b"\n"
         if len(data) > MAX_RECORD_BYTES:
             raise IntegrityError(

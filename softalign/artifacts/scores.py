@@ -10,8 +10,9 @@ from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
 from softalign.errors import MissingInputError
 
-Arm = Literal["base", "untrained", "adapter", "guided_base"]
-"""Whose images are scored: three arms are compared; the base with guidance may stand beside them, as a reference."""
+Arm = Literal["base", "untrained", "adapter", "champion", "guided_base"]
+"""Whose images are scored: three arms, and the present champion where there is one, are compared; the base with
+guidance may stand beside them, as a reference."""
 BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")
 """The arms that take no adapter."""
 
@@ -41,7 +42,8 @@ class EvalReport(Record):
 
     Attributes:
         adapter_digest: of the tokens it was drawn with: empty for the base, for the untrained arm the digest of the
-            step-0 tokens (which adapters may share), else the trained adapter's. ``parents`` holds the same.
+            step-0 tokens (which adapters may share), for the champion the sha256 of its weights, else the trained
+            adapter's. ``parents`` holds the same.
     """
 
     stage: ClassVar[Stage] = "evaluate"
@@ -77,10 +79,21 @@ class ComparisonReport(Record):
         guidance_scale: of all three arms; 1 is without guidance. None in records of earlier versions.
         denoiser_calls_per_image: how often the denoiser sees an image of the arms on its way; None likewise.
         guided_base: where ``evaluate.reference_guidance_scale`` asked for it.
+        champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none was.
+        overall_champion: its score; None without it.
+        adapter_vs_champion: paired as the others; empty without it.
+        confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
     """
 
     stage: ClassVar[Stage] = "compare"
     filename: ClassVar[str] = "comparison.json"
+    later_fields: ClassVar[tuple[str, ...]] = (
+        "champion",
+        "overall_champion",
+        "adapter_vs_champion",
+        "confidence",
+        "seed",
+    )
 
     suite: str
     overall_base: float
@@ -92,6 +105,11 @@ class ComparisonReport(Record):
     guidance_scale: float | None = None
     denoiser_calls_per_image: int | None = None
     guided_base: GuidedBase | None = None
+    champion: str = ""
+    overall_champion: float | None = None
+    adapter_vs_champion: tuple[TagDifference, ...] = ()
+    confidence: float | None = None
+    seed: int | None = None
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""
@@ -104,7 +122,8 @@ class ComparisonReport(Record):
         base = self.guided_base
         return (
             f"{text} For reference, the base at guidance {base.guidance_scale:g}: "
-            f"{base.overall_score:.3f} ({base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}), "
+            f"{base.overall_score * 100:.1f} points ({base.overall_ci_low * 100:.1f} to "
+            f"{base.overall_ci_high * 100:.1f}), "
             f"{base.denoiser_calls_per_image} calls an image."
         )
 
@@ -118,12 +137,14 @@ class ArmReports:
         untrained: the step-0 tokens'.
         adapter: the trained tokens'.
         guided_base: the base model's with guidance, a reference beside the arms; None: not asked for.
+        champion: the present champion's; None: there is none, or it was not drawn.
     """
 
     base: EvalReport
     untrained: EvalReport
     adapter: EvalReport
     guided_base: EvalReport | None = None
+    champion: EvalReport | None = None
 
     @classmethod
     def of(cls, reports: Mapping[Arm, EvalReport]) -> Self:
@@ -145,6 +166,7 @@ class ArmReports:
             untrained=reports["untrained"],
             adapter=reports["adapter"],
             guided_base=reports.get("guided_base"),
+            champion=reports.get("champion"),
         )
 
     @property
@@ -155,4 +177,4 @@ class ArmReports:
     @property
     def all(self) -> tuple[EvalReport, ...]:
         """Every report, the references outside of the comparison last."""
-        return self.compared if self.guided_base is None else (*self.compared, self.guided_base)
+        return (*self.compared, *(report for report in (self.champion, self.guided_base) if report is not None))

@@ -1,4 +1,4 @@
-"""Commands of the model registry: pull, promote, rollback, history."""
+"""Commands of the model registry: pull, promote, rollback, history, compare."""
 
 from __future__ import annotations
 
@@ -79,10 +79,26 @@ def history(
     lines = {one.version: one.to_lines() for one in links}
     text: list[str] = []
     for entry in entries:
-        text += [entry.to_text(), *(lines.get(entry.version, ()) if entry.action == "register" else ())]
+        looked = [f"  {entry.look}"] if entry.look else []
+        text += [entry.to_text(), *looked, *(lines.get(entry.version, ()) if entry.action == "register" else ())]
     payload = {
         "name": name,
         "history": [entry.model_dump(mode="json") for entry in entries],
         "links": [one.model_dump(mode="json") for one in links],
     }
     emit(payload, as_json, "\n".join(text))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="NAME/VERSION")],
+    b: Annotated[str, typer.Argument(metavar="NAME/VERSION", help="the differences are B - A")],
+    tracking_uri: TrackingOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two registered versions: in pairs where both were drawn from the same prompts and noise."""
+    from softalign.evaluation.versions import compare_versions
+
+    found = compare_versions(a, b, _registry(tracking_uri, store))
+    emit(found.model_dump(mode="json"), as_json, found.to_text())

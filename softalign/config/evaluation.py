@@ -13,6 +13,11 @@ from softalign.config.families import is_embedded, own_side_px
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
+CHAMPION_PATTERN = r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$"
+GUARD_PATTERN = (
+    r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
+    r"adapter_vs_(base|untrained|champion)/[a-z_]+(/ci_low|/ci_high)?)$"
+)
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
@@ -43,6 +48,11 @@ class EvalConfig(StageConfig):
     unconditional_bank: UnconditionalBank = Field(
         "positive", description="which tokens the unconditional branch of guidance sees: psi+ or psi-"
     )
+    champion: Annotated[str, Field(pattern=CHAMPION_PATTERN)] = Field(
+        "auto",
+        description="whom the adapter is compared with beside base and untrained tokens: auto, the champion of this "
+        "base model in the registry when the run begins; none; or NAME/VERSION#sha256 of its weights",
+    )
     seed: Seed = Field(0, description="of the noise, which all arms share, and of the intervals")
     num_bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamplings of the prompts per interval")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="of the intervals, a ratio")
@@ -67,7 +77,14 @@ class EvalConfig(StageConfig):
     def arms(self) -> tuple[Arm, ...]:
         """The arms in the order they are evaluated: those that are compared, then the reference, if there is one."""
         compared: tuple[Arm, ...] = ("base", "untrained", "adapter")
+        if self.pinned_champion:
+            compared = (*compared, "champion")
         return compared if self.reference_guidance_scale is None else (*compared, "guided_base")
+
+    @property
+    def pinned_champion(self) -> str:
+        """The champion that is drawn, ``NAME/VERSION#sha256``; empty: none, or it is not looked up yet."""
+        return "" if self.champion in {"auto", "none"} else self.champion
 
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
@@ -75,6 +92,8 @@ class EvalConfig(StageConfig):
         if arm == "guided_base" and self.reference_guidance_scale is not None:
             guidance_scale = self.reference_guidance_scale
         update: dict[str, Any] = {"guidance_scale": guidance_scale, "reference_guidance_scale": None}
+        if arm != "champion":
+            update["champion"] = "none"
         if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
             update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
         return self.model_copy(update=update)
@@ -83,6 +102,22 @@ class EvalConfig(StageConfig):
     def _check_unconditional_bank(self) -> Self:
         if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
             raise ValueError("unconditional_bank has no effect at guidance_scale 1, which has no unconditional branch")
+        return self
+
+
+class Guard(Frozen):
+    """A bound that a number of the comparison must keep, whatever else the gate finds."""
+
+    metric: Annotated[str, Field(pattern=GUARD_PATTERN)] = Field(
+        description="a number of the comparison, such as overall_adapter or adapter_vs_base/counting/ci_low"
+    )
+    at_least: float | None = Field(None, description="the lowest value that passes; differences are ratios")
+    at_most: float | None = Field(None, description="the highest value that passes")
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("a guard has one bound: at_least or at_most")
         return self
 
 
@@ -100,6 +135,16 @@ class PromotionPolicy(Frozen):
         0.05, description="no tag may fall by more score points (ratio)"
     )
     must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
+    max_drop_below_champion: Annotated[float, Field(ge=0.0)] = Field(
+        0.02,
+        description="in pairs with the champion, the interval of the overall difference must not reach further below 0 "
+        "(ratio)",
+    )
+    max_tag_drop_below_champion: Annotated[float, Field(ge=0.0)] = Field(
+        0.05, description="in pairs with the champion, no tag may fall by more score points (ratio)"
+    )
+    min_images: Annotated[int, Field(ge=0)] = Field(0, description="fewer images an arm decide nothing; 0: any number")
+    guards: tuple[Guard, ...] = Field((), description="bounds that numbers of the comparison must keep")
 
 
 class RegisterConfig(StageConfig):

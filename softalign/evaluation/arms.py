@@ -55,23 +55,27 @@ def evaluate(
     runtime: Runtime,
     store: Store,
     key: str,
+    *,
+    champion_path: str = "",
 ) -> EvalReport:
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
     Args:
         arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
-        adapter: None for the base arms.
+        adapter: None for the arms of base and champion.
         backbone: the frozen model.
         config: suite, sampling and intervals.
         runtime: device, batch size, and which engine draws and detects.
         store: where the arm is published.
         key: the stage key.
+        champion_path: the folder of the champion's files, for its arm.
 
     Raises:
         ConfigError: arm and adapter do not go together, or the suite has no detector here.
         PreemptedError: SIGTERM came; finished images are kept.
     """
-    _check_arm(arm, adapter)
+    _check_arm(arm, adapter, champion_path)
+    champion = config.pinned_champion
     config = config.of_arm(arm)
     file_detector(config)  # refused before the model is loaded
     work = store.work_path("evaluate", key)
@@ -80,9 +84,10 @@ def evaluate(
             suite = Suite(suite_prompts(config), config.images_per_prompt)
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
             copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
-            drawing = Work(draw_arm, (arm, adapter, backbone, config, runtime, store.uri), uses_model=True)
+            asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
+            drawing = Work(draw_arm, asked, uses_model=True)
             results = _make(drawing, suite, copies, config, runtime, config.side_px(backbone))
-            made = _report(arm, tokens_digest(arm, adapter, store), config, results, len(suite.prompts), key)
+            made = _report(arm, tokens_digest(arm, adapter, store, champion), config, results, len(suite.prompts), key)
             report = store.publish(made, work / OUTPUT_FOLDER)
             copies.remove()
     shutil.rmtree(work, ignore_errors=True)
@@ -107,9 +112,9 @@ def _make(
     return results
 
 
-def _check_arm(arm: Arm, adapter: Adapter | None) -> None:
-    is_base = arm in BASE_ARMS
-    if is_base != (adapter is None):
+def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
+    is_base = arm in (*BASE_ARMS, "champion")
+    if is_base != (adapter is None) or (arm == "champion") != bool(champion_path):
         raise ConfigError(
             f"The arm {arm!r} and the adapter do not go together.",
             expected="no adapter" if is_base else "an adapter",
@@ -127,7 +132,13 @@ def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
 
 
 def draw_arm(
-    arm: Arm, adapter: Adapter | None, backbone: BackboneConfig, config: EvalConfig, runtime: Runtime, store_uri: str
+    arm: Arm,
+    adapter: Adapter | None,
+    backbone: BackboneConfig,
+    config: EvalConfig,
+    runtime: Runtime,
+    store_uri: str,
+    champion_path: str = "",
 ) -> Callable[[Batch], tuple[bytes, ...]]:
     """Return the function that draws a batch of an arm's images, as PNG files; loads the model and the adapter."""
     from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
@@ -135,8 +146,8 @@ def draw_arm(
 
     device = resolve_device(runtime)
     frozen = load_backbone(backbone, device=device, dtype=backbone_dtype(device))
-    if adapter is not None:
-        _attach(frozen.pipeline, arm, adapter, config, Store(store_uri))
+    if adapter is not None or champion_path:
+        _attach(frozen.pipeline, arm, _tokens_folder(arm, adapter, Store(store_uri), champion_path), config)
     return batch_drawer(frozen, _settings(backbone, config))
 
 
@@ -149,13 +160,19 @@ def _settings(backbone: BackboneConfig, config: EvalConfig) -> SamplingSettings:
     )
 
 
-def _attach(pipeline: Any, arm: Arm, adapter: Adapter, config: EvalConfig, store: Store) -> None:
+def _tokens_folder(arm: Arm, adapter: Adapter | None, store: Store, champion_path: str) -> Path:
+    if adapter is None:
+        return Path(champion_path)
+    folder = store.fetch(adapter)
+    return folder / INITIAL_FOLDER if arm == "untrained" else folder
+
+
+def _attach(pipeline: Any, arm: Arm, folder: Path, config: EvalConfig) -> None:
     from softalign.adapters.attach import load_soft_tokens
 
-    folder = store.fetch(adapter)
     load_soft_tokens(
         pipeline,
-        folder / INITIAL_FOLDER if arm == "untrained" else folder,
+        folder,
         scale=config.scale,
         use_ema=config.use_ema and arm == "adapter",
         unconditional_bank=config.unconditional_bank,

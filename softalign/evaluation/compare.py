@@ -57,22 +57,32 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
     """
     _check_belonging(reports, adapter, store)
     _check_reference(reports)
+    _check_champion(reports.champion, config)
     arms = tuple(_load_arm(report, store) for report in reports.compared)
-    _check_pairs(arms)
-    comparison = _comparison(arms, reports.guided_base, adapter, config, key)
+    champion = None if reports.champion is None else _load_arm(reports.champion, store)
+    everyone = arms if champion is None else (*arms, champion)
+    _check_pairs(everyone)
+    comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key)
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
-    _write_files(work, comparison, arms, adapter, store.fetch(adapter), config)
+    (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
+    _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
     return published
 
 
 def _comparison(
-    arms: tuple[ArmFiles, ...], reference: EvalReport | None, adapter: Adapter, config: EvalConfig, key: str
+    arms: tuple[ArmFiles, ...],
+    champion: ArmFiles | None,
+    reference: EvalReport | None,
+    adapter: Adapter,
+    config: EvalConfig,
+    key: str,
 ) -> ComparisonReport:
     base, untrained, candidate = arms
-    references = () if reference is None else (reference.digest,)
+    references = [] if reference is None else [reference.digest]
+    references += [] if champion is None else [champion.report.digest]
     return ComparisonReport(
         stage_key=key,
         parents=(*(arm.report.digest for arm in arms), adapter.digest, *references),
@@ -86,10 +96,15 @@ def _comparison(
         guidance_scale=config.guidance_scale,
         denoiser_calls_per_image=config.denoiser_calls_per_image,
         guided_base=None if reference is None else _reference(reference, config),
+        champion=config.pinned_champion,
+        overall_champion=None if champion is None else champion.report.overall_score,
+        adapter_vs_champion=() if champion is None else differences(candidate.results, champion.results, config),
+        confidence=config.confidence,
+        seed=config.seed,
     )
 
 
-def _write_files(
+def _write_page(
     work: Path,
     comparison: ComparisonReport,
     arms: tuple[ArmFiles, ...],
@@ -99,7 +114,6 @@ def _write_files(
 ) -> None:
     from softalign.evaluation.report.page import render_page
 
-    (work / PAIRS_FILENAME).write_text(_pairs_text(arms), encoding="utf-8")
     page = render_page(comparison, arms, adapter, adapter_path, config)
     (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
 
@@ -162,6 +176,19 @@ def _check_reference(reports: ArmReports) -> None:
             "The reference is not the base with guidance on the arms' prompts.",
             expected=f"arm guided_base, {candidate.num_images} images of suite {candidate.suite}",
             found=f"arm {reference.arm}, {reference.num_images} images of suite {reference.suite}",
+            fix="evaluate it with the arms' configuration",
+        )
+
+
+def _check_champion(report: EvalReport | None, config: EvalConfig) -> None:
+    found = "none" if report is None else f"sha256 {report.adapter_digest}"
+    expected = f"sha256 {config.pinned_champion.partition('#')[2]}" if config.pinned_champion else "none"
+    if found != expected:
+        raise CompatibilityError(
+            "The champion's arm is of other tokens than the champion's.",
+            expected=expected,
+            found=found,
+            where=config.pinned_champion or "evaluate.champion",
             fix="evaluate it with the arms' configuration",
         )
 

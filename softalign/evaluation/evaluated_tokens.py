@@ -16,13 +16,21 @@ from softalign.store.files import read_bytes
 from softalign.store.store import Store
 
 
-def tokens_digest(arm: Arm, adapter: Adapter | None, store: Store) -> str:
+def tokens_digest(arm: Arm, adapter: Adapter | None, store: Store, champion: str = "") -> str:
     """Return the digest of an arm's tokens: empty without any, else the step-0 tokens' or the trained adapter's.
+
+    Args:
+        arm: of an evaluation.
+        adapter: the trained one; None where it is not known, or not taken.
+        store: where it lies.
+        champion: ``NAME/VERSION#sha256``, whose sha256 is the digest of the champion's tokens.
 
     Raises:
         MissingInputError: the adapter has no step-0 tokens.
         IntegrityError: their files are not what was published.
     """
+    if arm == "champion":
+        return champion.partition("#")[2]
     if adapter is None or arm in BASE_ARMS:
         return ""
     return adapter.digest if arm == "adapter" else _initial_digest(adapter, store)

@@ -15,23 +15,31 @@ from softalign.registry.connection import (
     tracking_uri,
     without_credentials,
 )
-from softalign.registry.events import PromotionEvent, history, promote, rollback
+from softalign.registry.current import pinned_champion
+from softalign.registry.events import PromotionEvent
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
+from softalign.registry.presence import is_in_registry
+from softalign.registry.promotion import history, promote, rollback
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
+from softalign.registry.verdicts import RegisteredScores, Verdict, registered_scores
 from softalign.registry.versions import Reference, parse_reference
 
 __all__ = [
     "PromotionEvent",
     "PulledVersion",
     "Reference",
+    "RegisteredScores",
     "RegistryAnswer",
+    "Verdict",
     "VersionLinks",
     "ask_registry",
     "consumer_uri",
     "history",
+    "is_in_registry",
     "parse_reference",
+    "pinned_champion",
     "promote",
     "public_uri",
     "pull",
@@ -39,6 +47,7 @@ __all__ = [
     "reachable_uri",
     "register",
     "registered_decision",
+    "registered_scores",
     "registry_folder",
     "registry_of_store",
     "report_url",

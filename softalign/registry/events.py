@@ -1,25 +1,56 @@
-"""Who is champion, who was, and why: an append-only record of promotions in the registered model's tags.
-
-Every registration, promotion and rollback is one event under a tag of its own, so concurrent writers never overwrite
-each other. The champions before the current one are a stack: promotions push, a rollback pops.
-"""
+"""One event of a model's history: a registration, a promotion or a rollback, as it is stored and read again."""
 
 from __future__ import annotations
 
 import getpass
 import json
+import logging
 import time
-import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
-from softalign.artifacts import Frozen
-from softalign.errors import ConfigError, RegistryError
-from softalign.registry.connection import consumer_uri, registry_client, require_database
+from pydantic import ValidationError
+
+from softalign.artifacts import Frozen, read_known
+from softalign.problems import problems
 from softalign.registry.gate import Check
-from softalign.registry.versions import CHAMPION, Reference, champion_of, find_model, find_version, versions_of
+from softalign.registry.versions import CHAMPION
+from softalign.version import __version__
+
+logger = logging.getLogger(__name__)
 
 EVENT_PREFIX = "softalign.event."
+"""Of the tags in which earlier versions kept events."""
+CHALLENGER = "challenger"
+Action = Literal["register", "promote", "rollback"]
+
+
+class Look(Frozen):
+    """What a decision looked at: who asks again about the same weights is counted by it.
+
+    Attributes:
+        number: which look at these weights it was, from 1.
+        weights_sha256: of the adapter.
+        suite: of the comparison, as are ``num_images`` (an arm) and ``seed`` (None: of a version that kept none).
+        comparison_digest: of its record.
+        champion: that was drawn beside it, ``NAME/VERSION#sha256``; empty: none was.
+    """
+
+    number: int
+    weights_sha256: str
+    suite: str
+    num_images: int
+    seed: int | None
+    comparison_digest: str
+    champion: str = ""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return (
+            f"look {self.number} at weights {self.weights_sha256[:12]}: {self.suite}, {self.num_images:,} images an "
+            f"arm{seed}, comparison {self.comparison_digest[:12]}"
+        )
 
 
 class PromotionEvent(Frozen):
@@ -34,9 +65,11 @@ class PromotionEvent(Frozen):
         checks: what the gate measured; empty for ``promote`` and ``rollback``.
         at_ms: when, in milliseconds since 1970.
         actor: the operating system's user name of the process.
+        library_version: of the softalign that wrote it; empty: one that did not say.
+        look: what the gate looked at; None where a person decided, and in events of earlier versions.
     """
 
-    action: Literal["register", "promote", "rollback"]
+    action: Action
     version: int
     is_promoted: bool
     previous_champion: int | None
@@ -44,27 +77,35 @@ class PromotionEvent(Frozen):
     checks: tuple[Check, ...] = ()
     at_ms: int
     actor: str
+    library_version: str = ""
+    look: Look | None = None
+
+    @property
+    def alias(self) -> str:
+        """The alias that it moves."""
+        return CHAMPION if self.is_promoted else CHALLENGER
 
     def to_text(self) -> str:
         """Return the event as one line for people."""
         moment = datetime.fromtimestamp(self.at_ms / 1000, tz=UTC).isoformat(sep=" ", timespec="seconds")
         before = f"champion before: {self.previous_champion or 'none'}"
-        outcome = "champion" if self.is_promoted else "challenger"
         return (
-            f"{moment}  {self.action:<8}  version {self.version} {outcome} ({before}, by {self.actor}): {self.reason}"
+            f"{moment}  {self.action:<8}  version {self.version} {self.alias} "
+            f"({before}, by {one_line(self.actor)}): {one_line(self.reason)}"
         )
 
 
 def new_event(
-    action: Literal["register", "promote", "rollback"],
+    action: Action,
     version: int,
     previous_champion: int | None,
     reason: str,
     *,
     is_promoted: bool = True,
     checks: tuple[Check, ...] = (),
+    look: Look | None = None,
 ) -> PromotionEvent:
-    """Return an event of this moment and this user."""
+    """Return an event of this moment and this user; control characters of the reason become spaces."""
     try:
         actor = getpass.getuser()
     except (KeyError, OSError):  # a container user without a name
@@ -74,92 +115,39 @@ def new_event(
         version=version,
         is_promoted=is_promoted,
         previous_champion=previous_champion,
-        reason=reason,
+        reason=one_line(reason),
         checks=checks,
         at_ms=time.time_ns() // 1_000_000,
         actor=actor,
+        library_version=__version__,
+        look=look,
     )
 
 
-def record_event(client: Any, name: str, event: PromotionEvent) -> None:
-    """Append an event. A version's registration has one fixed place, so that a resumed one is not listed twice."""
-    suffix = f"register-{event.version:06d}" if event.action == "register" else f"{event.at_ms}-{uuid.uuid4().hex[:8]}"
-    client.set_registered_model_tag(name, f"{EVENT_PREFIX}{suffix}", event.model_dump_json())
+def one_line(text: str) -> str:
+    """Return a text in one line that no terminal obeys: what cannot be printed becomes a space."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def history(name: str, tracking_uri: str | None = None) -> tuple[PromotionEvent, ...]:
-    """Return a model's registrations, promotions and rollbacks, oldest first.
+def read_event(text: str, where: str) -> PromotionEvent | None:
+    """Return a stored event; fields that are not known are left out with a warning.
 
-    Raises:
-        RegistryError: no such model; lists the names there are.
-        MissingInputError: there is no registry at this place.
+    None where it is not understood at all; a warning names its place, and the softalign that wrote it.
     """
-    uri = _existing(tracking_uri)
-    with registry_client(uri) as client:
-        return events_of(client, name)
-
-
-def events_of(client: Any, name: str) -> tuple[PromotionEvent, ...]:
-    """Return the recorded events of a model, oldest first."""
-    tags = find_model(client, name).tags
-    events = [
-        PromotionEvent.model_validate(json.loads(value)) for tag, value in tags.items() if tag.startswith(EVENT_PREFIX)
-    ]
-    return tuple(sorted(events, key=lambda event: (event.at_ms, event.version)))
-
-
-def promote(name: str, version: int | None, reason: str, tracking_uri: str | None = None) -> PromotionEvent:
-    """Make a version champion by a person's decision, whatever the gate said, and record why.
-
-    Without a version it is the challenger. Doing it again changes nothing and returns the event that made it champion.
-
-    Raises:
-        ConfigError: the reason is empty.
-        RegistryError: no such model or version.
-    """
-    if not reason.strip():
-        raise ConfigError(
-            "A promotion needs a reason.",
-            expected="a sentence",
-            found="nothing",
-            where=f"{name}/{version or 'challenger'}",
-        )
-    uri = _existing(tracking_uri)
-    with registry_client(uri) as client:
-        wanted = Reference(name=name, alias="challenger") if version is None else Reference(name=name, version=version)
-        version = int(find_version(client, wanted).version)
-        current = champion_of(client, name)
-        stack = champions(events_of(client, name))
-        if current == version and stack and stack[-1].version == version:
-            return stack[-1]
-        event = new_event("promote", version, current if current != version else None, reason)
-        return _make_champion(client, name, event)
-
-
-def rollback(name: str, reason: str = "", tracking_uri: str | None = None) -> PromotionEvent:
-    """Give the champion alias back to the champion before this one, and record it.
-
-    Rolling back twice goes two champions back. Versions deleted meanwhile are skipped.
-
-    Raises:
-        RegistryError: no such model, no champion, or no champion before it.
-    """
-    uri = _existing(tracking_uri)
-    with registry_client(uri) as client:
-        current = champion_of(client, name)
-        there = {int(version.version) for version in versions_of(client, name)}
-        stack = [event.version for event in champions(events_of(client, name))]
-        earlier = stack[:-1] if stack and stack[-1] == current else stack
-        target = next((version for version in reversed(earlier) if version in there and version != current), None)
-        if current is None or target is None:
-            raise RegistryError(
-                f"{name!r} has no champion to go back to.",
-                expected="a current champion and one before it",
-                found=f"champion {current or 'none'}, before it {', '.join(map(str, earlier)) or 'none'}",
-                fix=f"`softalign history {name}` shows the record; `softalign promote {name}` sets a version",
-            )
-        sentence = reason.strip() or f"Rolled back from version {current} to the champion before it."
-        return _make_champion(client, name, new_event("rollback", target, current, sentence))
+    payload: object = None
+    try:
+        payload = json.loads(text)
+        event, ignored = read_known(PromotionEvent, payload, optional=("checks", "look"))
+    except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
+        found = problems(error, PromotionEvent)[0] if isinstance(error, ValidationError) else f"no JSON: {text[:60]!r}"
+        writer = payload.get("library_version") if isinstance(payload, dict) else None
+        by = f"softalign {writer} wrote it, this is {__version__}: update softalign" if writer else "not by softalign"
+        logger.warning("An event of the history is passed over: %s (%s; %s)", where, one_line(found), one_line(by))
+        return None
+    if ignored:
+        by = event.library_version or "unknown"
+        logger.warning("%s has fields that softalign %s does not know (by %s): %s", where, __version__, by, ignored)
+    return event
 
 
 def champions(events: tuple[PromotionEvent, ...]) -> list[PromotionEvent]:
@@ -174,16 +162,3 @@ def champions(events: tuple[PromotionEvent, ...]) -> list[PromotionEvent]:
         else:
             stack.append(event)
     return stack
-
-
-def _make_champion(client: Any, name: str, event: PromotionEvent) -> PromotionEvent:
-    # The record first: an alias that moved without a record could not be rolled back.
-    record_event(client, name, event)
-    client.set_registered_model_alias(name, CHAMPION, str(event.version))
-    return event
-
-
-def _existing(uri: str | None) -> str:
-    chosen = consumer_uri(uri)
-    require_database(chosen)
-    return chosen

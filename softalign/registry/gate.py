@@ -1,20 +1,21 @@
 """The promotion gate: whether a candidate adapter becomes champion, from scores alone (no model, no registry).
 
-Against its own base and its own untrained tokens a candidate is compared in pairs: same prompts, same noise, so the
-difference has an interval. Against the current champion there are only two overall scores of separate evaluations.
-That comparison is unpaired and has no interval: it is a weak claim, so it can only hold a candidate back (its overall
-score must not be below the champion's), never promote it, and a tie goes to the candidate. It is made only where the
-two were scored on the same suite with as many images per arm and the same guidance; otherwise the reason says that it
-was not made.
+A candidate is compared in pairs, same prompts and same noise, so that differences have intervals: with its base, with
+its untrained tokens, and with the present champion, where that was drawn beside them. Over base and untrained tokens it
+must gain surely; beside the champion it must not be worse beyond a margin. Where the champion was not drawn, the reason
+says why, and two overall scores of separate evaluations are all there is: a weak claim, so it can only hold a candidate
+back, and it is made only for the same suite with as many images and the same guidance.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
-from softalign.config.evaluation import PromotionPolicy
-from softalign.errors import DataError
+from softalign.config.evaluation import Guard, PromotionPolicy
+from softalign.errors import ConfigError, DataError
+from softalign.registry.gate_text import difference_text, numbers_of, sentences
+from softalign.registry.sureness import detectable, widened
 
 OVERALL = "overall"
 """The entry of a comparison's differences that is the mean over tags."""
@@ -22,55 +23,53 @@ TOLERANCE = 1e-9
 """Scores are ratios of small counts: a drop of exactly the margin must not fail by a rounding error."""
 
 
+class PresentChampion(Frozen):
+    """The champion at the moment of a decision: its name, and what it was made for.
+
+    Attributes:
+        pin: ``NAME/VERSION#sha256 of its weights``, as comparisons name it.
+        base_model: of its adapter; empty where it is not known.
+    """
+
+    pin: str
+    base_model: str = ""
+    candidate_base_model: str = ""
+
+    def why_unpaired(self, candidate: ComparisonReport) -> str:
+        """Return why a candidate's comparison has no pairs with it."""
+        name = self.pin.partition("#")[0]
+        if self.base_model and self.candidate_base_model and self.base_model != self.candidate_base_model:
+            return f"{name} is of another base model, {self.base_model}"
+        if candidate.champion:
+            return f"{name} is champion by now, the pairs are with {candidate.champion.partition('#')[0]}"
+        return f"{name} was not drawn in this evaluation"
+
+
 class Check(Frozen):
     """One condition of the gate.
 
     Attributes:
         name: ``overall_gain``, ``gain_significant``, ``tag_drop:TAG``, ``beats_untrained``,
-            ``untrained_gain_significant`` or ``not_below_champion``.
+            ``untrained_gain_significant``, ``not_worse_than_champion``, ``champion_tag_drop:TAG``,
+            ``not_below_champion`` (not in pairs), ``min_images`` or ``guard:METRIC``.
         measured: what was measured (score points, ratios).
         threshold: what it was held against.
-        comparison: how: ``measured >= threshold`` or ``measured > threshold``.
+        comparison: how: ``measured >= threshold``, ``measured > threshold`` or ``measured <= threshold``.
         is_passed: the outcome.
+        interval: of an interval's check: difference, lower and upper end.
     """
 
     name: str
     measured: float
     threshold: float
-    comparison: Literal[">=", ">"]
+    comparison: Literal[">=", ">", "<="]
     is_passed: bool
+    interval: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
         """Return what was found as a person says it, in score points of a hundred."""
-        kind, _, tag = self.name.partition(":")
-        found, asked = self.measured * 100, self.threshold * 100
-        passed, failed = {
-            "overall_gain": (
-                f"the gain over the base is {found:+.1f} points, of at least {asked:+.1f} asked",
-                f"the gain over the base is {found:+.1f} points, less than the {asked:+.1f} asked",
-            ),
-            "gain_significant": (
-                f"the gain over the base is certain: its interval begins at {found:+.1f} points, above zero",
-                f"the gain over the base may be chance: its interval begins at {found:+.1f} points, not above zero",
-            ),
-            "tag_drop": (
-                f"{tag} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
-                f"{tag} fell by {-found:.1f} points, more than the {-asked:.1f} allowed",
-            ),
-            "beats_untrained": (
-                f"it scores {found:+.1f} points over untrained tokens",
-                f"it does not beat untrained tokens ({found:+.1f} points)",
-            ),
-            "untrained_gain_significant": (
-                f"the interval of the gain over untrained tokens begins at {found:+.1f} points, above zero",
-                "the gain over untrained tokens may be chance: its interval begins at "
-                f"{found:+.1f} points, not above zero",
-            ),
-            "not_below_champion": (
-                f"it scores {found:.1f}, not below the champion's {asked:.1f}",
-                f"it scores {found:.1f}, below the champion's {asked:.1f}",
-            ),
-        }[kind]
+        kind, _, subject = self.name.partition(":")
+        passed, failed = sentences(kind, subject, self.measured, self.threshold, self.interval)
         return passed if self.is_passed else failed
 
 
@@ -82,63 +81,144 @@ class Decision(Frozen):
         alias: the registry alias the candidate gets.
         reason: one or two sentences for people.
         checks: every condition with what was measured, in the order of the policy.
+        look: how often these weights were asked about, this time included; intervals are widened by it.
+        detectable: the smallest gain over the base that could have been told (ratio); None where it is not known.
     """
 
     is_promoted: bool
     alias: Literal["champion", "challenger"]
     reason: str
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] = ()
+    look: int = 1
+    detectable: float | None = None
+
+    def to_table(self) -> dict[str, list[Any]]:
+        """Return the checks as a table: its columns, and a row for each."""
+        rows = [[one.name, one.is_passed, one.measured, one.comparison, one.threshold, str(one)] for one in self.checks]
+        return {"columns": ["check", "passed", "measured", "comparison", "threshold", "sentence"], "data": rows}
 
 
-def decide(candidate: ComparisonReport, champion: ComparisonReport | None, policy: PromotionPolicy) -> Decision:
+def decide(
+    candidate: ComparisonReport,
+    champion: ComparisonReport | None,
+    policy: PromotionPolicy,
+    *,
+    look: int = 1,
+    present: PresentChampion | None = None,
+) -> Decision:
     """Return whether a candidate becomes champion.
 
     Args:
-        candidate: the candidate's paired comparison with its base and its untrained tokens.
-        champion: the same of the current champion; None where there is no champion or its scores are unknown.
+        candidate: the candidate's paired comparison with base, untrained tokens and, if it was drawn, the champion.
+        champion: what the current champion was registered with; None where there is none or its scores are unknown.
         policy: the thresholds.
+        look: how often these weights have been asked about, this time included.
+        present: the champion at this moment; None: there is none, or nothing is known of it.
 
     Raises:
+        ConfigError: a guard is of a number that the comparison does not have.
         DataError: a comparison lacks its overall difference.
     """
-    checks = [*_paired_checks(candidate, policy)]
-    is_comparable = champion is not None and _is_same_evaluation(candidate, champion)
-    if champion is not None and is_comparable:
+    is_paired = bool(candidate.champion) and present is not None and candidate.champion == present.pin
+    checks = [*_least_images(candidate, policy), *_paired_checks(candidate, policy, look)]
+    if is_paired:
+        checks += _champion_checks(candidate, policy, look)
+    elif champion is not None and _is_same_evaluation(candidate, champion):
         checks.append(_at_least("not_below_champion", candidate.overall_adapter, champion.overall_adapter))
+    checks += [_guarded(guard, candidate) for guard in policy.guards]
     is_promoted = all(check.is_passed for check in checks)
+    found = detectable(_overall(candidate.adapter_vs_base, "adapter_vs_base"), candidate, look)
+    beside = _beside_champion(candidate, champion, present, is_paired=is_paired)
     return Decision(
         is_promoted=is_promoted,
         alias="champion" if is_promoted else "challenger",
-        reason=_reason(candidate, champion, checks, is_comparable=is_comparable),
+        reason=" ".join(part for part in (_reason(candidate, checks), _surely(found, look), beside) if part),
         checks=tuple(checks),
+        look=look,
+        detectable=found or None,
     )
 
 
-def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy) -> list[Check]:
-    gain = _overall(candidate.adapter_vs_base, "adapter_vs_base")
+def _least_images(candidate: ComparisonReport, policy: PromotionPolicy) -> list[Check]:
+    if not policy.min_images:
+        return []
+    return [_at_least("min_images", candidate.num_images_per_arm, policy.min_images)]
+
+
+def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: int) -> list[Check]:
+    gain = widened(_overall(candidate.adapter_vs_base, "adapter_vs_base"), candidate, look)
     checks = [_at_least("overall_gain", gain.difference, policy.min_overall_gain)]
     if policy.requires_significant_gain:
-        checks.append(_above("gain_significant", gain.ci_low, 0.0))
-    for entry in candidate.adapter_vs_base:
-        if entry.tag != OVERALL:
-            checks.append(_at_least(f"tag_drop:{entry.tag}", entry.difference, -policy.max_tag_drop))
+        checks.append(_above("gain_significant", gain.ci_low, 0.0, gain))
+    checks += _tag_checks("tag_drop", candidate.adapter_vs_base, policy.max_tag_drop)
     if policy.must_beat_untrained:
-        over_untrained = _overall(candidate.adapter_vs_untrained, "adapter_vs_untrained")
-        if policy.requires_significant_gain and over_untrained.difference > 0.0:
-            checks.append(_above("untrained_gain_significant", over_untrained.ci_low, 0.0))
+        over = widened(_overall(candidate.adapter_vs_untrained, "adapter_vs_untrained"), candidate, look)
+        if policy.requires_significant_gain and over.difference > 0.0:
+            checks.append(_above("untrained_gain_significant", over.ci_low, 0.0, over))
         else:
-            checks.append(_above("beats_untrained", over_untrained.difference, 0.0))
+            checks.append(_above("beats_untrained", over.difference, 0.0))
     return checks
 
 
-def _at_least(name: str, measured: float, threshold: float) -> Check:
+def _champion_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: int) -> list[Check]:
+    beside = widened(_overall(candidate.adapter_vs_champion, "adapter_vs_champion"), candidate, look)
+    margin = -policy.max_drop_below_champion
+    return [
+        _at_least("not_worse_than_champion", beside.ci_low, margin, beside),
+        *_tag_checks("champion_tag_drop", candidate.adapter_vs_champion, policy.max_tag_drop_below_champion),
+    ]
+
+
+def _tag_checks(kind: str, differences: tuple[TagDifference, ...], margin: float) -> list[Check]:
+    return [
+        _at_least(f"{kind}:{entry.tag}", entry.difference, -margin) for entry in differences if entry.tag != OVERALL
+    ]
+
+
+def _guarded(guard: Guard, candidate: ComparisonReport) -> Check:
+    numbers = numbers_of(candidate)
+    if guard.metric not in numbers:
+        raise ConfigError(
+            "A guard is of a number that the comparison does not have.",
+            expected=f"one of {', '.join(numbers)}",
+            found=guard.metric,
+            where="register.policy.guards",
+            fix="correct the guard; finished work is kept",
+        )
+    measured, name = numbers[guard.metric], f"guard:{guard.metric}"
+    if guard.at_least is not None:
+        return _at_least(name, measured, guard.at_least)
+    threshold = guard.at_most or 0.0
+    is_passed = measured <= threshold + TOLERANCE
+    return Check(name=name, measured=measured, threshold=threshold, comparison="<=", is_passed=is_passed)
+
+
+def _at_least(name: str, measured: float, threshold: float, entry: TagDifference | None = None) -> Check:
     is_passed = measured >= threshold - TOLERANCE
-    return Check(name=name, measured=measured, threshold=threshold, comparison=">=", is_passed=is_passed)
+    return Check(
+        name=name,
+        measured=measured,
+        threshold=threshold,
+        comparison=">=",
+        is_passed=is_passed,
+        interval=_interval(entry),
+    )
 
 
-def _above(name: str, measured: float, threshold: float) -> Check:
+def _above(name: str, measured: float, threshold: float, entry: TagDifference | None = None) -> Check:
     is_passed = measured > threshold + TOLERANCE
-    return Check(name=name, measured=measured, threshold=threshold, comparison=">", is_passed=is_passed)
+    return Check(
+        name=name,
+        measured=measured,
+        threshold=threshold,
+        comparison=">",
+        is_passed=is_passed,
+        interval=_interval(entry),
+    )
+
+
+def _interval(entry: TagDifference | None) -> tuple[float, float, float] | None:
+    return None if entry is None else (entry.difference, entry.ci_low, entry.ci_high)
 
 
 def _overall(differences: tuple[TagDifference, ...], where: str) -> TagDifference:
@@ -163,9 +243,7 @@ def _guidance(comparison: ComparisonReport) -> str:
     return "" if comparison.guidance_scale is None else f" at guidance {comparison.guidance_scale:g}"
 
 
-def _reason(
-    candidate: ComparisonReport, champion: ComparisonReport | None, checks: list[Check], *, is_comparable: bool
-) -> str:
+def _reason(candidate: ComparisonReport, checks: list[Check]) -> str:
     gain = _overall(candidate.adapter_vs_base, "adapter_vs_base")
     measured = (
         f"{candidate.overall_adapter * 100:.1f} points on {candidate.suite}, {gain.difference * 100:+.1f} over base "
@@ -173,14 +251,37 @@ def _reason(
     )
     failed = [check for check in checks if not check.is_passed]
     if failed:
-        sentence = f"Not promoted: {'; '.join(str(check) for check in failed)}. It has {measured}."
-    else:
-        sentence = f"Promoted: it passes all {len(checks)} checks of the gate, with {measured}."
+        return f"Not promoted: {'; '.join(str(check) for check in failed)}. It has {measured}."
+    return f"Promoted: it passes all {len(checks)} checks of the gate, with {measured}."
+
+
+def _surely(found: float, look: int) -> str:
+    if not found:
+        return "No image is judged otherwise than the base's, so nothing can be told of a gain."
+    told = f"So many images tell a gain of {found * 100:.1f} points or more in four cases of five."
+    if look == 1:
+        return told
+    return f"{told} It is look {look} at these weights: intervals are wider by Bonferroni's rule."
+
+
+def _beside_champion(
+    candidate: ComparisonReport,
+    champion: ComparisonReport | None,
+    present: PresentChampion | None,
+    *,
+    is_paired: bool,
+) -> str:
+    """Return how the candidate stands beside the champion, or why that is not said in pairs."""
+    if is_paired:
+        beside = _overall(candidate.adapter_vs_champion, "adapter_vs_champion")
+        return f"Beside champion {candidate.champion.partition('#')[0]}: {difference_text(beside)}, in pairs."
+    why = "" if present is None else f" in pairs: {present.why_unpaired(candidate)}"
     if champion is None:
-        return f"{sentence} There is no scored champion to compare with."
-    if not is_comparable:
+        return f"Not compared with the champion{why}." if why else "There is no scored champion to compare with."
+    if not _is_same_evaluation(candidate, champion):
         return (
-            f"{sentence} Not compared with the champion, which was scored on {champion.suite} with "
-            f"{champion.num_images_per_arm} images per arm{_guidance(champion)}."
+            f"Not compared with the champion, which was scored on {champion.suite} with "
+            f"{champion.num_images_per_arm} images per arm{_guidance(champion)}{why and f', nor{why}'}."
         )
-    return f"{sentence} The champion has {champion.overall_adapter * 100:.1f} (unpaired: a weak comparison)."
+    weak = f"The champion has {champion.overall_adapter * 100:.1f} (unpaired: a weak comparison)."
+    return f"{weak} Not compared{why}." if why else weak

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, TagDifference
 from softalign.errors import DataError
 from softalign.store.adapter_files import CARD_FILENAME, CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import list_files
@@ -82,17 +82,21 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str
         "",
         f"Suite `{comparison.suite}`, {comparison.num_images_per_arm} images per arm; same prompts and noise for every "
         f"arm. {comparison.guidance_text()} Gain: paired difference to the base, with its bootstrap interval over "
-        "prompts.",
+        "prompts. All in points of a hundred.",
         "",
         f"| tag | {' | '.join(report.arm for report in reports.compared)} | gain over base |",
         f"| --- |{' --- |' * (len(reports.compared) + 1)}",
     ]
     for tag in scores[0]:
-        cells = [f"{score[tag]:.4f}" if tag in score else "" for score in scores]
+        cells = [f"{score[tag] * 100:.1f}" if tag in score else "" for score in scores]
         gain = gains.get(tag)
-        cells.append(f"{gain.difference:+.4f} ({gain.ci_low:+.4f} to {gain.ci_high:+.4f})" if gain else "")
+        cells.append(_gain(gain) if gain else "")
         lines.append(f"| {tag} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _gain(entry: TagDifference) -> str:
+    return f"{entry.difference * 100:+.1f} ({entry.ci_low * 100:+.1f} to {entry.ci_high * 100:+.1f})"
 
 
 def flat_parameters(path: Path) -> dict[str, str]:

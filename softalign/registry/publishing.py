@@ -28,21 +28,23 @@ from softalign.artifacts import (
     Usage,
     canonical_json,
 )
-from softalign.config.evaluation import PromotionPolicy, RegisterConfig
+from softalign.config.evaluation import RegisterConfig
 from softalign.config.runtime import Runtime
-from softalign.errors import IntegrityError
+from softalign.errors import CompatibilityError, IntegrityError
 from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
-from softalign.registry.events import new_event, record_event
-from softalign.registry.gate import Decision, decide
+from softalign.registry.deciding import decide_once
+from softalign.registry.gate import Decision
 from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
+from softalign.registry.presence import is_in_registry, withdraw
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
+    BASE_MODEL_TAG,
     COMPARISON_TAG,
     FILES_TAG,
     STAGE_KEY_TAG,
-    champion_of,
-    comparison_of,
+    WEIGHTS_TAG,
+    known,
     versions_of,
 )
 from softalign.run_context import orchestrator_run_url
@@ -52,11 +54,6 @@ from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
 
-DECISION_TAG = "softalign.decision"
-PREVIOUS_TAG = "softalign.previous_champion"
-DECIDED_TAG = "softalign.settled"
-"""Its value is the name that registries already hold."""
-NO_VERSION = "none"
 DECISION_FILENAME = "decision.json"
 
 
@@ -99,8 +96,10 @@ def register(
         StorageUnavailableError: the registry did not answer; run again, finished steps are kept.
         RegistryError: the registry refused.
         IntegrityError: the adapter's files are not what was published.
+        CompatibilityError: the comparison is of other reports, or of another adapter.
         LeaseLostError: another process registers it by now.
     """
+    _check_belonging(adapter, comparison, reports)
     request = Registration(adapter, comparison, reports, config, store, key)
     uri, work = tracking_uri(runtime, store), store.work_path("register", key)
     model_path = work / "model"
@@ -110,8 +109,21 @@ def register(
         if version is None:
             version = _only_version(client, _new_version(client, request, uri, model_path, files), key)
         store.require_held()
-        decision = _decide_once(client, config.name, version, comparison, config.policy)
+        decision = decide_once(client, config.name, version, comparison, config.policy, store)
     return _publish(_record(request, version, decision, uri), decision, store, work)
+
+
+def _check_belonging(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> None:
+    named = {f"report of {report.arm}": report for report in reports.all} | {"adapter": adapter}
+    strangers = [name for name, record in named.items() if record.digest not in comparison.parents]
+    if strangers:
+        raise CompatibilityError(
+            "The comparison was not made of what is registered with it.",
+            expected=f"the digest of each among its parents: {', '.join(named)}",
+            found=f"without {', '.join(strangers)}",
+            where=comparison.uri,
+            fix="compare these reports (`softalign evaluate RECIPE`), and register that comparison",
+        )
 
 
 def _new_version(client: Any, request: Registration, uri: str, model_path: Path, files: tuple[FileEntry, ...]) -> Any:
@@ -160,7 +172,15 @@ def _record(request: Registration, version: Any, decision: Decision, uri: str) -
 def registered_decision(version: ModelVersion, store: Store) -> Decision:
     """Return what the gate decided about a registered version, from its published files."""
     folder = store.fetch(version, under=DECISION_FILENAME)
-    return Decision.model_validate_json((folder / DECISION_FILENAME).read_bytes())
+    stored = json.loads((folder / DECISION_FILENAME).read_bytes())
+    return known(Decision, stored, f"{version.uri}/{DECISION_FILENAME}")
+
+
+def _replaced(stale: ModelVersion, record: ModelVersion, folder: Path, store: Store) -> ModelVersion:
+    """Publish a version in place of one whose registry is gone."""
+    logger.warning("%s/%d is in no registry any more; it is registered anew", stale.name, stale.version)
+    withdraw(stale, store)
+    return store.publish(record, folder)
 
 
 def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path) -> ModelVersion:
@@ -174,7 +194,7 @@ def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path)
         winner = store.find(ModelVersion, record.stage_key)
         if winner is None:
             raise
-        published = winner
+        published = winner if is_in_registry(winner, store) else _replaced(winner, record, folder, store)
     shutil.rmtree(work, ignore_errors=True)
     return published
 
@@ -224,11 +244,11 @@ def _version_tags(
         COMPARISON_TAG: comparison.model_dump_json(exclude={"uri"}),
         "softalign.adapter_digest": adapter.digest,
         "softalign.backbone_digest": adapter.backbone_digest,
-        "softalign.base_model": adapter.base_model,
+        BASE_MODEL_TAG: adapter.base_model,
         "softalign.comparison_digest": comparison.digest,
         "softalign.dataset_digest": adapter.dataset_digest,
         "softalign.library_version": __version__,
-        "softalign.weights_sha256": adapter.weights_sha256,
+        WEIGHTS_TAG: adapter.weights_sha256,
     }
 
 
@@ -242,42 +262,3 @@ def _create_version(client: Any, name: str, run_id: str, tags: dict[str, str]) -
             raise
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     return client.create_model_version(name, source, run_id=run_id, tags=tags)
-
-
-def _decide_once(
-    client: Any, name: str, version: Any, comparison: ComparisonReport, policy: PromotionPolicy
-) -> Decision:
-    """Decide once, record it, move the alias, mark it as decided; continues where an earlier attempt stopped."""
-    number, tags = str(version.version), version.tags
-    if DECIDED_TAG in tags:
-        return Decision.model_validate_json(tags[DECISION_TAG])
-    champion = champion_of(client, name)
-    is_still_valid = DECISION_TAG in tags and champion in {_number(tags[PREVIOUS_TAG]), int(number)}
-    if is_still_valid:
-        decision, previous = Decision.model_validate_json(tags[DECISION_TAG]), _number(tags[PREVIOUS_TAG])
-    else:
-        decision, previous = decide(comparison, comparison_of(client, name, champion), policy), champion
-        client.set_model_version_tag(name, number, PREVIOUS_TAG, NO_VERSION if previous is None else str(previous))
-        client.set_model_version_tag(name, number, DECISION_TAG, decision.model_dump_json())
-    client.update_model_version(name, number, description=decision.reason)
-    client.log_dict(
-        version.run_id,
-        {"version": int(number), "previous_champion": previous, **decision.model_dump()},
-        "promotion.json",
-    )
-    event = new_event(
-        "register",
-        int(number),
-        previous,
-        decision.reason,
-        is_promoted=decision.is_promoted,
-        checks=decision.checks,
-    )
-    record_event(client, name, event)
-    client.set_registered_model_alias(name, decision.alias, number)
-    client.set_model_version_tag(name, number, DECIDED_TAG, "true")
-    return decision
-
-
-def _number(stored: str) -> int | None:
-    return None if stored == NO_VERSION else int(stored)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import PurePosixPath
 from typing import Any
 
-from softalign.artifacts import SCHEMA_VERSION, ComparisonReport, FileEntry, Frozen, require_format
+from softalign.artifacts import (
+    SCHEMA_VERSION,
+    ComparisonReport,
+    FileEntry,
+    Frozen,
+    FrozenT,
+    read_known,
+    require_format,
+)
 from softalign.errors import ConfigError, IntegrityError, RegistryError
 
+logger = logging.getLogger(__name__)
+
 CHAMPION = "champion"
+LEDGER_SUFFIX = ".history"
+"""The history of the model NAME is the registered model NAME.history."""
 STAGE_KEY_TAG = "softalign.stage_key"
 FILES_TAG = "softalign.files"
 """JSON list of the version's files with size and sha256: what a pull is verified against."""
+WEIGHTS_TAG = "softalign.weights_sha256"
+BASE_MODEL_TAG = "softalign.base_model"
 COMPARISON_TAG = "softalign.comparison"
 """The version's ComparisonReport: what the next candidate is compared with."""
 
@@ -59,6 +74,23 @@ def parse_reference(text: str) -> Reference:
     return Reference(name=match["name"], alias=match["alias"] or "", version=int(match["version"] or 0))
 
 
+def pin_of(name: str, version: int, weights_sha256: str) -> str:
+    """Return how comparisons name a version: by its number and its content."""
+    return f"{name}/{version}#{weights_sha256}"
+
+
+def known(kind: type[FrozenT], stored: Any, where: str) -> FrozenT:
+    """Return a stored record; fields that are not known here are left out with a warning.
+
+    Raises:
+        ValidationError: what is known is not right.
+    """
+    record, ignored = read_known(kind, stored)
+    if ignored:
+        logger.warning("%s has fields that are not known here, of a newer softalign: %s", where, ", ".join(ignored))
+    return record
+
+
 def find_model(client: Any, name: str) -> Any:
     """Return a registered model.
 
@@ -72,13 +104,19 @@ def find_model(client: Any, name: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        names = sorted(model.name for model in client.search_registered_models(max_results=100))
+        known = client.search_registered_models(max_results=100)
+        names = sorted(model.name for model in known if not model.name.endswith(LEDGER_SUFFIX))
         raise RegistryError(
             f"No model is registered as {name!r}.",
             expected=f"one of {', '.join(names)}" if names else "a registered name (this registry holds none)",
             found=name,
             fix="check the name and MLFLOW_TRACKING_URI, or register an adapter first",
         ) from error
+
+
+def is_registered(client: Any, name: str) -> bool:
+    """Return whether a model of this name is registered."""
+    return bool(client.search_registered_models(f"name = '{name}'", max_results=1))
 
 
 def find_version(client: Any, reference: Reference) -> Any:
@@ -92,12 +130,17 @@ def find_version(client: Any, reference: Reference) -> Any:
     number = int(model.aliases.get(reference.alias, 0)) if reference.alias else reference.version
     if number in known:
         return known[number]
-    aliases = ", ".join(f"{alias} -> {version}" for alias, version in sorted(model.aliases.items()))
+    aliases = ", ".join(
+        f"{alias} -> {version}{'' if int(version) in known else ' (deleted)'}"
+        for alias, version in sorted(model.aliases.items())
+    )
+    lacking = f"alias {reference.alias!r}" if reference.alias and not number else f"version {number}"
+    gone = f": its alias {reference.alias!r} names one that was deleted" if reference.alias and number else ""
     raise RegistryError(
-        f"{reference.name!r} has no {f'alias {reference.alias!r}' if reference.alias else f'version {number}'}.",
+        f"{reference.name!r} has no {lacking}{gone}.",
         expected=f"aliases: {aliases or 'none'}; versions: {', '.join(map(str, sorted(known))) or 'none'}",
         found=str(reference),
-        fix=f"use one of these; `softalign promote {reference.name}` sets the champion",
+        fix=f"use one of these; `softalign promote {reference.name} --version N` sets the champion",
     )
 
 
@@ -112,12 +155,6 @@ def versions_of(client: Any, name: str, stage_key: str = "") -> list[Any]:
         token = page.token
         if not token:
             return sorted(found, key=lambda version: int(version.version))
-
-
-def champion_of(client: Any, name: str) -> int | None:
-    """Return the number of the version with the champion alias, or None."""
-    number = find_model(client, name).aliases.get(CHAMPION)
-    return None if number is None else int(number)
 
 
 def comparison_of(client: Any, name: str, version: int | None) -> ComparisonReport | None:
@@ -136,7 +173,7 @@ def comparison_of(client: Any, name: str, version: int | None) -> ComparisonRepo
     try:
         payload = json.loads(stored)
         require_format(payload, SCHEMA_VERSION, "The champion's comparison", where=where, fix=fix)
-        return ComparisonReport.model_validate(payload)
+        return known(ComparisonReport, payload, f"{where}, tag {COMPARISON_TAG}")
     except (ValueError, RecursionError) as error:
         raise IntegrityError(
             "The champion's scores cannot be read.",
@@ -164,7 +201,7 @@ def registered_files(version: Any) -> RegisteredFiles:
             fix="register the adapter with softalign, or load it with the tool that registered it",
         )
     try:
-        files = tuple(FileEntry.model_validate(entry) for entry in json.loads(stored))
+        files = tuple(known(FileEntry, entry, f"{where}, tag {FILES_TAG}") for entry in json.loads(stored))
         is_safe = all(entry.path and not {"..", "/"} & set(PurePosixPath(entry.path).parts) for entry in files)
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError("The version's file list is damaged.", found=str(error)[:200], where=where) from error

@@ -9,6 +9,7 @@ from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, Mode
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields
+from softalign.stages.champion import with_champion
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
@@ -46,6 +47,7 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
     Raises:
         MissingInputError: an earlier stage has not run; says how to run it.
     """
+    recipe = with_champion(recipe, store, stages)
     steps = steps_of(recipe)
     end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
     results: list[StageResult] = []
@@ -138,6 +140,8 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         confidence=recipe.evaluate.confidence,
         adapter_vs_base=comparison.adapter_vs_base,
         adapter_vs_untrained=comparison.adapter_vs_untrained,
+        champion=comparison.champion,
+        adapter_vs_champion=comparison.adapter_vs_champion,
         checks=gate.checks,
         is_promoted=gate.is_promoted,
         is_registry_of_store=store.is_local and registry == registry_of_store(store),

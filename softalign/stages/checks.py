@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softalign.adapters.locating import resolved
+from softalign.artifacts import Record
 from softalign.backbones.locating import model_folder
 from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
@@ -21,6 +22,18 @@ HTTP = ("http://", "https://")
 
 def nothing(_recipe: Recipe, _store: Store) -> None:
     """Check nothing: whatever its inputs are, the stage can run."""
+
+
+def is_kept(_record: Record, _store: Store) -> bool:
+    """Of stages whose output is in the store alone."""
+    return True
+
+
+def is_in_registry(record: Record, store: Store) -> bool:
+    """Return whether the store's own registry still has a registered version."""
+    from softalign.registry import is_in_registry
+
+    return is_in_registry(record, store)
 
 
 def check_sources(recipe: Recipe, _store: Store) -> None:

@@ -81,7 +81,23 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    return [said, beside, _clear_tags(summary), guidance(summary)]
+    return [said, beside, *_beside_champion(summary), _clear_tags(summary), guidance(summary)]
+
+
+def _beside_champion(summary: ChainSummary) -> list[str]:
+    """Return how the adapter stands beside the champion, where that was drawn."""
+    if not summary.champion:
+        return []
+    gain = _overall(summary.adapter_vs_champion)
+    measured = f"{gain.difference * 100:+.1f} points, {_confidence(summary)} {_interval(gain)}"
+    name = summary.champion.partition("#")[0]
+    return [
+        {
+            "more": f"It is better than the champion, {name}: {measured}.",
+            "less": f"It is worse than the champion, {name}: {measured}.",
+            "unclear": f"No difference to the champion, {name}, can be told: {measured}.",
+        }[outcome(gain)]
+    ]
 
 
 def guidance(summary: ChainSummary) -> str:
@@ -112,7 +128,8 @@ def decision(summary: ChainSummary) -> str:
     if summary.is_promoted:
         number = len(summary.checks)
         return f"Promoted: {named} is champion; it passed the gate ({number} check{'s' if number > 1 else ''})."
-    return f"Not promoted: {'; '.join(failed)}. {named} is registered as challenger."
+    at = f"{summary.model}@challenger, or {summary.model}/{summary.version} for good"
+    return f"Not promoted: {'; '.join(failed)}. {named} is registered as challenger, and can be used: {at}."
 
 
 def places(summary: ChainSummary) -> list[str]:
@@ -230,6 +247,8 @@ class ChainSummary(Frozen):
         tags: for each tag the scores of base, untrained tokens and adapter.
         adapter_vs_base: paired gains by tag and overall, with intervals at ``confidence``.
         adapter_vs_untrained: the same over untrained tokens.
+        champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none.
+        adapter_vs_champion: paired gains over it.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -271,6 +290,8 @@ class ChainSummary(Frozen):
     registered_run_url: str = ""
     registered_report_url: str = ""
     spending: Spending = Spending()
+    champion: str = ""
+    adapter_vs_champion: tuple[TagDifference, ...] = ()
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

@@ -35,11 +35,12 @@ class TrainJob(StageJob):
 
 
 class EvaluateJob(StageJob):
-    """Generate and score one arm, with its adapter if it has one."""
+    """Generate and score one arm, with its adapter if it has one; of the champion a folder with its files."""
 
     stage: Literal["evaluate"] = "evaluate"
     arm: Arm
     adapter: Adapter | None
+    champion_path: str = ""
 
 
 Job = EncodeJob | TrainJob | EvaluateJob

@@ -25,7 +25,7 @@ def _kept(recipe: Recipe, store: Store) -> Iterator[str]:
     for step in steps_of(recipe):
         given = step.inputs(published, store)
         key = step.row.request(given).key
-        record = store.find(step.row.record, key)
+        record = step.row.published(key, store)
         if record is None:
             if unfinished := step.row.so_far(given, key):
                 yield unfinished

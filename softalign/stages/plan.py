@@ -7,6 +7,7 @@ from typing import Literal
 from softalign.artifacts import Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.stages.champion import with_champion
 from softalign.stages.checks import check_machine, uncached_models
 from softalign.stages.preflight import obstacle
 from softalign.stages.published import Published
@@ -50,6 +51,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
         StorageUnavailableError: the store, or the place of a source, did not answer.
         ConfigError: the store refused access.
     """
+    recipe = with_champion(recipe, store, ("evaluate", "register"))
     rows = plan_recipe(recipe, store)
     refused = obstacles(open_steps(rows, recipe), recipe, store)
     return tuple(_blocked(row.label, refused[row.label], row.uri) if row.label in refused else row for row in rows)
@@ -105,7 +107,7 @@ class _Planner:
             request = step.request(self._published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
-                record = self.store.find(step.row.record, request.key)
+                record = step.row.published(request.key, self.store)
         except SoftAlignError as error:
             is_of_the_store = request is not None and isinstance(error, ConfigError)
             if error.is_retriable or is_of_the_store:
@@ -127,6 +129,8 @@ class _Planner:
         said = _changes_text(found or ())
         if is_waiting:
             said = f"waits for {step.row.parents[-1]}" + (f"; {said}" if said else "")
+        elif not found and self.store.find(step.row.record, request.key) is not None:
+            said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
         download = self._download(step.row)

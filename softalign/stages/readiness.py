@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from softalign.artifacts import Stage
 from softalign.config.recipe import Recipe
+from softalign.stages.champion import with_champion
 from softalign.stages.plan import open_steps, plan_recipe
 from softalign.stages.preflight import check_chain
 from softalign.stages.table import COMMANDS
@@ -30,6 +31,7 @@ def check_ready(recipe: Recipe, store: Store, last: Stage = "register") -> None:
     """
     check_chain(recipe, store, last)
     wanted = COMMANDS[: COMMANDS.index(last) + 1]
+    recipe = with_champion(recipe, store, wanted)
     still_open = [one for one in open_steps(plan_recipe(recipe, store), recipe) if one.step.row.asked_by in wanted]
     for error in obstacles(still_open, recipe, store).values():
         raise error

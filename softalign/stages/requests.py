@@ -37,7 +37,7 @@ from softalign.store.files import write_atomically
 from softalign.store.store import Store
 from softalign.version import __version__
 
-TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train"}
+TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train", "champion": "champion"}
 """What an arm's images are drawn with, as an input's label."""
 
 
@@ -150,12 +150,13 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     Raises:
         ValueError: no arm is named.
     """
-    arm = given.evaluated_arm
-    digest = tokens_digest(arm, given.inputs.find(Adapter), given.store)
+    arm, config = given.evaluated_arm, given.recipe.evaluate
+    digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
+    evaluate = config.of_arm(arm).model_dump(mode="json", exclude={"champion"})  # by its digest, among the inputs
     return StageRequest(
         stage="evaluate",
         variant=arm,
-        config=_sections(given, "backbone") | {"evaluate": given.recipe.evaluate.of_arm(arm).model_dump(mode="json")},
+        config=_sections(given, "backbone") | {"evaluate": evaluate},
         content=_model(given),
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
@@ -164,7 +165,9 @@ def evaluate_request(given: StageInputs) -> StageRequest:
 def compare_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``compare``."""
     inputs = {f"evaluate ({report.arm})": report.digest for report in given.inputs.eval_reports}
-    return StageRequest(stage="compare", config=_sections(given, "evaluate"), inputs=inputs)
+    config = _sections(given, "evaluate")
+    config["evaluate"]["champion"] = given.recipe.evaluate.pinned_champion or "none"
+    return StageRequest(stage="compare", config=config, inputs=inputs)
 
 
 def register_request(given: StageInputs) -> StageRequest:

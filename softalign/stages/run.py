@@ -95,13 +95,13 @@ def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine)
 
 
 def _is_done(step: Step, request: StageRequest, store: Store) -> bool:
-    return store.find(step.row.record, request.key) is not None
+    return step.row.published(request.key, store) is not None
 
 
 def _reused(step: Step, request: StageRequest, store: Store) -> StageResult | None:
     """Return what is published for a request already; None where nothing is."""
     started = time.monotonic()
-    record = store.find(step.row.record, request.key)
+    record = step.row.published(request.key, store)
     if record is None:
         return None
     note_stage(step.recipe.name, step.label, "reused")
@@ -156,7 +156,7 @@ def require(step: Step, published: Published, store: Store) -> Record:
         MissingInputError: it does not; says how to make it.
     """
     row, key = step.row, step.request(published, store).key
-    record = store.find(row.record, key)
+    record = row.published(key, store)
     if record is None:
         raise MissingInputError(
             f"The {row.name} stage of this recipe has not run in this store.",

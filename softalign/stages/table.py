@@ -43,6 +43,7 @@ class StageRow:
         size: about how many bytes it will write, with what is published so far; None: it cannot be known.
         so_far: what an unfinished attempt has kept, for its inputs and key; empty: nothing.
         command: the stage whose command runs it; empty: its own.
+        is_kept: whether what a record names outside of the store is there as well.
         uses_model: it loads the base model, in a child process, and may need a GPU.
     """
 
@@ -56,7 +57,18 @@ class StageRow:
     size: Callable[[Recipe, Published], int | None] = planned_bytes.unknown_bytes
     so_far: Callable[[StageInputs, str], str] = so_far.nothing
     command: Stage | None = None
+    is_kept: Callable[[Record, Store], bool] = checks.is_kept
     uses_model: bool = False
+
+    def published(self, key: str, store: Store) -> Record | None:
+        """Return what is published under a stage key; None where nothing is, or what it names is gone.
+
+        Raises:
+            IntegrityError: a damaged record, or one of another request.
+            StorageUnavailableError: the store did not answer.
+        """
+        record = store.find(self.record, key)
+        return record if record is not None and self.is_kept(record, store) else None
 
     @property
     def asked_by(self) -> Stage:
@@ -127,6 +139,7 @@ STAGES: tuple[StageRow, ...] = (
         request=requests.register_request,
         work=work.register,
         check=checks.check_registry,
+        is_kept=checks.is_in_registry,
     ),
 )
 COMMANDS: tuple[Stage, ...] = tuple(row.name for row in STAGES if row.command is None)
@@ -153,8 +166,8 @@ class Step:
 
     @property
     def parents(self) -> tuple[str, ...]:
-        """The labels of the steps whose records it takes; the base model's arms take none."""
-        if self.arm in BASE_ARMS:
+        """The labels of the steps whose records it takes; the arms of base and champion take none."""
+        if self.arm in (*BASE_ARMS, "champion"):
             return ()
         return tuple(label for stage in self.row.parents for label in _labels(row_of(stage), self.recipe))
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
+from softalign.config.recipe import Recipe
 from softalign.processes.launch import rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
 from softalign.stages.requests import StageInputs
+from softalign.store.store import Store
 
 
 def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
@@ -38,7 +42,10 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
         ValueError: no arm is named.
     """
     arm, adapter, store = given.evaluated_arm, given.inputs.find(Adapter), given.store
-    job = EvaluateJob(recipe=given.recipe, store=store.uri, key=key, held=store.held, arm=arm, adapter=adapter)
+    path = str(champion_folder(given.recipe, store)) if arm == "champion" else ""
+    job = EvaluateJob(
+        recipe=given.recipe, store=store.uri, key=key, held=store.held, arm=arm, adapter=adapter, champion_path=path
+    )
     return EvalReport.model_validate(_in_child(job, given, label_of("evaluate", arm), on_line))
 
 
@@ -57,6 +64,20 @@ def register(given: StageInputs, key: str, _on_line: OnLine) -> ModelVersion:
     adapter, comparison = given.inputs.get(Adapter), given.inputs.get(ComparisonReport)
     recipe, reports = given.recipe, given.inputs.arm_reports
     return register(adapter, comparison, reports, recipe.register_, recipe.runtime, given.store, key)
+
+
+def champion_folder(recipe: Recipe, store: Store) -> Path:
+    """Return a local folder with the files of a recipe's champion, verified by sha256.
+
+    Raises:
+        RegistryError: the version is not there any more.
+        IntegrityError: its files are not those that were registered.
+        StorageUnavailableError: the registry did not answer.
+    """
+    from softalign.registry import pull, tracking_uri
+
+    reference = recipe.evaluate.pinned_champion.partition("#")[0]
+    return pull(reference, tracking_uri=tracking_uri(recipe.runtime, store))
 
 
 def _in_child(job: Job, given: StageInputs, label: str, on_line: OnLine) -> object:

@@ -42,7 +42,16 @@ def run_job(job: Job) -> Record:
         case EvaluateJob():
             from softalign.evaluation.arms import evaluate
 
-            return evaluate(job.arm, job.adapter, recipe.backbone, recipe.evaluate, recipe.runtime, store, job.key)
+            return evaluate(
+                job.arm,
+                job.adapter,
+                recipe.backbone,
+                recipe.evaluate,
+                recipe.runtime,
+                store,
+                job.key,
+                champion_path=job.champion_path,
+            )
 
 
 def _encode(job: EncodeJob, store: Store) -> EncodedManifest:

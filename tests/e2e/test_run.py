@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from softalign.config import load_recipe
+from softalign.registry import promote, registry_of_store
+from softalign.stages.chain import run_chain
 from softalign.stages.run import stage_labels
+from softalign.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,3 +141,18 @@ def test_the_readme_and_its_pages_name_only_commands_that_exist():
     for group, name in sorted(named):
         result = run(*filter(None, (group, name)), "--help")
         assert result.returncode == 0, f"softalign {group} {name}: {result.stderr}"
+
+
+def test_the_next_adapter_is_drawn_beside_the_champion_and_a_rerun_does_nothing(finished_run, store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    opened = Store(str(store))
+    promote("tiny", 1, "to have a champion", registry_of_store(opened))
+    recipe = load_recipe("shapes", [*finished_run.overrides, "train.seed=1"])
+    summary = run_chain(recipe, opened, lambda _line: None)
+    assert (summary.version, summary.num_stages_reused, summary.champion.partition("#")[0]) == (2, 4, "tiny/1")
+    assert {gain.tag for gain in summary.adapter_vs_champion} == {gain.tag for gain in summary.adapter_vs_base}
+    assert "not_worse_than_champion" in {check.name for check in summary.checks}
+    assert "Beside champion tiny/1" in summary.reason and "the champion, tiny/1" in summary.to_text()
+    promote("tiny", 2, "the alias is its own now", registry_of_store(opened))
+    again = run_chain(recipe, opened, lambda _line: None)
+    assert (again.num_stages_run, again.version, again.champion) == (0, 2, summary.champion)

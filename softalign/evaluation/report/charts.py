@@ -45,7 +45,7 @@ class Curve:
 
 
 def score_bars(bars: Sequence[Bar]) -> str:
-    """Return horizontal bars from 0 to 1, one an arm, each with its interval."""
+    """Return horizontal bars from 0 to 100 points, one an arm, each with its interval."""
     height = BAR_STEP * len(bars) + 2
     parts = [
         f'<line class="grid" x1="{_n(x * BAR_WIDTH)}" x2="{_n(x * BAR_WIDTH)}" y1="0" y2="{_n(height)}"/>'
@@ -59,7 +59,9 @@ def score_bars(bars: Sequence[Bar]) -> str:
             f' height="{_n(BAR_HEIGHT)}" rx="2"/>'
         )
         parts.append(_whisker(bar.low * BAR_WIDTH, bar.high * BAR_WIDTH, middle))
-    label = "; ".join(f"{bar.label} {bar.value:.2f} ({bar.low:.2f} to {bar.high:.2f})" for bar in bars)
+    label = "; ".join(
+        f"{bar.label} {bar.value * 100:.1f} ({bar.low * 100:.1f} to {bar.high * 100:.1f})" for bar in bars
+    )
     return _svg(BAR_WIDTH, height, label, parts)
 
 

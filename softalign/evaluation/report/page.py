@@ -64,10 +64,7 @@ def render_page(
         guidance=comparison.guidance_text(),
         arm_cards=[_arm_card(report) for report in reports],
         reference_card=_reference_card(comparison),
-        difference_cards=[
-            _difference_card("adapter − base model", comparison.adapter_vs_base),
-            _difference_card("adapter − untrained tokens", comparison.adapter_vs_untrained),
-        ],
+        difference_cards=[_difference_card(title, entries) for title, entries in _differences(comparison)],
         arms=[{"name": report.arm, "label": ARM_LABELS[report.arm]} for report in reports],
         score_rows=_score_rows(reports),
         difference_tables=_difference_tables(comparison),
@@ -114,8 +111,8 @@ def verdict_sentence(comparison: ComparisonReport, config: EvalConfig) -> str:
 def _arm_card(report: EvalReport) -> Card:
     return Card(
         title=ARM_LABELS[report.arm],
-        value=f"{report.overall_score:.3f}",
-        interval=f"{report.overall_ci_low:.3f} to {report.overall_ci_high:.3f}",
+        value=f"{report.overall_score * 100:.1f}",
+        interval=f"{report.overall_ci_low * 100:.1f} to {report.overall_ci_high * 100:.1f}",
         kind=report.arm,
     )
 
@@ -126,8 +123,8 @@ def _reference_card(comparison: ComparisonReport) -> Card | None:
         return None
     return Card(
         title=f"for reference: base model at guidance {base.guidance_scale:g}",
-        value=f"{base.overall_score:.3f}",
-        interval=f"{base.overall_ci_low:.3f} to {base.overall_ci_high:.3f}",
+        value=f"{base.overall_score * 100:.1f}",
+        interval=f"{base.overall_ci_low * 100:.1f} to {base.overall_ci_high * 100:.1f}",
         kind="reference",
     )
 
@@ -155,15 +152,23 @@ def _score_rows(reports: Sequence[EvalReport]) -> list[Row]:
 
 
 def _score_row(label: str, bars: Sequence[Bar], is_overall: bool) -> Row:
-    cells = tuple(f"{bar.value:.2f} ({bar.low:.2f}–{bar.high:.2f})" for bar in bars)
+    cells = tuple(f"{bar.value * 100:.1f} ({bar.low * 100:.1f}–{bar.high * 100:.1f})" for bar in bars)
     return Row(label=label, chart=score_bars(bars), cells=cells, is_overall=is_overall)
 
 
+def _differences(comparison: ComparisonReport) -> list[tuple[str, tuple[TagDifference, ...]]]:
+    """Return what the adapter is compared with, in pairs; the champion last, where it was drawn."""
+    champion = comparison.champion.partition("#")[0]
+    beside = [(f"adapter − champion {champion}", comparison.adapter_vs_champion)] if champion else []
+    return [
+        ("adapter − base model", comparison.adapter_vs_base),
+        ("adapter − untrained tokens", comparison.adapter_vs_untrained),
+        *beside,
+    ]
+
+
 def _difference_tables(comparison: ComparisonReport) -> list[tuple[str, list[Row]]]:
-    tables = (
-        ("Adapter − base model", comparison.adapter_vs_base),
-        ("Adapter − untrained tokens", comparison.adapter_vs_untrained),
-    )
+    tables = [(title[:1].upper() + title[1:], entries) for title, entries in _differences(comparison)]
     bounds = [bound for _, entries in tables for entry in entries for bound in (entry.ci_low, entry.ci_high)]
     limit = difference_limit(bounds)
     return [(title, [_difference_row(entry, limit) for entry in entries]) for title, entries in tables]

@@ -208,7 +208,6 @@ def test_a_missing_file_is_named(folder, name):
     [
         ("type", "LORA"),
         ("schema_version", "one"),
-        ("surprise", 1),
         ("num_banks", 3),
         ("family", "sd99"),
         ("max_sequence_length", 10**12),
@@ -230,4 +229,18 @@ def test_an_adapter_of_another_format_is_refused_with_who_wrote_it(folder, versi
         load_adapter(folder)
     assert caught.value.found == f"schema_version {version}, written by softalign 9.1"
     assert caught.value.expected == f"schema_version 1, which softalign {__version__} writes"
-    assert "install the softalign that wrote it" in caught.value.fix
+    assert caught.value.fix.startswith(
+        "update softalign to 9.1 or later" if version > 1 else "install the softalign that wrote it"
+    )
+
+
+def test_a_field_that_only_adds_is_left_out_with_a_warning_and_one_of_the_placement_is_refused(folder, caplog):
+    path = folder / "adapter_config.json"
+    stored = json.loads(path.read_text()) | {"library_version": "9.1"}
+    known = read_adapter_config(folder).model_copy(update={"library_version": "9.1"})
+    path.write_text(json.dumps(stored | {"trained_on": "a cluster"}))
+    assert read_adapter_config(folder) == known
+    assert "by softalign 9.1" in caplog.text and "trained_on" in caplog.text
+    path.write_text(json.dumps(stored | {"placement": stored["placement"] | {"every": 2}}))
+    with pytest.raises(IntegrityError, match=r"(?s)every.*softalign 9\.1 wrote it.*update softalign"):
+        read_adapter_config(folder)

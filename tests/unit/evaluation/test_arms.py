@@ -211,3 +211,15 @@ def test_results_are_read_back(small, backbone, tmp_path):
     results = read_results(tmp_path / "evaluate/base-key/results.jsonl")
     assert len(results) == report.num_images
     assert sum(result.correct for result in results) == sum(tag.num_correct for tag in report.tags)
+
+
+def test_the_champion_is_drawn_with_the_files_of_its_folder(small, backbone, tmp_path, publish_tokens):
+    store = Store(str(tmp_path))
+    adapter = publish_tokens(store)
+    config = CONFIG.model_copy(update={"champion": f"a-model/1#{adapter.weights_sha256}"})
+    candidate = evaluate("adapter", adapter, backbone, store)
+    made = arms.evaluate("champion", None, backbone, config, RUNTIME, store, "c", champion_path=adapter.uri)
+    assert image(made) == image(candidate) and made.adapter_digest == adapter.weights_sha256
+    for arm, path in (("champion", ""), ("base", adapter.uri)):
+        with pytest.raises(ConfigError, match="do not go together"):
+            arms.evaluate(arm, None, backbone, config, RUNTIME, store, "d", champion_path=path)

@@ -15,6 +15,7 @@ from softalign.evaluation.report.charts import Bar, Curve, difference_limit, sco
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
+from tests.recorded_arms import publish_arm
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, compari
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
     for expected in (
         "The arms were compared without guidance: 15 denoiser calls an image.",
-        f"For reference, the base at guidance 2: {reference.overall_score:.3f} (",
+        f"For reference, the base at guidance 2: {reference.overall_score * 100:.1f} points (",
         "), 30 calls an image.",
         "for reference: base model at guidance 2",
     ):
@@ -133,10 +134,10 @@ def test_the_page_is_self_contained(page, recorded):
 def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
     text = unescape(re.sub(r"<[^>]+>", " ", page.split("<script")[0]))
     for report in recorded.reports.compared:
-        assert f"{report.overall_score:.3f}" in text
+        assert f"{report.overall_score * 100:.1f}" in text
         assert report.digest in text
         for tag in report.tags:
-            assert f"{tag.score:.2f} ({tag.ci_low:.2f}–{tag.ci_high:.2f})" in text
+            assert f"{tag.score * 100:.1f} ({tag.ci_low * 100:.1f}–{tag.ci_high * 100:.1f})" in text
     for entry in (*comparison.adapter_vs_base, *comparison.adapter_vs_untrained):
         assert f"{100 * entry.difference:+.1f}" in text
     assert verdict_sentence(comparison, recorded.config) in text
@@ -223,8 +224,28 @@ def test_metrics_without_a_weight_leave_its_curve_out(tmp_path):
 def test_charts_put_values_where_they_belong():
     bars = score_bars([Bar("base", "base", 0.5, 0.25, 0.75)])
     assert 'width="140"' in bars  # half of 280
-    assert 'aria-label="base 0.50 (0.25 to 0.75)"' in bars
+    assert 'aria-label="base 50.0 (25.0 to 75.0)"' in bars
     assert difference_limit([0.12, -0.31]) == pytest.approx(0.35)
     assert difference_limit([]) == 0.05
     long = Curve("Loss", tuple(range(10_000)), tuple(1.0 for _ in range(10_000)))
     assert len(training_curve(long)) < 20_000
+
+
+def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, prompts):
+    pin = f"softalign-Shapes/3#{'3' * 64}"
+    config = recorded.config.model_copy(update={"champion": pin})
+    champion = publish_arm("champion", None, prompts, config, recorded.store)
+    made = _compare(recorded, "beside-champion", config=config, champion=champion)
+    overall = made.overall_adapter - made.overall_champion
+    assert made.champion == pin and made.overall_champion == champion.overall_score
+    assert {entry.tag: entry.difference for entry in made.adapter_vs_champion}["overall"] == pytest.approx(
+        overall, abs=2e-6
+    )
+    assert champion.digest in made.parents and len(made.to_json()) < 4096
+    rows = [json.loads(line) for line in (Path(made.uri) / "pairs.jsonl").read_text().splitlines()]
+    assert {"base", "untrained", "adapter", "champion"} <= rows[0].keys()
+    assert sum(row["champion"] for row in rows) == sum(tag.num_correct for tag in champion.tags)
+    assert "Adapter − champion softalign-Shapes/3" in (Path(made.uri) / "report.html").read_text()
+    for asked, report in ((recorded.config, champion), (config, None)):
+        with pytest.raises(CompatibilityError, match="other tokens than the champion"):
+            _compare(recorded, "refused", config=asked, champion=report)

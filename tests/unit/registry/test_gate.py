@@ -1,10 +1,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from softalign.config import PromotionPolicy
-from softalign.errors import DataError
-from softalign.registry.gate import decide
+from softalign.config.evaluation import Guard
+from softalign.errors import ConfigError, DataError
+from softalign.registry.gate import PresentChampion, decide
 from tests.registry_samples import BASE, TAGS, comparison_of
 
 POLICY = PromotionPolicy()
@@ -65,14 +67,14 @@ def test_each_condition_alone_holds_a_candidate_back_and_is_named(candidate, pol
         (
             comparison_of(0.01, half_width=0.02, over_untrained=0.1),
             POLICY,
-            "the gain over the base may be chance: its interval begins at -1.0 points, not above zero.",
+            "not enough to say it is better than the base: +1.0 points, and the interval reaches from -1.0 to +3.0.",
         ),
         (comparison_of(0.1, drop=0.06), POLICY, f"{TAGS[-1]} fell by 6.0 points, more than the 5.0 allowed."),
         (comparison_of(0.1, over_untrained=0.0), POLICY, "it does not beat untrained tokens (+0.0 points)."),
         (
             comparison_of(0.1, over_untrained=0.01, half_width=0.02),
             POLICY,
-            "the gain over untrained tokens may be chance: its interval begins at -1.0 points, not above zero.",
+            "better than untrained tokens: +1.0 points, and the interval reaches from -1.0 to +3.0.",
         ),
     ],
 )
@@ -185,3 +187,92 @@ def test_alias_reason_and_checks_agree(gain, drop, policy):
     assert all(str(check) in decision.reason for check in decision.checks if not check.is_passed)
     assert decision.checks[0].measured == gain
     assert abs(decision.checks[-1].measured - (BASE + gain)) < 1e-9
+
+
+PIN = "softalign-test/1#" + "0" * 64
+PRESENT = PresentChampion(pin=PIN, base_model="shapes", candidate_base_model="shapes")
+
+
+@pytest.mark.parametrize(
+    ("beside", "half_width", "policy", "expected"),
+    [
+        (0.03, 0.02, POLICY, []),
+        (0.0, 0.02, POLICY, []),
+        (0.0, 0.021, POLICY, ["not_worse_than_champion"]),
+        (-0.03, 0.02, POLICY, ["not_worse_than_champion"]),
+        (-0.06, 0.02, POLICY, ["not_worse_than_champion", *(f"champion_tag_drop:{tag}" for tag in TAGS)]),
+        (-0.06, 0.02, PromotionPolicy(max_drop_below_champion=0.08, max_tag_drop_below_champion=0.06), []),
+    ],
+    ids=["win", "tie", "unsure", "loss", "loss everywhere", "margins"],
+)
+def test_beside_the_champion_a_candidate_must_not_be_worse_beyond_the_margin(beside, half_width, policy, expected):
+    candidate = comparison_of(0.1, champion=PIN, beside=beside, half_width=half_width)
+    decision = decide(candidate, comparison_of(0.9), policy, present=PRESENT)
+    assert failed(decision) == expected
+    assert "Beside champion softalign-test/1: " in decision.reason and "in pairs" in decision.reason
+    if expected:
+        assert "not enough to say it is as good as the champion" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("drawn", "present", "said"),
+    [
+        ("", PRESENT, "softalign-test/1 was not drawn"),
+        ("softalign-test/7#1", PRESENT, "softalign-test/1 is champion by now, the pairs are with softalign-test/7"),
+        ("", PRESENT.model_copy(update={"base_model": "other"}), "softalign-test/1 is of another base model, other"),
+    ],
+)
+def test_why_there_are_no_pairs_with_the_champion_is_said(drawn, present, said):
+    for champion in (None, comparison_of(0.05), comparison_of(0.05, suite="geneval")):
+        decision = decide(comparison_of(0.1, champion=drawn), champion, POLICY, present=present)
+        assert said in decision.reason
+        assert "not_worse_than_champion" not in [check.name for check in decision.checks]
+
+
+def test_every_further_look_widens_the_intervals_and_says_so():
+    candidate = comparison_of(0.022, half_width=0.02, over_untrained=0.2)
+    first, third = decide(candidate, None, POLICY), decide(candidate, None, POLICY, look=3)
+    assert first.is_promoted and "look" not in first.reason
+    assert failed(third) == ["gain_significant"] and "It is look 3 at these weights" in third.reason
+    (check,) = (one for one in third.checks if one.name == "gain_significant")
+    assert check.measured == pytest.approx(0.022 - 0.02 * 2.394 / 1.960, abs=1e-4)  # z of 1 - 0.05 / 6, and of 0.975
+    assert first.detectable == pytest.approx(0.02 / 1.960 * (1.960 + 0.842), abs=1e-4)
+    assert third.detectable == pytest.approx(0.02 / 1.960 * (2.394 + 0.842), abs=1e-4)
+    assert f"{first.detectable * 100:.1f} points or more" in first.reason
+
+
+def test_too_few_images_decide_nothing():
+    assert failed(decide(comparison_of(0.1), None, PromotionPolicy(min_images=25))) == ["min_images"]
+    assert decide(comparison_of(0.1), None, PromotionPolicy(min_images=24)).is_promoted
+
+
+@pytest.mark.parametrize(
+    ("guard", "is_kept"),
+    [
+        (Guard(metric="overall_adapter", at_least=0.6), True),
+        (Guard(metric="overall_adapter", at_least=0.61), False),
+        (Guard(metric="adapter_vs_base/counting/ci_low", at_least=0.0), True),
+        (Guard(metric="denoiser_calls_per_image", at_most=15), True),
+        (Guard(metric="denoiser_calls_per_image", at_most=14), False),
+        (Guard(metric="adapter_vs_base/overall", at_most=0), False),
+    ],
+)
+def test_any_number_of_the_comparison_can_be_guarded(guard, is_kept):
+    decision = decide(comparison_of(0.1), None, PromotionPolicy(guards=(guard,)))
+    assert failed(decision) == ([] if is_kept else [f"guard:{guard.metric}"])
+
+
+def test_a_guard_of_what_is_not_there_is_refused():
+    policy = PromotionPolicy(guards=(Guard(metric="adapter_vs_champion/overall", at_least=0),))
+    with pytest.raises(ConfigError, match=r"(?s)does not have.*adapter_vs_champion/overall"):
+        decide(comparison_of(0.1), None, policy)
+    for wrong in ({"metric": "nonsense", "at_least": 1}, {"metric": "overall_base"}):
+        with pytest.raises(ValidationError):
+            Guard(**wrong)
+
+
+def test_the_checks_are_a_table():
+    decision = decide(comparison_of(0.1), None, POLICY)
+    table = decision.to_table()
+    assert [row[0] for row in table["data"]] == [check.name for check in decision.checks]
+    assert {len(row) for row in table["data"]} == {len(table["columns"])}

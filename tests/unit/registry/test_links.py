@@ -52,7 +52,8 @@ def test_history_shows_them_below_the_registration(store, monkeypatch):
     monkeypatch.setenv("SOFTALIGN_RUN_URL", "http://prefect/runs/flow-run/1")
     register_sample(store, 0.1)
     asked = ["history", NAME, "--store", store.uri]
-    first, second = CliRunner().invoke(app, asked).stdout.splitlines()
+    first, look, second = CliRunner().invoke(app, asked).stdout.splitlines()
+    assert look.startswith("  look 1 at weights ") and "24 images an arm, seed 0" in look
     assert "version 1 champion" in first and second == "  made by  http://prefect/runs/flow-run/1"
     (links,) = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)["links"]
     assert links["orchestrator_run_url"] == "http://prefect/runs/flow-run/1" and links["report_url"] == ""

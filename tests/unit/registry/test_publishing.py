@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,17 @@ from sqlalchemy.engine import Engine
 
 from softalign.artifacts import ModelVersion, Usage, digest_of
 from softalign.config import RegisterConfig, Runtime
-from softalign.errors import ConfigError, DataError, LeaseLostError, RegistryError, StorageUnavailableError
-from softalign.registry import history, publishing, register, registry_of_store, rollback
+from softalign.errors import (
+    CompatibilityError,
+    ConfigError,
+    DataError,
+    LeaseLostError,
+    RegistryError,
+    StorageUnavailableError,
+)
+from softalign.registry import deciding, history, publishing, register, registry_of_store, rollback
 from softalign.registry.connection import public_uri, registry_client, tracking_uri
+from softalign.stages.table import row_of
 from softalign.store.files import list_files
 from softalign.store.leases import Contender
 from softalign.store.store import Store
@@ -57,7 +66,7 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
         folder: sorted(item.path for item in client.list_artifacts(version.run_id, folder))
         for folder in ("", "model", "report")
     }
-    assert files[""] == ["model", "promotion.json", "report"]
+    assert files[""] == ["gate.json", "model", "promotion.json", "report"]
     assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
     assert "report/report.html" in files["report"]
 
@@ -129,6 +138,41 @@ def test_a_worse_candidate_becomes_challenger_with_the_reason(store, client):
     assert client.get_model_version(NAME, "2").description == worse.reason
 
 
+def test_reports_that_the_comparison_was_not_made_of_are_refused(store):
+    one, other = publish_inputs(store, 0.1), publish_inputs(store, 0.2)
+    config, key = RegisterConfig(name=NAME), digest_of("k")
+    for reports, adapter in ((other.reports, one.adapter), (one.reports, other.adapter)):
+        with pytest.raises(CompatibilityError, match="not made of what is registered"):
+            register(adapter, one.comparison, reports, config, Runtime(), store, key)
+    assert store.find(ModelVersion, key) is None
+
+
+def test_a_version_whose_registry_is_gone_is_no_more_registered_and_registers_anew(store, empty_registry, tmp_path):
+    register_sample(store, 0.05)
+    before = register_sample(store, 0.1)
+    row = row_of("register")
+    assert row.published(before.stage_key, store) == before
+    shutil.copytree(store.uri, tmp_path / "copy")  # MLflow keeps the file open that it knows
+    store = Store(str(tmp_path / "copy"))
+    database = tmp_path / "copy" / "mlflow.db"
+    database.unlink()
+    assert row.published(before.stage_key, store) is None
+    shutil.copyfile(empty_registry / "mlflow.db", database)
+    assert row.published(before.stage_key, store) is None, "another database"
+    anew = register_sample(store, 0.1)
+    assert (before.version, anew.version) == (2, 1) and row.published(anew.stage_key, store) == anew
+    assert register_sample(store, 0.1) == anew
+
+
+def test_a_newer_comparison_of_the_champion_stops_no_registration(store, client, caplog):
+    register_sample(store, 0.1)
+    tags = client.get_model_version(NAME, "1").tags
+    newer = json.loads(tags["softalign.comparison"]) | {"more": 1}
+    client.set_model_version_tag(NAME, "1", "softalign.comparison", json.dumps(newer))
+    assert register_sample(store, 0.2).is_promoted
+    assert "fields that are not known here" in caplog.text and "more" in caplog.text
+
+
 STEPS = (
     "create_run",
     "log_batch",
@@ -138,7 +182,7 @@ STEPS = (
     "create_model_version",
     "set_model_version_tag",
     "log_dict",
-    "set_registered_model_tag",
+    "update_model_version",
     "set_registered_model_alias",
 )
 
@@ -176,7 +220,7 @@ def test_a_decision_left_unfinished_is_made_again_when_the_champion_changed_mean
     def crash(*_args):
         raise CrashError
 
-    monkeypatch.setattr(publishing, "record_event", crash)
+    monkeypatch.setattr(deciding, "append", crash)
     with pytest.raises(CrashError):
         register_sample(store, 0.1)
     monkeypatch.undo()
@@ -237,7 +281,7 @@ def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
 
     assert build("a", files) == build("b", files) == list_files(tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
-    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 0.5000 |" in card
+    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 50.0 |" in card
     with pytest.raises(DataError, match=r"adapter_config\.json"):
         build("c", tuple(entry for entry in files if entry.path != "adapter_config.json"))
 

@@ -133,8 +133,9 @@ def test_an_interval_that_includes_zero_is_no_difference():
     assert "No difference to untrained tokens can be told: +0.1 points, -1.0 to 1.2." in lines
     assert "No single tag gained or lost clearly." in lines
     assert (
-        "Not promoted: the gain over the base may be chance: its interval begins at -1.0 points, not above zero; it "
-        "does not beat untrained tokens (+0.0 points). softalign-shapes version 3 is registered as challenger."
+        "Not promoted: not enough to say it is better than the base: its interval begins at -1.0 points; it "
+        "does not beat untrained tokens (+0.0 points). softalign-shapes version 3 is registered as challenger, "
+        "and can be used: softalign-shapes@challenger, or softalign-shapes/3 for good."
     ) in lines
 
 

@@ -24,9 +24,7 @@ class HalfFullStore(Store):
 
 @pytest.fixture(autouse=True)
 def tokens_of_records_without_files(monkeypatch):
-    monkeypatch.setattr(
-        "softalign.stages.requests.tokens_digest", lambda arm, adapter, store: "" if arm == "base" else arm
-    )
+    monkeypatch.setattr("softalign.stages.requests.tokens_digest", lambda arm, *_: "" if arm == "base" else arm)
 
 
 ARMS = ["evaluate (base)", "evaluate (untrained)", "evaluate (adapter)"]

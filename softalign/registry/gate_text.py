@@ -1,0 +1,91 @@
+"""What the gate found, as a person says it: in score points of a hundred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from softalign.artifacts import ComparisonReport, TagDifference
+
+Interval = tuple[float, float, float]
+
+
+def sentences(kind: str, subject: str, measured: float, threshold: float, interval: Interval | None) -> tuple[str, str]:
+    """Return how a check is said where it passed, and where it failed.
+
+    Args:
+        kind: of the check.
+        subject: the tag, or a guard's metric.
+        measured: what was measured, a ratio.
+        threshold: what it was held against.
+        interval: difference, lower and upper end; None where earlier versions kept none.
+    """
+    found, asked = measured * 100, threshold * 100
+    reach = _reach(interval) if interval else f"its interval begins at {found:+.1f} points"
+    number, bound = f"{measured:g}", f"{threshold:g}"
+    known = {
+        "overall_gain": (
+            f"the gain over the base is {found:+.1f} points, of at least {asked:+.1f} asked",
+            f"the gain over the base is {found:+.1f} points, less than the {asked:+.1f} asked",
+        ),
+        "gain_significant": (
+            f"it is better than the base for certain: {reach}, above zero",
+            f"not enough to say it is better than the base: {reach}",
+        ),
+        "tag_drop": (
+            f"{subject} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
+            f"{subject} fell by {-found:.1f} points, more than the {-asked:.1f} allowed",
+        ),
+        "beats_untrained": (
+            f"it scores {found:+.1f} points over untrained tokens",
+            f"it does not beat untrained tokens ({found:+.1f} points)",
+        ),
+        "untrained_gain_significant": (
+            f"it is better than untrained tokens for certain: {reach}, above zero",
+            f"not enough to say it is better than untrained tokens: {reach}",
+        ),
+        "not_worse_than_champion": (
+            f"it is not worse than the champion: {reach}, where {asked:+.1f} is allowed",
+            f"not enough to say it is as good as the champion: {reach}, where {asked:+.1f} is allowed",
+        ),
+        "champion_tag_drop": (
+            f"{subject} is {found:+.1f} points beside the champion, where {asked:+.1f} is allowed",
+            f"{subject} is {-found:.1f} points below the champion, more than the {-asked:.1f} allowed",
+        ),
+        "not_below_champion": (
+            f"it scores {found:.1f}, not below the champion's {asked:.1f}",
+            f"it scores {found:.1f}, below the champion's {asked:.1f}",
+        ),
+        "min_images": (
+            f"{measured:.0f} images an arm are enough, of {threshold:.0f} asked",
+            f"too few images: {measured:.0f} an arm, of {threshold:.0f} asked",
+        ),
+        "guard": (f"{subject} is {number}, within {bound}", f"{subject} is {number}, outside of {bound}"),
+    }
+    other = f"{kind}{subject and ':'}{subject} is {number} beside {bound}"
+    return known.get(kind, (other, f"{other}, which does not pass"))
+
+
+def difference_text(entry: TagDifference) -> str:
+    """Return a difference and how far its interval reaches."""
+    return _reach((entry.difference, entry.ci_low, entry.ci_high))
+
+
+def numbers_of(comparison: ComparisonReport) -> dict[str, float]:
+    """Return every number of a comparison that a guard may name."""
+    names = ("overall_base", "overall_untrained", "overall_adapter", "overall_champion")
+    found = {name: getattr(comparison, name) for name in (*names, "num_images_per_arm", "denoiser_calls_per_image")}
+    numbers = {name: float(value) for name, value in found.items() if value is not None}
+    return numbers | dict(_differences(comparison))
+
+
+def _differences(comparison: ComparisonReport) -> Iterator[tuple[str, float]]:
+    for pair in ("adapter_vs_base", "adapter_vs_untrained", "adapter_vs_champion"):
+        for entry in getattr(comparison, pair):
+            yield f"{pair}/{entry.tag}", entry.difference
+            yield f"{pair}/{entry.tag}/ci_low", entry.ci_low
+            yield f"{pair}/{entry.tag}/ci_high", entry.ci_high
+
+
+def _reach(interval: Interval) -> str:
+    difference, low, high = (value * 100 for value in interval)
+    return f"{difference:+.1f} points, and the interval reaches from {low:+.1f} to {high:+.1f}"
