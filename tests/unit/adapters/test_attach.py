@@ -285,7 +285,13 @@ class ToyUNet(torch.nn.Module):
             super().__init__()
             self.to_v = torch.nn.Linear(D, D)
 
-        def forward(self, hidden_states, encoder_hidden_states=None, encoder_attention_mask=None):
+        def forward(
+            self,
+            hidden_states,
+            encoder_hidden_states=None,
+            encoder_attention_mask=None,
+            cross_attention_kwargs=None,
+        ):
             return hidden_states + self.to_v(encoder_hidden_states).mean(1)
 
     def __init__(self):
@@ -294,9 +300,9 @@ class ToyUNet(torch.nn.Module):
         self.config = FrozenDict(cross_attention_dim=D)
         self.down_blocks, self.mid_block, self.up_blocks = torch.nn.ModuleList([self.Block()]), self.Block(), ()
 
-    def forward(self, sample, timestep, encoder_hidden_states):
-        hidden = self.down_blocks[0](sample + timestep, encoder_hidden_states=encoder_hidden_states)
-        return self.mid_block(hidden, encoder_hidden_states=encoder_hidden_states)
+    def forward(self, sample, timestep, encoder_hidden_states, cross_attention_kwargs=None):
+        given = {"encoder_hidden_states": encoder_hidden_states, "cross_attention_kwargs": cross_attention_kwargs}
+        return self.mid_block(self.down_blocks[0](sample + timestep, **given), **given)
 
 
 def test_torch_compile_sees_the_tokens_of_a_toy_come_and_go(tmp_path, without_shape_checks):

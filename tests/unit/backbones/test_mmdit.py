@@ -8,6 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
 
+from softalign.backbones.biased_keys import BiasedTensor
 from softalign.backbones.injection import find_injection
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
@@ -241,7 +242,8 @@ def test_only_the_joint_attention_is_biased_not_the_second_one_of_sd35(inputs):
     class Spy(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func is own:
-                masks.append((kwargs or {}).get("attn_mask"))
+                key = args[1]
+                masks.append(key.biased.mask(torch.zeros(key.shape), None) if isinstance(key, BiasedTensor) else None)
             return func(*args, **(kwargs or {}))
 
     with Spy():
