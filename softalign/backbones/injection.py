@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -30,6 +32,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from softalign.backbones.compiled_calls import Noticed
 from softalign.backbones.calls import Arguments, BanksOfRows, TokensInUse, argument, parameter_names, with_argument
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
@@ -58,6 +61,8 @@ class SoftTokenInjection(ABC):
         tokens: the adapter; other ones may be used for a while with ``using``.
         scale: strength, see the module's text.
         banks_of: if given, says each row's bank while a call runs. If not, all rows see psi+.
+        is_composed: whether others may be attached already: the tokens of all are inserted side by side.
+        origin: what shall be found again on the attached tokens.
 
     Raises:
         CompatibilityError: soft tokens are attached to this denoiser already.
@@ -74,23 +79,32 @@ class SoftTokenInjection(ABC):
         tokens: SoftTokens,
         scale: float = 1.0,
         banks_of: BanksOfRows | None = None,
+        *,
+        is_composed: bool = False,
+        origin: object = None,
     ) -> None:
-        if find_injection(denoiser) is not None:
+        before = find_injections(denoiser)
+        if before and not is_composed:
             raise CompatibilityError(
                 "This denoiser carries soft tokens already.",
                 expected="a denoiser without soft tokens",
                 found="soft tokens loaded before",
-                fix="call handle.unload() of the first ones; two adapters cannot be combined",
+                fix="take them out with softalign.unload_soft_tokens(pipe), or load the new ones with replace=True, or "
+                "beside them with compose=True",
             )
         if not sites:
             raise ConfigError("No block was named for the soft tokens.", expected="at least one block")
         self.scale = checked_scale(scale)
-        self.tokens, self.is_enabled = tokens, True
+        self.tokens, self.origin, self.is_enabled = tokens, origin, True
         self._banks_of = banks_of
-        self._key = "soft_tokens"
+        self._key = _free_key(denoiser, sites, [injection._key for injection in before])
         self._parameters = parameter_names(denoiser)
         self._copies: dict[torch.device, SoftTokens] = {}
-        self._handles = [denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._handles: list[RemovableHandle | Noticed] = [
+            denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
+        ]
+        if getattr(denoiser, "_compiled_call_impl", None) is not None:  # by denoiser.compile()
+            self._handles.append(Noticed(denoiser, self._key))
         layers = {id(site): layer for layer, site in enumerate(sites)}
         for block in self._blocks(denoiser):
             self._handles += self._hooked(block, layers.get(id(block)))
@@ -99,6 +113,11 @@ class SoftTokenInjection(ABC):
     def is_active(self) -> bool:
         """Whether the denoiser's next call sees the tokens."""
         return self.is_enabled and self.scale != 0.0
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the tokens were not taken out yet."""
+        return bool(self._handles)
 
     def remove(self) -> None:
         """Take all hooks off; the modules are as they were before."""
@@ -135,11 +154,15 @@ class SoftTokenInjection(ABC):
         if lent is not None and lent.injection is self:
             in_use = TokensInUse(lent.tokens, scale, timestep, lent.banks_B)
         else:
-            banks_B = None if self._banks_of is None else self._banks_of(denoiser, rows.shape[0])
+            banks_B = self._banks(denoiser, rows.shape[0], call)
             in_use = TokensInUse(self._tokens_on(rows.device), scale, timestep, banks_B)
         options = argument(self._parameters, self.options_name, call)
         sent = {**(options or {}), self._key: self._sent(in_use, rows)}
         return with_argument(self._parameters, self.options_name, sent, call)
+
+    def _banks(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
+        """Return each row's bank outside of ``using``; None: psi+."""
+        return None if self._banks_of is None else self._banks_of(denoiser, num_rows)
 
     def _sent(self, in_use: TokensInUse, rows: Tensor) -> Any:
         """Return what travels with a call: the tokens in use, or what is made of them once for all blocks."""
@@ -200,15 +223,27 @@ def checked_scale(scale: float) -> float:
     Raises:
         ConfigError: it is negative or not a number.
     """
-    if not (math.isfinite(scale) and scale >= 0.0):
-        raise ConfigError("The scale of soft tokens is out of range.", expected="a number >= 0", found=str(scale))
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not (math.isfinite(scale) and scale >= 0.0):
+        raise ConfigError(
+            "The scale of soft tokens is out of range.", expected="a number >= 0", found=repr(scale), where="scale"
+        )
     return float(scale)
 
 
-def find_injection(denoiser: nn.Module) -> SoftTokenInjection | None:
-    """Return the soft tokens attached to a denoiser, or None."""
+def find_injections(denoiser: nn.Module) -> tuple[SoftTokenInjection, ...]:
+    """Return the soft tokens attached to a denoiser, in the order they came."""
     owners = (getattr(hook, "__self__", None) for hook in denoiser._forward_pre_hooks.values())
-    return next((owner for owner in owners if isinstance(owner, SoftTokenInjection)), None)
+    return tuple(owner for owner in owners if isinstance(owner, SoftTokenInjection))
+
+
+def _free_key(denoiser: nn.Module, sites: Sequence[nn.Module], taken: Sequence[str]) -> str:
+    """Return a name among a call's options, of its own for each placement.
+
+    torch.compile looks at the names in the options, not at hooks: other sites must be another name to it.
+    """
+    chosen = {id(site) for site in sites}
+    placement = ",".join(name for name, module in denoiser.named_modules() if id(module) in chosen)
+    return next(key for number in count() if (key := f"soft_tokens_{number}:{placement}") not in taken)
 
 
 def _inserted(text_BLD: Tensor, tokens_BSD: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ class JointAttentionInjection(SoftTokenInjection):
             handles.append(second.register_forward_pre_hook(self._bias, with_kwargs=True))
         return handles
 
+    def _banks(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
+        """Return each row's bank; the pipeline's extra call for skip-layer guidance has conditional rows alone."""
+        is_skipping = argument(self._parameters, "skip_layers", call) is not None
+        return None if is_skipping else super()._banks(denoiser, num_rows, call)
+
     def _sent(self, in_use: TokensInUse, rows: Tensor) -> _Drawn:
         """Draw once per call of the denoiser, for all layers."""
         return _Drawn(in_use.drawn(rows.shape[0], rows.device), in_use.scale)
@@ -108,9 +113,7 @@ class JointAttentionInjection(SoftTokenInjection):
             kwargs["encoder_hidden_states"] = biased_text(kwargs["encoder_hidden_states"], inserted)
         return args, kwargs
 
-    def _check_bias(
-        self, attention: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any
-    ) -> None:
+    def _check_bias(self, attention: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
         text = kwargs.get("encoder_hidden_states")
         if isinstance(text, BiasedTensor) and not text.biased.is_used:
             raise CompatibilityError(

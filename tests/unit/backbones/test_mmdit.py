@@ -9,7 +9,7 @@ from diffusers.models.attention_processor import JointAttnProcessor2_0
 from torch import nn
 
 from softalign.backbones.biased_keys import BiasedTensor
-from softalign.backbones.injection import find_injection
+from softalign.backbones.injection import find_injections
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
 from softalign.errors import CompatibilityError, ConfigError
@@ -320,7 +320,7 @@ def test_the_denoiser_predicts_with_each_rows_bank_and_closes():
     first, second = denoiser.predict(*twice, tokens, torch.tensor([0, 1]))
     assert not torch.allclose(first, second, atol=1e-5)
     denoiser.close()
-    assert find_injection(transformer) is None
+    assert find_injections(transformer) == ()
     plain = transformer(
         hidden_states=latents,
         encoder_hidden_states=text.prompt_embeds_NLD,
