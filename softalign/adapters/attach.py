@@ -11,8 +11,10 @@ from torch import nn
 from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
-from softalign.adapters.row_roles import banks_of_running_call
+from softalign.adapters.motion import say_when_left_behind
+from softalign.adapters.row_roles import banks_of_running_call, check_times, psi_plus_of_running_call
 from softalign.artifacts import Adapter
+from softalign.backbones.calls import BanksOfRows
 from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale, find_injections
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import joint_blocks, stream_width
@@ -21,7 +23,6 @@ from softalign.config.evaluation import UnconditionalBank
 from softalign.config.families import FAMILIES
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
-
 
 DENOISERS = ("unet", "transformer")
 """Names of the denoiser among a pipeline's parts."""
@@ -128,6 +129,8 @@ def load_soft_tokens(
     tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)
     _check_family(config, pipe, denoiser)
+    if not isinstance(config.placement, MMDiTPlacement):
+        check_times(getattr(pipe, "scheduler", None))
     if not force:
         check_base(_fingerprint_in(config), denoiser, base_model=config.base_model)
     if unconditional_bank == "negative":
@@ -136,6 +139,9 @@ def load_soft_tokens(
     injection = _attach(config, denoiser, tokens, scale, unconditional_bank, is_composed=replace or compose)
     for other in before:
         other.remove()
+    first_part = getattr(denoiser, "conv_in", None)
+    if isinstance(first_part, nn.Module):  # of a U-Net
+        injection.keep_until_removed(say_when_left_behind(first_part))
     return AdapterHandle(injection, config)
 
 
@@ -206,12 +212,13 @@ def _attach(
             where=type(denoiser).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-    banks_of = banks_of_running_call if bank == "negative" else None
+    banks_of: BanksOfRows | None = banks_of_running_call if bank == "negative" else None
     if isinstance(placement, MMDiTPlacement):
         blocks = joint_blocks(denoiser, placement.num_layers, placement.layers)
         kind: type[SoftTokenInjection] = JointAttentionInjection
     else:
         blocks, kind = injection_sites(denoiser, placement.blocks), CrossAttentionInjection
+        banks_of = banks_of or psi_plus_of_running_call
     return kind(denoiser, blocks, tokens, scale, banks_of, is_composed=is_composed, origin=config)
 
 

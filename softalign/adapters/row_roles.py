@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK
+from softalign.method.soft_tokens import NEGATIVE_BANK, NUM_TRAIN_TIMESTEPS, POSITIVE_BANK
 
 _GUIDED = (
     *(f"stable_diffusion.pipeline_stable_diffusion{kind}" for kind in ("", "_img2img", "_inpaint", "_depth2img")),
@@ -71,6 +72,40 @@ def banks_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
         )
     banks = torch.tensor([NEGATIVE_BANK if is_negative else POSITIVE_BANK for is_negative in are_negative])
     return banks.repeat_interleave(num_rows // len(are_negative))
+
+
+def psi_plus_of_running_call(_denoiser: nn.Module, _num_rows: int) -> None:
+    """Return None, psi+ for all rows, once the running pipeline's scheduler is known to have the adapter's times.
+
+    Raises:
+        CompatibilityError: it has others; see ``check_times``. Inside a compiled call the scheduler is not looked at.
+    """
+    frame = None if torch.compiler.is_compiling() else _pipeline_frame(sys._getframe())
+    if frame is not None:
+        check_times(getattr(frame.f_locals["self"], "scheduler", None))
+
+
+def check_times(scheduler: Any) -> None:
+    """Check that a U-Net is called with timesteps 0..999 of a noise schedule, which the rows of the table stand for.
+
+    Schedulers of EDM's kind call it with logarithms of the noise level instead.
+
+    Raises:
+        CompatibilityError: the scheduler counts its times otherwise.
+    """
+    if scheduler is None:
+        return
+    config = scheduler.config
+    num_timesteps = config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS)
+    is_logarithm = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+    if is_logarithm or num_timesteps != NUM_TRAIN_TIMESTEPS or not hasattr(scheduler, "alphas_cumprod"):
+        raise CompatibilityError(
+            "The scheduler's times are not those the soft tokens were trained with.",
+            expected=f"timesteps from 0 to {NUM_TRAIN_TIMESTEPS - 1} of a noise schedule",
+            found=f"{num_timesteps} timesteps" if num_timesteps != NUM_TRAIN_TIMESTEPS else "times on another scale",
+            where=type(scheduler).__name__,
+            fix="give the pipeline a scheduler such as DDIMScheduler or DPMSolverMultistepScheduler",
+        )
 
 
 def _parts(module: str, frame: FrameType) -> tuple[bool, ...]:

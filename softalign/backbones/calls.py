@@ -20,8 +20,8 @@ from softalign.method.soft_tokens import POSITIVE_BANK, SoftTokens
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a module is called with: by place and by name."""
-BanksOfRows = Callable[[nn.Module, int], Tensor]
-"""Returns each row's bank, int64, of a call with so many rows of this denoiser, while it runs."""
+BanksOfRows = Callable[[nn.Module, int], Tensor | None]
+"""Returns each row's bank, int64, of a call with so many rows of this denoiser, while it runs; None: psi+."""
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from softalign.backbones.compiled_calls import Noticed
 from softalign.backbones.calls import Arguments, BanksOfRows, TokensInUse, argument, parameter_names, with_argument
+from softalign.backbones.compiled_calls import Noticed
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
 
@@ -97,7 +97,7 @@ class SoftTokenInjection(ABC):
         self.scale = checked_scale(scale)
         self.tokens, self.origin, self.is_enabled = tokens, origin, True
         self._banks_of = banks_of
-        self._key = _free_key(denoiser, sites, [injection._key for injection in before])
+        self._key: str = _free_key(denoiser, sites, [injection._key for injection in before])
         self._parameters = parameter_names(denoiser)
         self._copies: dict[torch.device, SoftTokens] = {}
         self._handles: list[RemovableHandle | Noticed] = [
@@ -118,6 +118,10 @@ class SoftTokenInjection(ABC):
     def is_attached(self) -> bool:
         """Whether the tokens were not taken out yet."""
         return bool(self._handles)
+
+    def keep_until_removed(self, handle: RemovableHandle) -> None:
+        """Take a further hook off together with the tokens."""
+        self._handles.append(handle)
 
     def remove(self) -> None:
         """Take all hooks off; the modules are as they were before."""

@@ -57,8 +57,8 @@ class JointAttentionInjection(SoftTokenInjection):
         handles = [
             block.register_forward_pre_hook(partial(self._append, layer), with_kwargs=True),
             block.register_forward_hook(self._take_off, with_kwargs=True),
-            attention.register_forward_pre_hook(self._bias, with_kwargs=True),  # type: ignore[union-attr,operator]
-            attention.register_forward_hook(self._check_bias, with_kwargs=True),  # type: ignore[union-attr,operator]
+            attention.register_forward_pre_hook(self._bias, with_kwargs=True),  # type: ignore[union-attr]
+            attention.register_forward_hook(self._check_bias, with_kwargs=True),  # type: ignore[union-attr]
         ]
         if isinstance(second, nn.Module):  # of SD3.5: image states alone
             handles.append(second.register_forward_pre_hook(self._bias, with_kwargs=True))

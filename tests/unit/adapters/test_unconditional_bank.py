@@ -9,51 +9,18 @@ import torch
 
 from softalign import load_soft_tokens
 from softalign.adapters import row_roles
-from softalign.adapters.base_fingerprint import fingerprint_of
-from softalign.adapters.files import AdapterConfig, MMDiTPlacement, UNetPlacement, save_adapter
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import SoftTokens
+from tests.tiny_adapter import NUM_TOKENS as S
+from tests.tiny_adapter import write_adapter
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
 
-S = 2
 FAMILIES = {
     "sd15": (diffusers.StableDiffusionPipeline, save_tiny_pipeline),
     "sdxl": (diffusers.StableDiffusionXLPipeline, save_tiny_sdxl),
     "sd3": (diffusers.StableDiffusion3Pipeline, save_tiny_sd3),
 }
-
-
-def write_adapter(folder, family, denoiser):
-    """Write an adapter: psi+ is 1 everywhere, psi- is 2, the table 0."""
-    is_joint = family == "sd3"
-    width = denoiser.config.caption_projection_dim if is_joint else denoiser.config.cross_attention_dim
-    layers = (1,) if is_joint else ()
-    banks = torch.ones(2, *layers, S, width)
-    banks[1] = 2.0
-    config = AdapterConfig(
-        base_model="tiny",
-        base_model_revision="",
-        family=family,
-        placement=MMDiTPlacement(num_layers=1, position="append")
-        if is_joint
-        else UNetPlacement(blocks=("down",), position="after_bos"),
-        num_soft_tokens=S,
-        num_banks=2,
-        width=width,
-        timestep_bins=100,
-        has_ema=False,
-        objective="agsm",
-        num_steps=1,
-        samples_seen=4,
-        dataset_digest="",
-        library_version="0",
-        weights_sha256="",
-        base_fingerprint=fingerprint_of(denoiser),
-    )
-    save_adapter(folder, config, SoftTokens(banks, torch.zeros(100, width)), None)
-    return folder
 
 
 @pytest.fixture(params=FAMILIES)
@@ -107,7 +74,7 @@ def test_the_unconditional_rows_come_first_and_see_the_asked_bank(loaded):
 
 
 PERTURBED = {
-    diffusers.StableDiffusionPipeline: (diffusers.StableDiffusionPAGPipeline, ["down.block_0"]),
+    diffusers.StableDiffusionPipeline: (diffusers.StableDiffusionPAGPipeline, ["down"]),
     diffusers.StableDiffusionXLPipeline: (diffusers.StableDiffusionXLPAGPipeline, ["mid"]),
     diffusers.StableDiffusion3Pipeline: (diffusers.StableDiffusion3PAGPipeline, ["blocks.0"]),
 }

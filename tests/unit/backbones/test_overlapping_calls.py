@@ -50,11 +50,15 @@ class MMDiT:
         return self.module(drawn(2, 4, 4, 4), *text, torch.tensor([float(timestep)]).expand(2)).sample
 
 
-@pytest.fixture(params=[(UNet, 1.0), (UNet, 0.5), (MMDiT, 1.0), (MMDiT, 0.5)], ids=lambda param: str(param))
-def tiny(request):
-    kind, scale = request.param
+@pytest.fixture(params=[UNet, MMDiT])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(params=[1.0, 0.5])
+def tiny(kind, request):
     with torch.no_grad():
-        yield kind(scale)
+        yield kind(request.param)
 
 
 def during(tiny, act):
