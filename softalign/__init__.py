@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from softalign.version import __version__
 
 if TYPE_CHECKING:
-    from softalign.adapters.attach import AdapterHandle, load_soft_tokens
+    from softalign.adapters.attach import AdapterHandle, load_soft_tokens, loaded_tokens, unload_soft_tokens
 
-__all__ = ["AdapterHandle", "__version__", "load_soft_tokens"]
+__all__ = ["AdapterHandle", "__version__", "load_soft_tokens", "loaded_tokens", "unload_soft_tokens"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the consumer's names on first use: ``import softalign`` alone loads no torch."""
-    if name in {"AdapterHandle", "load_soft_tokens"}:
+    if name in __all__:
         from softalign.adapters import attach
 
         return getattr(attach, name)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
+from softalign.adapters.motion import say_when_left_behind
+from softalign.adapters.row_roles import banks_of_running_call, check_times, psi_plus_of_running_call
 from softalign.artifacts import Adapter
-from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale
+from softalign.backbones.calls import BanksOfRows
+from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale, find_injections
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import joint_blocks, stream_width
 from softalign.backbones.unet import injection_sites, text_width
@@ -23,18 +24,20 @@ from softalign.config.families import FAMILIES
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
 
+DENOISERS = ("unet", "transformer")
+"""Names of the denoiser among a pipeline's parts."""
+
 
 class AdapterHandle:
-    """Soft tokens attached to a pipeline's denoiser.
+    """Soft tokens attached to a pipeline's denoiser; it does not keep the denoiser alive.
 
     Scale 0, ``disable`` and ``unload`` all give the base model's own output bit for bit. As a context manager it
     unloads at the end.
     """
 
-    def __init__(self, denoiser: nn.Module, injection: SoftTokenInjection, config: AdapterConfig) -> None:
+    def __init__(self, injection: SoftTokenInjection, config: AdapterConfig) -> None:
         self.config = config
-        self._denoiser = denoiser
-        self._injection: SoftTokenInjection | None = injection
+        self._injection = injection
 
     @property
     def scale(self) -> float:
@@ -64,13 +67,10 @@ class AdapterHandle:
 
     def unload(self) -> None:
         """Take the tokens out for good; the pipeline is as it was. A second call does nothing."""
-        if self._injection is not None:
-            self._injection.remove()
-            self._injection = None
-            _forget_compiled(self._denoiser)
+        self._injection.remove()
 
     def _attached(self) -> SoftTokenInjection:
-        if self._injection is None:
+        if not self._injection.is_attached:
             raise ConfigError("These soft tokens were unloaded.", fix="call load_soft_tokens again")
         return self._injection
 
@@ -91,10 +91,12 @@ def load_soft_tokens(
     force: bool = False,
     use_ema: bool = False,
     unconditional_bank: UnconditionalBank = "positive",
+    replace: bool = False,
+    compose: bool = False,
 ) -> AdapterHandle:
     """Attach an adapter's psi+ to a diffusers pipeline, on both branches of classifier-free guidance.
 
-    Works beside LoRA, CPU offloading and ``torch.compile``: no forward is replaced.
+    Works beside LoRA, CPU offloading and ``torch.compile``: no forward is replaced. Calls may overlap in threads.
 
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
@@ -103,26 +105,75 @@ def load_soft_tokens(
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
-            released SDXL code samples.
+            released SDXL code samples. Which rows these are is read off the running pipeline at every call; a call
+            by code whose rows are not known is refused then.
+        replace: take out the soft tokens that are there, once the new ones are known to fit.
+        compose: attach beside the soft tokens that are there: all tokens are attended to, each with its own scale.
 
     Raises:
-        CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, or
-            psi- is wanted of an adapter or on a pipeline that has no such thing.
-        IntegrityError: the weights are not those of the adapter's configuration.
+        ConfigError: the scale is no number >= 0, or both ``replace`` and ``compose`` are asked for.
+        CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, a
+            scheduler with other timesteps than the adapter's, or psi- is wanted of an adapter that has none.
+        IntegrityError: the weights are not those of the adapter's configuration, or not finite.
         MissingInputError: there is no adapter at ``source``.
     """
+    scale = checked_scale(scale)
+    if replace and compose:
+        raise ConfigError(
+            "Soft tokens are attached in the place of others or beside them.",
+            expected="replace=True or compose=True",
+            found="both",
+        )
     folder = resolve_adapter(source)
     config = read_adapter_config(folder)
     tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)
-    plain = getattr(denoiser, "_orig_mod", denoiser)  # what torch.compile wraps
-    _check_family(config, pipe, plain)
+    _check_family(config, pipe, denoiser)
+    if not isinstance(config.placement, MMDiTPlacement):
+        check_times(getattr(pipe, "scheduler", None))
     if not force:
-        check_base(_fingerprint_in(config), plain, base_model=config.base_model)
-    guidance = _guidance_of(pipe, config) if unconditional_bank == "negative" else None
-    injection = _attach(config, plain, tokens, scale, guidance)
-    _forget_compiled(denoiser)
-    return AdapterHandle(denoiser, injection, config)
+        check_base(_fingerprint_in(config), denoiser, base_model=config.base_model)
+    if unconditional_bank == "negative":
+        _require_negative_bank(config)
+    before = find_injections(denoiser) if replace else ()
+    injection = _attach(config, denoiser, tokens, scale, unconditional_bank, is_composed=replace or compose)
+    for other in before:
+        other.remove()
+    first_part = getattr(denoiser, "conv_in", None)
+    if isinstance(first_part, nn.Module):  # of a U-Net
+        injection.keep_until_removed(say_when_left_behind(first_part))
+    return AdapterHandle(injection, config)
+
+
+def loaded_tokens(pipe: Any) -> tuple[AdapterHandle, ...]:
+    """Return handles of all soft tokens in a pipeline's denoiser, in the order they were loaded; none: empty.
+
+    They work as the handles that ``load_soft_tokens`` returned, also where those are gone or the pipeline is a copy.
+    """
+    parts = (getattr(pipe, name, None) for name in DENOISERS)
+    injections = [
+        found for part in parts if isinstance(part, nn.Module) for found in find_injections(_uncompiled(part))
+    ]
+    return tuple(
+        AdapterHandle(injection, injection.origin)
+        for injection in injections
+        if isinstance(injection.origin, AdapterConfig)
+    )
+
+
+def unload_soft_tokens(pipe: Any) -> int:
+    """Take all soft tokens out of a pipeline's denoiser, and return how many adapters these were."""
+    handles = loaded_tokens(pipe)
+    for handle in handles:
+        handle.unload()
+    return len(handles)
+
+
+def _uncompiled(denoiser: nn.Module) -> nn.Module:
+    """Return what torch.compile wraps, or the module itself."""
+    plain = getattr(denoiser, "_orig_mod", denoiser)
+    assert isinstance(plain, nn.Module)  # noqa: S101
+    return plain
 
 
 def _fingerprint_in(config: AdapterConfig) -> BaseFingerprint:
@@ -146,7 +197,9 @@ def _attach(
     denoiser: nn.Module,
     tokens: SoftTokens,
     scale: float,
-    has_unconditional_half: Callable[[], bool] | None,
+    bank: UnconditionalBank,
+    *,
+    is_composed: bool,
 ) -> SoftTokenInjection:
     placement = config.placement
     is_joint = isinstance(placement, MMDiTPlacement)
@@ -159,11 +212,14 @@ def _attach(
             where=type(denoiser).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
+    banks_of: BanksOfRows | None = banks_of_running_call if bank == "negative" else None
     if isinstance(placement, MMDiTPlacement):
         blocks = joint_blocks(denoiser, placement.num_layers, placement.layers)
-        return JointAttentionInjection(denoiser, blocks, tokens, scale, has_unconditional_half)
-    sites = injection_sites(denoiser, placement.blocks)
-    return CrossAttentionInjection(denoiser, sites, tokens, scale, has_unconditional_half)
+        kind: type[SoftTokenInjection] = JointAttentionInjection
+    else:
+        blocks, kind = injection_sites(denoiser, placement.blocks), CrossAttentionInjection
+        banks_of = banks_of or psi_plus_of_running_call
+    return kind(denoiser, blocks, tokens, scale, banks_of, is_composed=is_composed, origin=config)
 
 
 def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:
@@ -189,7 +245,7 @@ def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:
 
 
 def _denoiser_of(pipe: Any, config: AdapterConfig) -> nn.Module:
-    part = "transformer" if isinstance(config.placement, MMDiTPlacement) else "unet"
+    part = DENOISERS[1] if isinstance(config.placement, MMDiTPlacement) else DENOISERS[0]
     denoiser = getattr(pipe, part, None)
     if not isinstance(denoiser, nn.Module):
         raise CompatibilityError(
@@ -198,15 +254,10 @@ def _denoiser_of(pipe: Any, config: AdapterConfig) -> nn.Module:
             found=type(pipe).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-    return denoiser
+    return _uncompiled(denoiser)
 
 
-def _guidance_of(pipe: Any, config: AdapterConfig) -> Callable[[], bool]:
-    """Return what says whether the pipeline's call has an unconditional half in front, as diffusers' pipelines do.
-
-    Raises:
-        CompatibilityError: the adapter has no psi-, or the pipeline orders its rows otherwise.
-    """
+def _require_negative_bank(config: AdapterConfig) -> None:
     if config.num_banks == 1:
         raise CompatibilityError(
             "The adapter has no psi- for the unconditional branch.",
@@ -214,18 +265,3 @@ def _guidance_of(pipe: Any, config: AdapterConfig) -> Callable[[], bool]:
             found=f"one bank (objective {config.objective})",
             fix="load it with unconditional_bank='positive'",
         )
-    kind = type(pipe)
-    if not hasattr(kind, "do_classifier_free_guidance") or hasattr(kind, "do_perturbed_attention_guidance"):
-        raise CompatibilityError(
-            "This pipeline does not say which rows are its unconditional branch.",
-            expected="a pipeline with plain classifier-free guidance",
-            found=kind.__name__,
-            fix="load the tokens with unconditional_bank='positive'",
-        )
-    return lambda: bool(pipe.do_classifier_free_guidance)
-
-
-def _forget_compiled(denoiser: nn.Module) -> None:
-    """Make torch.compile compile again: it does not notice that hooks came or went."""
-    if hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None:
-        torch.compiler.reset()

@@ -209,7 +209,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
 
     Raises:
         MissingInputError: a file is missing, or there are no averaged tokens.
-        IntegrityError: the weights are not those the configuration was written for, or not safetensors.
+        IntegrityError: the weights are not those the configuration was written for, not safetensors, or not finite.
         CompatibilityError: a tensor is missing, extra or misshaped, or the adapter is of another format version.
     """
     config = read_adapter_config(folder)
@@ -234,9 +234,22 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
         )
     tensors = _read_tensors(path)
     check_tensors(tensors, config, where=str(path))
+    _check_finite(tensors, where=str(path))
     prefix = EMA_PREFIX if use_ema else ""
     banks = [tensors[prefix + name] for name in BANK_NAMES[: config.num_banks]]
     return SoftTokens(torch.stack(banks), tensors.get(prefix + TABLE_NAME))  # checked: absent where timestep_bins is 0
+
+
+def _check_finite(tensors: dict[str, Tensor], where: str) -> None:
+    names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if names:
+        raise IntegrityError(
+            "The adapter's weights are not all finite.",
+            expected="finite numbers",
+            found=f"NaN or infinity in {', '.join(names)}",
+            where=where,
+            fix="use another version of the adapter: this one's training diverged, or its file was damaged",
+        )
 
 
 def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str) -> None:

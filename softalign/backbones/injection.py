@@ -4,17 +4,27 @@ Strength, in every family: scale 0 inserts nothing, so the output is diffusers' 
 plainly; any other scale s > 0 adds log(s) to the attention logits of the inserted keys, which multiplies their
 unnormalised attention weights by s: continuous from the base (s -> 0) through the plain insertion (s = 1).
 
+What one call of the denoiser needs (its timestep, its rows' banks, the strength when it began) travels among that
+call's own arguments, in the dict that diffusers hands from a denoiser to its blocks, and leaves it where a block is
+entered.
+
 Here: what all families share, and the U-Nets' cross attention; ``joint_injection`` has the MMDiTs' joint attention.
 
-Shape legend: B rows, L text tokens, N layers, S soft tokens, D width. ``*N``: an axis that tokens of a U-Net lack.
+Shape legend: B rows, L text tokens, N layers, S soft tokens, D width.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -22,11 +32,24 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from softalign.backbones.calls import Arguments, BanksOfRows, TokensInUse, argument, parameter_names, with_argument
+from softalign.backbones.compiled_calls import Noticed
 from softalign.errors import CompatibilityError, ConfigError
-from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
+from softalign.method.soft_tokens import SoftTokens
 
 INSERT_AT = 1
 """Tokens go behind the first (BOS) position."""
+
+
+@dataclass(frozen=True)
+class _Lent:
+    injection: SoftTokenInjection
+    tokens: SoftTokens
+    banks_B: Tensor
+
+
+_lent: ContextVar[_Lent | None] = ContextVar("lent soft tokens", default=None)
+"""What ``using`` lends to the calls of this thread; its ``with`` takes it back whatever ends it."""
 
 
 class SoftTokenInjection(ABC):
@@ -35,18 +58,19 @@ class SoftTokenInjection(ABC):
     Args:
         denoiser: the diffusers module.
         sites: its blocks that shall see the tokens, in the order of the tokens' layers where these have their own.
-        tokens: the adapter; may be replaced for a while with ``using``.
+        tokens: the adapter; other ones may be used for a while with ``using``.
         scale: strength, see the module's text.
-        has_unconditional_half: if given, says at each call whether the first half of the rows is the unconditional
-            branch of guidance; those rows see psi- then. If not, all rows see psi+.
+        banks_of: if given, says each row's bank while a call runs. If not, all rows see psi+.
+        is_composed: whether others may be attached already: the tokens of all are inserted side by side.
+        origin: what shall be found again on the attached tokens.
 
     Raises:
         CompatibilityError: soft tokens are attached to this denoiser already.
         ConfigError: there is no site, or the scale is negative.
     """
 
-    timestep_place: ClassVar[int]
-    """Place of ``timestep`` among the arguments of the denoiser's forward."""
+    options_name: ClassVar[str]
+    """Name of the dict that the denoiser hands to its blocks."""
 
     def __init__(
         self,
@@ -54,31 +78,50 @@ class SoftTokenInjection(ABC):
         sites: Sequence[nn.Module],
         tokens: SoftTokens,
         scale: float = 1.0,
-        has_unconditional_half: Callable[[], bool] | None = None,
+        banks_of: BanksOfRows | None = None,
+        *,
+        is_composed: bool = False,
+        origin: object = None,
     ) -> None:
-        if find_injection(denoiser) is not None:
+        before = find_injections(denoiser)
+        if before and not is_composed:
             raise CompatibilityError(
                 "This denoiser carries soft tokens already.",
                 expected="a denoiser without soft tokens",
                 found="soft tokens loaded before",
-                fix="call handle.unload() of the first ones; two adapters cannot be combined",
+                fix="take them out with softalign.unload_soft_tokens(pipe), or load the new ones with replace=True, or "
+                "beside them with compose=True",
             )
         if not sites:
             raise ConfigError("No block was named for the soft tokens.", expected="at least one block")
-        self.tokens = tokens
-        self.is_enabled = True
         self.scale = checked_scale(scale)
-        self._has_unconditional_half = has_unconditional_half
-        self._banks_B: Tensor | None = None
-        self._timestep: Tensor | float | None = None
-        self._handles = [denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)]
-        for layer, site in enumerate(sites):
-            self._handles += self._hooked(site, layer)
+        self.tokens, self.origin, self.is_enabled = tokens, origin, True
+        self._banks_of = banks_of
+        self._key: str = _free_key(denoiser, sites, [injection._key for injection in before])
+        self._parameters = parameter_names(denoiser)
+        self._copies: dict[torch.device, SoftTokens] = {}
+        self._handles: list[RemovableHandle | Noticed] = [
+            denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
+        ]
+        if getattr(denoiser, "_compiled_call_impl", None) is not None:  # by denoiser.compile()
+            self._handles.append(Noticed(denoiser, self._key))
+        layers = {id(site): layer for layer, site in enumerate(sites)}
+        for block in self._blocks(denoiser):
+            self._handles += self._hooked(block, layers.get(id(block)))
 
     @property
     def is_active(self) -> bool:
         """Whether the denoiser's next call sees the tokens."""
         return self.is_enabled and self.scale != 0.0
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the tokens were not taken out yet."""
+        return bool(self._handles)
+
+    def keep_until_removed(self, handle: RemovableHandle) -> None:
+        """Take a further hook off together with the tokens."""
+        self._handles.append(handle)
 
     def remove(self) -> None:
         """Take all hooks off; the modules are as they were before."""
@@ -88,70 +131,94 @@ class SoftTokenInjection(ABC):
 
     @contextmanager
     def using(self, tokens: SoftTokens, banks_B: Int[Tensor, " B"]) -> Iterator[None]:
-        """Use these tokens and each row's bank for the denoiser calls inside; psi+ of the own tokens again after."""
-        own = self.tokens
-        self.tokens, self._banks_B = tokens, banks_B
+        """Use these tokens and each row's bank for this thread's denoiser calls inside."""
+        before = _lent.set(_Lent(self, tokens, banks_B))
         try:
             yield
         finally:
-            self.tokens, self._banks_B = own, None
+            _lent.reset(before)
 
     @abstractmethod
-    def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
-        """Put the hooks on one block and return their handles."""
+    def _blocks(self, denoiser: nn.Module) -> list[nn.Module]:
+        """Return all blocks that the denoiser hands its options to."""
 
-    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note the timestep of a denoiser call."""
-        self._timestep = kwargs["timestep"] if "timestep" in kwargs else args[self.timestep_place]
+    @abstractmethod
+    def _hooked(self, block: nn.Module, layer: int | None) -> list[RemovableHandle]:
+        """Put the hooks on one block and return their handles; ``layer``: its place among the sites, if it is one."""
 
-    def _tokens_for(self, num_rows: int, device: torch.device) -> Tensor:
-        """Return each row's tokens at the noted timestep, (B, *N, S, D), in the adapter's dtype."""
-        timesteps_B = torch.as_tensor(self._timestep, device=device).reshape(-1).expand(num_rows)
-        banks_B = self._inference_banks(num_rows, device) if self._banks_B is None else self._banks_B
-        if self.tokens.banks.device != device:  # offloading moves the denoiser between devices
-            self.tokens.to(device)
-        drawn: Tensor = self.tokens(timesteps_B, banks_B)
-        return drawn
+    def _begin(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Send the soft tokens of a call of the denoiser along with its arguments."""
+        scale = self.scale
+        if not self.is_enabled or scale == 0.0:
+            return None
+        call = args, kwargs
+        rows: Tensor = argument(self._parameters, self._parameters[0], call)
+        timestep = argument(self._parameters, "timestep", call)
+        lent = _lent.get()
+        if lent is not None and lent.injection is self:
+            in_use = TokensInUse(lent.tokens, scale, timestep, lent.banks_B)
+        else:
+            banks_B = self._banks(denoiser, rows.shape[0], call)
+            in_use = TokensInUse(self._tokens_on(rows.device), scale, timestep, banks_B)
+        options = argument(self._parameters, self.options_name, call)
+        sent = {**(options or {}), self._key: self._sent(in_use, rows)}
+        return with_argument(self._parameters, self.options_name, sent, call)
 
-    def _inference_banks(self, num_rows: int, device: torch.device) -> Tensor:
-        """Return each row's bank outside of ``using``."""
-        banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
-        if self._has_unconditional_half is not None and self._has_unconditional_half():
-            if num_rows % 2:
-                raise CompatibilityError(
-                    "The rows of this call are not an unconditional and a conditional half.",
-                    expected="an even number of rows",
-                    found=f"{num_rows} rows",
-                    fix="load the tokens with unconditional_bank='positive'",
-                )
-            banks_B[: num_rows // 2] = NEGATIVE_BANK
-        return banks_B
+    def _banks(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
+        """Return each row's bank outside of ``using``; None: psi+."""
+        return None if self._banks_of is None else self._banks_of(denoiser, num_rows)
+
+    def _sent(self, in_use: TokensInUse, rows: Tensor) -> Any:
+        """Return what travels with a call: the tokens in use, or what is made of them once for all blocks."""
+        return in_use
+
+    def _tokens_on(self, device: torch.device) -> SoftTokens:
+        """Return the own tokens where a call computes: offloading moves the denoiser between devices."""
+        tokens = self.tokens
+        if tokens.banks.device == device:
+            return tokens
+        if device not in self._copies:
+            self._copies[device] = copy.deepcopy(tokens).to(device)
+        return self._copies[device]
 
 
 class CrossAttentionInjection(SoftTokenInjection):
     """Soft tokens behind the first (BOS) position of the text that chosen blocks of a U-Net attend to.
 
     All sites see the same tokens; other blocks see the plain text. The sites are called with
-    ``encoder_hidden_states``.
+    ``encoder_hidden_states`` and ``cross_attention_kwargs``.
     """
 
-    timestep_place = 1
+    options_name = "cross_attention_kwargs"
 
-    def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
-        return [site.register_forward_pre_hook(self._insert, with_kwargs=True)]
+    def _blocks(self, denoiser: nn.Module) -> list[nn.Module]:
+        return [module for module in denoiser.modules() if getattr(module, "has_cross_attention", False) is True]
+
+    def _hooked(self, block: nn.Module, layer: int | None) -> list[RemovableHandle]:
+        return [block.register_forward_pre_hook(partial(self._insert, layer is not None), with_kwargs=True)]
 
     def _insert(
-        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self.is_active:
+        self, is_site: bool, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        options = kwargs.get(self.options_name) or {}
+        if self._key not in options:
             return None
+        in_use: TokensInUse = options[self._key]
+        kwargs = {**kwargs, self.options_name: without(self._key, options)}
+        if not is_site:
+            return args, kwargs
         states = kwargs["encoder_hidden_states"]
         text_BLD = states[0] if isinstance(states, tuple) else states  # a tuple: text and an IP-Adapter's image states
-        tokens_BSD = self._tokens_for(text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
+        tokens_BSD = in_use.drawn(text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
         joined = _inserted(text_BLD, tokens_BSD)
-        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], self.scale)
+        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], in_use.scale)
         changed = (joined, *states[1:]) if isinstance(states, tuple) else joined
         return args, {**kwargs, "encoder_hidden_states": changed, "encoder_attention_mask": bias}
+
+
+def without(key: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a call without what was sent along under a key."""
+    return {name: value for name, value in options.items() if name != key}
 
 
 def checked_scale(scale: float) -> float:
@@ -160,15 +227,27 @@ def checked_scale(scale: float) -> float:
     Raises:
         ConfigError: it is negative or not a number.
     """
-    if not (math.isfinite(scale) and scale >= 0.0):
-        raise ConfigError("The scale of soft tokens is out of range.", expected="a number >= 0", found=str(scale))
+    if isinstance(scale, bool) or not isinstance(scale, Real) or not (math.isfinite(scale) and scale >= 0.0):
+        raise ConfigError(
+            "The scale of soft tokens is out of range.", expected="a number >= 0", found=repr(scale), where="scale"
+        )
     return float(scale)
 
 
-def find_injection(denoiser: nn.Module) -> SoftTokenInjection | None:
-    """Return the soft tokens attached to a denoiser, or None."""
+def find_injections(denoiser: nn.Module) -> tuple[SoftTokenInjection, ...]:
+    """Return the soft tokens attached to a denoiser, in the order they came."""
     owners = (getattr(hook, "__self__", None) for hook in denoiser._forward_pre_hooks.values())
-    return next((owner for owner in owners if isinstance(owner, SoftTokenInjection)), None)
+    return tuple(owner for owner in owners if isinstance(owner, SoftTokenInjection))
+
+
+def _free_key(denoiser: nn.Module, sites: Sequence[nn.Module], taken: Sequence[str]) -> str:
+    """Return a name among a call's options, of its own for each placement.
+
+    torch.compile looks at the names in the options, not at hooks: other sites must be another name to it.
+    """
+    chosen = {id(site) for site in sites}
+    placement = ",".join(name for name, module in denoiser.named_modules() if id(module) in chosen)
+    return next(key for number in count() if (key := f"soft_tokens_{number}:{placement}") not in taken)
 
 
 def _inserted(text_BLD: Tensor, tokens_BSD: Tensor) -> Tensor:

@@ -3,33 +3,39 @@
 A pre-hook appends a layer's tokens to the text stream of its block, a hook takes them off the block's text output, so
 the next block sees none of them. The text stream has no positions: appending and prepending are one function.
 
-Scale (see ``injection``): diffusers' joint attention takes no mask, so where the scale is neither 0 nor 1 the bias
-log(s) of the inserted keys is handed to ``torch.nn.functional.scaled_dot_product_attention`` itself, by a torch
-function mode that lasts for one call of one block's joint attention.
+Scale (see ``injection``): where it is neither 0 nor 1, the bias log(s) of the inserted keys travels with the text into
+the block's joint attention (``biased_keys``).
 
-Shape legend: B rows, L text tokens, N layers, S soft tokens, D width, Q queries, K keys.
+Shape legend: B rows, L text tokens, N layers, S soft tokens, D width.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from softalign.backbones.injection import SoftTokenInjection
+from softalign.backbones.biased_keys import BiasedTensor, KeyBias, biased_text
+from softalign.backbones.calls import Arguments, TokensInUse, argument, with_argument
+from softalign.backbones.injection import SoftTokenInjection, without
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import POSITIVE_BANK
 
-TEXT_PLACE = 1
-"""Place of ``encoder_hidden_states`` among a joint block's arguments (gradient checkpointing passes them by place)."""
-_ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+_BLOCK = ("hidden_states", "encoder_hidden_states", "temb", "joint_attention_kwargs")
+"""What a joint block takes (gradient checkpointing passes it by place)."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """All layers' tokens of one call of the denoiser, and their strength."""
+
+    tokens_BNSD: Float[Tensor, "B N S D"]
+    scale: float
 
 
 class JointAttentionInjection(SoftTokenInjection):
@@ -39,92 +45,80 @@ class JointAttentionInjection(SoftTokenInjection):
     last block) and image states out.
     """
 
-    timestep_place = 3
+    options_name = "joint_attention_kwargs"
 
-    _drawn_BNSD: Float[Tensor, "B N S D"] | None = None
-    _bias: _InsertedKeyBias | None = None
-    _is_skipping = False
+    def _blocks(self, denoiser: nn.Module) -> list[nn.Module]:
+        return list(denoiser.transformer_blocks)  # type: ignore[arg-type]
 
-    def _hooked(self, site: nn.Module, layer: int) -> list[RemovableHandle]:
-        attention: Any = site.attn
-        return [
-            site.register_forward_pre_hook(partial(self._append, layer), with_kwargs=True),
-            site.register_forward_hook(self._take_off),
-            attention.register_forward_pre_hook(self._enter_bias),
-            attention.register_forward_hook(self._leave_bias, always_call=True),
+    def _hooked(self, block: nn.Module, layer: int | None) -> list[RemovableHandle]:
+        if layer is None:
+            return [block.register_forward_pre_hook(self._pass, with_kwargs=True)]
+        attention, second = block.attn, getattr(block, "attn2", None)
+        handles = [
+            block.register_forward_pre_hook(partial(self._append, layer), with_kwargs=True),
+            block.register_forward_hook(self._take_off, with_kwargs=True),
+            attention.register_forward_pre_hook(self._bias, with_kwargs=True),  # type: ignore[union-attr]
+            attention.register_forward_hook(self._check_bias, with_kwargs=True),  # type: ignore[union-attr]
         ]
+        if isinstance(second, nn.Module):  # of SD3.5: image states alone
+            handles.append(second.register_forward_pre_hook(self._bias, with_kwargs=True))
+        return handles
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super()._begin(module, args, kwargs)
-        self._drawn_BNSD = None
-        self._is_skipping = kwargs.get("skip_layers") is not None
-
-    def _inference_banks(self, num_rows: int, device: torch.device) -> Tensor:
+    def _banks(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
         """Return each row's bank; the pipeline's extra call for skip-layer guidance has conditional rows alone."""
-        if self._is_skipping:
-            return torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
-        return super()._inference_banks(num_rows, device)
+        is_skipping = argument(self._parameters, "skip_layers", call) is not None
+        return None if is_skipping else super()._banks(denoiser, num_rows, call)
+
+    def _sent(self, in_use: TokensInUse, rows: Tensor) -> _Drawn:
+        """Draw once per call of the denoiser, for all layers."""
+        return _Drawn(in_use.drawn(rows.shape[0], rows.device), in_use.scale)
+
+    def _pass(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        call = args, kwargs
+        options = argument(_BLOCK, self.options_name, call) or {}
+        if self._key not in options:
+            return None
+        return with_argument(_BLOCK, self.options_name, without(self._key, options), call)
 
     def _append(
         self, layer: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if not self.is_active:
+    ) -> Arguments | None:
+        call = args, kwargs
+        options = argument(_BLOCK, self.options_name, call) or {}
+        if self._key not in options:
             return None
-        is_named = "encoder_hidden_states" in kwargs
-        text_BLD: Tensor = kwargs["encoder_hidden_states"] if is_named else args[TEXT_PLACE]
-        if self._drawn_BNSD is None:  # once per call of the denoiser, for all layers
-            self._drawn_BNSD = self._tokens_for(text_BLD.shape[0], text_BLD.device)
-        joined = torch.cat([text_BLD, self._drawn_BNSD[:, layer].to(text_BLD)], dim=1)
-        if is_named:
-            return args, {**kwargs, "encoder_hidden_states": joined}
-        return (*args[:TEXT_PLACE], joined, *args[TEXT_PLACE + 1 :]), kwargs
+        drawn: _Drawn = options[self._key]
+        text_BLD: Tensor = argument(_BLOCK, "encoder_hidden_states", call)
+        tokens_BSD = drawn.tokens_BNSD[:, layer].to(text_BLD)
+        inserted = KeyBias(text_BLD.shape[1], tokens_BSD.shape[1], math.log(drawn.scale))
+        call = with_argument(_BLOCK, "encoder_hidden_states", torch.cat([text_BLD, tokens_BSD], dim=1), call)
+        return with_argument(_BLOCK, self.options_name, {**options, self._key: inserted}, call)
 
-    def _take_off(self, _module: nn.Module, _args: tuple[Any, ...], output: tuple[Tensor | None, Tensor]) -> Any:
+    def _take_off(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor | None, Tensor]
+    ) -> tuple[Tensor | None, Tensor] | None:
+        options = argument(_BLOCK, self.options_name, (args, kwargs)) or {}
         text_BLD, image = output
-        if not self.is_active or text_BLD is None:
+        if self._key not in options or text_BLD is None:
             return None
-        return text_BLD[:, : -self.tokens.num_soft_tokens], image
+        return text_BLD[:, : -options[self._key].num_keys], image
 
-    def _enter_bias(self, _attention: nn.Module, _args: tuple[Any, ...]) -> None:
-        if self.is_active and self.scale != 1.0:
-            self._bias = _InsertedKeyBias(self.tokens.num_soft_tokens, math.log(self.scale))
-            self._bias.__enter__()  # type: ignore[no-untyped-call]
+    def _bias(self, _attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        """Take what was sent out of the attention's options, and bias its text where the scale asks for it."""
+        if self._key not in kwargs:
+            return None
+        inserted: KeyBias = kwargs[self._key]
+        kwargs = without(self._key, kwargs)
+        if inserted.bias != 0.0 and kwargs.get("encoder_hidden_states") is not None:
+            kwargs["encoder_hidden_states"] = biased_text(kwargs["encoder_hidden_states"], inserted)
+        return args, kwargs
 
-    def _leave_bias(self, attention: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        """Runs after a failed call as well: ``output`` is None then."""
-        bias, self._bias = self._bias, None
-        if bias is None:
-            return
-        bias.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        if output is not None and not bias.is_used:
+    def _check_bias(self, attention: nn.Module, _args: tuple[Any, ...], kwargs: dict[str, Any], _output: Any) -> None:
+        text = kwargs.get("encoder_hidden_states")
+        if isinstance(text, BiasedTensor) and not text.biased.is_used:
             raise CompatibilityError(
                 "The strength of soft tokens cannot be changed with this attention processor.",
                 expected="a processor that calls torch's scaled_dot_product_attention",
                 found=type(getattr(attention, "processor", None)).__name__,
                 fix="use scale 1 or 0, or set diffusers' JointAttnProcessor2_0",
             )
-
-
-class _InsertedKeyBias(TorchFunctionMode):
-    """While entered, adds a bias to the logits of the last S keys, in the first attention call alone.
-
-    A processor's further calls (an IP-Adapter's) attend to other keys.
-    """
-
-    def __init__(self, num_tokens: int, bias: float) -> None:
-        super().__init__()
-        self._num_tokens, self._bias = num_tokens, bias
-        self.is_used = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not scaled_dot_product_attention or self.is_used:
-            return func(*args, **(kwargs or {}))
-        self.is_used = True
-        call = {**dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)), **(kwargs or {})}
-        bias_11QK = call["key"].new_zeros(1, 1, 1, call["key"].shape[-2])
-        bias_11QK[..., -self._num_tokens :] = self._bias
-        mask = call.get("attn_mask")
-        if mask is not None:
-            is_kept = mask.dtype == torch.bool
-            bias_11QK = bias_11QK.masked_fill(~mask, -math.inf) if is_kept else bias_11QK + mask
-        return func(**{**call, "attn_mask": bias_11QK})

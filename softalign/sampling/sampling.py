@@ -24,7 +24,7 @@ from torch import Tensor
 
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
-from softalign.errors import PreemptedError
+from softalign.errors import ConfigError, PreemptedError
 from softalign.method.text_states import TextStates
 from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
@@ -131,7 +131,11 @@ def generate_batch(
     """Yield the images (H, W, 3) of one batch.
 
     Prompts are encoded once each; everything after is the pipeline's own call, but for the VAE's decoding in float32.
+
+    Raises:
+        ConfigError: there are more steps than the scheduler has timesteps.
     """
+    _require_timesteps(backbone.pipeline.scheduler, settings.num_inference_steps)
     pipeline, denoiser = backbone.pipeline, cast(Any, backbone.denoiser)
     side = settings.resolution_px // pipeline.vae_scale_factor
     shape_CHW = (denoiser.config.in_channels, side, side)
@@ -153,6 +157,17 @@ def generate_batch(
         output_type="latent",
     ).images
     yield from decode_latents(backbone, latents_BCHW)
+
+
+def _require_timesteps(scheduler: Any, num_inference_steps: int) -> None:
+    num_timesteps = scheduler.config.num_train_timesteps
+    if num_inference_steps > num_timesteps:
+        raise ConfigError(
+            "There are more steps than timesteps.",
+            expected=f"at most {num_timesteps}",
+            found=str(num_inference_steps),
+            where="num_inference_steps",
+        )
 
 
 def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Float[Tensor, "N ..."]]:

@@ -1,11 +1,14 @@
+import copy
+import gc
 import types
+import weakref
 from unittest import mock
 
 import pytest
 import torch
 from diffusers.configuration_utils import FrozenDict
 
-from softalign import load_soft_tokens
+from softalign import load_soft_tokens, loaded_tokens, unload_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, UNetPlacement, read_adapter_config, save_adapter
 from softalign.adapters.locating import resolve_adapter
@@ -104,7 +107,7 @@ def test_the_handle_can_be_used_up_only_once(pipe, folder):
     load_soft_tokens(pipe, folder).unload()
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan")])
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), "0.5", None, True])
 def test_an_impossible_scale_is_refused(pipe, folder, scale):
     with pytest.raises(ConfigError, match="out of range"):
         load_soft_tokens(pipe, folder, scale=scale)
@@ -185,17 +188,6 @@ def test_sources(pipe, folder, tmp_path):
     pull.assert_called_once_with("models:/some-name@champion")
 
 
-class GuidedPipe:
-    """A pipeline as diffusers' are: with guidance, the first half of the rows is unconditional."""
-
-    def __init__(self, unet, guidance_scale):
-        self.unet, self.guidance_scale = unet, guidance_scale
-
-    @property
-    def do_classifier_free_guidance(self):
-        return self.guidance_scale > 1
-
-
 def rows_with_bank(pipe, bank, live):
     """Return the prediction of ``predict`` with all rows of one bank, by the training path."""
     from softalign.backbones.injection import CrossAttentionInjection
@@ -208,47 +200,98 @@ def rows_with_bank(pipe, bank, live):
     return prediction
 
 
-def test_the_unconditional_half_may_see_the_negative_bank(tmp_path):
-    pipe = GuidedPipe(make_unet(), guidance_scale=5.0)
-    live, _ = write(tmp_path, pipe.unet)
-    base, positive, negative = predict(pipe), rows_with_bank(pipe, 0, live), rows_with_bank(pipe, 1, live)
-    with load_soft_tokens(pipe, tmp_path, unconditional_bank="negative") as handle:
-        guided = predict(pipe)
-        assert torch.allclose(guided, torch.cat([negative[:1], positive[1:]]), atol=1e-6)
-        assert not torch.allclose(guided, positive, atol=1e-4)
-        pipe.guidance_scale = 1.0  # no unconditional rows: all see psi+
-        assert torch.allclose(predict(pipe), positive, atol=1e-6)
+def test_the_negative_bank_needs_a_bank_and_a_call_of_known_rows(pipe, tmp_path):
+    live, _ = write(tmp_path / "two", pipe.unet)
+    with load_soft_tokens(pipe, tmp_path / "two", unconditional_bank="negative") as handle:
+        with pytest.raises(CompatibilityError, match="which rows"):
+            predict(pipe)
         handle.set_scale(0.0)
-        assert torch.equal(predict(pipe), base)
-    with load_soft_tokens(pipe, tmp_path):
-        pipe.guidance_scale = 5.0
-        assert torch.allclose(predict(pipe), positive, atol=1e-6)
-
-
-def test_the_negative_bank_needs_a_bank_and_a_pipeline_that_says_where(pipe, tmp_path):
-    write(tmp_path / "two", pipe.unet)
-    with pytest.raises(CompatibilityError, match="which rows"):
-        load_soft_tokens(pipe, tmp_path / "two", unconditional_bank="negative")
-    guided = GuidedPipe(pipe.unet, 5.0)
+        base = predict(pipe)
+    assert torch.equal(predict(pipe), base)
+    with load_soft_tokens(pipe, tmp_path / "two"):
+        assert torch.allclose(predict(pipe), rows_with_bank(pipe_of(make_unet()), 0, live), atol=1e-6)
     one = SoftTokens(torch.randn(1, S, D), torch.randn(10, D))
     config = read_adapter_config(tmp_path / "two")
     save_adapter(tmp_path / "one", config.model_copy(update={"num_banks": 1, "has_ema": False}), one, None)
     with pytest.raises(CompatibilityError, match="no psi-"):
-        load_soft_tokens(guided, tmp_path / "one", unconditional_bank="negative")
-    with load_soft_tokens(guided, tmp_path / "two", unconditional_bank="negative"):
-        with pytest.raises(CompatibilityError, match="3 rows"):
-            guided.unet(torch.zeros(3, 4, 4, 4), torch.tensor(3), torch.zeros(3, 6, D))
+        load_soft_tokens(pipe, tmp_path / "one", unconditional_bank="negative")
     assert not any(module._forward_pre_hooks for module in pipe.unet.modules())
 
 
-def test_perturbed_attention_pipelines_order_their_rows_otherwise(tmp_path):
-    class Perturbed(GuidedPipe):
-        do_perturbed_attention_guidance = True
+def test_tokens_whose_handle_is_gone_are_found_and_taken_out(pipe, folder):
+    base = predict(pipe)
+    assert loaded_tokens(pipe) == ()
+    load_soft_tokens(pipe, folder, scale=0.5)
+    trained = predict(pipe)
+    twin = copy.deepcopy(pipe)
+    (handle,) = loaded_tokens(pipe)
+    assert (handle.scale, handle.config.family) == (0.5, "sd15")
+    assert unload_soft_tokens(pipe) == 1
+    assert torch.equal(predict(pipe), base)
+    with pytest.raises(ConfigError, match="were unloaded"):
+        handle.set_scale(1.0)
+    assert torch.equal(predict(twin), trained)
+    assert unload_soft_tokens(twin) == 1
+    assert torch.equal(predict(twin), base)
+    assert not any(module._forward_pre_hooks for module in twin.unet.modules())
+    assert unload_soft_tokens(twin) == 0
 
-    pipe = Perturbed(make_unet(), 5.0)
-    write(tmp_path, pipe.unet)
-    with pytest.raises(CompatibilityError, match="Perturbed"):
-        load_soft_tokens(pipe, tmp_path, unconditional_bank="negative")
+
+def test_a_second_load_replaces_on_request_once_it_is_known_to_fit(pipe, folder, tmp_path):
+    write(tmp_path / "other", pipe.unet, num_soft_tokens=S)
+    first = load_soft_tokens(pipe, folder)
+    trained = predict(pipe)
+    with pytest.raises(CompatibilityError, match="replace=True"):
+        load_soft_tokens(pipe, folder)
+    with pytest.raises(MissingInputError):
+        load_soft_tokens(pipe, tmp_path / "none", replace=True)
+    assert torch.equal(predict(pipe), trained)
+    second = load_soft_tokens(pipe, folder, use_ema=True, replace=True)
+    assert not torch.equal(predict(pipe), trained)
+    assert len(loaded_tokens(pipe)) == 1
+    with pytest.raises(ConfigError, match="were unloaded"):
+        first.disable()
+    second.unload()
+    with pytest.raises(ConfigError, match="both"):
+        load_soft_tokens(pipe, folder, replace=True, compose=True)
+
+
+def test_composed_adapters_act_together_each_with_its_strength(pipe, folder):
+    base = predict(pipe)
+    with load_soft_tokens(pipe, folder, scale=0.5):
+        half = predict(pipe)
+    first = load_soft_tokens(pipe, folder, scale=0.5)
+    second = load_soft_tokens(pipe, folder, scale=0.0, use_ema=True, compose=True)
+    assert torch.equal(predict(pipe), half)
+    second.set_scale(0.7)
+    both = predict(pipe)
+    first.disable()
+    alone = predict(pipe)
+    assert not torch.equal(both, half)
+    assert not torch.equal(both, alone)
+    first.enable()
+    assert torch.equal(predict(pipe), both)
+    first.unload()
+    assert torch.equal(predict(pipe), alone)
+    second.unload()
+    assert torch.equal(predict(pipe), base)
+
+
+def test_an_adapter_composed_with_itself_is_the_adapter_at_twice_the_strength(pipe, folder):
+    with load_soft_tokens(pipe, folder, scale=0.7):
+        expected = predict(pipe)
+    with load_soft_tokens(pipe, folder, scale=0.3), load_soft_tokens(pipe, folder, scale=0.4, compose=True):
+        assert torch.allclose(predict(pipe), expected, atol=1e-6)
+
+
+def test_a_handle_does_not_keep_the_denoiser_alive(folder):
+    pipe = pipe_of(make_unet())
+    handle, alive = load_soft_tokens(pipe, folder), weakref.ref(pipe.unet)
+    predict(pipe)
+    del pipe
+    gc.collect()
+    assert alive() is None
+    handle.unload()
 
 
 def test_a_reference_without_its_scheme_is_recognised():
@@ -285,7 +328,13 @@ class ToyUNet(torch.nn.Module):
             super().__init__()
             self.to_v = torch.nn.Linear(D, D)
 
-        def forward(self, hidden_states, encoder_hidden_states=None, encoder_attention_mask=None):
+        def forward(
+            self,
+            hidden_states,
+            encoder_hidden_states=None,
+            encoder_attention_mask=None,
+            cross_attention_kwargs=None,
+        ):
             return hidden_states + self.to_v(encoder_hidden_states).mean(1)
 
     def __init__(self):
@@ -294,28 +343,47 @@ class ToyUNet(torch.nn.Module):
         self.config = FrozenDict(cross_attention_dim=D)
         self.down_blocks, self.mid_block, self.up_blocks = torch.nn.ModuleList([self.Block()]), self.Block(), ()
 
-    def forward(self, sample, timestep, encoder_hidden_states):
-        hidden = self.down_blocks[0](sample + timestep, encoder_hidden_states=encoder_hidden_states)
-        return self.mid_block(hidden, encoder_hidden_states=encoder_hidden_states)
+    def forward(self, sample, timestep, encoder_hidden_states, cross_attention_kwargs=None):
+        if cross_attention_kwargs is not None:  # looks at its options, as diffusers' denoisers do
+            cross_attention_kwargs = cross_attention_kwargs.copy()
+        given = {"encoder_hidden_states": encoder_hidden_states, "cross_attention_kwargs": cross_attention_kwargs}
+        return self.mid_block(self.down_blocks[0](sample + timestep, **given), **given)
 
 
-def test_torch_compile_sees_the_tokens_of_a_toy_come_and_go(tmp_path, without_shape_checks):
+@pytest.mark.parametrize("how", ["torch.compile", "module.compile"])
+def test_torch_compile_sees_the_tokens_of_a_toy_come_and_go(tmp_path, how, without_shape_checks):
     torch.compiler.reset()
     inputs = torch.zeros(2, D), torch.tensor(500), torch.ones(2, 6, D)
-    pipe = pipe_of(ToyUNet())
-    write(tmp_path, pipe.unet)
-    base = pipe.unet(*inputs)
-    with load_soft_tokens(pipe, tmp_path):
-        expected = pipe.unet(*inputs)
-    assert not torch.allclose(expected, base, atol=1e-4)
-    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    pipe, num_graphs = pipe_of(ToyUNet()), []
+
+    def counted(graph, _inputs):
+        num_graphs.append(1)
+        return graph
+
+    write(tmp_path / "one", pipe.unet)
+    write(tmp_path / "up", pipe.unet, placement=UNetPlacement(blocks=("mid",), position="after_bos"))
+    base, expected = pipe.unet(*inputs), {}
+    for name in ("one", "up"):
+        with load_soft_tokens(pipe, tmp_path / name):
+            expected[name] = pipe.unet(*inputs)
+        assert not torch.allclose(expected[name], base, atol=1e-4)
+    other = torch.compile(ToyUNet(), backend=counted)
+    other(*inputs)
+    num_before = len(num_graphs)
+    if how == "torch.compile":
+        pipe.unet = torch.compile(pipe.unet, backend="eager")
+    else:
+        pipe.unet.compile(backend="eager")
     assert torch.allclose(pipe.unet(*inputs), base)
-    handle = load_soft_tokens(pipe, tmp_path)
-    assert torch.allclose(pipe.unet(*inputs), expected)
-    handle.set_scale(0.0)
-    assert torch.allclose(pipe.unet(*inputs), base)
-    handle.unload()
-    assert torch.allclose(pipe.unet(*inputs), base)
+    for name in ("one", "up", "one"):
+        handle = load_soft_tokens(pipe, tmp_path / name)
+        assert torch.allclose(pipe.unet(*inputs), expected[name])
+        handle.set_scale(0.0)
+        assert torch.allclose(pipe.unet(*inputs), base)
+        handle.unload()
+        assert torch.allclose(pipe.unet(*inputs), base)
+    other(*inputs)
+    assert len(num_graphs) == num_before  # a model that has nothing to do with it is not compiled again
     torch.compiler.reset()
 
 

@@ -78,3 +78,35 @@ def test_offloaded_weights_are_read_where_they_are_kept(fingerprint):
     cpu_offload(unet, execution_device=torch.device("cpu"))
     assert next(unet.parameters()).is_meta
     check_base(fingerprint, unet, base_model="m")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_in_eight_bits_are_checked_as_closely_as_they_are_known(fingerprint, dtype):
+    unet, other = make_unet(), make_unet(seed=1)
+    for module in (unet, other):
+        module.enable_layerwise_casting(storage_dtype=dtype, compute_dtype=torch.float32)
+        assert any(parameter.dtype == dtype for parameter in module.parameters())
+    check_base(fingerprint, unet, base_model="m")
+    with pytest.raises(CompatibilityError, match="other weights"):
+        check_base(fingerprint, other, base_model="m")
+
+
+def packed(unet, kinds):
+    for module in unet.modules():
+        if isinstance(module, kinds):
+            data = torch.zeros(module.weight.numel() // 2, 1, dtype=torch.uint8)
+            module.weight = torch.nn.Parameter(data, requires_grad=False)
+    return unet
+
+
+def test_of_a_quantised_model_the_weights_that_are_left_are_checked(fingerprint):
+    check_base(fingerprint, packed(make_unet(), torch.nn.Linear), base_model="m")
+    with pytest.raises(CompatibilityError, match="other weights"):
+        check_base(fingerprint, packed(make_unet(seed=1), torch.nn.Linear), base_model="m")
+    with pytest.raises(CompatibilityError, match="another architecture"):
+        check_base(fingerprint, packed(make_unet(channels=(8, 24)), torch.nn.Linear), base_model="m")
+
+
+def test_where_all_weights_are_quantised_it_says_that_the_architecture_alone_was_checked(fingerprint):
+    with pytest.warns(UserWarning, match="could not be checked"):
+        check_base(fingerprint, packed(make_unet(seed=1), (torch.nn.Linear, torch.nn.Conv2d)), base_model="m")

@@ -133,6 +133,16 @@ def test_changed_weights_are_refused(folder):
         load_adapter(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_tokens_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    live = make_tokens()
+    with torch.no_grad():
+        live.timestep_offsets[0, 0] = value
+    save_adapter(tmp_path, make_config(), live, make_tokens(seed=1))
+    with pytest.raises(IntegrityError, match="timestep_offsets"):
+        load_adapter(tmp_path)
+
+
 def test_weights_that_are_no_safetensors_are_refused_even_when_signed(folder):
     (folder / "soft_tokens.safetensors").write_bytes(b"\x80\x04pickle")
     config = json.loads((folder / "adapter_config.json").read_text())

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from softalign.backbones.injection import CrossAttentionInjection, find_injection
+from softalign.backbones.injection import CrossAttentionInjection, find_injections
 from softalign.backbones.unet import injection_sites
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
@@ -223,15 +223,15 @@ def test_torch_compile_keeps_the_tokens(unet, inputs, tokens, without_shape_chec
 
 def test_a_second_adapter_is_refused(unet, tokens):
     injection = attach(unet, tokens)
-    assert find_injection(unet) is injection
+    assert find_injections(unet) == (injection,)
     with pytest.raises(CompatibilityError, match="carries soft tokens already"):
         attach(unet, tokens)
     injection.remove()
-    assert find_injection(unet) is None
+    assert find_injections(unet) == ()
 
 
 @pytest.mark.parametrize("scale", [-0.1, math.nan, math.inf])
 def test_an_impossible_scale_is_refused_and_leaves_no_hook(unet, tokens, scale):
     with pytest.raises(ConfigError, match="out of range"):
         attach(unet, tokens, scale=scale)
-    assert find_injection(unet) is None
+    assert find_injections(unet) == ()

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.models.attention_processor import JointAttnProcessor2_0
+from diffusers.models.attention_processor import JointAttnProcessor2_0, PAGCFGJointAttnProcessor2_0
 from torch import nn
 
-from softalign.backbones.injection import find_injection
+from softalign.backbones.biased_keys import BiasedTensor
+from softalign.backbones.injection import find_injections
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks, stream_width
 from softalign.errors import CompatibilityError, ConfigError
@@ -241,7 +242,8 @@ def test_only_the_joint_attention_is_biased_not_the_second_one_of_sd35(inputs):
     class Spy(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
             if func is own:
-                masks.append((kwargs or {}).get("attn_mask"))
+                key = args[1]
+                masks.append(key.biased.mask(torch.zeros(key.shape), None) if isinstance(key, BiasedTensor) else None)
             return func(*args, **(kwargs or {}))
 
     with Spy():
@@ -250,6 +252,44 @@ def test_only_the_joint_attention_is_biased_not_the_second_one_of_sd35(inputs):
     assert [mask is not None for mask in masks] == [True, *[False] * NUM_BLOCKS]
     assert masks[0][0, 0, 0, -S:].tolist() == pytest.approx([math.log(0.25)] * S)
     assert (masks[0][..., :-S] == 0).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": "rms_norm"}], ids=["sd3", "sd35 large"])
+def test_strength_acts_on_both_attention_calls_of_perturbed_attention_guidance(inputs, changes):
+    transformer, tokens = make_transformer(dtype=torch.float64, **changes), make_tokens()
+    transformer.transformer_blocks[1].attn.processor = PAGCFGJointAttnProcessor2_0()
+    base = transformer(**inputs).sample
+    injection = attach(transformer, tokens, scale=1e-9)
+    assert (transformer(**inputs).sample - base).abs().max() < 1e-6  # of the perturbed third of the rows as well
+    injection.scale = 2.0
+    scaled = transformer(**inputs).sample
+    injection.remove()
+    doubled = SoftTokens(torch.cat([tokens.banks, tokens.banks], 2).detach(), tokens.timestep_offsets.detach())
+    injection = attach(transformer, doubled)
+    assert torch.allclose(scaled, transformer(**inputs).sample, atol=1e-10)
+    injection.remove()
+    assert torch.equal(transformer(**inputs).sample, base)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (0.5, 2.0)])
+def test_two_adapters_side_by_side_are_one_with_the_tokens_of_both(transformer, inputs, scales):
+    tokens, other = make_tokens(), make_tokens(num_tokens=2, seed=5)
+    other.timestep_offsets.data.copy_(tokens.timestep_offsets.data)
+    base = transformer(**inputs).sample
+    blocks = joint_blocks(transformer, NUM_BLOCKS)
+    first = JointAttentionInjection(transformer, blocks, tokens, scales[0])
+    second = JointAttentionInjection(transformer, blocks, other, scales[1], is_composed=True)
+    found = transformer(**inputs).sample
+    first.remove()
+    second.remove()
+    assert torch.equal(transformer(**inputs).sample, base)
+    repeats = [
+        bank.repeat(1, 1, int(2 * scale), 1) for bank, scale in zip((tokens.banks, other.banks), scales, strict=True)
+    ]
+    joined = SoftTokens(torch.cat(repeats, 2).detach(), tokens.timestep_offsets.detach())
+    injection = JointAttentionInjection(transformer, blocks, joined, 0.5)
+    assert torch.allclose(found, transformer(**inputs).sample, atol=1e-10)
+    injection.remove()
 
 
 def test_rows_use_their_own_bank_and_other_tokens_for_a_while(transformer, inputs):
@@ -318,7 +358,7 @@ def test_the_denoiser_predicts_with_each_rows_bank_and_closes():
     first, second = denoiser.predict(*twice, tokens, torch.tensor([0, 1]))
     assert not torch.allclose(first, second, atol=1e-5)
     denoiser.close()
-    assert find_injection(transformer) is None
+    assert find_injections(transformer) == ()
     plain = transformer(
         hidden_states=latents,
         encoder_hidden_states=text.prompt_embeds_NLD,

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
-from softalign.backbones.injection import find_injection
+from softalign.backbones.injection import find_injections
 from softalign.backbones.unet import UNetDenoiser, injection_sites, text_width
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.forward_process import DDPMProcess
@@ -65,4 +65,4 @@ def test_predictions_use_each_rows_tokens_and_closing_takes_the_hooks_off():
     first, second = denoiser.predict(*same, tokens, torch.tensor([0, 1])).detach()
     assert not torch.allclose(first, second, atol=1e-5)
     denoiser.close()
-    assert find_injection(unet) is None
+    assert find_injections(unet) == ()

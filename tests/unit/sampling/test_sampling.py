@@ -1,5 +1,6 @@
 """One generator per image: batches, order and restarts change nothing."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ from diffusers import DDIMScheduler, PNDMScheduler
 
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
-from softalign.errors import PreemptedError
+from softalign.errors import ConfigError, PreemptedError
 from softalign.processes.progress import listening
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import (
@@ -105,6 +106,11 @@ def test_every_setting_changes_the_image(backbone, tmp_path, changes):
     fields = {"num_inference_steps": 2, "guidance_scale": 3.0, "resolution_px": 32, "seed": 5}
     changed = SamplingSettings(**{**fields, **changes})
     assert not np.array_equal(pixels(backbone, wanted, 1), pixels(backbone, wanted, 1, changed))
+
+
+def test_more_steps_than_timesteps_are_refused(backbone, tmp_path):
+    with pytest.raises(ConfigError, match="at most 1000"):
+        pixels(backbone, requests(tmp_path), 2, replace(SETTINGS, num_inference_steps=1001))
 
 
 def test_another_scheduler_becomes_ddim_with_its_noise_schedule(backbone):

@@ -1,0 +1,87 @@
+"""One call of a denoiser: its arguments, by place or by name, and the soft tokens that travel among them.
+
+Nothing of a call lives on a shared object or in the process, so calls may overlap in threads, nest, and be interrupted
+at any place.
+
+Shape legend: B rows, N layers, S soft tokens, D width. ``*N``: an axis that tokens of a U-Net lack.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softalign.method.soft_tokens import POSITIVE_BANK, SoftTokens
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""What a module is called with: by place and by name."""
+BanksOfRows = Callable[[nn.Module, int], Tensor | None]
+"""Returns each row's bank, int64, of a call with so many rows of this denoiser, while it runs; None: psi+."""
+
+
+@dataclass(frozen=True)
+class TokensInUse:
+    """The soft tokens of one call of a denoiser.
+
+    Attributes:
+        tokens: where they are drawn from.
+        scale: their strength, > 0.
+        timestep: the call's own: one, or one a row.
+        banks_B: each row's bank; None: psi+.
+    """
+
+    tokens: SoftTokens
+    scale: float
+    timestep: Tensor | float
+    banks_B: Tensor | None
+
+    def drawn(self, num_rows: int, device: torch.device) -> Tensor:
+        """Return each row's tokens, (B, *N, S, D), in the adapter's dtype.
+
+        A block may have several rows for each of the call's own, one after another: the frames of a video.
+        """
+        timesteps_B = _for_rows(torch.as_tensor(self.timestep, device=device).reshape(-1), num_rows)
+        if self.banks_B is None:
+            banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
+        else:
+            banks_B = _for_rows(self.banks_B.to(device), num_rows)
+        drawn: Tensor = self.tokens(timesteps_B, banks_B)
+        return drawn
+
+
+def _for_rows(values: Tensor, num_rows: int) -> Tensor:
+    if len(values) in (1, num_rows):
+        return values.expand(num_rows)
+    return values.repeat_interleave(num_rows // len(values))
+
+
+def parameter_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of what a module's forward takes, in their order."""
+    return tuple(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def argument(names: tuple[str, ...], name: str, call: Arguments) -> Any:
+    """Return one argument of a call, None where it was not given.
+
+    Args:
+        names: ``parameter_names`` of the module.
+        name: which one.
+        call: what the module is called with.
+    """
+    args, kwargs = call
+    place = names.index(name)
+    return args[place] if place < len(args) else kwargs.get(name)
+
+
+def with_argument(names: tuple[str, ...], name: str, value: Any, call: Arguments) -> Arguments:
+    """Return a call with one argument exchanged; see ``argument``."""
+    args, kwargs = call
+    place = names.index(name)
+    if place < len(args):
+        return (*args[:place], value, *args[place + 1 :]), kwargs
+    return args, {**kwargs, name: value}
