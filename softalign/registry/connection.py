@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from softalign.config.runtime import Runtime
-from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError, without_logins
+from softalign.errors import ConfigError, MissingInputError
+from softalign.registry.refusals import translated
 from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -36,12 +36,11 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
+_TIMEOUT, _RETRIES = _WAITS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
 _LOG_LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 """urllib3 warns of each of its retries with the whole query: that the registry did not answer is said once."""
 _ONE_LOGIN = RLock()
 """Held while the environment has the login of an address."""
-_SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
-"""How MLflow's client words that a server kept answering with an error."""
 _UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -115,14 +114,20 @@ def require_database(uri: str) -> None:
 
 
 @contextmanager
-def registry_client(uri: str) -> Iterator[Any]:
+def registry_client(uri: str, timeout_s: float | None = None, *, is_default: bool = False) -> Iterator[Any]:
     """Yield an ``MlflowClient`` for tracking and registry; MLflow's errors become this library's.
+
+    Args:
+        uri: of the registry.
+        timeout_s: how long a server may be silent until it is given up; unset: MLflow's variables, and more patience.
+        is_default: nobody asked for ``timeout_s``: MLflow's variables in the environment go before it.
 
     Raises:
         ConfigError: mlflow, or what it needs for this URI, is not installed.
         StorageUnavailableError: the server did not answer.
         RegistryError: the server refused.
     """
+    waits = _waits(timeout_s, is_default=is_default)  # before the defaults take the environment's place
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -138,32 +143,45 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
-        with _login_in_environment(uri) as address:
+        with _login_in_environment(uri, waits) as address:
             yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
-        raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
+        raise translated(
+            without_credentials(uri), error, is_unavailable=error.error_code in _UNAVAILABLE_CODES
+        ) from error
     except ImportError as error:
         raise _not_installed(uri, error, f"pip install {error.name}") from error
     except RequestException as error:  # what the artifacts' proxy refuses comes as it is
-        raise _translated(uri, error, is_unavailable=error.response is None) from error
+        raise translated(without_credentials(uri), error, is_unavailable=error.response is None) from error
     except database_errors as error:
-        raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+        raise translated(
+            without_credentials(uri), error, is_unavailable=type(error).__name__ == "OperationalError"
+        ) from error
+
+
+def _waits(timeout_s: float | None, *, is_default: bool) -> dict[str, str]:
+    """Return MLflow's variables for a limit of silence: one try and a second one, each with half of it."""
+    if timeout_s is None or (is_default and any(os.environ.get(name, _QUIET[name]) != _QUIET[name] for name in _WAITS)):
+        return {}
+    return {_TIMEOUT: str(max(1, round(timeout_s / 2))), _RETRIES: "1"}
 
 
 @contextmanager
-def _login_in_environment(uri: str) -> Iterator[str]:
+def _login_in_environment(uri: str, waits: dict[str, str]) -> Iterator[str]:
     """Yield a server's address without its login, which MLflow's client finds in the environment meanwhile.
 
     What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs.
     """
     parts = urlsplit(uri)
-    if not uri.startswith(HTTP) or not parts.password:
+    login = dict(waits) if uri.startswith(HTTP) else {}
+    if uri.startswith(HTTP) and parts.password:
+        login |= {
+            "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
+            "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
+        }
+    if not login:
         yield uri
         return
-    login = {
-        "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
-        "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
-    }
     with _ONE_LOGIN:
         before = {name: os.environ.get(name) for name in login}
         os.environ.update(login)
@@ -203,40 +221,4 @@ def _not_installed(uri: str, error: ImportError, fix: str = "") -> ConfigError:
         found=str(error).splitlines()[0],
         where=without_credentials(uri),
         fix=fix or f"pip install 'softalign[{extra}]'",
-    )
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Return the error that led to the others: `connection refused` says more than what was asked and how often."""
-    while (before := error.__cause__ or error.__context__) is not None and str(before).strip():
-        error = before
-    return error
-
-
-def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
-    cause = _first_cause(error) if is_unavailable else error
-    found = without_logins(str(cause).strip().splitlines()[0])[:500]
-    where = without_credentials(uri)
-    if is_unavailable and (answer := _SERVER_ERROR.search(found)):
-        return StorageUnavailableError(
-            f"The model registry answered with an error of its own: HTTP {answer[1] or answer[2]}.",
-            found=found,
-            where=where,
-            fix="look at the server's log (with files in s3:// it needs boto3 and the bucket's keys), then run again: "
-            "finished work is kept",
-        )
-    if is_unavailable:
-        return StorageUnavailableError(
-            "The model registry did not answer.",
-            found=found,
-            where=where,
-            fix="start or reach the server, then run again: finished work is kept",
-        )
-    return RegistryError(
-        "The model registry refused a request.",
-        expected="a server (http://, https://) or a database (sqlite:///, postgresql+psycopg2://) made by MLflow",
-        found=found,
-        where=where,
-        fix="check the address, the name, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, your permissions "
-        "and the server's log",
     )

@@ -87,6 +87,15 @@ def find_version(client: Any, reference: Reference) -> Any:
     Raises:
         RegistryError: no such alias or version; lists those there are.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:  # one request where it is there
+        if reference.alias:
+            return client.get_model_version_by_alias(reference.name, reference.alias)
+        return client.get_model_version(reference.name, str(reference.version))
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
     model = find_model(client, reference.name)
     known = {int(version.version): version for version in versions_of(client, reference.name)}
     number = int(model.aliases.get(reference.alias, 0)) if reference.alias else reference.version
