@@ -10,9 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from softalign.config.runtime import Runtime
+from softalign.credentials import is_misread, secrets_of, without_credentials
 from softalign.errors import ConfigError, MissingInputError
 from softalign.registry.refusals import translated
 from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
@@ -36,7 +37,9 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
-_TIMEOUT, _RETRIES = _WAITS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+DEFAULT_TIMEOUT_S = 30.0
+_WAITS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
 _LOG_LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 """urllib3 warns of each of its retries with the whole query: that the registry did not answer is said once."""
 _ONE_LOGIN = RLock()
@@ -65,15 +68,20 @@ def tracking_uri(runtime: Runtime, store: Store) -> str:
     """Return the registry a run in this store uses: ``runtime.tracking_uri``, else the environment's, else SQLite.
 
     Raises:
-        ConfigError: neither is set and the store is remote.
+        ConfigError: neither is set and the store is remote, or the address cannot be used.
     """
-    return runtime.tracking_uri or os.environ.get(TRACKING_VARIABLE) or registry_of_store(store)
+    chosen = runtime.tracking_uri or os.environ.get(TRACKING_VARIABLE)
+    return checked_address(chosen) if chosen else registry_of_store(store)
 
 
 def consumer_uri(uri: str | None) -> str:
-    """Return the registry a consumer means: the given one, else the environment's, else the default store's."""
+    """Return the registry a consumer means: the given one, else the environment's, else the default store's.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
     if chosen := uri or os.environ.get(TRACKING_VARIABLE):
-        return chosen
+        return checked_address(chosen)
     return registry_of_store(Store(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE))
 
 
@@ -89,12 +97,36 @@ def reachable_uri(uri: str, store: Store) -> str:
     return registry_of_store(store) if uri == EMBEDDED else uri
 
 
-def without_credentials(uri: str) -> str:
-    """Return a URI without user name and password."""
+def checked_address(uri: str) -> str:
+    """Return a registry's address, its secrets noted so that no text shows them.
+
+    Raises:
+        ConfigError: it cannot be used as it was meant; what is secret in it is not shown.
+    """
+    secrets_of(uri, is_noted=True)
+    if is_misread(uri):
+        raise ConfigError(
+            "The registry's address cannot be read: its password has characters that end a host name.",
+            expected="a password with %40 for @, %2F for /, %3A for :, %23 for # and %3F for ?",
+            where=without_credentials(uri),
+            fix=f"write it so, or set {' and '.join(_LOGIN)} and leave it out of the address",
+        )
     parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if uri.startswith(HTTP) and parts.query:
+        raise ConfigError(
+            "The registry's address has a query, which MLflow's client cannot use.",
+            expected="an address such as https://host/path",
+            found=f"a query with {', '.join(name.partition('=')[0] for name in parts.query.split('&'))}",
+            where=without_credentials(uri).partition("?")[0],
+            fix="leave it out; a token belongs in MLFLOW_TRACKING_TOKEN",
+        )
+    if uri.startswith(HTTP) and parts.username and not (parts.password or os.environ.get(_LOGIN[1])):
+        raise ConfigError(
+            "The registry's address has a user, but no password.",
+            where=without_credentials(uri),
+            fix=f"set {_LOGIN[1]}; if it is a token, set MLFLOW_TRACKING_TOKEN and leave it out of the address",
+        )
+    return uri
 
 
 def require_database(uri: str) -> None:
@@ -114,20 +146,19 @@ def require_database(uri: str) -> None:
 
 
 @contextmanager
-def registry_client(uri: str, timeout_s: float | None = None, *, is_default: bool = False) -> Iterator[Any]:
+def registry_client(uri: str, timeout_s: float | None = None) -> Iterator[Any]:
     """Yield an ``MlflowClient`` for tracking and registry; MLflow's errors become this library's.
 
     Args:
         uri: of the registry.
-        timeout_s: how long a server may be silent until it is given up; unset: MLflow's variables, and more patience.
-        is_default: nobody asked for ``timeout_s``: MLflow's variables in the environment go before it.
+        timeout_s: how long a server may be silent until it is given up; unset: MLflow's variables say.
 
     Raises:
         ConfigError: mlflow, or what it needs for this URI, is not installed.
         StorageUnavailableError: the server did not answer.
         RegistryError: the server refused.
     """
-    waits = _waits(timeout_s, is_default=is_default)  # before the defaults take the environment's place
+    where = without_credentials(checked_address(uri))
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -143,48 +174,43 @@ def registry_client(uri: str, timeout_s: float | None = None, *, is_default: boo
     try:
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
-        with _login_in_environment(uri, waits) as address:
+        with _in_environment(uri, timeout_s) as address:
             yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
-        raise translated(
-            without_credentials(uri), error, is_unavailable=error.error_code in _UNAVAILABLE_CODES
-        ) from error
+        raise translated(where, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
     except ImportError as error:
         raise _not_installed(uri, error, f"pip install {error.name}") from error
     except RequestException as error:  # what the artifacts' proxy refuses comes as it is
-        raise translated(without_credentials(uri), error, is_unavailable=error.response is None) from error
+        raise translated(where, error, is_unavailable=error.response is None) from error
     except database_errors as error:
-        raise translated(
-            without_credentials(uri), error, is_unavailable=type(error).__name__ == "OperationalError"
-        ) from error
+        raise translated(where, error, is_unavailable=type(error).__name__ == "OperationalError") from error
 
 
-def _waits(timeout_s: float | None, *, is_default: bool) -> dict[str, str]:
-    """Return MLflow's variables for a limit of silence: one try and a second one, each with half of it."""
-    if timeout_s is None or (is_default and any(os.environ.get(name, _QUIET[name]) != _QUIET[name] for name in _WAITS)):
-        return {}
-    return {_TIMEOUT: str(max(1, round(timeout_s / 2))), _RETRIES: "1"}
+def patience_s(timeout_s: float | None) -> float | None:
+    """Return how long a consumer waits: as asked, else as MLflow's own variables say (None), else 30 s."""
+    is_set = any(os.environ.get(name, _QUIET[name]) != _QUIET[name] for name in _WAITS)
+    return timeout_s or (None if is_set else DEFAULT_TIMEOUT_S)
 
 
 @contextmanager
-def _login_in_environment(uri: str, waits: dict[str, str]) -> Iterator[str]:
+def _in_environment(uri: str, timeout_s: float | None) -> Iterator[str]:
     """Yield a server's address without its login, which MLflow's client finds in the environment meanwhile.
 
-    What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs.
+    What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs. Also the
+    limit of silence: two tries, each with half of it.
     """
-    parts = urlsplit(uri)
-    login = dict(waits) if uri.startswith(HTTP) else {}
-    if uri.startswith(HTTP) and parts.password:
-        login |= {
-            "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
-            "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
-        }
-    if not login:
+    parts, settings = urlsplit(uri), {}
+    if parts.username and uri.startswith(HTTP):
+        settings[_LOGIN[0]] = unquote(parts.username)
+        settings |= {_LOGIN[1]: unquote(parts.password)} if parts.password else {}
+    if timeout_s is not None and uri.startswith(HTTP):
+        settings |= dict(zip(_WAITS, (str(max(1, round(timeout_s / 2))), "1"), strict=True))
+    if not settings:
         yield uri
         return
     with _ONE_LOGIN:
-        before = {name: os.environ.get(name) for name in login}
-        os.environ.update(login)
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         try:
             yield without_credentials(uri)
         finally:

@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 
 from softalign.artifacts import FileEntry, Frozen, digest_of
 from softalign.config.sizes import bytes_of
+from softalign.credentials import without_credentials
 from softalign.errors import IntegrityError
-from softalign.registry.connection import HTTP, SQLITE, without_credentials
+from softalign.registry.connection import HTTP, SQLITE
 from softalign.registry.versions import Reference, RegisteredFiles
 from softalign.store.files import cache_dir, private_cache, verify_file, write_atomically
 
@@ -240,7 +241,7 @@ def place_whole(made: Path, target: Path, files: tuple[FileEntry, ...]) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, at once for those who look: it is renamed first. That another process does so too is no error."""
+    """Remove a folder, at once for those who look: it is renamed first. Another process may do so, too."""
     aside = folder.with_name(f".gone-{uuid.uuid4().hex[:8]}")
     try:
         folder.rename(aside)

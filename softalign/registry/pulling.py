@@ -30,7 +30,15 @@ from softalign.errors import (
     os_error_fix,
     os_error_text,
 )
-from softalign.registry.connection import ARTIFACTS_NAME, HTTP, SQLITE, consumer_uri, registry_client, require_database
+from softalign.registry.connection import (
+    ARTIFACTS_NAME,
+    HTTP,
+    SQLITE,
+    consumer_uri,
+    patience_s,
+    registry_client,
+    require_database,
+)
 from softalign.registry.copying_out import copy_out
 from softalign.registry.pulled_cache import PulledCache, PulledReference
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
@@ -38,7 +46,6 @@ from softalign.store.files import is_local, local_path_of, verify_file
 from softalign.store.reaching import reaching
 
 OFFLINE_VARIABLE = "SOFTALIGN_OFFLINE"
-DEFAULT_TIMEOUT_S = 30.0
 PARALLEL_FILES = 4
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -152,7 +159,7 @@ def _warn_of(last: PulledReference, wanted: Reference, error: SoftAlignError) ->
 
 def _download(wanted: Reference, uri: str, cache: PulledCache, timeout_s: float | None) -> RegisteredFiles:
     require_database(uri)
-    with registry_client(uri, timeout_s or DEFAULT_TIMEOUT_S, is_default=timeout_s is None) as client:
+    with registry_client(uri, patience_s(timeout_s)) as client:
         found = registered_files(find_version(client, wanted))
         if cache.intact(found.files) is None:
             with _explained_cache(cache.root, found.files):
@@ -246,7 +253,7 @@ def _says_missing(error: Exception) -> bool:
         return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
-        return response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.NOT_FOUND
+        return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.NOT_FOUND)
     if response is not None:
         return bool(response.status_code == HTTPStatus.NOT_FOUND)
     return isinstance(error, (FileNotFoundError, NotADirectoryError))
