@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _PORT = r"\d{1,5}(?:[/?#\s'\"]|$)"
 _LOGIN = re.compile(
-    rf"(?<=://)(?<!models://)(?:[^\s'\"/@:\[]*:(?!/|{_PORT})[^\s'\"]*@"  # name and password, whatever the password is made of
+    rf"(?<=://)(?<!models://)(?:[^\s'\"/@:\[]*:(?!/|{_PORT})[^\s'\"]*@"  # name and password, whatever that is made of
     r"|[^/\s'\"?#]*@)"  # a name alone, or a password that looks like a port
 )
 _HIDDEN_NAMES = (

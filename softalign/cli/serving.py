@@ -56,11 +56,8 @@ def _pages(store: Store) -> dict[str, tuple[str | None, str]]:
     from softalign.registry.connection import HTTP, TRACKING_VARIABLE
 
     api, registry = os.environ.get("PREFECT_API_URL", ""), os.environ.get(TRACKING_VARIABLE, "")
-    prefect = (
-        without_credentials(os.environ.get("PREFECT_UI_URL", ""))
-        or without_credentials(api).removesuffix("/api")
-        or None
-    )
+    page = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
+    prefect = without_credentials(page).removesuffix("/api") or None
     mlflow = without_credentials(registry) if registry.startswith(HTTP) else None
     return {
         "prefect": (prefect, "set PREFECT_API_URL"),

@@ -13,7 +13,6 @@ from softalign.registry.connection import (
     reachable_uri,
     registry_of_store,
     tracking_uri,
-    without_credentials,
 )
 from softalign.registry.events import PromotionEvent, history, promote, rollback
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
@@ -46,5 +45,4 @@ __all__ = [
     "run_url",
     "tracking_uri",
     "version_links",
-    "without_credentials",
 ]

@@ -9,9 +9,7 @@ from softalign.errors import RegistryError, StorageUnavailableError
 _SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
 """How MLflow's client words that a server kept answering with an error."""
 _REFUSED_ACCOUNT = re.compile(r"error code (40[13])|^(40[13]) Client Error")
-ACCOUNT_FIX = (
-    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of an account with access"
-)
+ACCOUNT_FIX = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
 CERTIFICATE_FIX = "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of who signed the server's"
 
 

@@ -13,6 +13,7 @@ from softalign.artifacts import digest_of
 from softalign.cli.app import main
 from softalign.config.runtime import Runtime
 from softalign.credentials import holds_secret, secrets_of, without_credentials, without_secrets
+from softalign.doctor.places import look_at_clock, look_at_registry, look_at_secrets
 from softalign.errors import SoftAlignError
 from softalign.registry import public_uri, tracking_uri
 from softalign.run_context import orchestrator_run_url
@@ -37,7 +38,6 @@ COMMANDS = {
     "pull": ["pull", "x@champion", "--to", "out"],
     "history": ["history", "x", "--json"],
     "promote": ["promote", "x", "--json"],
-    "doctor": ["doctor", "--json"],
     "open": ["open", "--json"],
 }
 
@@ -89,6 +89,11 @@ def test_records_errors_and_tags_hold_no_secret(form, tmp_path, monkeypatch):
         said.append(public_uri(tracking_uri(Runtime(), store), store))
     except SoftAlignError as error:
         said.append(str(error))
+    for look in (lambda: look_at_registry(Runtime(), store), lambda: look_at_clock(Runtime(), store), look_at_secrets):
+        try:
+            said.append(look().model_dump_json())
+        except SoftAlignError as error:
+            said.append(str(error))
     assert [text for text in said if HEAD in text or TAIL in text] == []
     assert holds_secret(uri)
 
