@@ -88,6 +88,7 @@ def load_soft_tokens(
     source: str | Path | Adapter,
     scale: float = 1.0,
     *,
+    revision: str | None = None,
     force: bool = False,
     use_ema: bool = False,
     unconditional_bank: UnconditionalBank = "positive",
@@ -98,8 +99,9 @@ def load_soft_tokens(
 
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
-        source: a folder, an ``s3://`` or other fsspec URI, ``models:/name@alias`` or ``models:/name/3``, or an Adapter.
+        source: a folder, a URI (``s3://``), ``models:/name@alias``, ``models:/name/3``, a hub id (owner/name), an Adapter.
         scale: strength, >= 0; 1 as trained.
+        revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
@@ -108,10 +110,9 @@ def load_soft_tokens(
     Raises:
         CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, or
             psi- is wanted of an adapter or on a pipeline that has no such thing.
-        IntegrityError: the weights are not those of the adapter's configuration.
-        MissingInputError: there is no adapter at ``source``.
+        IntegrityError, MissingInputError: the weights are not those of the configuration; no adapter at ``source``.
     """
-    folder = resolve_adapter(source)
+    folder = resolve_adapter(source, revision)
     config = read_adapter_config(folder)
     tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)

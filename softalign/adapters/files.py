@@ -28,6 +28,7 @@ from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import sha256_of_file, write_atomically
+from softalign.store.weights_file import MAX_CONFIG_BYTES, require_small_header
 
 SCHEMA_VERSION: Final = 1
 EMA_PREFIX = "ema."
@@ -167,7 +168,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise MissingInputError(
             "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=str(folder)
         )
-    data = path.read_bytes()
+    data = _bounded(path)
     with suppress(ValueError, RecursionError):  # no JSON: said below
         require_format(
             json.loads(data), SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again"
@@ -180,6 +181,17 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             found="; ".join(problems(error, AdapterConfig)),
             where=str(path),
         ) from error
+
+
+def _bounded(path: Path) -> bytes:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise IntegrityError(
+            f"{CONFIG_FILENAME} is too large to be one.",
+            expected=f"at most {MAX_CONFIG_BYTES} bytes",
+            found=f"{path.stat().st_size} bytes",
+            where=str(path),
+        )
+    return path.read_bytes()
 
 
 def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
@@ -205,7 +217,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
             expected=f"sha256 {config.weights_sha256}",
             found=f"sha256 {found_sha256}",
             where=str(path),
-            fix="remove this folder and fetch the adapter again",
+            fix="fetch the adapter again: `softalign pull NAME/VERSION --to` this folder repairs a pulled one",
         )
     if use_ema and not config.has_ema:
         raise MissingInputError(
@@ -255,6 +267,7 @@ def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    require_small_header(path, str(path))
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:

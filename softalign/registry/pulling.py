@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,12 +39,13 @@ from softalign.registry.connection import (
     require_database,
 )
 from softalign.registry.copying_out import copy_out
+from softalign.registry.hostile import refuse_contents, refuse_pickles
 from softalign.registry.pulled_cache import PulledCache, PulledReference
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
 from softalign.store.files import is_local, local_path_of, verify_file
+from softalign.store.offline import OFFLINE_VARIABLE, is_offline
 from softalign.store.reaching import reaching
 
-OFFLINE_VARIABLE = "SOFTALIGN_OFFLINE"
 PARALLEL_FILES = 4
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -66,11 +66,6 @@ class PulledVersion:
     version: int
     alias: str
     is_offline: bool
-
-
-def is_offline() -> bool:
-    """Return whether ``SOFTALIGN_OFFLINE`` keeps this process from asking the network for adapters."""
-    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in {"", "0", "false", "no"}
 
 
 def pull(reference: str, to: Path | str | None = None, tracking_uri: str | None = None) -> Path:
@@ -201,6 +196,7 @@ def _fetch(found: RegisteredFiles, uri: str, cache: PulledCache) -> None:
     with cache.downloading(found.files) as folder:
         if cache.intact(found.files) is not None:  # another process was sooner
             return
+        refuse_pickles(found.files, where)
         _require_room(found, folder)
         source = _present_source(found.source, uri)
         repository = get_artifact_repository(source, tracking_uri=uri)
@@ -213,6 +209,7 @@ def _fetch(found: RegisteredFiles, uri: str, cache: PulledCache) -> None:
                     one.result()
             finally:
                 pool.shutdown(cancel_futures=True)
+        refuse_contents(folder, found.files, where)
         cache.put(folder, found.files)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 from softalign.artifacts import SCHEMA_VERSION, ComparisonReport, FileEntry, Frozen, require_format
 from softalign.errors import ConfigError, IntegrityError, RegistryError
+from softalign.registry.hostile import is_safe_path
 
 CHAMPION = "champion"
 STAGE_KEY_TAG = "softalign.stage_key"
@@ -174,7 +174,7 @@ def registered_files(version: Any) -> RegisteredFiles:
         )
     try:
         files = tuple(FileEntry.model_validate(entry) for entry in json.loads(stored))
-        is_safe = all(entry.path and not {"..", "/"} & set(PurePosixPath(entry.path).parts) for entry in files)
+        is_safe = all(is_safe_path(entry.path) for entry in files)
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError("The version's file list is damaged.", found=str(error)[:200], where=where) from error
     if not is_safe:
