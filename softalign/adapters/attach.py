@@ -99,13 +99,12 @@ def load_soft_tokens(
 
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
-        source: a folder, a URI (``s3://``), ``models:/name@alias``, ``models:/name/3``, a hub id (owner/name), an Adapter.
+        source: a folder, ``s3://`` URI, ``models:/name@alias``, ``models:/name/3``, hub id (owner/name) or Adapter.
         scale: strength, >= 0; 1 as trained.
         revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
-        unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
-            released SDXL code samples.
+        unconditional_bank: ``positive`` as in the papers, ``negative``: psi- on the unconditional branch (AGSM's SDXL).
 
     Raises:
         CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, or
