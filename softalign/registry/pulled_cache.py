@@ -60,6 +60,15 @@ class PulledReference(Frozen):
         return content_digest(self.files)
 
 
+def limit_bytes() -> int:
+    """Return how much of pulled versions is kept (``SOFTALIGN_CACHE_LIMIT``, or 10 GB).
+
+    Raises:
+        ConfigError: the variable holds no size.
+    """
+    return bytes_of(os.environ.get(LIMIT_VARIABLE) or DEFAULT_LIMIT, LIMIT_VARIABLE)
+
+
 def content_digest(files: tuple[FileEntry, ...]) -> str:
     """Return the name under which files are kept: a digest of their names, sizes and sha256."""
     return digest_of([entry.model_dump() for entry in files])[:32]
@@ -157,7 +166,7 @@ class PulledCache:
         return self.root / "refs" / digest_of(self.registry)[:16] / wanted.name / name
 
     def _forget_oldest(self) -> None:
-        limit = bytes_of(os.environ.get(LIMIT_VARIABLE) or DEFAULT_LIMIT, LIMIT_VARIABLE)
+        limit = limit_bytes()
         contents = sorted(_contents(self.root), key=lambda found: -found[1])
         before, now = 0, time.time()
         for folder, used_at, size_bytes in contents:

@@ -1,8 +1,8 @@
-"""A cold pull of 4 MB from an MLflow server beside what it cannot do without: curl of the same files, the client's start.
+"""A cold pull of 4 MB from an MLflow server beside what it cannot do without: curl and the start of MLflow's client.
 
-``python -m tests.bench.pull [--rounds N]``: starts a server of its own with one version, then measures side by side, each
-in processes of its own: curl of every file, the start of Python with MLflow's client, ``softalign pull`` into a cold
-cache and the same into a warm one, and ``import softalign``. Prints one JSON document; exit code 1 above a bound.
+``python -m tests.bench.pull [--rounds N]``: starts a server of its own with one version, then measures side by side,
+each in processes of its own: curl of every file, the start of Python with MLflow's client, ``softalign pull`` into a
+cold cache and the same into a warm one, and ``import softalign``. Prints one JSON document; exit code 1 above a bound.
 """
 
 import argparse
