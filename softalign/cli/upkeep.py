@@ -15,6 +15,10 @@ from softalign.store.store import DEFAULT_STORE, Store
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from softalign.upkeep.cache import CacheRow
+    from softalign.upkeep.pulled import PulledRow
+
 cache_app = typer.Typer(help="What this machine keeps of remote stores and registries.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -98,16 +102,11 @@ def cache_clear(
     from softalign.upkeep.cache import clear_cache
     from softalign.upkeep.pulled import clear_pulled
 
-    if pulled:
-        found = clear_pulled(pulled)
-        names, removed = (
-            [name for row in found for name in row.references],
-            [row.model_dump(mode="json") for row in found],
-        )
-        size_bytes = sum(row.size_bytes for row in found)
-    else:
-        gone = clear_cache(is_all=everything)
-        names, removed = [row.kind for row in gone], [row.model_dump(mode="json") for row in gone]
-        size_bytes = sum(row.size_bytes for row in gone)
-    payload = {"removed": removed, "size_bytes": size_bytes}
+    if pulled and everything:
+        raise ConfigError("There are names and --all.", expected="one of both", found="both", fix="leave one out")
+    gone: tuple[PulledRow, ...] | tuple[CacheRow, ...]
+    gone = clear_pulled(pulled) if pulled else clear_cache(is_all=everything)
+    names = [row.to_name() for row in gone]
+    size_bytes = sum(row.size_bytes for row in gone)
+    payload = {"removed": [row.model_dump(mode="json") for row in gone], "size_bytes": size_bytes}
     emit(payload, as_json, f"{_megabytes(size_bytes)} removed: {', '.join(names) or 'nothing'}")

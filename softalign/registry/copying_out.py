@@ -8,10 +8,10 @@ import shutil
 import uuid
 from pathlib import Path
 
-from softalign.artifacts import FileEntry
+from softalign.artifacts import FileEntry, digest_of
 from softalign.errors import ConfigError, StorageUnavailableError, os_error_fix, os_error_text
 from softalign.registry.model_folder import MLMODEL_FILENAME
-from softalign.registry.pulled_cache import is_intact, names_in, place_whole
+from softalign.registry.pulled_cache import PulledCache, is_intact, names_in, one_at_a_time, place_whole
 from softalign.store.adapter_files import (
     CARD_FILENAME,
     CONFIG_FILENAME,
@@ -20,7 +20,7 @@ from softalign.store.adapter_files import (
     TRAIN_CONFIG_FILENAME,
     WEIGHTS_FILENAME,
 )
-from softalign.store.files import verify_file
+from softalign.store.files import sha256_of_file, verify_file
 
 _PULLED_NAMES = frozenset(
     {MLMODEL_FILENAME, WEIGHTS_FILENAME, CONFIG_FILENAME, CARD_FILENAME, TRAIN_CONFIG_FILENAME, METRICS_FILENAME}
@@ -30,11 +30,16 @@ _NO_SWAP = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, er
 """The folder itself cannot be renamed: its parent is another's, or it is where a volume is mounted."""
 
 
-def copy_out(folder: Path, target: Path, files: tuple[FileEntry, ...]) -> None:
+def copy_out(cache: PulledCache, target: Path, files: tuple[FileEntry, ...]) -> None:
     """Make a target hold just these files: a new folder, an empty one, or one that an earlier pull filled.
 
     An older version is replaced, a damaged copy repaired. Readers see the old folder or the new one, except where the
     folder cannot be renamed (a mounted volume): there each file is replaced by itself.
+
+    Args:
+        cache: holds the files.
+        target: the folder.
+        files: what it shall hold.
 
     Raises:
         ConfigError: it holds other files, or cannot be written.
@@ -43,43 +48,40 @@ def copy_out(folder: Path, target: Path, files: tuple[FileEntry, ...]) -> None:
     place = target.resolve()
     if is_intact(place, files):
         return
-    _require_replaceable(place, files)
-    try:
-        _swap(folder, place, files)
-    except OSError as error:
-        raise _explained(error, place) from error
+    with one_at_a_time(cache.lock(f"target-{digest_of(str(place))[:32]}")):
+        if is_intact(place, files):  # another process was sooner
+            return
+        _require_replaceable(place, files)
+        try:
+            _swap(cache.folder(files), place, files)
+        except OSError as error:
+            raise _explained(error, place) from error
 
 
 def _require_replaceable(target: Path, files: tuple[FileEntry, ...]) -> None:
     """Refuse a target in which something would be lost that no pull can bring back."""
-    if not target.exists():
-        return
     listed = {entry.path: entry for entry in files}
-    names = names_in(target) if target.is_dir() else []
+    names = names_in(target)
     known = {*listed, *_PULLED_NAMES}
     others = [name for name in names if name not in known and not name.startswith((f"{INITIAL_FOLDER}/", ".part-"))]
-    is_pulled = MLMODEL_FILENAME in names
-    own = names if not is_pulled and not all(_is_same(target, name, listed) for name in names) else []
-    if target.is_dir() and not others and not own:
+    if MLMODEL_FILENAME not in names and not all(_is_same(target, name, listed) for name in names):
+        others = others or names  # somebody's own adapter: no pull made it
+    if not others and not target.is_file():
         return
     raise ConfigError(
         "The target holds other files; nothing was written.",
         expected="a folder that is new, empty, or filled by an earlier pull",
-        found=", ".join(others or own)[:200] if target.is_dir() else "a file",
+        found=", ".join(others)[:200] or "a file",
         where=str(target),
         fix="choose another folder, or take these files out of this one",
     )
 
 
 def _is_same(target: Path, name: str, listed: dict[str, FileEntry]) -> bool:
-    return name in listed and is_intact_file(target / name, listed[name])
-
-
-def is_intact_file(path: Path, entry: FileEntry) -> bool:
-    """Return whether a file holds the listed bytes."""
-    from softalign.store.files import sha256_of_file
-
-    return path.is_file() and path.stat().st_size == entry.size_bytes and sha256_of_file(path) == entry.sha256
+    path, entry = target / name, listed.get(name)
+    if entry is None or not path.is_file():
+        return False
+    return path.stat().st_size == entry.size_bytes and sha256_of_file(path) == entry.sha256
 
 
 def _swap(folder: Path, target: Path, files: tuple[FileEntry, ...]) -> None:

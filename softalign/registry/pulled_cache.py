@@ -154,12 +154,16 @@ class PulledCache:
         private_cache()
         self.root.mkdir(parents=True, exist_ok=True)
         made = self.root / f".download-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        with _one_at_a_time(self.root / ".locks" / f"{content_digest(files)}.lock"):
+        with one_at_a_time(self.lock(content_digest(files))):
             made.mkdir()
             try:
                 yield made
             finally:
                 shutil.rmtree(made, ignore_errors=True)
+
+    def lock(self, name: str) -> Path:
+        """Return the file by which the processes of this machine take turns at something."""
+        return self.root / ".locks" / f"{name}.lock"
 
     def _path(self, wanted: Reference) -> Path:
         name = f"alias-{wanted.alias}.json" if wanted.alias else f"version-{wanted.version}.json"
@@ -189,7 +193,7 @@ def _contents(root: Path) -> Iterator[tuple[Path, float, int]]:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path) -> Iterator[None]:
     """Hold a lock, or go on without it: it spares downloads; that content is placed whole is what keeps it right."""
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -242,7 +246,7 @@ def place_whole(made: Path, target: Path, files: tuple[FileEntry, ...]) -> None:
         except OSError:
             if is_intact(target, files):  # another process was sooner
                 return
-            if attempt == PLACING_ATTEMPTS - 1 or (target.exists() and not target.is_dir()):
+            if attempt == PLACING_ATTEMPTS - 1 or target.is_file():
                 raise
             if target.is_dir():
                 remove_folder(target)

@@ -103,7 +103,7 @@ def pull_version(
     found, is_last = _find(wanted, uri, cache, is_offline() if offline is None else offline, timeout_s)
     path = cache.folder(found.files)
     if to is not None:
-        copy_out(path, Path(to), found.files)
+        copy_out(cache, Path(to), found.files)
         path = Path(to)
     return PulledVersion(path, found.name, found.version, wanted.alias, is_last)
 

@@ -39,3 +39,12 @@ def test_some_are_forgotten_by_name(pulled):
     with pytest.raises(ConfigError, match=r"(?s)no such pulled version.*served/7"):
         clear_pulled(["served/7"])
     assert len(clear_pulled(["served"])) == 1 and pulled_rows() == ()
+
+
+def test_the_command_forgets_by_name(pulled, monkeypatch, capfd):
+    for words, code in ((["served/1"], 0), (["served", "--all"], 2)):
+        monkeypatch.setattr(sys, "argv", ["softalign", "cache", "clear", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert (stopped.value.code or 0) == code
+    assert f"removed: served/1 of {pulled}" in capfd.readouterr().out and len(pulled_rows()) == 1
