@@ -13,9 +13,6 @@ from softalign.errors import ConfigError
 from softalign.store.store import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from softalign.upkeep.cache import CacheRow
     from softalign.upkeep.pulled import PulledRow
 
