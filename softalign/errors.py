@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import re
 
-_LOGIN = re.compile(r"(?<=://)[^/\s'\"]*@")
+from softalign.credentials import without_secrets
 
 _OS_FIXES = {
     errno.ENOSPC: "make room, then run again: finished work is kept",
@@ -32,18 +31,8 @@ def os_error_fix(error: OSError) -> str:
     return _OS_FIXES.get(error.errno or 0, "")
 
 
-def holds_password(text: str) -> bool:
-    """Return whether an address in a text has a password."""
-    return any(":" in login for login in _LOGIN.findall(text))
-
-
-def without_logins(text: str) -> str:
-    """Return a text without the user names and passwords of the addresses in it."""
-    return _LOGIN.sub("", text)
-
-
 class SoftAlignError(Exception):
-    """Base of all errors this library raises on purpose; none shows the password of an address.
+    """Base of all errors this library raises on purpose; none shows what of an address is secret.
 
     Args:
         what: one sentence: what went wrong.
@@ -59,7 +48,7 @@ class SoftAlignError(Exception):
     """True where the same call may succeed later (a network fault), so that a task's retry is worth its time."""
 
     def __init__(self, what: str, *, expected: str = "", found: str = "", where: str = "", fix: str = "") -> None:
-        shown = (without_logins(text) for text in (what, expected, found, where, fix))
+        shown = (without_secrets(text) for text in (what, expected, found, where, fix))
         self.what, self.expected, self.found, self.where, self.fix = shown
         details = (("expected", self.expected), ("found", self.found), ("where", self.where), ("to do", self.fix))
         super().__init__("\n".join([self.what, *(f"  {name}: {text}" for name, text in details if text)]))

@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from softalign.credentials import without_secrets
+
 RUN_URL_VARIABLE = "SOFTALIGN_RUN_URL"
 """The page of whatever started this process, as of a CI job; an orchestrator's flows say theirs themselves."""
 
@@ -39,7 +41,7 @@ def run_id() -> str:
 
 def orchestrator_run_url() -> str:
     """Return the page of the run that this process works for; empty where none is known."""
-    return _RUN.url or os.environ.get(RUN_URL_VARIABLE, "")
+    return without_secrets(_RUN.url or os.environ.get(RUN_URL_VARIABLE, ""))
 
 
 @contextmanager

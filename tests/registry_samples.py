@@ -3,6 +3,9 @@
 import json
 from dataclasses import dataclass
 
+import numpy
+from safetensors.numpy import save_file
+
 from softalign.artifacts import (
     Adapter,
     ArmReports,
@@ -103,7 +106,8 @@ def publish_inputs(store, gain, *, seed=0, **comparison_fields):
     folder = store.work_path("train", key)
     (folder / "initial").mkdir(exist_ok=True)
     for place in (folder, folder / "initial"):
-        (place / "soft_tokens.safetensors").write_bytes(f"weights {gain} {seed}".encode() * 50)
+        weights = {"soft_tokens.positive": numpy.full((4, 8), gain, numpy.float32)}
+        save_file(weights, str(place / "soft_tokens.safetensors"), metadata={"weights": f"{gain} {seed}"})
         config = {"type": "SOFT_TOKENS", "num_soft_tokens": 4, "placement": {"blocks": ["down", "mid"]}}
         (place / "adapter_config.json").write_text(json.dumps(config))
         (place / "README.md").write_text("# softalign-test\n\nA card.\n")

@@ -88,6 +88,7 @@ def load_soft_tokens(
     source: str | Path | Adapter,
     scale: float = 1.0,
     *,
+    revision: str | None = None,
     force: bool = False,
     use_ema: bool = False,
     unconditional_bank: UnconditionalBank = "positive",
@@ -100,8 +101,9 @@ def load_soft_tokens(
 
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
-        source: a folder, an ``s3://`` or other fsspec URI, ``models:/name@alias`` or ``models:/name/3``, or an Adapter.
+        source: a folder, ``s3://`` URI, ``models:/name@alias``, ``models:/name/3``, hub id (owner/name) or Adapter.
         scale: strength, >= 0; 1 as trained.
+        revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
@@ -124,7 +126,7 @@ def load_soft_tokens(
             expected="replace=True or compose=True",
             found="both",
         )
-    folder = resolve_adapter(source)
+    folder = resolve_adapter(source, revision)
     config = read_adapter_config(folder)
     tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)

@@ -28,6 +28,7 @@ from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import sha256_of_file, write_atomically
+from softalign.store.weights_file import MAX_CONFIG_BYTES, require_small_header
 from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -174,8 +175,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=str(folder)
         )
     stored: Any = None
+    data = _bounded(path)
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(data)
         require_format(stored, SCHEMA_VERSION, "This adapter", where=str(path), fix="fetch or train the adapter again")
         config, ignored = read_known(AdapterConfig, stored, strict=MEANING)
     except (ValueError, RecursionError) as error:
@@ -198,6 +200,17 @@ def _update(stored: Any) -> str:
     if not isinstance(writer, str) or writer == __version__:
         return "fetch or train the adapter again"
     return f"softalign {writer} wrote it, this is {__version__}: update softalign, or fetch the adapter again"
+
+
+def _bounded(path: Path) -> bytes:
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise IntegrityError(
+            f"{CONFIG_FILENAME} is too large to be one.",
+            expected=f"at most {MAX_CONFIG_BYTES} bytes",
+            found=f"{path.stat().st_size} bytes",
+            where=str(path),
+        )
+    return path.read_bytes()
 
 
 def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
@@ -223,7 +236,7 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
             expected=f"sha256 {config.weights_sha256}",
             found=f"sha256 {found_sha256}",
             where=str(path),
-            fix="remove this folder and fetch the adapter again",
+            fix="fetch the adapter again: `softalign pull NAME/VERSION --to` this folder repairs a pulled one",
         )
     if use_ema and not config.has_ema:
         raise MissingInputError(
@@ -286,6 +299,7 @@ def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    require_small_header(path, str(path))
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
+from softalign.adapters.hub import hub_adapter
 from softalign.artifacts import Adapter
 from softalign.config.training import TrainConfig
-from softalign.errors import IntegrityError, MissingInputError
+from softalign.credentials import secrets_of
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
-from softalign.store.files import is_local, local_path_of, private_cache, read_bytes, write_atomically
+from softalign.store.files import cache_dir, is_local, local_path_of, private_cache, read_bytes, write_atomically
+from softalign.store.offline import OFFLINE_VARIABLE, is_offline
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def resolved(config: TrainConfig) -> TrainConfig:
@@ -36,13 +42,27 @@ def resolved(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"init_from": f"sha256:{weights_sha256}"})
 
 
-def resolve_adapter(source: str | Path | Adapter) -> Path:
+def resolve_adapter(source: str | Path | Adapter, revision: str | None = None) -> Path:
     """Return a local folder with an adapter's files; remote ones are copied to the cache.
 
+    Args:
+        source: a folder, an fsspec URI, ``models:/NAME@ALIAS``, ``models:/NAME/3``, or a hub id (OWNER/NAME).
+        revision: of a hub id: a branch, tag or commit.
+
     Raises:
-        MissingInputError: there is no adapter there.
+        MissingInputError: there is no adapter there, or it cannot be fetched offline.
+        ConfigError: ``revision`` is of something that has none.
+        StorageUnavailableError: the place did not answer.
     """
     uri = source.uri if isinstance(source, Adapter) else str(source)
+    secrets_of(uri, is_noted=True)
+    is_of_hub = _HUB_ID.fullmatch(uri) is not None and not local_path_of(uri).exists()
+    if revision is not None and not is_of_hub:
+        raise ConfigError(
+            "Only an adapter on the hub has a revision.", expected="a hub id (OWNER/NAME)", found=uri, where="revision"
+        )
+    if is_of_hub:
+        return hub_adapter(uri, revision)
     if uri.startswith("models:/"):
         from softalign.registry import pull
 
@@ -54,7 +74,21 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
                 "There is no such adapter folder.", found=uri, fix=f"a registered version is models:/{uri}"
             )
         return folder
-    folder = private_cache() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
+    return _copied(uri)
+
+
+def _copied(uri: str) -> Path:
+    """Return the cache's copy of an adapter in another store; offline the last one."""
+    folder = cache_dir() / "adapters" / hashlib.sha256(uri.encode()).hexdigest()[:32]
+    if is_offline():
+        if not (folder / WEIGHTS_FILENAME).is_file():
+            raise MissingInputError(
+                f"This adapter was not loaded before, and its store is not asked: {OFFLINE_VARIABLE} is set.",
+                where=uri,
+                fix=f"load it once without {OFFLINE_VARIABLE}",
+            )
+        return folder
+    private_cache()
     for name in (CONFIG_FILENAME, WEIGHTS_FILENAME):
         try:
             data = read_bytes(f"{uri.rstrip('/')}/{name}")
@@ -62,5 +96,7 @@ def resolve_adapter(source: str | Path | Adapter) -> Path:
             raise MissingInputError(
                 "This is no adapter folder.", expected=f"{CONFIG_FILENAME} and {WEIGHTS_FILENAME}", where=uri
             ) from error
-        write_atomically(folder / name, data)
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomically(path, data)
     return folder

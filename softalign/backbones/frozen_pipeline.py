@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from softalign.artifacts import Family
-from softalign.backbones.locating import resolve_model
+from softalign.backbones.locating import reachable_model, resolve_model
 from softalign.config.backbone import BackboneConfig
 from softalign.config.families import FAMILIES
 from softalign.config.runtime import Runtime
@@ -114,8 +114,9 @@ def _load_vae(config: BackboneConfig) -> nn.Module:
 
     own = {"subfolder": "vae", "revision": config.revision}
     with explained_access(config.vae or config.model, "backbone.vae" if config.vae else "backbone.model"):
+        replaced = config.vae and reachable_model(config.vae, filename="config.json", field="backbone.vae")
         vae: nn.Module = AutoencoderKL.from_pretrained(
-            config.vae or resolve_model(config), dtype=torch.float32, **({} if config.vae else own)
+            replaced or resolve_model(config), dtype=torch.float32, **({} if config.vae else own)
         )
     return vae
 

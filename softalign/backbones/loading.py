@@ -7,6 +7,7 @@ import torch
 from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
 from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, families_of_pipeline
+from softalign.backbones.locating import reachable_model
 from softalign.config.backbone import BackboneConfig
 from softalign.config.families import FAMILIES, is_embedded
 from softalign.errors import CompatibilityError
@@ -44,6 +45,7 @@ def family_of(model: str) -> Family:
 
     if is_embedded(model):
         return "sd21"
+    model = reachable_model(model)
     with explained_access(model):
         families = families_of_pipeline(model)
         if FAMILIES[families[0]].is_unet:

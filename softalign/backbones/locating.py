@@ -7,19 +7,69 @@ from pathlib import Path
 
 from softalign.artifacts import digest_of
 from softalign.config.backbone import BackboneConfig
+from softalign.errors import MissingInputError
 from softalign.store.files import sha256_of_file
+from softalign.store.offline import hub_silence
 
 WHOLE_FILE_BYTES = 64 << 20
 """Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
 
 
 def resolve_model(config: BackboneConfig) -> str:
-    """Return what ``from_pretrained`` takes: the embedded model's folder, a local folder or a hub id."""
+    """Return what ``from_pretrained`` takes: the embedded model's folder, a local folder or a hub id.
+
+    Raises:
+        MissingInputError: the model is on the hub, which cannot be asked, and not cached here.
+    """
     if config.is_embedded:
         from softalign.shapes import weights_path
 
         return str(weights_path(config.family))
-    return config.model
+    return reachable_model(config.model, config.revision)
+
+
+def is_hub_id(model: str) -> bool:
+    """Return whether a model's name could be an id of the Hugging Face hub."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return False
+    return True
+
+
+def reachable_model(
+    model: str, revision: str | None = None, *, filename: str = "model_index.json", field: str = "backbone.model"
+) -> str:
+    """Return a model's name, or where the hub cannot be asked the folder of its copy in the hub's cache.
+
+    The libraries would ask for each file for most of a minute, and then blame the file.
+
+    Args:
+        model: a local folder or a hub id; anything else is left to who loads it.
+        revision: of a hub id.
+        filename: which every such model has at its top.
+        field: what names the model in a recipe.
+
+    Raises:
+        MissingInputError: the hub cannot be asked, and there is no copy.
+    """
+    if Path(model).is_dir() or not is_hub_id(model) or not (silence := hub_silence()):
+        return model
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(model, filename, revision=revision)
+    if isinstance(cached, str):
+        return str(Path(cached).parent)
+    raise MissingInputError(
+        "The base model cannot be loaded: it is not cached here, and the hub cannot be asked.",
+        expected="a folder in diffusers layout, a cached model, or a hub that answers",
+        found=silence,
+        where=model,
+        fix=f"set {field} to a local folder (`softalign generate`: --base), or load it once with the hub in reach",
+    )
 
 
 def model_folder(backbone: BackboneConfig) -> Path | None:

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TextIO
 
+from softalign.credentials import without_secrets
 from softalign.processes.lines import PacedLines
 from softalign.processes.messages import plain_text
 from softalign.processes.progress import StageProgress, listening
@@ -172,7 +173,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record, with its traceback if it carries one."""
         with speaking(record):
-            self.say(self.format(record))
+            self.say(without_secrets(self.format(record)))
 
 
 @contextmanager

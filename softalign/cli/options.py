@@ -11,6 +11,7 @@ import typer
 
 from softalign.cli.completion import override_words, recipe_words
 from softalign.cli.console import make_way
+from softalign.credentials import without_secrets
 from softalign.errors import ConfigError
 from softalign.store.files import require_folder_place
 from softalign.store.store import STORE_VARIABLE, Store
@@ -51,7 +52,7 @@ TrackingOption = Annotated[
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result on standard output: as JSON, or as the text for people."""
     make_way()
-    typer.echo(json.dumps(result, indent=2) if as_json else text)
+    typer.echo(without_secrets(json.dumps(result, indent=2) if as_json else text))
 
 
 def open_recipe(recipe: str, overrides: list[str] | None, store: str) -> tuple[Recipe, Store]:

@@ -25,12 +25,18 @@ def pull(
     to: Annotated[Path, typer.Option("--to", help="folder for the adapter's files")],
     tracking_uri: TrackingOption = None,
     store: StoreOption = DEFAULT_STORE,
+    offline: Annotated[
+        bool, typer.Option("--offline", envvar="SOFTALIGN_OFFLINE", help="from the cache alone, asking nobody")
+    ] = False,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", min=1.0, help="seconds that a server may be silent; default: 30")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch a registered adapter: verified by sha256, cached, offline afterwards."""
+    """Fetch a registered adapter: verified by sha256, cached, offline afterwards; a folder that is there is updated."""
     from softalign.registry import pull_version
 
-    found = pull_version(reference, to, _registry(tracking_uri, store))
+    found = pull_version(reference, to, _registry(tracking_uri, store), offline=offline, timeout_s=timeout_s)
     payload = {**asdict(found), "path": str(found.path), "reference": reference}
     emit(payload, as_json, str(found.path))
 

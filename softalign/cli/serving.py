@@ -52,10 +52,12 @@ def _has_display() -> bool:
 
 def _pages(store: Store) -> dict[str, tuple[str | None, str]]:
     """Return each page's address, and what is missing where there is none."""
-    from softalign.registry.connection import HTTP, TRACKING_VARIABLE, without_credentials
+    from softalign.credentials import without_credentials
+    from softalign.registry.connection import HTTP, TRACKING_VARIABLE
 
     api, registry = os.environ.get("PREFECT_API_URL", ""), os.environ.get(TRACKING_VARIABLE, "")
-    prefect = os.environ.get("PREFECT_UI_URL") or without_credentials(api).removesuffix("/api") or None
+    page = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
+    prefect = without_credentials(page).removesuffix("/api") or None
     mlflow = without_credentials(registry) if registry.startswith(HTTP) else None
     return {
         "prefect": (prefect, "set PREFECT_API_URL"),

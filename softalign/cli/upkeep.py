@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from softalign.cli.options import JsonOption, StoreOption, app, emit, require_pipeline
 from softalign.errors import ConfigError
 from softalign.store.store import DEFAULT_STORE, Store
+
+if TYPE_CHECKING:
+    from softalign.upkeep.cache import CacheRow
+    from softalign.upkeep.pulled import PulledRow
 
 cache_app = typer.Typer(help="What this machine keeps of remote stores and registries.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
@@ -63,27 +67,43 @@ def gc(
 
 @cache_app.command("list")
 def cache_list(as_json: JsonOption = False) -> None:
-    """Show what the cache holds, by kind."""
+    """Show what the cache holds: by kind, and each pulled version."""
+    from softalign.registry.pulled_cache import limit_bytes
     from softalign.store.files import cache_dir
     from softalign.upkeep.cache import cache_rows
+    from softalign.upkeep.pulled import pulled_rows
 
-    rows = cache_rows()
+    rows, pulled = cache_rows(), pulled_rows()
     lines = [f"{_megabytes(row.size_bytes)}  {row.num_files:6d} files  {row.path}  {row.what}" for row in rows]
-    payload = {"path": str(cache_dir()), "kinds": [row.model_dump(mode="json") for row in rows]}
+    lines += [f"{_megabytes(row.size_bytes)}  {row.to_text()}" for row in pulled]
+    payload = {
+        "path": str(cache_dir()),
+        "kinds": [row.model_dump(mode="json") for row in rows],
+        "pulled": [row.model_dump(mode="json") for row in pulled],
+        "pulled_limit_bytes": limit_bytes(),
+    }
     emit(payload, as_json, "\n".join(lines) or f"nothing in {cache_dir()}")
 
 
 @cache_app.command("clear")
 def cache_clear(
+    pulled: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME|NAME/VERSION]...", help="only these pulled versions")
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="pulled versions and unfinished work for remote stores, too")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what can be fetched again."""
+    """Remove what can be fetched again, or some pulled versions."""
     from softalign.upkeep.cache import clear_cache
+    from softalign.upkeep.pulled import clear_pulled
 
-    gone = clear_cache(is_all=everything)
+    if pulled and everything:
+        raise ConfigError("There are names and --all.", expected="one of both", found="both", fix="leave one out")
+    gone: tuple[PulledRow, ...] | tuple[CacheRow, ...]
+    gone = clear_pulled(pulled) if pulled else clear_cache(is_all=everything)
+    names = [row.to_name() for row in gone]
     size_bytes = sum(row.size_bytes for row in gone)
     payload = {"removed": [row.model_dump(mode="json") for row in gone], "size_bytes": size_bytes}
-    emit(payload, as_json, f"{_megabytes(size_bytes)} removed: {', '.join(row.kind for row in gone) or 'nothing'}")
+    emit(payload, as_json, f"{_megabytes(size_bytes)} removed: {', '.join(names) or 'nothing'}")

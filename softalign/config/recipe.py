@@ -17,7 +17,7 @@ from softalign.config.paths import leaves
 from softalign.config.resolving import resolve
 from softalign.config.runtime import Runtime
 from softalign.config.training import TrainConfig
-from softalign.errors import holds_password
+from softalign.credentials import holds_secret
 
 PASSWORD_FIX = {
     "runtime.tracking_uri": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (databases: MLFLOW_TRACKING_URI)"
@@ -32,7 +32,7 @@ def require_no_password(data: dict[str, Any]) -> None:
         ValueError: says which field, and where the password belongs.
     """
     for path, value in leaves(data):
-        if holds_password(str(value)):
+        if holds_secret(str(value)):
             fix = PASSWORD_FIX.get(path, "credentials belong in the environment")
             raise ValueError(f"{path} holds a password, and recipes are kept where others read them; {fix}")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from softalign.config.runtime import Runtime
+from softalign.credentials import holds_secret, without_credentials
 from softalign.doctor.finding import Check, Finding, failed, ok, skipped, warning
 from softalign.errors import ConfigError
-from softalign.registry import ask_registry, registry_folder, tracking_uri, without_credentials
+from softalign.registry import ask_registry, registry_folder, tracking_uri
 from softalign.registry.connection import TRACKING_VARIABLE
 from softalign.store.probing import probe
 from softalign.store.store import Store
@@ -73,10 +73,10 @@ def look_at_clock(runtime: Runtime, store: Store) -> Finding:
 
 def look_at_secrets() -> Finding:
     """Return whether a password stands where it is shown to others: in an address."""
-    shown = [name for name in (TRACKING_VARIABLE, "PREFECT_API_URL") if urlsplit(os.environ.get(name, "")).password]
+    shown = [name for name in (TRACKING_VARIABLE, "PREFECT_API_URL") if holds_secret(os.environ.get(name, ""))]
     if shown:
         fix = "use MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or PREFECT_API_AUTH_STRING"
-        return warning("secrets", f"{' and '.join(shown)} hold a password", fix)
+        return warning("secrets", f"{' and '.join(shown)} hold a password or token", fix)
     return ok("secrets", "no password in an address")
 
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from softalign.credentials import without_secrets
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.run_context import current_fields, log_fields, run_id
 
@@ -108,7 +109,7 @@ class JsonHandler(logging.Handler):
         """Write one record, with its traceback if it carries one."""
         stream = sys.stderr if isinstance(sys.stderr, JsonStream) else JsonStream(sys.stderr)
         with speaking(record):
-            stream.write(self.format(record) + "\n")
+            stream.write(without_secrets(self.format(record)) + "\n")
             stream.flush()
 
 

@@ -13,7 +13,6 @@ from softalign.registry.connection import (
     reachable_uri,
     registry_of_store,
     tracking_uri,
-    without_credentials,
 )
 from softalign.registry.current import pinned_champion
 from softalign.registry.events import PromotionEvent
@@ -55,5 +54,4 @@ __all__ = [
     "run_url",
     "tracking_uri",
     "version_links",
-    "without_credentials",
 ]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import RLock
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from softalign.config.runtime import Runtime
-from softalign.errors import ConfigError, MissingInputError, RegistryError, StorageUnavailableError, without_logins
+from softalign.credentials import is_misread, secrets_of, without_credentials
+from softalign.errors import ConfigError, MissingInputError
+from softalign.registry.refusals import translated
 from softalign.store.store import DEFAULT_STORE, STORE_VARIABLE, Store
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -36,12 +37,13 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 """Set only where the environment does not say otherwise. MLflow's own 7 retries wait minutes for a dead server."""
+_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+DEFAULT_TIMEOUT_S = 30.0
+_WAITS = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
 _LOG_LEVELS = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3.connectionpool": logging.ERROR}
 """urllib3 warns of each of its retries with the whole query: that the registry did not answer is said once."""
 _ONE_LOGIN = RLock()
 """Held while the environment has the login of an address."""
-_SERVER_ERROR = re.compile(r"too many (5\d\d) error responses|failed with error code (5\d\d)")
-"""How MLflow's client words that a server kept answering with an error."""
 _UNAVAILABLE_CODES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -66,15 +68,20 @@ def tracking_uri(runtime: Runtime, store: Store) -> str:
     """Return the registry a run in this store uses: ``runtime.tracking_uri``, else the environment's, else SQLite.
 
     Raises:
-        ConfigError: neither is set and the store is remote.
+        ConfigError: neither is set and the store is remote, or the address cannot be used.
     """
-    return runtime.tracking_uri or os.environ.get(TRACKING_VARIABLE) or registry_of_store(store)
+    chosen = runtime.tracking_uri or os.environ.get(TRACKING_VARIABLE)
+    return checked_address(chosen) if chosen else registry_of_store(store)
 
 
 def consumer_uri(uri: str | None) -> str:
-    """Return the registry a consumer means: the given one, else the environment's, else the default store's."""
+    """Return the registry a consumer means: the given one, else the environment's, else the default store's.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
     if chosen := uri or os.environ.get(TRACKING_VARIABLE):
-        return chosen
+        return checked_address(chosen)
     return registry_of_store(Store(os.environ.get(STORE_VARIABLE) or DEFAULT_STORE))
 
 
@@ -90,12 +97,36 @@ def reachable_uri(uri: str, store: Store) -> str:
     return registry_of_store(store) if uri == EMBEDDED else uri
 
 
-def without_credentials(uri: str) -> str:
-    """Return a URI without user name and password."""
+def checked_address(uri: str) -> str:
+    """Return a registry's address, its secrets noted so that no text shows them.
+
+    Raises:
+        ConfigError: it cannot be used as it was meant; what is secret in it is not shown.
+    """
+    secrets_of(uri, is_noted=True)
+    if is_misread(uri):
+        raise ConfigError(
+            "The registry's address cannot be read: its password has characters that end a host name.",
+            expected="a password with %40 for @, %2F for /, %3A for :, %23 for # and %3F for ?",
+            where=without_credentials(uri),
+            fix=f"write it so, or set {' and '.join(_LOGIN)} and leave it out of the address",
+        )
     parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if uri.startswith(HTTP) and parts.query:
+        raise ConfigError(
+            "The registry's address has a query, which MLflow's client cannot use.",
+            expected="an address such as https://host/path",
+            found=f"a query with {', '.join(name.partition('=')[0] for name in parts.query.split('&'))}",
+            where=without_credentials(uri).partition("?")[0],
+            fix="leave it out; a token belongs in MLFLOW_TRACKING_TOKEN",
+        )
+    if uri.startswith(HTTP) and parts.username and not (parts.password or os.environ.get(_LOGIN[1])):
+        raise ConfigError(
+            "The registry's address has a user, but no password.",
+            where=without_credentials(uri),
+            fix=f"set {_LOGIN[1]}; if it is a token, set MLFLOW_TRACKING_TOKEN and leave it out of the address",
+        )
+    return uri
 
 
 def require_database(uri: str) -> None:
@@ -115,14 +146,19 @@ def require_database(uri: str) -> None:
 
 
 @contextmanager
-def registry_client(uri: str) -> Iterator[Any]:
+def registry_client(uri: str, timeout_s: float | None = None) -> Iterator[Any]:
     """Yield an ``MlflowClient`` for tracking and registry; MLflow's errors become this library's.
+
+    Args:
+        uri: of the registry.
+        timeout_s: how long a server may be silent until it is given up; unset: MLflow's variables say.
 
     Raises:
         ConfigError: mlflow, or what it needs for this URI, is not installed.
         StorageUnavailableError: the server did not answer.
         RegistryError: the server refused.
     """
+    where = without_credentials(checked_address(uri))
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     try:
@@ -138,35 +174,43 @@ def registry_client(uri: str) -> Iterator[Any]:
     try:
         if uri.startswith(SQLITE):
             _make_database(Path(uri.removeprefix(SQLITE)))
-        with _login_in_environment(uri) as address:
+        with _in_environment(uri, timeout_s) as address:
             yield MlflowClient(tracking_uri=address, registry_uri=address)
     except MlflowException as error:
-        raise _translated(uri, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
+        raise translated(where, error, is_unavailable=error.error_code in _UNAVAILABLE_CODES) from error
     except ImportError as error:
         raise _not_installed(uri, error, f"pip install {error.name}") from error
     except RequestException as error:  # what the artifacts' proxy refuses comes as it is
-        raise _translated(uri, error, is_unavailable=error.response is None) from error
+        raise translated(where, error, is_unavailable=error.response is None) from error
     except database_errors as error:
-        raise _translated(uri, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+        raise translated(where, error, is_unavailable=type(error).__name__ == "OperationalError") from error
+
+
+def patience_s(timeout_s: float | None) -> float | None:
+    """Return how long a consumer waits: as asked, else as MLflow's own variables say (None), else 30 s."""
+    is_set = any(os.environ.get(name, _QUIET[name]) != _QUIET[name] for name in _WAITS)
+    return timeout_s or (None if is_set else DEFAULT_TIMEOUT_S)
 
 
 @contextmanager
-def _login_in_environment(uri: str) -> Iterator[str]:
+def _in_environment(uri: str, timeout_s: float | None) -> Iterator[str]:
     """Yield a server's address without its login, which MLflow's client finds in the environment meanwhile.
 
-    What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs.
+    What the client raises shows the address it has, and an orchestrator keeps the tracebacks of failed runs. Also the
+    limit of silence: two tries, each with half of it.
     """
-    parts = urlsplit(uri)
-    if not uri.startswith(HTTP) or not parts.password:
+    parts, settings = urlsplit(uri), {}
+    if parts.username and uri.startswith(HTTP):
+        settings[_LOGIN[0]] = unquote(parts.username)
+        settings |= {_LOGIN[1]: unquote(parts.password)} if parts.password else {}
+    if timeout_s is not None and uri.startswith(HTTP):
+        settings |= dict(zip(_WAITS, (str(max(1, round(timeout_s / 2))), "1"), strict=True))
+    if not settings:
         yield uri
         return
-    login = {
-        "MLFLOW_TRACKING_USERNAME": unquote(parts.username or ""),
-        "MLFLOW_TRACKING_PASSWORD": unquote(parts.password),
-    }
     with _ONE_LOGIN:
-        before = {name: os.environ.get(name) for name in login}
-        os.environ.update(login)
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         try:
             yield without_credentials(uri)
         finally:
@@ -203,40 +247,4 @@ def _not_installed(uri: str, error: ImportError, fix: str = "") -> ConfigError:
         found=str(error).splitlines()[0],
         where=without_credentials(uri),
         fix=fix or f"pip install 'softalign[{extra}]'",
-    )
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Return the error that led to the others: `connection refused` says more than what was asked and how often."""
-    while (before := error.__cause__ or error.__context__) is not None and str(before).strip():
-        error = before
-    return error
-
-
-def _translated(uri: str, error: Exception, *, is_unavailable: bool) -> RegistryError | StorageUnavailableError:
-    cause = _first_cause(error) if is_unavailable else error
-    found = without_logins(str(cause).strip().splitlines()[0])[:500]
-    where = without_credentials(uri)
-    if is_unavailable and (answer := _SERVER_ERROR.search(found)):
-        return StorageUnavailableError(
-            f"The model registry answered with an error of its own: HTTP {answer[1] or answer[2]}.",
-            found=found,
-            where=where,
-            fix="look at the server's log (with files in s3:// it needs boto3 and the bucket's keys), then run again: "
-            "finished work is kept",
-        )
-    if is_unavailable:
-        return StorageUnavailableError(
-            "The model registry did not answer.",
-            found=found,
-            where=where,
-            fix="start or reach the server, then run again: finished work is kept",
-        )
-    return RegistryError(
-        "The model registry refused a request.",
-        expected="a server (http://, https://) or a database (sqlite:///, postgresql+psycopg2://) made by MLflow",
-        found=found,
-        where=where,
-        fix="check the address, the name, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, your permissions "
-        "and the server's log",
     )

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from softalign.artifacts import Frozen, ModelVersion
-from softalign.registry.connection import HTTP, consumer_uri, registry_client, require_database, without_credentials
+from softalign.credentials import without_credentials
+from softalign.registry.connection import HTTP, consumer_uri, registry_client, require_database
 from softalign.registry.versions import versions_of
 
 ORCHESTRATOR_TAG = "softalign.orchestrator_run_url"

@@ -1,40 +1,54 @@
 """Fetching a registered version: every file verified by sha256, kept in the cache, usable without the registry after.
 
-Cache: ``{cache}/models/{registry}/{name}/{version}-{files}/`` holds verified copies and ``refs/`` beside them what each
-reference last meant. When the registry does not answer, the last verified copy is used, and the log says so.
+A version never changes: one that is in the cache is taken from there, and a server is not asked. An alias is asked for
+each time, once; from then on its version is meant, whatever becomes of the alias. When the registry does not answer,
+what the alias last meant is used, and the log says so.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
-import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import FileEntry, digest_of
-from softalign.errors import ConfigError, IntegrityError, MissingInputError, SoftAlignError, StorageUnavailableError
+from softalign.artifacts import FileEntry
+from softalign.errors import (
+    ConfigError,
+    IntegrityError,
+    MissingInputError,
+    SoftAlignError,
+    StorageUnavailableError,
+    os_error_fix,
+    os_error_text,
+)
 from softalign.registry.connection import (
     ARTIFACTS_NAME,
+    HTTP,
     SQLITE,
     consumer_uri,
+    patience_s,
     registry_client,
     require_database,
-    without_credentials,
 )
+from softalign.registry.copying_out import copy_out
+from softalign.registry.hostile import refuse_contents, refuse_pickles
+from softalign.registry.pulled_cache import PulledCache, PulledReference
 from softalign.registry.versions import Reference, RegisteredFiles, find_version, parse_reference, registered_files
-from softalign.store.files import (
-    cache_dir,
-    is_local,
-    local_path_of,
-    private_cache,
-    replacing,
-    verify_file,
-    write_atomically,
-)
+from softalign.store.files import is_local, local_path_of, verify_file
+from softalign.store.offline import OFFLINE_VARIABLE, is_offline
+from softalign.store.reaching import reaching
 
+PARALLEL_FILES = 4
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM}
 logger = logging.getLogger(__name__)
 
 
@@ -44,7 +58,7 @@ class PulledVersion:
 
     Attributes:
         alias: by which it was asked for; empty where it was by number.
-        is_offline: the registry did not answer, so this is the copy that was last verified.
+        is_offline: the registry could not or should not be asked, so this is the copy that was last verified.
     """
 
     path: Path
@@ -59,80 +73,187 @@ def pull(reference: str, to: Path | str | None = None, tracking_uri: str | None 
     return pull_version(reference, to, tracking_uri).path
 
 
-def pull_version(reference: str, to: Path | str | None = None, tracking_uri: str | None = None) -> PulledVersion:
+def pull_version(
+    reference: str,
+    to: Path | str | None = None,
+    tracking_uri: str | None = None,
+    *,
+    offline: bool | None = None,
+    timeout_s: float | None = None,
+) -> PulledVersion:
     """Return a registered version, its files verified in a local folder.
 
     Args:
         reference: ``models:/NAME@ALIAS``, ``models:/NAME/3``, ``NAME@ALIAS`` or ``NAME/3``.
-        to: copy the files there (a folder that is new, empty, or holds just these files); unset: the cache's folder,
-            which must not be changed.
+        to: copy the files there: to a folder that is new, empty, or filled by an earlier pull, which is updated or
+            repaired; unset: the cache's folder, which must not be changed.
         tracking_uri: the registry; unset: ``MLFLOW_TRACKING_URI``, else that of the store in the working folder.
+        offline: use the cache alone; unset: ``SOFTALIGN_OFFLINE`` says.
+        timeout_s: how long a server may be silent; unset: 30 s, or what MLflow's own variables say.
 
     Raises:
         ConfigError: the reference is malformed, ``to`` holds other files, or mlflow is not installed.
         RegistryError: no such model, alias or version; lists those there are.
         IntegrityError: a file is missing, truncated or changed.
-        StorageUnavailableError, MissingInputError: no registry answers, and nothing was pulled before.
+        StorageUnavailableError, MissingInputError: no registry answers, and nothing was pulled before; no room.
     """
     wanted = parse_reference(reference)
     uri = consumer_uri(tracking_uri)
-    cache = cache_dir() / "models" / digest_of(without_credentials(uri))[:16] / wanted.name
+    cache = PulledCache.of(uri)
+    found, is_last = _find(wanted, uri, cache, is_offline() if offline is None else offline, timeout_s)
+    path = cache.folder(found.files)
+    if to is not None:
+        copy_out(cache, Path(to), found.files)
+        path = Path(to)
+    return PulledVersion(path, found.name, found.version, wanted.alias, is_last)
+
+
+def _find(
+    wanted: Reference, uri: str, cache: PulledCache, offline: bool, timeout_s: float | None
+) -> tuple[RegisteredFiles | PulledReference, bool]:
+    """Return what a reference means, its files whole in the cache, and whether that is from memory."""
+    if offline:
+        return _recalled(wanted, cache), True
+    # a database is a file here, which may have been made anew: its version 1 is not the version 1 before
+    if wanted.version and uri.startswith(HTTP) and (known := cache.recall(wanted)) is not None:
+        logger.debug("%s is in the cache; %s was not asked", wanted, cache.registry)
+        return known, False
     try:
-        found, is_offline = _download(wanted, uri, cache), False
+        return _download(wanted, uri, cache, timeout_s), False
     except (StorageUnavailableError, MissingInputError) as error:
-        found, is_offline = _last_verified(wanted, cache, error), True
-    folder = _folder(cache, found)
-    path = folder if to is None else _copy_out(folder, Path(to), found)
-    return PulledVersion(path, found.name, found.version, wanted.alias, is_offline)
+        last = cache.recall(wanted)
+        if last is None or _is_no_room(error.__cause__):
+            raise
+        _warn_of(last, wanted, error)
+        return last, True
 
 
-def _download(wanted: Reference, uri: str, cache: Path) -> RegisteredFiles:
-    require_database(uri)
-    with registry_client(uri) as client:
-        found = registered_files(find_version(client, wanted))
-        target = _folder(cache, found)
-        if not _is_intact(target, found.files):
-            _fetch(found, client.tracking_uri, target)
-    write_atomically(_reference_path(cache, wanted), found.model_dump_json(indent=1).encode())
+def _recalled(wanted: Reference, cache: PulledCache) -> PulledReference:
+    found = cache.recall(wanted)
+    if found is None:
+        raise MissingInputError(
+            f"{wanted} is not in the cache, and the registry is not asked: offline.",
+            expected="a version that was pulled before, whole",
+            found=cache.known(wanted.name) or f"nothing of {wanted.name} of this registry",
+            where=f"{cache.root}, {cache.registry}",
+            fix=f"pull it once without --offline and {OFFLINE_VARIABLE}, or name one that is there",
+        )
     return found
 
 
-def _fetch(found: RegisteredFiles, uri: str, target: Path) -> None:
-    """Download into a temporary folder beside the target, verify there, and move what is right into place."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
+def _warn_of(last: PulledReference, wanted: Reference, error: SoftAlignError) -> None:
+    logger.warning(
+        "The registry could not be asked (%s); using the copy of %s/%d that was verified when %s was last pulled. "
+        "It may not be the newest.",
+        error.what,
+        last.name,
+        last.version,
+        wanted,
+    )
+
+
+def _download(wanted: Reference, uri: str, cache: PulledCache, timeout_s: float | None) -> RegisteredFiles:
+    require_database(uri)
+    with registry_client(uri, patience_s(timeout_s)) as client:
+        found = registered_files(find_version(client, wanted))
+        if cache.intact(found.files) is None:
+            with _explained_cache(cache.root, found.files):
+                _fetch(found, client.tracking_uri, cache)
+    cache.note(wanted, found)
+    return found
+
+
+@contextmanager
+def _explained_cache(root: Path, files: tuple[FileEntry, ...]) -> Iterator[None]:
+    """Say of this machine's own errors that they are its own: the registry did answer."""
+    try:
+        yield
+    except OSError as error:
+        found, fix = os_error_text(error), os_error_fix(error)
+        if _is_no_room(error):
+            raise StorageUnavailableError(
+                "There is no room in the cache for the version's files.",
+                expected=f"{sum(entry.size_bytes for entry in files)} bytes",
+                found=found,
+                where=str(root),
+                fix=f"{fix}; `softalign cache list` shows what is kept, SOFTALIGN_CACHE moves it",
+            ) from error
+        if error.errno in _NOT_WRITABLE:
+            fix = "set SOFTALIGN_CACHE to a folder that can be written: this version is not in the cache yet"
+            raise ConfigError("The cache cannot be written.", found=found, where=str(root), fix=fix) from error
+        raise
+
+
+def _is_no_room(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _fetch(found: RegisteredFiles, uri: str, cache: PulledCache) -> None:
+    """Download what the version lists into a temporary folder, verify there, and move it into place whole."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     where = f"models:/{found.name}/{found.version}"
-    private_cache()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as temporary:
-        try:
-            source = _present_source(found.source, uri)
-            folder = Path(download_artifacts(artifact_uri=source, dst_path=temporary, tracking_uri=uri))
-        except (OSError, MlflowException) as error:
-            if not _says_missing(error):
-                raise
+    with cache.downloading(found.files) as folder:
+        if cache.intact(found.files) is not None:  # another process was sooner
+            return
+        refuse_pickles(found.files, where)
+        _require_room(found, folder)
+        source = _present_source(found.source, uri)
+        repository = get_artifact_repository(source, tracking_uri=uri)
+        for entry in found.files:
+            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(PARALLEL_FILES) as pool:  # leaves when all are done, or the first has failed
+            fetched = [pool.submit(partial(_fetch_one, repository, entry, folder, where)) for entry in found.files]
+            try:
+                for one in fetched:
+                    one.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        refuse_contents(folder, found.files, where)
+        cache.put(folder, found.files)
+
+
+def _require_room(found: RegisteredFiles, folder: Path) -> None:
+    """Refuse before the first byte what does not fit on the disk."""
+    needed, free = sum(entry.size_bytes for entry in found.files), shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"No space left on device: {free} bytes are free", str(folder))
+
+
+def _fetch_one(repository: Any, entry: FileEntry, folder: Path, where: str) -> None:
+    """Fetch one file: what each kind of repository itself does, so that nothing but what is listed is asked for."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    path = folder / entry.path
+    try:
+        repository._download_file(entry.path, str(path))
+    except Exception as error:
+        if _says_missing(error):
             raise IntegrityError(
                 "A registered version's files are not there.",
-                expected=f"{len(found.files)} files",
+                expected=f"{entry.size_bytes} bytes, sha256 {entry.sha256}",
                 found=str(error).splitlines()[-1][:300],
-                where=where,
+                where=f"{where}/{entry.path}",
                 fix="restore the registry's artifact folder, or register the adapter again",
             ) from error
-        with replacing(target, drops_folder=True) as made:  # a copy that was damaged after it was verified
-            for entry in found.files:
-                _verify(folder / entry.path, entry, where)
-                (made / entry.path).parent.mkdir(parents=True, exist_ok=True)
-                (folder / entry.path).replace(made / entry.path)
+        if isinstance(error, (RequestException, MlflowException, ImportError)) or _is_no_room(error):
+            raise
+        with reaching(repository.artifact_uri):
+            raise
+    _verify(path, entry, where)
 
 
-def _says_missing(error: Any) -> bool:
-    """Return whether an error says that files are not there, as folders, MLflow and its artifacts' proxy say it."""
+def _says_missing(error: Exception) -> bool:
+    """Return whether an error says that files are not there, as folders, MLflow, its proxy and S3's client say it."""
     if hasattr(error, "error_code"):
         return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
-    if hasattr(error, "response"):
-        return error.response is not None and bool(error.response.status_code == HTTPStatus.NOT_FOUND)
-    return True
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        return bool(response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.NOT_FOUND)
+    if response is not None:
+        return bool(response.status_code == HTTPStatus.NOT_FOUND)
+    return isinstance(error, (FileNotFoundError, NotADirectoryError))
 
 
 def _present_source(source: str, uri: str) -> str:
@@ -155,56 +276,3 @@ def _verify(path: Path, entry: FileEntry, where: str) -> None:
             where=f"{where}/{entry.path}",
             fix="pull again; if it stays so, the registry's artifacts were changed: roll back or register again",
         ) from error
-
-
-def _is_intact(folder: Path, files: tuple[FileEntry, ...]) -> bool:
-    try:
-        for entry in files:
-            verify_file(folder / entry.path, entry, str(folder))
-    except IntegrityError:
-        return False
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return present == {entry.path for entry in files}
-
-
-def _last_verified(wanted: Reference, cache: Path, error: SoftAlignError) -> RegisteredFiles:
-    path = _reference_path(cache, wanted)
-    if not path.is_file():
-        raise error
-    found = RegisteredFiles.model_validate_json(path.read_bytes())
-    if not _is_intact(_folder(cache, found), found.files):
-        raise error
-    logger.warning(
-        "The registry could not be asked (%s); using the copy of %s/%d that was verified when %s was last pulled. "
-        "It may not be the newest.",
-        error.what,
-        found.name,
-        found.version,
-        wanted,
-    )
-    return found
-
-
-def _folder(cache: Path, found: RegisteredFiles) -> Path:
-    return cache / f"{found.version}-{digest_of([entry.model_dump() for entry in found.files])[:16]}"
-
-
-def _reference_path(cache: Path, wanted: Reference) -> Path:
-    return cache / "refs" / (f"alias-{wanted.alias}.json" if wanted.alias else f"version-{wanted.version}.json")
-
-
-def _copy_out(folder: Path, target: Path, found: RegisteredFiles) -> Path:
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        if target.is_dir() and _is_intact(target, found.files):
-            return target
-        raise ConfigError(
-            "The target holds other files; nothing was written.",
-            expected="a folder that is new, empty or holds just this version",
-            found=", ".join(sorted(path.name for path in target.iterdir()))[:200] if target.is_dir() else "a file",
-            where=str(target),
-            fix="choose another folder, or empty this one",
-        )
-    shutil.copytree(folder, target, dirs_exist_ok=True)
-    for entry in found.files:
-        _verify(target / entry.path, entry, str(target))
-    return target

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from softalign.credentials import without_credentials
 from softalign.errors import RegistryError, StorageUnavailableError
-from softalign.registry.connection import HTTP, SQLITE, without_credentials
+from softalign.registry.connection import HTTP, SQLITE, checked_address
 
 TIMEOUT_S = 10.0
 QUESTION = "/api/2.0/mlflow/experiments/search?max_results=1"
@@ -42,7 +43,9 @@ def ask_registry(uri: str) -> RegistryAnswer:
     Raises:
         StorageUnavailableError: it did not answer, or answered with an error of its own.
         RegistryError: it refused this account.
+        ConfigError: the address cannot be used.
     """
+    checked_address(uri)
     if uri.startswith(HTTP):
         return _ask_server(uri)
     if not uri.startswith(SQLITE) and "://" in uri and _is_database(uri):
@@ -124,7 +127,7 @@ def _ask_database(uri: str) -> None:
     except (SQLAlchemyError, ImportError) as error:
         raise StorageUnavailableError(
             "The model registry's database did not let us in.",
-            found=str(error).splitlines()[0].replace(uri, without_credentials(uri))[:300],
+            found=str(error).splitlines()[0][:300],
             where=without_credentials(uri),
             fix="start or reach the database, check its name and account",
         ) from error

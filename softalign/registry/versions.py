@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 from softalign.artifacts import (
@@ -18,6 +17,7 @@ from softalign.artifacts import (
     require_format,
 )
 from softalign.errors import ConfigError, IntegrityError, RegistryError
+from softalign.registry.hostile import is_safe_path
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,15 @@ def find_version(client: Any, reference: Reference) -> Any:
     Raises:
         RegistryError: no such alias or version; lists those there are.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:  # one request where it is there
+        if reference.alias:
+            return client.get_model_version_by_alias(reference.name, reference.alias)
+        return client.get_model_version(reference.name, str(reference.version))
+    except MlflowException as error:
+        if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise
     model = find_model(client, reference.name)
     known = {int(version.version): version for version in versions_of(client, reference.name)}
     number = int(model.aliases.get(reference.alias, 0)) if reference.alias else reference.version
@@ -202,7 +211,7 @@ def registered_files(version: Any) -> RegisteredFiles:
         )
     try:
         files = tuple(known(FileEntry, entry, f"{where}, tag {FILES_TAG}") for entry in json.loads(stored))
-        is_safe = all(entry.path and not {"..", "/"} & set(PurePosixPath(entry.path).parts) for entry in files)
+        is_safe = all(is_safe_path(entry.path) for entry in files)
     except (ValueError, TypeError, RecursionError) as error:
         raise IntegrityError("The version's file list is damaged.", found=str(error)[:200], where=where) from error
     if not is_safe:

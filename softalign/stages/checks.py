@@ -6,7 +6,7 @@ from pathlib import Path
 
 from softalign.adapters.locating import resolved
 from softalign.artifacts import Record
-from softalign.backbones.locating import model_folder
+from softalign.backbones.locating import is_hub_id, model_folder
 from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
 from softalign.config.families import is_embedded
@@ -166,15 +166,3 @@ def check_machine(recipe: Recipe) -> None:
         from softalign.backbones.frozen_pipeline import resolve_device
 
         resolve_device(recipe.runtime)
-
-
-def is_hub_id(model: str) -> bool:
-    """Return whether a model's name could be an id of the Hugging Face hub."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(model)
-    except HFValidationError:
-        return False
-    return True

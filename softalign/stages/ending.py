@@ -193,7 +193,8 @@ def _registry_options(summary: ChainSummary) -> list[str]:
 
 def _registry_variable(summary: ChainSummary) -> str:
     """Return what ``generate`` needs in front to find the registry; nothing where it is the one it asks anyway."""
-    from softalign.registry import consumer_uri, without_credentials
+    from softalign.credentials import without_credentials
+    from softalign.registry import consumer_uri
 
     try:
         if without_credentials(consumer_uri(None)) == summary.tracking_uri:

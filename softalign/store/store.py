@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from softalign.artifacts import FileEntry, Record, Stage, digest_of
-from softalign.errors import ConfigError, IntegrityError, MissingInputError, holds_password
+from softalign.credentials import holds_secret
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.files import (
     create_file,
     fetch_verified,
@@ -67,7 +68,7 @@ class Store(SharedFiles):
     def __init__(self, uri: str, held: tuple[Held, ...] = ()) -> None:
         if not uri.strip():
             raise ConfigError("The store has no name.", expected="a folder or an s3:// URI", found="nothing")
-        if holds_password(uri):
+        if holds_secret(uri):
             raise ConfigError(
                 "The store's address holds a password, which records and logs would show.",
                 where=uri,

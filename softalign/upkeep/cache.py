@@ -41,6 +41,10 @@ class CacheRow(Frozen):
     size_bytes: int
     path: str
 
+    def to_name(self) -> str:
+        """Return what it is called."""
+        return self.kind
+
 
 def cache_rows() -> tuple[CacheRow, ...]:
     """Return what the cache holds, by kind."""

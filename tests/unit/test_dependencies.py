@@ -1,6 +1,7 @@
 """What pyproject.toml declares is what the packages import, and each extra's modules stay within it."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.fake_registry import FakeRegistry, serving, write_adapter
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -122,6 +125,9 @@ pipe("a photo", height=32, width=32, num_inference_steps=1).images[0].save("imag
 assert softalign("plan", "shapes") == 2
 assert softalign("history", "softalign-shapes", "--tracking-uri", "http://127.0.0.1:9") == 2
 """
+PULL = """
+assert softalign("pull", "served/1", "--to", "out", "--tracking-uri", {uri!r}) == {code}
+"""
 REGISTRY = """
 assert softalign("history", "softalign-shapes", "--tracking-uri", "http://127.0.0.1:9") == 1
 """
@@ -133,6 +139,23 @@ def test_the_core_generates_and_names_the_extra_that_is_missing(tmp_path):
     assert {path.name for path in (tmp_path / "images").iterdir()} == {"prompt-000-0.png", "tokens.png"}
     assert "needs the pipeline extra" in result.stderr
     assert "pip install 'softalign[registry]'" in result.stderr
+
+
+def test_the_core_brings_no_registry_no_orchestrator_and_no_scipy():
+    assert closure() & {"mlflow", "mlflow-skinny", "prefect", "scipy"} == set()
+    assert closure("registry") & {"mlflow", "prefect", "scipy"} == set()
+
+
+def test_the_slim_client_pulls_over_http_and_then_the_core_needs_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    with serving(FakeRegistry("served", [write_adapter(tmp_path / "version", 1.0)])) as uri:
+        without = run_with(PULL.format(uri=uri, code=2), cwd=tmp_path)
+        result = run_with(PULL.format(uri=uri, code=0), "registry", cwd=tmp_path)
+    assert without.returncode == 0 and "softalign[registry]" in without.stderr, without.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
+    shutil.rmtree(tmp_path / "out")
+    again = run_with(PULL.format(uri=uri, code=0), cwd=tmp_path)  # nothing serves, no client is there: the cache is
+    assert again.returncode == 0 and (tmp_path / "out" / "soft_tokens.safetensors").is_file(), again.stderr
 
 
 def test_the_registry_extra_asks_a_server(tmp_path, monkeypatch):
