@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -100,6 +100,11 @@ def was_cancelling(states: Sequence[State[Any]]) -> bool:
 def server_time(client: SyncPrefectClient) -> datetime:
     """Return the server's time of day: states carry it, and the clock of this machine may be off."""
     return parsedate_to_datetime(client.request("GET", "/health").headers["date"])
+
+
+def seconds_behind(client: SyncPrefectClient) -> float:
+    """Return how far this machine's clock is behind the server's, seconds: so much later a worker sees that runs are due."""
+    return (server_time(client) - datetime.now(UTC)).total_seconds()
 
 
 def unknown_parameters(client: SyncPrefectClient, run: FlowRun) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import anyio
 import anyio.to_thread
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.exceptions import ObjectNotFound
@@ -19,6 +19,7 @@ from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.workers import process
 from prefect.workers.process import ProcessWorker
 
+from flows.server.asking import seconds_behind
 from flows.server.automations import install
 from flows.server.ownership import MACHINE, is_own, signature
 from flows.server.recover import Recoverer, recover
@@ -29,6 +30,8 @@ logger = logging.getLogger("prefect.workers.softalign")
 POLL_S = 0.2
 GAP_SLACK_S = 15.0
 """What a look may take; one that takes longer waited for a server that was away."""
+MAX_BEHIND_S = 30.0
+"""So much later than they are due, runs may start without a word."""
 SETTLING_S = 30.0
 """How long a stopping worker waits for the server; what it cannot say there, the next worker finds."""
 
@@ -72,8 +75,12 @@ class Worker(ProcessWorker):
     """Prefect's process worker, whose runs survive it."""
 
     _is_stopping = False
-    _num_open = 0
-    """Runs that were taken and are not settled yet."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Make a worker; the arguments are those of Prefect's."""
+        super().__init__(*args, **options)
+        self._taken: set[UUID] = set()
+        """Runs that were taken and are not settled yet."""
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take the runs that are due; none while stopping."""
@@ -88,6 +95,17 @@ class Worker(ProcessWorker):
         return await super()._submit_scheduled_flow_runs(
             [entry for entry in flow_run_response if entry.flow_run.id not in held]
         )
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Submit a run; one that does not come to run gives its slot back.
+
+        Prefect's worker keeps the slot of a run whose deployment was removed, and with a limit takes no run ever after.
+        """
+        try:
+            await super()._submit_run(flow_run)
+        finally:
+            if flow_run.id not in self._taken:
+                self._release_limit_slot(flow_run.id)
 
     async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
         """Sign a run, so that others can tell whether its owner lives."""
@@ -113,13 +131,13 @@ class Worker(ProcessWorker):
 
     async def _submit_run_and_capture_errors(self, flow_run: FlowRun, task_status: Any = None) -> Any:
         """Run a flow run, and queue it again if it was lost: its process has ended by then."""
-        self._num_open += 1
+        self._taken.add(flow_run.id)
         try:
             result = await super()._submit_run_and_capture_errors(flow_run, task_status)
             await _say_at_most(partial(recover, flow_run.id, is_stopped=self._is_stopping))
             return result
         finally:
-            self._num_open -= 1
+            self._taken.discard(flow_run.id)
 
     async def end_runs(self, grace_s: float) -> None:
         """Take no more runs, and return when those under way have ended and are queued again."""
@@ -137,7 +155,7 @@ class Worker(ProcessWorker):
             for context in list(OpenContext.opened):
                 context.kill()
         with anyio.move_on_after(SETTLING_S):
-            while self._num_open or self._submitting_flow_run_ids:
+            while self._taken or self._submitting_flow_run_ids:
                 await anyio.sleep(POLL_S)
 
 
@@ -164,9 +182,18 @@ async def _work(options: WorkerOptions) -> None:
 async def _look_after_runs(options: WorkerOptions) -> None:
     recoverer = Recoverer([options.pool], max_gap_s=options.look_every_s + GAP_SLACK_S)
     while True:
+        await _say_at_most(_look_at_clock)
         await _say_at_most(recoverer.look)
         await _say_at_most(partial(install, options.pool))
         await anyio.sleep(options.look_every_s)
+
+
+def _look_at_clock() -> None:
+    """Say that runs will start late, where this machine's clock is behind: Prefect's worker goes by its own."""
+    with get_client(sync_client=True) as client:
+        behind_s = seconds_behind(client)
+    if behind_s > MAX_BEHIND_S:
+        logger.warning("This machine's clock is %.0f s behind the server's: runs start that much late here", behind_s)
 
 
 async def _say_at_most(call: Any) -> None:
