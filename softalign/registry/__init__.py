@@ -17,6 +17,7 @@ from softalign.registry.connection import (
 )
 from softalign.registry.events import PromotionEvent, history, promote, rollback
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
+from softalign.registry.live import live_run
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
@@ -31,6 +32,7 @@ __all__ = [
     "ask_registry",
     "consumer_uri",
     "history",
+    "live_run",
     "parse_reference",
     "promote",
     "public_uri",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -93,20 +91,3 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str
         cells.append(f"{gain.difference:+.4f} ({gain.ci_low:+.4f} to {gain.ci_high:+.4f})" if gain else "")
         lines.append(f"| {tag} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def flat_parameters(path: Path) -> dict[str, str]:
-    """Return a JSON file's values by dotted name, as a run's parameters hold them; none where there is no file."""
-    if not path.is_file():
-        return {}
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        else:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
-
-    walk("", json.loads(path.read_text(encoding="utf-8")))
-    return flat
