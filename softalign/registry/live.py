@@ -12,9 +12,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,15 +71,17 @@ def live_run(recipe: Recipe, encoded: EncodedManifest, store: Store, key: str) -
         return
     follower = _Follower(Training(recipe, encoded, store, key, uri))
     follower.start()
-    outcome: Outcome | None = "FAILED"
+    outcome: Outcome | None = "KILLED"  # by Ctrl-C or SIGTERM, which are no Exception
     try:
         yield
         outcome = "FINISHED"
+    except PreemptedError:
+        raise
     except LeaseLostError:  # another process goes on with it, and has the run
         outcome = None
         raise
-    except (PreemptedError, KeyboardInterrupt, SystemExit):
-        outcome = "KILLED"
+    except Exception:
+        outcome = "FAILED"
         raise
     finally:
         follower.end(outcome)
@@ -104,7 +105,7 @@ class _Follower:
         self._run: _OpenRun | None = None
         self._outcome: Outcome | None = None
         self._ended = threading.Event()
-        self._has_spoken = self._has_warned = False
+        self._has_begun = self._has_warned = False
         follow = contextvars.copy_context().run
         self._thread = threading.Thread(target=follow, args=(self._follow,), name="live run", daemon=True)
 
@@ -116,28 +117,32 @@ class _Follower:
         """Say how the training ended; None: it goes on elsewhere."""
         self._outcome = outcome
         self._ended.set()
-        goes_on = outcome == "FINISHED" and is_to_register()
-        if not goes_on and not self._has_warned:
+        is_worth_waiting = not is_to_register() if outcome == "FINISHED" else self._has_begun
+        if is_worth_waiting and not self._has_warned:
             self._thread.join(END_WAIT_S)
 
     def _follow(self) -> None:
         self._attempt(self._post)
         while not self._ended.wait(INTERVAL_S):
             self._attempt(self._post)
-        if self._run is not None and self._outcome is not None:
-            self._attempt(partial(self._run.close, outcome=self._outcome))
+        outcome = self._outcome
+        if self._has_begun and outcome is not None:
+            self._attempt(lambda client: self._opened(client).close(client, outcome))
 
     def _post(self, client: Any) -> None:
+        is_too_late = self._ended.is_set() and not self._has_begun and is_to_register()
+        if not is_too_late:  # else the registration, which may be at work by now, makes the run
+            self._opened(client).post(client)
+
+    def _opened(self, client: Any) -> _OpenRun:
+        """Return the run; the first time its page is said."""
         if self._run is None:
             self._run = _open_run(client, self._training)
-            self._say(self._run.id)
-        self._run.post(client)
-
-    def _say(self, run_id: str) -> None:
-        page = page_of_run(public_uri(self._training.uri, self._training.store), run_id)
-        if page and not self._has_spoken:
-            logger.info("This training can be watched at %s", page)
-        self._has_spoken = True
+            page = page_of_run(public_uri(self._training.uri, self._training.store), self._run.id)
+            if page and not self._has_begun:
+                logger.info("This training can be watched at %s", page)
+            self._has_begun = True
+        return self._run
 
     def _attempt(self, work: Callable[[Any], None]) -> None:
         """Do something with the registry; what hinders it is said once, and the run looked up again next time."""
@@ -187,8 +192,9 @@ class _OpenRun:
         for path in sorted((folder / SAMPLES_FOLDER).glob("[!.]*")):  # hidden: being written
             place = f"{SAMPLES_FOLDER}/{path.name}"
             if place not in self._posted:
-                client.log_artifact(self.id, str(path), SAMPLES_FOLDER)
-                self._posted.add(place)
+                with suppress(FileNotFoundError):  # the training has just ended, and its folder is gone
+                    client.log_artifact(self.id, str(path), SAMPLES_FOLDER)
+                    self._posted.add(place)
 
 
 def _open_run(client: Any, training: Training) -> _OpenRun:
