@@ -103,10 +103,9 @@ def _gains(comparison: ComparisonReport) -> dict[str, tuple[TagDifference, ...]]
 
 
 def _costs(usages: Mapping[str, Usage]) -> Iterator[Point]:
-    """Yield what all stages cost together that is known of; each stage by itself is in a file."""
+    """Yield the GPU seconds of all stages together; what each stage cost is in a file."""
     if usages:
         yield "usage/gpu_s", sum(usage.gpu_s for usage in usages.values()), 0
-        yield "usage/wall_s", sum(usage.wall_s for usage in usages.values()), 0
 
 
 def _log_tables(
