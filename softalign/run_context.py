@@ -28,6 +28,8 @@ class _Run:
 _RUN = _Run(uuid.uuid4().hex)
 _FIELDS: ContextVar[Mapping[str, Any]] = ContextVar("what the log's lines are about", default={})  # noqa: B039  # a Mapping, never written to
 
+_TO_REGISTER: ContextVar[bool] = ContextVar("the present work ends with a registration", default=False)
+
 
 def identify_run(run_id: str, url: str = "") -> None:
     """Say which run of an orchestrator this process works for, and where its page is."""
@@ -42,6 +44,21 @@ def run_id() -> str:
 def orchestrator_run_url() -> str:
     """Return the page of the run that this process works for; empty where none is known."""
     return without_secrets(_RUN.url or os.environ.get(RUN_URL_VARIABLE, ""))
+
+
+@contextmanager
+def to_register(is_planned: bool) -> Iterator[None]:
+    """Let what runs in this block know whether it ends with a registration."""
+    token = _TO_REGISTER.set(is_planned)
+    try:
+        yield
+    finally:
+        _TO_REGISTER.reset(token)
+
+
+def is_to_register() -> bool:
+    """Return whether the present work ends with a registration."""
+    return _TO_REGISTER.get()
 
 
 @contextmanager

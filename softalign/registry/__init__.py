@@ -17,6 +17,7 @@ from softalign.registry.connection import (
 from softalign.registry.current import pinned_champion
 from softalign.registry.events import PromotionEvent
 from softalign.registry.links import VersionLinks, report_url, run_url, version_links
+from softalign.registry.live import live_run
 from softalign.registry.presence import is_in_registry
 from softalign.registry.promotion import history, promote, rollback
 from softalign.registry.publishing import register, registered_decision
@@ -37,6 +38,7 @@ __all__ = [
     "consumer_uri",
     "history",
     "is_in_registry",
+    "live_run",
     "parse_reference",
     "pinned_champion",
     "promote",

@@ -41,7 +41,7 @@ class VersionLinks(Frozen):
 
 def run_url(version: ModelVersion) -> str:
     """Return the page of a version's run; empty where its registry is no server."""
-    return _run_url(version.tracking_uri, version.run_id)
+    return page_of_run(version.tracking_uri, version.run_id)
 
 
 def report_url(version: ModelVersion) -> str:
@@ -66,13 +66,14 @@ def version_links(name: str, tracking_uri: str | None = None) -> tuple[VersionLi
 def _links_of(version: Any, uri: str) -> VersionLinks:
     return VersionLinks(
         version=int(version.version),
-        run_url=_run_url(uri, version.run_id or ""),
+        run_url=page_of_run(uri, version.run_id or ""),
         report_url=_report_url(uri, version.run_id or ""),
         orchestrator_run_url=version.tags.get(ORCHESTRATOR_TAG, ""),
     )
 
 
-def _run_url(uri: str, run_id: str) -> str:
+def page_of_run(uri: str, run_id: str) -> str:
+    """Return the page of a run at a registry; empty where that is no server, or there is no run."""
     return f"{uri.rstrip('/')}/#/runs/{quote(run_id)}" if uri.startswith(HTTP) and run_id else ""
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -97,20 +95,3 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str
 
 def _gain(entry: TagDifference) -> str:
     return f"{entry.difference * 100:+.1f} ({entry.ci_low * 100:+.1f} to {entry.ci_high * 100:+.1f})"
-
-
-def flat_parameters(path: Path) -> dict[str, str]:
-    """Return a JSON file's values by dotted name, as a run's parameters hold them; none where there is no file."""
-    if not path.is_file():
-        return {}
-    flat: dict[str, str] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        else:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
-
-    walk("", json.loads(path.read_text(encoding="utf-8")))
-    return flat

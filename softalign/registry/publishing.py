@@ -29,10 +29,12 @@ from softalign.artifacts import (
     canonical_json,
 )
 from softalign.config.evaluation import RegisterConfig
+from softalign.config.recipe import Recipe
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, IntegrityError
-from softalign.registry.connection import ARTIFACTS_NAME, public_uri, registry_client, registry_of_store, tracking_uri
+from softalign.registry.connection import public_uri, registry_client, tracking_uri
 from softalign.registry.deciding import decide_once
+from softalign.registry.experiments import experiment_of
 from softalign.registry.gate import Decision
 from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
@@ -59,7 +61,7 @@ DECISION_FILENAME = "decision.json"
 
 @dataclass(frozen=True)
 class Registration:
-    """What is registered, by which rules, and for which stage key."""
+    """What is registered, by which rules, and for which stage key; ``recipe`` is for people, where it is known."""
 
     adapter: Adapter
     comparison: ComparisonReport
@@ -67,6 +69,7 @@ class Registration:
     config: RegisterConfig
     store: Store
     key: str
+    recipe: Recipe | None = None
 
 
 def register(
@@ -77,6 +80,7 @@ def register(
     runtime: Runtime,
     store: Store,
     key: str,
+    recipe: Recipe | None = None,
 ) -> ModelVersion:
     """Register an adapter, decide its alias, and return the published record.
 
@@ -90,6 +94,7 @@ def register(
         runtime: holds the tracking URI, if one is set.
         store: where the adapter and the report lie, and where the record goes.
         key: the stage key.
+        recipe: what all of it was made by, kept with the run; None: not known.
 
     Raises:
         ConfigError: a remote store without a tracking URI, or mlflow is not installed.
@@ -100,7 +105,7 @@ def register(
         LeaseLostError: another process registers it by now.
     """
     _check_belonging(adapter, comparison, reports)
-    request = Registration(adapter, comparison, reports, config, store, key)
+    request = Registration(adapter, comparison, reports, config, store, key, recipe)
     uri, work = tracking_uri(runtime, store), store.work_path("register", key)
     model_path = work / "model"
     files = build_model_folder(store.fetch(adapter), store.files(adapter), model_path, adapter, comparison, reports)
@@ -131,7 +136,7 @@ def _new_version(client: Any, request: Registration, uri: str, model_path: Path,
     run_id = ensure_run(
         client,
         key=request.key,
-        experiment_id=_experiment(client, config.experiment, uri, store),
+        experiment_id=experiment_of(client, config.experiment, uri, store),
         adapter=adapter,
         adapter_path=store.fetch(adapter),
         model_path=model_path,
@@ -140,6 +145,7 @@ def _new_version(client: Any, request: Registration, uri: str, model_path: Path,
         reports=request.reports,
         config=config,
         usages=_usages(request),
+        recipe=request.recipe,
     )
     store.require_held()
     return _create_version(client, config.name, run_id, _version_tags(adapter, comparison, files, request.key))
@@ -197,22 +203,6 @@ def _publish(record: ModelVersion, decision: Decision, store: Store, work: Path)
         published = winner if is_in_registry(winner, store) else _replaced(winner, record, folder, store)
     shutil.rmtree(work, ignore_errors=True)
     return published
-
-
-def _experiment(client: Any, name: str, uri: str, store: Store) -> str:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    is_embedded = store.is_local and uri == registry_of_store(store)
-    location = (Path(store.uri) / ARTIFACTS_NAME).as_uri() if is_embedded else None
-    try:
-        return str(client.create_experiment(name, artifact_location=location))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process made it in between
-            raise
-        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def _registered(client: Any, name: str, key: str) -> Any:

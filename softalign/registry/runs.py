@@ -1,4 +1,4 @@
-"""The run of a registration: parameters, curves over samples seen, scores of the three arms, report and lineage."""
+"""The run of a registration: its training's, completed with whatever is missing, and with scores, report and model."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, Usage
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, TagDifference, Usage
 from softalign.config.evaluation import RegisterConfig
-from softalign.registry.links import ORCHESTRATOR_TAG
-from softalign.registry.model_folder import flat_parameters
-from softalign.registry.versions import STAGE_KEY_TAG
-from softalign.run_context import orchestrator_run_url
-from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
+from softalign.config.recipe import Recipe
+from softalign.registry.curves import Curves, Point, log_points
+from softalign.registry.experiments import NOTE_TAG
+from softalign.registry.run_facts import SAMPLES_FOLDER, RunFacts, log_facts
+from softalign.registry.training_runs import registration_run
+from softalign.store.adapter_files import METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.metrics_log import read_metrics
 from softalign.store.usage import USAGE_FILENAME
-from softalign.version import __version__
 
-MAX_METRICS_PER_REQUEST = 1000
-MAX_PARAMETERS_PER_REQUEST = 100
-"""Limits of MLflow's log-batch request (its REST API reference)."""
-MAX_DATASET_DIGEST_CHARS = 36
-"""Limit of MLflow's dataset inputs; the whole digest is in the run's tags."""
-X_AXIS = "samples_seen"
-USAGE_METRICS = ("wall_s", "gpu_s", "cpu_s", "read_bytes", "written_bytes", "attempts")
+COMPLETE_TAG = "softalign.is_complete"
+"""Of a run that has all that a registration adds to it."""
+SCORES_FILENAME = "scores.json"
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""Names the files that MLflow's pages show as tables, those of several runs beneath one another."""
+USAGE_ARTIFACT = "usage.json"
 
 
 def ensure_run(
@@ -40,110 +39,131 @@ def ensure_run(
     reports: ArmReports,
     config: RegisterConfig,
     usages: Mapping[str, Usage],
+    recipe: Recipe | None = None,
 ) -> str:
     """Return the id of the finished run of a stage key; an unfinished one is completed, not repeated.
 
-    Logging twice adds nothing: parameters are equal, and a metric's point with the run's own start as its time is the
-    same row. What stages cost (``usages``) is read from beside their records, where it does not change.
+    It is the run of the adapter's training, unless another registration has that. Logging twice adds nothing:
+    parameters are equal, and a metric's point with the run's own start as its time is the same row. What stages cost
+    (``usages``) is read from beside their records, where it does not change.
     """
-    run = _find_or_create(client, experiment_id, key, f"{config.name} {adapter.digest[:8]}")
-    if run.info.status == "FINISHED":
-        return str(run.info.run_id)
-    run_id, at_ms = run.info.run_id, run.info.start_time
-    _log_parameters(client, run_id, adapter, adapter_path, config)
-    metrics = [*_curves(adapter_path / METRICS_FILENAME), *_scores(adapter, comparison, reports)]
-    _log_metrics(client, run_id, metrics, at_ms)
-    _log_metrics(client, run_id, list(_usages(usages, adapter)), at_ms)
-    _log_lineage(client, run_id, adapter, comparison, reports)
-    client.log_artifacts(run_id, str(model_path), "model")
-    for path in sorted(path for path in report_path.iterdir() if path.is_file() and path.name != USAGE_FILENAME):
-        client.log_artifact(run_id, str(path), "report")
+    name = f"{config.name} {adapter.digest[:8]}"
+    run = registration_run(client, experiment_id, key, adapter.stage_key, name)
+    run_id, is_complete = str(run.info.run_id), COMPLETE_TAG in run.data.tags
+    if is_complete and run.info.status == "FINISHED":
+        return run_id
+    if not is_complete:
+        _log_training(client, run, _facts_of(adapter, adapter_path, recipe), adapter_path)
+        log_points(client, run_id, [*_scores(comparison, reports), *_costs(usages)], run.info.start_time)
+        _log_tables(client, run_id, comparison, reports, usages)
+        client.log_artifacts(run_id, str(model_path), "model")
+        for path in sorted(path for path in report_path.iterdir() if path.is_file() and path.name != USAGE_FILENAME):
+            client.log_artifact(run_id, str(path), "report")
+        _log_tags(client, run, adapter, comparison, reports)
     client.set_terminated(run_id, "FINISHED")
-    return str(run_id)
+    return run_id
 
 
-def _find_or_create(client: Any, experiment_id: str, key: str, name: str) -> Any:
-    found = client.search_runs([experiment_id], f"tags.`{STAGE_KEY_TAG}` = '{key}'", max_results=1)
-    return found[0] if found else client.create_run(experiment_id, run_name=name, tags={STAGE_KEY_TAG: key})
+def _facts_of(adapter: Adapter, adapter_path: Path, recipe: Recipe | None) -> RunFacts:
+    path = adapter_path / TRAIN_CONFIG_FILENAME
+    return RunFacts(
+        name=adapter.name,
+        base_model=adapter.base_model,
+        train=json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {},
+        dataset_digest=adapter.dataset_digest,
+        encoded_digest=adapter.parents[0],
+        recipe=recipe,
+    )
 
 
-def _log_parameters(client: Any, run_id: str, adapter: Adapter, adapter_path: Path, config: RegisterConfig) -> None:
-    from mlflow.entities import Param
-
-    values = flat_parameters(adapter_path / CONFIG_FILENAME)
-    values |= {f"train.{name}": value for name, value in flat_parameters(adapter_path / TRAIN_CONFIG_FILENAME).items()}
-    values |= {f"policy.{name}": str(value) for name, value in config.policy.model_dump().items()}
-    for name in ("num_parameters", "num_steps", X_AXIS, "objective", "base_model"):
-        values[f"adapter.{name}"] = str(getattr(adapter, name))
-    rows = [Param(name, value) for name, value in sorted(values.items())]
-    for start in range(0, len(rows), MAX_PARAMETERS_PER_REQUEST):
-        client.log_batch(run_id, params=rows[start : start + MAX_PARAMETERS_PER_REQUEST])
+def _log_training(client: Any, run: Any, facts: RunFacts, adapter_path: Path) -> None:
+    """Log what the training has not posted itself: all of it, where no registry was there meanwhile."""
+    log_facts(client, run, facts)
+    Curves(run).post(client, read_metrics(adapter_path / METRICS_FILENAME))
+    samples = adapter_path / SAMPLES_FOLDER
+    if samples.is_dir():
+        client.log_artifacts(run.info.run_id, str(samples), SAMPLES_FOLDER)
 
 
-def _curves(path: Path) -> Iterator[tuple[str, float, int]]:
-    """Yield (name, value, samples seen) of every number of the training log."""
-    for row in read_metrics(path):
-        for name, value in row.values.items():
-            yield f"{row.split}/{name.removeprefix(f'{row.split}_')}", value, row.samples_seen
-
-
-def _scores(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> Iterator[tuple[str, float, int]]:
-    """Yield (name, value, samples seen) of every arm's scores and of the paired differences."""
+def _scores(comparison: ComparisonReport, reports: ArmReports) -> Iterator[Point]:
+    """Yield what runs are compared by: overall scores and gains, and the adapter's scores by tag; no curves."""
     for report in reports.compared:
-        yield f"{report.arm}/overall", report.overall_score, adapter.samples_seen
-        for tag in report.tags:
-            yield f"{report.arm}/{tag.tag}", tag.score, adapter.samples_seen
-    if comparison.guided_base is not None:
-        yield "guided_base/overall", comparison.guided_base.overall_score, adapter.samples_seen
-    pairs = (("gain_over_base", comparison.adapter_vs_base), ("gain_over_untrained", comparison.adapter_vs_untrained))
-    for name, differences in pairs:
+        yield f"score/{report.arm}/overall", report.overall_score, 0
+    for tag in reports.adapter.tags:
+        yield f"score/adapter/{tag.tag}", tag.score, 0
+    for name, differences in _gains(comparison).items():
         for entry in differences:
-            yield f"{name}/{entry.tag}", entry.difference, adapter.samples_seen
-            yield f"{name}_ci_low/{entry.tag}", entry.ci_low, adapter.samples_seen
-            yield f"{name}_ci_high/{entry.tag}", entry.ci_high, adapter.samples_seen
+            if entry.tag == "overall":
+                yield f"gain/{name}", entry.difference, 0
+                yield f"gain/{name}_ci_low", entry.ci_low, 0
 
 
-def _usages(usages: Mapping[str, Usage], adapter: Adapter) -> Iterator[tuple[str, float, int]]:
-    """Yield (name, value, samples seen) of what each stage cost."""
-    for stage, usage in usages.items():
-        for name in USAGE_METRICS:
-            yield f"usage/{stage}/{name}", float(getattr(usage, name)), adapter.samples_seen
+def _gains(comparison: ComparisonReport) -> dict[str, tuple[TagDifference, ...]]:
+    return {"over_base": comparison.adapter_vs_base, "over_untrained": comparison.adapter_vs_untrained}
 
 
-def _log_metrics(client: Any, run_id: str, rows: list[tuple[str, float, int]], at_ms: int) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(name, value, at_ms, step) for name, value, step in rows]
-    for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
-        client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS_PER_REQUEST])
+def _costs(usages: Mapping[str, Usage]) -> Iterator[Point]:
+    """Yield the GPU seconds of all stages together; what each stage cost is in a file."""
+    if usages:
+        yield "usage/gpu_s", sum(usage.gpu_s for usage in usages.values()), 0
 
 
-def _log_lineage(
-    client: Any,
-    run_id: str,
-    adapter: Adapter,
-    comparison: ComparisonReport,
-    reports: ArmReports,
+def _log_tables(
+    client: Any, run_id: str, comparison: ComparisonReport, reports: ArmReports, usages: Mapping[str, Usage]
 ) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, RunTag
+    """Log all scores as a table that MLflow shows, and what each stage cost."""
+    client.log_dict(run_id, _score_table(comparison, reports), SCORES_FILENAME)
+    client.set_tag(run_id, TABLES_TAG, json.dumps([{"path": SCORES_FILENAME, "type": "table"}]))
+    if usages:
+        client.log_dict(run_id, {stage: usage.model_dump() for stage, usage in usages.items()}, USAGE_ARTIFACT)
 
+
+def _score_table(comparison: ComparisonReport, reports: ArmReports) -> dict[str, Any]:
+    """Return scores and gains by tag, in the form of MLflow's tables: names of columns, and rows."""
+    scores = {report.arm: _by_tag(report) for report in reports.all}
+    gains = {name: {entry.tag: entry for entry in entries} for name, entries in _gains(comparison).items()}
+    limits = [f"{name}{part}" for name in gains for part in ("", "_ci_low", "_ci_high")]
+    rows = [
+        [
+            tag,
+            *(by_tag.get(tag) for by_tag in scores.values()),
+            *(value for by_tag in gains.values() for value in _limits(by_tag.get(tag))),
+        ]
+        for tag in scores["adapter"]
+    ]
+    return {"columns": ["tag", *scores, *limits], "data": rows}
+
+
+def _by_tag(report: EvalReport) -> dict[str, float]:
+    return {"overall": report.overall_score, **{tag.tag: tag.score for tag in report.tags}}
+
+
+def _limits(entry: TagDifference | None) -> tuple[float | None, ...]:
+    return (None, None, None) if entry is None else (entry.difference, entry.ci_low, entry.ci_high)
+
+
+def _log_tags(client: Any, run: Any, adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> None:
+    """Say which bytes these are, and in the description how they scored; then the run is complete."""
+    from mlflow.entities import RunTag
+
+    run_id = run.info.run_id
+    described = client.get_run(run_id).data.tags.get(NOTE_TAG, "")
     tags = {
         "softalign.adapter_digest": adapter.digest,
         "softalign.backbone_digest": adapter.backbone_digest,
         "softalign.comparison_digest": comparison.digest,
-        "softalign.dataset_digest": adapter.dataset_digest,
-        "softalign.library_version": __version__,
         "softalign.parents": json.dumps(adapter.parents),
         "softalign.weights_sha256": adapter.weights_sha256,
         **{f"softalign.report_digest.{report.arm}": report.digest for report in reports.compared},
+        NOTE_TAG: f"{described} {_result(comparison)}".strip(),
+        COMPLETE_TAG: "true",
     }
-    if url := orchestrator_run_url():
-        tags[ORCHESTRATOR_TAG] = url
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    dataset = Dataset(
-        name=adapter.name,
-        digest=adapter.dataset_digest[:MAX_DATASET_DIGEST_CHARS],
-        source_type="softalign",
-        source=json.dumps({"dataset_digest": adapter.dataset_digest}),
+
+
+def _result(comparison: ComparisonReport) -> str:
+    return (
+        f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
+        f"{100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
+        f"tokens {100 * comparison.overall_untrained:.1f}."
     )
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, ModelVersion, Stage
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
-from softalign.run_context import log_fields
+from softalign.run_context import log_fields, to_register
 from softalign.stages.champion import with_champion
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
@@ -53,7 +53,8 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
-        with log_fields(recipe=recipe.name, stage=step.label, **known_digests(published)):
+        about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
+        with about, to_register("register" in stages):
             if step.row.name in stages:
                 results.append(run(step, published))
                 record = results[-1].record

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, EncodedManifest, EvalReport, ModelVersion
 from softalign.config.recipe import Recipe
-from softalign.processes.launch import rank_environments
+from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
@@ -29,10 +30,13 @@ def encode(given: StageInputs, key: str, on_line: OnLine) -> EncodedManifest:
 
 
 def train(given: StageInputs, key: str, on_line: OnLine) -> Adapter:
-    """Train the soft tokens in a supervised child process, one a GPU."""
-    encoded = given.inputs.get(EncodedManifest)
+    """Train the soft tokens in a supervised child process, one a GPU; rank 0's machine keeps the live run."""
+    from softalign.registry import live_run
+
+    encoded, is_watched = given.inputs.get(EncodedManifest), leads(given.recipe.runtime)
     job = TrainJob(recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, encoded=encoded)
-    return Adapter.model_validate(_in_child(job, given, "train", on_line))
+    with live_run(given.recipe, encoded, given.store, key) if is_watched else nullcontext():
+        return Adapter.model_validate(_in_child(job, given, "train", on_line))
 
 
 def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
@@ -63,7 +67,7 @@ def register(given: StageInputs, key: str, _on_line: OnLine) -> ModelVersion:
 
     adapter, comparison = given.inputs.get(Adapter), given.inputs.get(ComparisonReport)
     recipe, reports = given.recipe, given.inputs.arm_reports
-    return register(adapter, comparison, reports, recipe.register_, recipe.runtime, given.store, key)
+    return register(adapter, comparison, reports, recipe.register_, recipe.runtime, given.store, key, recipe)
 
 
 def champion_folder(recipe: Recipe, store: Store) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,41 @@ def read_metrics(path: Path) -> tuple[LoggedRow, ...]:
     """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return tuple(_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1))
+
+
+class GrowingLog:
+    """A log that a training is writing: each call of ``new_rows`` returns what came since the last one.
+
+    Args:
+        path: the log; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def new_rows(self) -> tuple[LoggedRow, ...]:
+        """Return the whole lines since the last call; all of them again where the log was cut or written anew.
+
+        Raises:
+            OSError: the log cannot be read.
+        """
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_size < self._offset:
+                self._offset = 0
+            return self._rows()
+        return ()
+
+    def _rows(self) -> tuple[LoggedRow, ...]:
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        try:
+            rows = tuple(_row(line, str(self._path)) for line in whole.decode(errors="replace").splitlines())
+        except DataError:  # written anew, and longer by now: the offset is within a line
+            self._offset = 0
+            return ()
+        self._offset += len(whole) + len(newline)
+        return rows
 
 
 def _row(line: str, where: str) -> LoggedRow:

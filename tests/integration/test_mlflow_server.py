@@ -1,12 +1,18 @@
 """Registration and pulling against the stack's MLflow server: its proxy hands out what lies in the bucket."""
 
+import logging
+import time
+
 import fsspec
 import pytest
 
+from softalign.config import load_recipe
 from softalign.errors import IntegrityError, RegistryError
-from softalign.registry import history, pull, pull_version, rollback
+from softalign.registry import history, live_run, pull, pull_version, rollback, run_url
+from softalign.registry.connection import registry_client
 from softalign.store.store import Store
-from tests.registry_samples import NAME, register_sample
+from tests.registry_samples import NAME, publish_inputs, register_sample
+from tests.sample_records import ENCODED
 
 
 @pytest.fixture
@@ -39,3 +45,21 @@ def test_register_pull_and_roll_back(stack, environment, tmp_path, monkeypatch):
     bucket.pipe_file(stored, bucket.cat_file(stored)[:-1] + b"?")
     with pytest.raises(IntegrityError, match=rf"(?s){NAME}/2/soft_tokens"):
         pull(f"{NAME}/2", tracking_uri=uri)
+
+
+def test_a_training_is_on_the_server_while_it_trains_and_its_registration_has_the_same_page(stack, environment, caplog):
+    uri = stack.exports["MLFLOW_TRACKING_URI"]
+    recipe = load_recipe("shapes", [f"runtime.tracking_uri={uri}"])
+    key = publish_inputs(environment, 0.3).adapter.stage_key
+    with caplog.at_level(logging.INFO, "softalign"), registry_client(uri) as client:
+        with live_run(recipe, ENCODED, environment, key):
+            deadline = time.monotonic() + 60
+            while not caplog.records and time.monotonic() < deadline:
+                time.sleep(0.1)
+            (said,) = (record.getMessage() for record in caplog.records)
+            run = client.get_run(said.rpartition("/")[2])
+            assert run.info.status == "RUNNING" and run.data.params["objective"] == "agsm"
+            assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["recipe.yaml"]
+        version = register_sample(environment, 0.3, tracking_uri=uri, name="seen")
+        assert said == f"This training can be watched at {run_url(version)}"
+        assert client.get_run(version.run_id).info.status == "FINISHED"

@@ -21,6 +21,7 @@ from softalign.registry.connection import public_uri, registry_client, tracking_
 from softalign.stages.table import row_of
 from softalign.store.files import list_files
 from softalign.store.leases import Contender
+from softalign.store.metrics_log import read_metrics
 from softalign.store.store import Store
 from softalign.store.usage import keep_usage
 from tests.killing import Fuse, is_killed
@@ -47,28 +48,53 @@ def test_a_run_holds_parameters_curves_scores_report_and_lineage(store, client):
     version = register_sample(store, 0.1)
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params["type"] == "SOFT_TOKENS" and run.data.params["placement.blocks"] == '["down", "mid"]'
-    assert run.data.params["policy.max_tag_drop"] == "0.05" and run.data.params["adapter.samples_seen"] == "20"
+    assert run.data.params == {
+        **{"base_model": "shapes", "batch_size": "4", "dataset": inputs.adapter.dataset_digest[:12]},
+        **{"learning_rate": "0.001", "num_negatives": "3"},
+    }
     curve = client.get_metric_history(version.run_id, "train/loss")
     assert [(point.step, point.value) for point in curve] == [(4 * i, 1 / (i + 1)) for i in range(1, 6)]
-    assert run.data.params["train.optimizer.learning_rate"] == "0.001"
     assert run.data.metrics["val/accuracy"] == 0.75
     assert not {"val/loss", "train/is_skipped", "train/step"} & run.data.metrics.keys()
-    for arm in ("base", "untrained", "adapter"):
-        assert {f"{arm}/{tag}" for tag in (*TAGS, "overall")} <= run.data.metrics.keys()
-    assert run.data.metrics["adapter/overall"] == pytest.approx(BASE + 0.1)
-    assert run.data.metrics["gain_over_base_ci_low/overall"] == pytest.approx(0.08)
     assert run.data.tags["softalign.dataset_digest"] == inputs.adapter.dataset_digest
     assert run.data.tags["softalign.report_digest.base"] == inputs.reports.base.digest
-    (dataset,) = run.inputs.dataset_inputs
-    assert inputs.adapter.dataset_digest.startswith(dataset.dataset.digest)
+    data, encoded = sorted((one.dataset for one in run.inputs.dataset_inputs), key=lambda dataset: dataset.name)
+    assert (data.name, encoded.name) == ("softalign-test", "softalign-test-encoded")
+    assert inputs.adapter.dataset_digest.startswith(data.digest)
+    assert inputs.adapter.parents[0].startswith(encoded.digest)
     files = {
         folder: sorted(item.path for item in client.list_artifacts(version.run_id, folder))
         for folder in ("", "model", "report")
     }
-    assert files[""] == ["gate.json", "model", "promotion.json", "report"]
+    assert files[""] == ["gate.json", "model", "promotion.json", "report", "scores.json"]
     assert files["model"] == sorted(f"model/{name}" for name in (*VERSION_FILES, "initial"))
     assert "report/report.html" in files["report"]
+
+
+def test_runs_are_compared_by_a_few_scores_and_all_of_them_are_a_table(store, client):
+    run = client.get_run(register_sample(store, 0.1).run_id)
+    compared = {name: value for name, value in run.data.metrics.items() if not name.startswith(("train/", "val/"))}
+    assert set(compared) == {
+        *(f"score/{arm}/overall" for arm in ("base", "untrained", "adapter")),
+        *(f"score/adapter/{tag}" for tag in TAGS),
+        *(f"gain/over_{other}{part}" for other in ("base", "untrained") for part in ("", "_ci_low")),
+    }
+    assert compared["score/adapter/overall"] == pytest.approx(BASE + 0.1)
+    assert compared["gain/over_base_ci_low"] == pytest.approx(0.08)
+    (listed,) = json.loads(run.data.tags["mlflow.loggedArtifacts"])
+    assert listed == {"path": "scores.json", "type": "table"}
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, listed["path"])).read_text())
+    rows = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["data"]}
+    assert list(rows) == ["overall", *TAGS]
+    assert rows["counting"]["base"] == BASE and rows["overall"]["over_base_ci_high"] == pytest.approx(0.12)
+
+
+def test_a_run_and_its_experiment_are_described_in_sentences(store, client):
+    run = client.get_run(register_sample(store, 0.1).run_id)
+    said = run.data.tags["mlflow.note.content"]
+    assert said.startswith("Soft text tokens for shapes, trained by ")
+    assert said.endswith("it scores 60.0, the base model 50.0 and untrained tokens 50.0.")
+    assert "Curves are over samples seen" in client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
 
 
 def test_a_run_says_what_the_stages_cost_and_the_report_is_without_it(store, client):
@@ -76,8 +102,9 @@ def test_a_run_says_what_the_stages_cost_and_the_report_is_without_it(store, cli
     for record in (inputs.adapter, inputs.comparison):
         keep_usage(store, record, Usage(attempts=2, gpu_s=7.5))
     run = client.get_run(register_sample(store, 0.1).run_id)
-    assert (run.data.metrics["usage/train/gpu_s"], run.data.metrics["usage/compare/attempts"]) == (7.5, 2.0)
-    assert "usage/evaluate_base/gpu_s" not in run.data.metrics
+    assert run.data.metrics["usage/gpu_s"] == 15.0
+    stages = json.loads(Path(client.download_artifacts(run.info.run_id, "usage.json")).read_text())
+    assert stages.keys() == {"train", "compare"} and stages["train"]["attempts"] == 2
     assert "report/usage.json" not in {item.path for item in client.list_artifacts(run.info.run_id, "report")}
 
 
@@ -261,12 +288,10 @@ def test_a_dead_server_is_retriable_and_nothing_is_published(store, monkeypatch)
 
 @pytest.mark.parametrize("line", ["not json", '{"step": 1}', "[]"])
 def test_a_damaged_training_log_is_named(store, line):
-    from softalign.registry import runs
-
     path = Path(store.uri) / "metrics.jsonl"
     path.write_text('{"samples_seen": 4, "loss": 1.0, "is_finite": true}\n' + line + "\n")
     with pytest.raises(DataError, match=r"metrics.jsonl:2"):
-        list(runs._curves(path))
+        read_metrics(path)
 
 
 def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
