@@ -51,18 +51,18 @@ def copy_out(cache: PulledCache, target: Path, files: tuple[FileEntry, ...]) -> 
     with one_at_a_time(cache.lock(f"target-{digest_of(str(place))[:32]}")):
         if is_intact(place, files):  # another process was sooner
             return
-        _require_replaceable(place, files)
+        _require_replaceable(place, files, cache.names_ever_pulled())
         try:
             _swap(cache.folder(files), place, files)
         except OSError as error:
             raise _explained(error, place) from error
 
 
-def _require_replaceable(target: Path, files: tuple[FileEntry, ...]) -> None:
+def _require_replaceable(target: Path, files: tuple[FileEntry, ...], pulled: set[str]) -> None:
     """Refuse a target in which something would be lost that no pull can bring back."""
     listed = {entry.path: entry for entry in files}
     names = names_in(target)
-    known = {*listed, *_PULLED_NAMES}
+    known = {*listed, *_PULLED_NAMES, *pulled}
     others = [name for name in names if name not in known and not name.startswith((f"{INITIAL_FOLDER}/", ".part-"))]
     if MLMODEL_FILENAME not in names and not all(_is_same(target, name, listed) for name in names):
         others = others or names  # somebody's own adapter: no pull made it

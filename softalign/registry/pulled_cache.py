@@ -128,6 +128,14 @@ class PulledCache:
         refs = sorted(self._path(Reference(name=name, version=1)).parent.glob("*.json"))
         return ", ".join(f"{name}{path.stem.replace('alias-', '@').replace('version-', '/')}" for path in refs)
 
+    def names_ever_pulled(self) -> set[str]:
+        """Return the file names of all versions that the cache knows of, from any registry."""
+        names: set[str] = set()
+        for path in (self.root / "refs").glob("*/*/*.json"):
+            with suppress(OSError, ValueError):  # another process is at work there
+                names |= {entry.path for entry in PulledReference.model_validate_json(path.read_bytes()).files}
+        return names
+
     def note(self, wanted: Reference, found: RegisteredFiles) -> None:
         """Keep what a reference means; that its version, asked for by number, means the same is kept, too."""
         kept = PulledReference(registry=self.registry, name=found.name, version=found.version, files=found.files)

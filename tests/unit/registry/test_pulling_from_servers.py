@@ -119,6 +119,17 @@ def test_a_cache_that_cannot_be_written_serves_what_it_holds(registry, uri, tmp_
         pull(f"{NAME}/1", tracking_uri=uri)
 
 
+def test_a_target_is_updated_though_its_version_had_other_files(registry, uri, tmp_path):
+    pictures = write_adapter(tmp_path / "with pictures", 3.0)
+    (pictures / "pictures").mkdir()
+    (pictures / "pictures" / "0.png").write_bytes(b"png")
+    registry.folders.append(pictures)
+    registry.files_tags.append(registry.files_tag(list_files(pictures)))
+    for number in (3, 1):
+        pull(f"{NAME}/{number}", tmp_path / "out", tracking_uri=uri)
+        assert list_files(tmp_path / "out") == list_files(registry.folders[number - 1])
+
+
 def test_a_full_disk_is_called_one(registry, uri, monkeypatch):
     pull(f"{NAME}@champion", tracking_uri=uri)
     registry.aliases["champion"] = 1
