@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -106,39 +107,55 @@ def load_soft_tokens(
         revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
-        unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch, as AGSM's
-            released SDXL code samples. Which rows these are is read off the running pipeline at every call; a call
-            by code whose rows are not known is refused then.
+        unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch (AGSM's
+            SDXL code). Which rows these are is read off the running pipeline; where it cannot be, the call is refused.
         replace: take out the soft tokens that are there, once the new ones are known to fit.
-        compose: attach beside the soft tokens that are there: all tokens are attended to, each with its own scale.
+        compose: attach beside the soft tokens that are there, each with its own scale.
 
     Raises:
         ConfigError: the scale is no number >= 0, or both ``replace`` and ``compose`` are asked for.
-        CompatibilityError: another family or base model, tensors that do not fit, soft tokens attached already, a
-            scheduler with other timesteps than the adapter's, or psi- is wanted of an adapter that has none.
-        IntegrityError: the weights are not those of the adapter's configuration, or not finite.
-        MissingInputError: there is no adapter at ``source``.
+        CompatibilityError: another family, base model or timesteps, tokens attached already, or there is no psi-.
+        IntegrityError, MissingInputError: the files are damaged or not finite; there is no adapter at ``source``.
     """
-    scale = checked_scale(scale)
-    if replace and compose:
-        raise ConfigError(
-            "Soft tokens are attached in the place of others or beside them.",
-            expected="replace=True or compose=True",
-            found="both",
-        )
-    folder = resolve_adapter(source, revision)
+    asked = _Asked(checked_scale(scale), force, use_ema, unconditional_bank, replace, compose)
+    return _attach_adapter(pipe, resolve_adapter(source, revision), asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """How tokens are to be attached: see ``load_soft_tokens``."""
+
+    scale: float
+    force: bool
+    use_ema: bool
+    unconditional_bank: UnconditionalBank
+    replace: bool
+    compose: bool
+
+    def __post_init__(self) -> None:
+        if self.replace and self.compose:
+            raise ConfigError(
+                "Soft tokens are attached in the place of others or beside them.",
+                expected="replace=True or compose=True",
+                found="both",
+            )
+
+
+def _attach_adapter(pipe: Any, folder: Path, asked: _Asked) -> AdapterHandle:
     config = read_adapter_config(folder)
-    tokens = load_adapter(folder, use_ema=use_ema).requires_grad_(False)
+    tokens = load_adapter(folder, use_ema=asked.use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)
     _check_family(config, pipe, denoiser)
     if not isinstance(config.placement, MMDiTPlacement):
         check_times(getattr(pipe, "scheduler", None))
-    if not force:
+    if not asked.force:
         check_base(_fingerprint_in(config), denoiser, base_model=config.base_model)
-    if unconditional_bank == "negative":
+    bank = asked.unconditional_bank
+    if bank == "negative":
         _require_negative_bank(config)
-    before = find_injections(denoiser) if replace else ()
-    injection = _attach(config, denoiser, tokens, scale, unconditional_bank, is_composed=replace or compose)
+    before = find_injections(denoiser) if asked.replace else ()
+    is_composed = asked.replace or asked.compose
+    injection = _attach(config, denoiser, tokens, asked.scale, bank, is_composed=is_composed)
     for other in before:
         other.remove()
     first_part = getattr(denoiser, "conv_in", None)

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Final, Literal
 
 import torch
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from softalign.adapters.base_fingerprint import BaseFingerprint
+from softalign.adapters.weights import read_tensors, require_finite
 from softalign.artifacts import Family, FileEntry, Frozen, read_known, require_format
 from softalign.config.soft_tokens import LayersEnd, SoftTokensConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
@@ -28,7 +28,7 @@ from softalign.method.soft_tokens import SoftTokens
 from softalign.problems import problems
 from softalign.store.adapter_files import CONFIG_FILENAME, WEIGHTS_FILENAME
 from softalign.store.files import sha256_of_file, write_atomically
-from softalign.store.weights_file import MAX_CONFIG_BYTES, require_small_header
+from softalign.store.weights_file import MAX_CONFIG_BYTES
 from softalign.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -245,24 +245,12 @@ def load_adapter(folder: Path, *, use_ema: bool = False) -> SoftTokens:
             where=str(folder),
             fix="load with use_ema=False",
         )
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     check_tensors(tensors, config, where=str(path))
-    _check_finite(tensors, where=str(path))
+    require_finite(tensors, where=str(path))
     prefix = EMA_PREFIX if use_ema else ""
     banks = [tensors[prefix + name] for name in BANK_NAMES[: config.num_banks]]
     return SoftTokens(torch.stack(banks), tensors.get(prefix + TABLE_NAME))  # checked: absent where timestep_bins is 0
-
-
-def _check_finite(tensors: dict[str, Tensor], where: str) -> None:
-    names = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-    if names:
-        raise IntegrityError(
-            "The adapter's weights are not all finite.",
-            expected="finite numbers",
-            found=f"NaN or infinity in {', '.join(names)}",
-            where=where,
-            fix="use another version of the adapter: this one's training diverged, or its file was damaged",
-        )
 
 
 def check_tensors(tensors: dict[str, Tensor], config: AdapterConfig, where: str) -> None:
@@ -296,14 +284,3 @@ def _expected_shapes(config: AdapterConfig) -> dict[str, tuple[int, ...]]:
     if config.timestep_bins:
         shapes[TABLE_NAME] = table
     return {**shapes, **({EMA_PREFIX + name: shape for name, shape in shapes.items()} if config.has_ema else {})}
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    require_small_header(path, str(path))
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise IntegrityError(
-            "The adapter's weights are not a safetensors file.", found=str(error), where=str(path)
-        ) from error
-    return tensors

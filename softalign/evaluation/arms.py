@@ -64,10 +64,8 @@ def evaluate(
         arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
         adapter: None for the arms of base and champion.
         backbone: the frozen model.
-        config: suite, sampling and intervals.
-        runtime: device, batch size, and which engine draws and detects.
-        store: where the arm is published.
-        key: the stage key.
+        config, runtime: suite, sampling and intervals; device, batch size, engine.
+        store, key: where the arm is published, and under which stage key.
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
@@ -75,8 +73,7 @@ def evaluate(
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
-    champion = config.pinned_champion
-    config = config.of_arm(arm)
+    tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
     file_detector(config)  # refused before the model is loaded
     work = store.work_path("evaluate", key)
     with exclusive(work):
@@ -85,10 +82,8 @@ def evaluate(
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
             copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
-            drawing = Work(draw_arm, asked, uses_model=True)
-            results = _make(drawing, suite, copies, config, runtime, config.side_px(backbone))
-            made = _report(arm, tokens_digest(arm, adapter, store, champion), config, results, len(suite.prompts), key)
-            report = store.publish(made, work / OUTPUT_FOLDER)
+            results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
+            report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
             copies.remove()
     shutil.rmtree(work, ignore_errors=True)
     return report
@@ -99,13 +94,13 @@ def _make(
     suite: Suite,
     copies: PackCopies,
     config: EvalConfig,
+    backbone: BackboneConfig,
     runtime: Runtime,
-    side_px: int,
 ) -> tuple[ImageResult, ...]:
     """Draw, detect and score an arm's images and write what is published; return the verdicts."""
     images, output = copies.images_root, copies.work / OUTPUT_FOLDER
     with open_engine(runtime) as engine:
-        num_made = _generate(partial(engine.map, drawing), suite, images, copies, side_px, runtime)
+        num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
         results = detect_and_score(images, suite, partial(engine.map, Work(file_detector, (config,))), output)
     write_packs(images, copies.packs, output)

@@ -9,6 +9,50 @@ from softalign.artifacts import ComparisonReport, TagDifference
 Interval = tuple[float, float, float]
 
 
+TEXTS = {
+    "overall_gain": (
+        "the gain over the base is {found:+.1f} points, of at least {asked:+.1f} asked",
+        "the gain over the base is {found:+.1f} points, less than the {asked:+.1f} asked",
+    ),
+    "gain_significant": (
+        "it is better than the base for certain: {reach}, above zero",
+        "not enough to say it is better than the base: {reach}",
+    ),
+    "tag_drop": (
+        "{subject} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
+        "{subject} fell by {below:.1f} points, more than the {allowed:.1f} allowed",
+    ),
+    "beats_untrained": (
+        "it scores {found:+.1f} points over untrained tokens",
+        "it does not beat untrained tokens ({found:+.1f} points)",
+    ),
+    "untrained_gain_significant": (
+        "it is better than untrained tokens for certain: {reach}, above zero",
+        "not enough to say it is better than untrained tokens: {reach}",
+    ),
+    "not_worse_than_champion": (
+        "it is not worse than the champion: {reach}, where {asked:+.1f} is allowed",
+        "not enough to say it is as good as the champion: {reach}, where {asked:+.1f} is allowed",
+    ),
+    "champion_tag_drop": (
+        "{subject} is {found:+.1f} points beside the champion, where {asked:+.1f} is allowed",
+        "{subject} is {below:.1f} points below the champion, more than the {allowed:.1f} allowed",
+    ),
+    "not_below_champion": (
+        "it scores {found:.1f}, not below the champion's {asked:.1f}",
+        "it scores {found:.1f}, below the champion's {asked:.1f}",
+    ),
+    "min_images": (
+        "{measured:.0f} images an arm are enough, of {threshold:.0f} asked",
+        "too few images: {measured:.0f} an arm, of {threshold:.0f} asked",
+    ),
+    "guard": ("{subject} is {number}, within {bound}", "{subject} is {number}, outside of {bound}"),
+}
+"""How a check is said where it passed, and where it failed; numbers are points."""
+UNKNOWN = "{what} is {number} beside {bound}"
+"""Of a check that another version made."""
+
+
 def sentences(kind: str, subject: str, measured: float, threshold: float, interval: Interval | None) -> tuple[str, str]:
     """Return how a check is said where it passed, and where it failed.
 
@@ -19,50 +63,18 @@ def sentences(kind: str, subject: str, measured: float, threshold: float, interv
         threshold: what it was held against.
         interval: difference, lower and upper end; None where earlier versions kept none.
     """
-    found, asked = measured * 100, threshold * 100
-    reach = _reach(interval) if interval else f"its interval begins at {found:+.1f} points"
-    number, bound = f"{measured:g}", f"{threshold:g}"
-    known = {
-        "overall_gain": (
-            f"the gain over the base is {found:+.1f} points, of at least {asked:+.1f} asked",
-            f"the gain over the base is {found:+.1f} points, less than the {asked:+.1f} asked",
-        ),
-        "gain_significant": (
-            f"it is better than the base for certain: {reach}, above zero",
-            f"not enough to say it is better than the base: {reach}",
-        ),
-        "tag_drop": (
-            f"{subject} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
-            f"{subject} fell by {-found:.1f} points, more than the {-asked:.1f} allowed",
-        ),
-        "beats_untrained": (
-            f"it scores {found:+.1f} points over untrained tokens",
-            f"it does not beat untrained tokens ({found:+.1f} points)",
-        ),
-        "untrained_gain_significant": (
-            f"it is better than untrained tokens for certain: {reach}, above zero",
-            f"not enough to say it is better than untrained tokens: {reach}",
-        ),
-        "not_worse_than_champion": (
-            f"it is not worse than the champion: {reach}, where {asked:+.1f} is allowed",
-            f"not enough to say it is as good as the champion: {reach}, where {asked:+.1f} is allowed",
-        ),
-        "champion_tag_drop": (
-            f"{subject} is {found:+.1f} points beside the champion, where {asked:+.1f} is allowed",
-            f"{subject} is {-found:.1f} points below the champion, more than the {-asked:.1f} allowed",
-        ),
-        "not_below_champion": (
-            f"it scores {found:.1f}, not below the champion's {asked:.1f}",
-            f"it scores {found:.1f}, below the champion's {asked:.1f}",
-        ),
-        "min_images": (
-            f"{measured:.0f} images an arm are enough, of {threshold:.0f} asked",
-            f"too few images: {measured:.0f} an arm, of {threshold:.0f} asked",
-        ),
-        "guard": (f"{subject} is {number}, within {bound}", f"{subject} is {number}, outside of {bound}"),
+    reach = _reach(interval) if interval else f"its interval begins at {measured * 100:+.1f} points"
+    words = {"subject": subject, "reach": reach, "number": f"{measured:g}", "bound": f"{threshold:g}"}
+    numbers = {"found": measured * 100, "asked": threshold * 100, "below": -measured * 100, "allowed": -threshold * 100}
+    passed, failed = TEXTS.get(kind, (UNKNOWN, f"{UNKNOWN}, which does not pass"))
+    given = {
+        **words,
+        **numbers,
+        "measured": measured,
+        "threshold": threshold,
+        "what": f"{kind}{subject and ':'}{subject}",
     }
-    other = f"{kind}{subject and ':'}{subject} is {number} beside {bound}"
-    return known.get(kind, (other, f"{other}, which does not pass"))
+    return passed.format(**given), failed.format(**given)
 
 
 def difference_text(entry: TagDifference) -> str:

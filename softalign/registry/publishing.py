@@ -89,7 +89,7 @@ def register(
     Args:
         adapter: the trained adapter.
         comparison: its paired comparison with base and untrained tokens.
-        reports: the arms' scores.
+        reports: the arms' scores, of which the comparison was made.
         config: name, experiment and promotion policy.
         runtime: holds the tracking URI, if one is set.
         store: where the adapter and the report lie, and where the record goes.
@@ -98,10 +98,8 @@ def register(
 
     Raises:
         ConfigError: a remote store without a tracking URI, or mlflow is not installed.
-        StorageUnavailableError: the registry did not answer; run again, finished steps are kept.
-        RegistryError: the registry refused.
-        IntegrityError: the adapter's files are not what was published.
-        CompatibilityError: the comparison is of other reports, or of another adapter.
+        StorageUnavailableError, RegistryError: the registry did not answer, or refused; finished steps are kept.
+        IntegrityError, CompatibilityError: the adapter's files are not what was published; reports of other ones.
         LeaseLostError: another process registers it by now.
     """
     _check_belonging(adapter, comparison, reports)
@@ -110,12 +108,17 @@ def register(
     model_path = work / "model"
     files = build_model_folder(store.fetch(adapter), store.files(adapter), model_path, adapter, comparison, reports)
     with registry_client(uri) as client:
-        version = _registered(client, config.name, key)
-        if version is None:
-            version = _only_version(client, _new_version(client, request, uri, model_path, files), key)
+        version = _version_of(client, request, uri, model_path, files)
         store.require_held()
         decision = decide_once(client, config.name, version, comparison, config.policy, store)
     return _publish(_record(request, version, decision, uri), decision, store, work)
+
+
+def _version_of(client: Any, request: Registration, uri: str, model_path: Path, files: tuple[FileEntry, ...]) -> Any:
+    found = _registered(client, request.config.name, request.key)
+    if found is not None:
+        return found
+    return _only_version(client, _new_version(client, request, uri, model_path, files), request.key)
 
 
 def _check_belonging(adapter: Adapter, comparison: ComparisonReport, reports: ArmReports) -> None:

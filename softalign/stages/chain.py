@@ -111,6 +111,18 @@ def run_chain(recipe: Recipe, store: Store, on_line: OnLine) -> ChainSummary:
     return summarize(run_until("register", recipe, store, on_line, is_through=True), recipe, store)
 
 
+OF_COMPARISON = (
+    "denoiser_calls_per_image",
+    "guided_base",
+    "suite",
+    "adapter_vs_base",
+    "adapter_vs_untrained",
+    "champion",
+    "adapter_vs_champion",
+)
+"""Fields of a summary that are those of its comparison."""
+
+
 def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
     """Return the summary of a finished chain."""
     from softalign.registry import reachable_uri, registered_decision, registry_of_store, report_url, run_url
@@ -127,8 +139,6 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         overall_base=reports.base.overall_score,
         overall_untrained=reports.untrained.overall_score,
         overall_adapter=reports.adapter.overall_score,
-        denoiser_calls_per_image=comparison.denoiser_calls_per_image,
-        guided_base=comparison.guided_base,
         tags=tuple((one.tag, one.score, two.score, three.score) for one, two, three in scores),
         model=version.name,
         version=version.version,
@@ -137,12 +147,7 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         adapter_uri=adapter.uri,
         report_uri=f"{comparison.uri}/report.html",
         tracking_uri=registry,
-        suite=comparison.suite,
         confidence=recipe.evaluate.confidence,
-        adapter_vs_base=comparison.adapter_vs_base,
-        adapter_vs_untrained=comparison.adapter_vs_untrained,
-        champion=comparison.champion,
-        adapter_vs_champion=comparison.adapter_vs_champion,
         checks=gate.checks,
         is_promoted=gate.is_promoted,
         is_registry_of_store=store.is_local and registry == registry_of_store(store),
@@ -152,4 +157,5 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         registered_run_url=run_url(version),
         registered_report_url=report_url(version),
         spending=spending_of(results, recipe.runtime),
+        **{name: getattr(comparison, name) for name in OF_COMPARISON},
     )
