@@ -55,7 +55,6 @@ def evaluate(
     runtime: Runtime,
     store: Store,
     key: str,
-    *,
     champion_path: str = "",
 ) -> EvalReport:
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
@@ -64,8 +63,10 @@ def evaluate(
         arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
         adapter: None for the arms of base and champion.
         backbone: the frozen model.
-        config, runtime: suite, sampling and intervals; device, batch size, engine.
-        store, key: where the arm is published, and under which stage key.
+        config: suite, sampling and intervals.
+        runtime: device, batch size, and which engine draws and detects.
+        store: where the arm is published.
+        key: the stage key.
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
@@ -75,8 +76,7 @@ def evaluate(
     _check_arm(arm, adapter, champion_path)
     tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
     file_detector(config)  # refused before the model is loaded
-    work = store.work_path("evaluate", key)
-    with exclusive(work):
+    with exclusive(work := store.work_path("evaluate", key)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
             suite = Suite(suite_prompts(config), config.images_per_prompt)
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
