@@ -103,7 +103,7 @@ def server_time(client: SyncPrefectClient) -> datetime:
 
 
 def seconds_behind(client: SyncPrefectClient) -> float:
-    """Return by how many seconds this machine's clock is behind the server's: a worker sees that late that runs are due."""
+    """Return the seconds that this machine's clock is behind the server's: a worker sees so late that runs are due."""
     return (server_time(client) - datetime.now(UTC)).total_seconds()
 
 
