@@ -7,7 +7,7 @@ Secrets are taken out of texts in two ways: by the form of addresses, and word b
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote
 
 _PORT = r"\d{1,5}(?:[/?#\s'\"]|$)"
 _LOGIN = re.compile(
@@ -57,9 +57,10 @@ def without_secrets(text: str) -> str:
 
 def without_credentials(uri: str) -> str:
     """Return an address as it may be shown and kept: without login, and without what a query holds that is secret."""
-    parts = urlsplit(_LOGIN.sub("", uri))
-    kept = [part for part in parts.query.split("&") if part and not _PARAMETER.match(f"?{part}")]
-    return urlunsplit(parts._replace(query="&".join(kept)))
+    place, _, rest = _LOGIN.sub("", uri).partition("?")
+    query, mark, fragment = rest.partition("#")
+    kept = "&".join(part for part in query.split("&") if part and not _PARAMETER.match(f"?{part}"))
+    return f"{place}{kept and '?'}{kept}{mark}{fragment}"
 
 
 def is_misread(uri: str) -> bool:

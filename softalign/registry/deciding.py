@@ -14,13 +14,13 @@ from softalign.config.evaluation import PromotionPolicy
 from softalign.registry.events import Look, PromotionEvent, new_event
 from softalign.registry.gate import Decision, PresentChampion, decide
 from softalign.registry.ledger import Ledger, append, settle
+from softalign.registry.tables import log_table
 from softalign.registry.versions import BASE_MODEL_TAG, WEIGHTS_TAG, comparison_of, known, pin_of
 from softalign.store.store import Store
 
 DECISION_TAG = "softalign.decision"
 GATE_TABLE = "gate.json"
 """A row for each check, in the form that MLflow's pages show as a table."""
-TABLES_TAG = "mlflow.loggedArtifacts"
 DECIDED_TAG = "softalign.settled"
 """Its value is the name that registries already hold."""
 
@@ -108,7 +108,6 @@ def _finish(client: Any, name: str, version: Any, decision: Decision, event: Pro
         {"version": int(number), "previous_champion": event.previous_champion, **decision.model_dump()},
         "promotion.json",
     )
-    client.log_dict(version.run_id, decision.to_table(), GATE_TABLE)
-    client.set_tag(version.run_id, TABLES_TAG, json.dumps([{"path": GATE_TABLE, "type": "table"}]))
+    log_table(client, version.run_id, decision.to_table(), GATE_TABLE)
     client.set_tag(version.run_id, DECISION_TAG, decision.reason)
     client.set_model_version_tag(name, number, DECIDED_TAG, "true")

@@ -13,6 +13,7 @@ from softalign.config.recipe import Recipe
 from softalign.registry.curves import Curves, Point, log_points
 from softalign.registry.experiments import NOTE_TAG
 from softalign.registry.run_facts import SAMPLES_FOLDER, RunFacts, log_facts
+from softalign.registry.tables import log_table
 from softalign.registry.training_runs import registration_run
 from softalign.store.adapter_files import METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.metrics_log import read_metrics
@@ -21,7 +22,6 @@ from softalign.store.usage import USAGE_FILENAME
 COMPLETE_TAG = "softalign.is_complete"
 """Of a run that has all that a registration adds to it."""
 SCORES_FILENAME = "scores.json"
-TABLES_TAG = "mlflow.loggedArtifacts"
 """Names the files that MLflow's pages show as tables, those of several runs beneath one another."""
 USAGE_ARTIFACT = "usage.json"
 
@@ -112,8 +112,7 @@ def _log_tables(
     client: Any, run_id: str, comparison: ComparisonReport, reports: ArmReports, usages: Mapping[str, Usage]
 ) -> None:
     """Log all scores as a table that MLflow shows, and what each stage cost."""
-    client.log_dict(run_id, _score_table(comparison, reports), SCORES_FILENAME)
-    client.set_tag(run_id, TABLES_TAG, json.dumps([{"path": SCORES_FILENAME, "type": "table"}]))
+    log_table(client, run_id, _score_table(comparison, reports), SCORES_FILENAME)
     if usages:
         client.log_dict(run_id, {stage: usage.model_dump() for stage, usage in usages.items()}, USAGE_ARTIFACT)
 
