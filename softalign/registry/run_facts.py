@@ -143,10 +143,11 @@ def note(facts: RunFacts) -> str:
     chosen, encoded = parameters(facts), facts.encoded
     data = f"dataset {chosen['dataset']}" if encoded is None else f"{encoded.num_samples} images of {encoded.name}"
     steps = f"{chosen.get('num_steps', '?')} steps of {chosen.get('batch_size', '?')} images"
-    objective = chosen.get("objective", "the recipe's objective")
+    objective = chosen.get("objective", "an objective that is not known")
+    recipe = f" The whole recipe is in {RECIPE_FILENAME}." if facts.recipe is not None else ""
     return (
         f"Soft text tokens for {facts.base_model}, trained by {objective} in {steps} on {data}. The base model is "
-        f"frozen. The whole recipe is in {RECIPE_FILENAME}."
+        f"frozen.{recipe}"
     )
 
 

@@ -34,7 +34,11 @@ class SystemMetrics:
         monitor, now_ms = self._monitor, int(time.time() * 1000)
         if monitor is None:
             return
-        monitor.collect_metrics()
+        try:
+            monitor.collect_metrics()
+        except Exception:  # psutil's, as below
+            self._monitor = None
+            return
         if time.monotonic() - self._posted_at < monitor.sampling_interval:
             return
         step, found = max(now_ms - self._start_ms, 0) // 1000, monitor.aggregate_metrics()
@@ -47,9 +51,14 @@ class SystemMetrics:
 
 
 def _monitor_of(client: Any, run_id: str) -> Any:
-    """Return MLflow's monitor; None where psutil, which it needs, is not installed."""
+    """Return MLflow's monitor; None where MLflow's own switch is off, or psutil cannot tell."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SWITCH
+
+    if SWITCH.is_set() and not SWITCH.get():
+        return None
     try:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-    except ImportError:
+
+        return SystemMetricsMonitor(run_id, tracking_uri=client.tracking_uri)
+    except Exception:  # psutil is not installed, or fails in one of many ways in a sandbox: curves need none of it
         return None
-    return SystemMetricsMonitor(run_id, tracking_uri=client.tracking_uri)

@@ -131,6 +131,24 @@ def test_the_commit_is_that_of_the_folder_that_is_worked_in(store, tmp_path, mon
     assert source_commit() == ""
 
 
+@pytest.mark.parametrize("what_fails", ["disk_usage", "net_io_counters", "switched off"])
+def test_where_the_machine_cannot_be_looked_at_the_curves_are_there_all_the_same(
+    store, client, monkeypatch, what_fails
+):
+    import psutil
+
+    if what_fails == "switched off":
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    else:
+        monkeypatch.setattr(psutil, what_fails, lambda *_: None)
+    with live_run(RECIPE, ENCODED, store, KEY):
+        write_rows(store, 1)
+        wait_for_step(client, 4)
+        write_rows(store, 1, 2)
+        run = wait_for_step(client, 8)
+    assert not [name for name in client.get_run(run.info.run_id).data.metrics if name.startswith("system/")]
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(WorkerDiedError("died"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (LeaseLostError("lost"), "RUNNING")],
