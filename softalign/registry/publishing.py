@@ -39,6 +39,7 @@ from softalign.registry.gate import Decision
 from softalign.registry.links import ORCHESTRATOR_TAG
 from softalign.registry.model_folder import build_model_folder
 from softalign.registry.presence import is_in_registry, withdraw
+from softalign.registry.restoring import restore_files
 from softalign.registry.runs import ensure_run
 from softalign.registry.versions import (
     BASE_MODEL_TAG,
@@ -117,6 +118,7 @@ def register(
 def _version_of(client: Any, request: Registration, uri: str, model_path: Path, files: tuple[FileEntry, ...]) -> Any:
     found = _registered(client, request.config.name, request.key)
     if found is not None:
+        restore_files(client, found, model_path, files)
         return found
     return _only_version(client, _new_version(client, request, uri, model_path, files), request.key)
 
