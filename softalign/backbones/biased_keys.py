@@ -12,19 +12,18 @@ Shape legend: B rows, L text tokens, D width, Q queries, K keys.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import get_default_nowrap_functions
 
 _ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
-@dataclass(frozen=True)
-class KeyBias:
+class KeyBias(NamedTuple):
     """What is added to the logits of ``num_keys`` text tokens from ``start`` on."""
 
     start: int
@@ -65,7 +64,9 @@ class BiasedTensor(Tensor):
                 return func(**_biased_call(args, kwargs))
             result = func(*args, **kwargs)
         source = next(_biased_tensors((*args, *kwargs.values())), None)
-        return result if source is None else _all_biased(result, source.biased)
+        return (
+            result if source is None or func in get_default_nowrap_functions() else _all_biased(result, source.biased)
+        )
 
 
 def biased_text(text_BLD: Float[Tensor, "B L D"], bias: KeyBias) -> BiasedTensor:
@@ -97,11 +98,6 @@ def _biased_tensors(values: Any) -> Any:
 def _biased_call(args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     call = {**dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)), **kwargs}
     key = call["key"]
-    plain = {name: _plain(value) for name, value in call.items()}
     if isinstance(key, BiasedTensor):
-        plain["attn_mask"] = key.biased.mask(plain["key"], plain.get("attn_mask"))
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    return value.as_subclass(Tensor) if isinstance(value, BiasedTensor) else value
+        call["attn_mask"] = key.biased.mask(key, call.get("attn_mask"))
+    return call

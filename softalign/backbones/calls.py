@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +23,7 @@ BanksOfRows = Callable[[nn.Module, int], Tensor | None]
 """Returns each row's bank, int64, of a call with so many rows of this denoiser, while it runs; None: psi+."""
 
 
-@dataclass(frozen=True)
-class TokensInUse:
+class TokensInUse(NamedTuple):  # as all that is made inside of a call: torch.compile traces it whole
     """The soft tokens of one call of a denoiser.
 
     Attributes:
@@ -40,18 +38,19 @@ class TokensInUse:
     timestep: Tensor | float
     banks_B: Tensor | None
 
-    def drawn(self, num_rows: int, device: torch.device) -> Tensor:
-        """Return each row's tokens, (B, *N, S, D), in the adapter's dtype.
 
-        A block may have several rows for each of the call's own, one after another: the frames of a video.
-        """
-        timesteps_B = _for_rows(torch.as_tensor(self.timestep, device=device).reshape(-1), num_rows)
-        if self.banks_B is None:
-            banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
-        else:
-            banks_B = _for_rows(self.banks_B.to(device), num_rows)
-        drawn: Tensor = self.tokens(timesteps_B, banks_B)
-        return drawn
+def drawn_tokens(in_use: TokensInUse, num_rows: int, device: torch.device) -> Tensor:
+    """Return each row's tokens, (B, *N, S, D), in the adapter's dtype.
+
+    A block may have several rows for each of the call's own, one after another: the frames of a video.
+    """
+    timesteps_B = _for_rows(torch.as_tensor(in_use.timestep, device=device).reshape(-1), num_rows)
+    if in_use.banks_B is None:
+        banks_B = torch.full((num_rows,), POSITIVE_BANK, dtype=torch.int64, device=device)
+    else:
+        banks_B = _for_rows(in_use.banks_B.to(device), num_rows)
+    drawn: Tensor = in_use.tokens(timesteps_B, banks_B)
+    return drawn
 
 
 def _for_rows(values: Tensor, num_rows: int) -> Tensor:

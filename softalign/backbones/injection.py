@@ -32,7 +32,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from softalign.backbones.calls import Arguments, BanksOfRows, TokensInUse, argument, parameter_names, with_argument
+from softalign.backbones.calls import (
+    Arguments,
+    BanksOfRows,
+    TokensInUse,
+    argument,
+    drawn_tokens,
+    parameter_names,
+    with_argument,
+)
 from softalign.backbones.compiled_calls import Noticed
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
@@ -100,6 +108,7 @@ class SoftTokenInjection(ABC):
         self._key: str = _free_key(denoiser, sites, [injection._key for injection in before])
         self._parameters = parameter_names(denoiser)
         self._copies: dict[torch.device, SoftTokens] = {}
+        self._lendings: set[int] = set()  # of any thread: whose they are is in the context
         self._handles: list[RemovableHandle | Noticed] = [
             denoiser.register_forward_pre_hook(self._begin, with_kwargs=True)
         ]
@@ -132,11 +141,14 @@ class SoftTokenInjection(ABC):
     @contextmanager
     def using(self, tokens: SoftTokens, banks_B: Int[Tensor, " B"]) -> Iterator[None]:
         """Use these tokens and each row's bank for this thread's denoiser calls inside."""
-        before = _lent.set(_Lent(self, tokens, banks_B))
+        lending = _Lent(self, tokens, banks_B)
+        self._lendings.add(id(lending))
+        before = _lent.set(lending)
         try:
             yield
         finally:
             _lent.reset(before)
+            self._lendings.discard(id(lending))
 
     @abstractmethod
     def _blocks(self, denoiser: nn.Module) -> list[nn.Module]:
@@ -154,7 +166,7 @@ class SoftTokenInjection(ABC):
         call = args, kwargs
         rows: Tensor = argument(self._parameters, self._parameters[0], call)
         timestep = argument(self._parameters, "timestep", call)
-        lent = _lent.get()
+        lent = _lent.get() if self._lendings else None  # torch.compile can look at the set alone
         if lent is not None and lent.injection is self:
             in_use = TokensInUse(lent.tokens, scale, timestep, lent.banks_B)
         else:
@@ -209,7 +221,7 @@ class CrossAttentionInjection(SoftTokenInjection):
             return args, kwargs
         states = kwargs["encoder_hidden_states"]
         text_BLD = states[0] if isinstance(states, tuple) else states  # a tuple: text and an IP-Adapter's image states
-        tokens_BSD = in_use.drawn(text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
+        tokens_BSD = drawn_tokens(in_use, text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
         joined = _inserted(text_BLD, tokens_BSD)
         bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], in_use.scale)
         changed = (joined, *states[1:]) if isinstance(states, tuple) else joined

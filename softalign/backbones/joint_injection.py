@@ -12,9 +12,8 @@ Shape legend: B rows, L text tokens, N layers, S soft tokens, D width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from softalign.backbones.biased_keys import BiasedTensor, KeyBias, biased_text
-from softalign.backbones.calls import Arguments, TokensInUse, argument, with_argument
+from softalign.backbones.calls import Arguments, TokensInUse, argument, drawn_tokens, with_argument
 from softalign.backbones.injection import SoftTokenInjection, without
 from softalign.errors import CompatibilityError
 
@@ -30,8 +29,7 @@ _BLOCK = ("hidden_states", "encoder_hidden_states", "temb", "joint_attention_kwa
 """What a joint block takes (gradient checkpointing passes it by place)."""
 
 
-@dataclass(frozen=True)
-class _Drawn:
+class _Drawn(NamedTuple):
     """All layers' tokens of one call of the denoiser, and their strength."""
 
     tokens_BNSD: Float[Tensor, "B N S D"]
@@ -71,7 +69,7 @@ class JointAttentionInjection(SoftTokenInjection):
 
     def _sent(self, in_use: TokensInUse, rows: Tensor) -> _Drawn:
         """Draw once per call of the denoiser, for all layers."""
-        return _Drawn(in_use.drawn(rows.shape[0], rows.device), in_use.scale)
+        return _Drawn(drawn_tokens(in_use, rows.shape[0], rows.device), in_use.scale)
 
     def _pass(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         call = args, kwargs

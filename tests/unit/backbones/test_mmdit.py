@@ -409,3 +409,17 @@ def test_torch_compile_keeps_the_tokens(transformer, inputs, scale, without_shap
     injection.remove()
     torch.compiler.reset()
     assert torch.allclose(eager, compiled, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_blocks_that_are_compiled_each_keep_their_own_tokens(inputs, scale, without_shape_checks):
+    """As ``compile_repeated_blocks`` of diffusers does; torch.compile shares the code among equal blocks."""
+    torch.compiler.reset()
+    transformer = make_transformer(dtype=torch.float64)
+    injection = attach(transformer, make_tokens(2), scale)
+    eager = transformer(**inputs).sample
+    for block in transformer.transformer_blocks:
+        block.compile(backend="eager")
+    assert torch.allclose(transformer(**inputs).sample, eager, atol=1e-12)
+    injection.remove()
+    torch.compiler.reset()
