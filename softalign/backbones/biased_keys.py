@@ -15,7 +15,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import get_default_nowrap_functions
@@ -38,7 +38,7 @@ class BiasedText:
         self.text_length, self.biases = text_length, biases
         self.is_used = False
 
-    def mask(self, key: Tensor, mask: Tensor | None) -> Tensor:
+    def mask(self, key: Float[Tensor, "*B K D"], mask: Shaped[Tensor, "*mask"] | None) -> Float[Tensor, "*bias"]:
         """Return the additive mask of an attention call whose last keys are the text's, and note its use."""
         self.is_used = True
         bias_11QK = key.new_zeros(1, 1, 1, key.shape[-2])
@@ -69,7 +69,7 @@ class BiasedTensor(Tensor):
         )
 
 
-def biased_text(text_BLD: Float[Tensor, "B L D"], bias: KeyBias) -> BiasedTensor:
+def biased_text(text_BLD: Float[Tensor, "B L D"], bias: KeyBias) -> Float[Tensor, "B L D"]:
     """Return text states that bias the attention to some of them, besides what they bias already."""
     before = text_BLD.biased.biases if isinstance(text_BLD, BiasedTensor) else ()
     return _as_biased(text_BLD, BiasedText(text_BLD.shape[1], (*before, bias)))

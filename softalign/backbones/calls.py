@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.method.soft_tokens import POSITIVE_BANK, SoftTokens
@@ -35,11 +36,11 @@ class TokensInUse(NamedTuple):  # as all that is made inside of a call: torch.co
 
     tokens: SoftTokens
     scale: float
-    timestep: Tensor | float
-    banks_B: Tensor | None
+    timestep: Real[Tensor, "*B"] | float
+    banks_B: Int[Tensor, " B"] | None
 
 
-def drawn_tokens(in_use: TokensInUse, num_rows: int, device: torch.device) -> Tensor:
+def drawn_tokens(in_use: TokensInUse, num_rows: int, device: torch.device) -> Float[Tensor, "B *N S D"]:
     """Return each row's tokens, (B, *N, S, D), in the adapter's dtype.
 
     A block may have several rows for each of the call's own, one after another: the frames of a video.
