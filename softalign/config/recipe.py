@@ -78,16 +78,6 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _check_processes(self) -> Self:
-        number, batch_size = self.runtime.num_processes * self.runtime.num_nodes, self.train.batch_size
-        if number > batch_size:
-            raise ValueError(
-                f"runtime.num_processes x runtime.num_nodes is {number}, but a batch has {batch_size} images, and each "
-                "process needs one: raise train.batch_size or lower the processes"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _check_sampling(self) -> Self:
         family, evaluate, objective = self.backbone.family, self.evaluate, self.train.objective
         multiple = FAMILIES[family].resolution_multiple_px

@@ -11,6 +11,7 @@ from softalign.config import load_recipe
 from softalign.errors import ConfigError, RegistryError, StorageUnavailableError
 from softalign.registry import ask_registry
 from softalign.stages import readiness, world
+from softalign.stages.checks import check_training
 from softalign.stages.plan import plan
 from softalign.stages.readiness import check_ready
 from softalign.store import probing
@@ -130,3 +131,9 @@ def test_no_password_stands_in_what_is_said_of_a_registry():
     with server(401) as (address, _), pytest.raises(RegistryError) as refused:
         ask_registry(f"http://ben:hidden@{address}")
     assert "hidden" not in str(refused.value)
+
+
+def test_more_processes_than_images_in_a_batch_are_refused_before_any_starts(tmp_path):
+    recipe = load_recipe("shapes", ["runtime.num_processes=99999"])
+    with pytest.raises(ConfigError, match="more training processes than images in a batch"):
+        check_training(recipe, Store(str(tmp_path)))
