@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +14,7 @@ from prefect.settings import get_current_settings
 
 from flows.console import has_server, server_error
 from flows.deployments import DEPLOYMENTS
-from flows.server.asking import silent_runs
+from flows.server.asking import seconds_behind, silent_runs
 from flows.server.automations import DEPLOYMENT as RECOVERY
 from flows.server.automations import SILENT_S, automations, install
 from flows.server.pools import POOLS
@@ -98,10 +96,10 @@ def _look_at_database(client: SyncPrefectClient) -> Finding:
 
 
 def _look_at_clock(client: SyncPrefectClient) -> Finding:
-    date = client._client.get("/health").headers.get("date")
-    if date is None:
+    try:
+        skew_s = -seconds_behind(client)
+    except KeyError:  # a proxy between has left the date out
         return skipped("server clock", "the server does not say its time")
-    skew_s = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
     if abs(skew_s) > LARGE_SKEW_S:
         return failed(
             "server clock", f"{skew_s:+.0f} s off", "set the clocks (NTP): schedules and heartbeats go by them"

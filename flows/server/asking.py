@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, TaskRunFilter, WorkPoolFilter
-from prefect.client.schemas.objects import Artifact, FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 OPEN = ("PENDING", "RUNNING", "CANCELLING", "CRASHED")
 HEARTBEAT = "prefect.flow-run.heartbeat"
 PAGE = 200
+FoundT = TypeVar("FoundT")
 
 
 def open_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[FlowRun]:
     """Return the runs of some work pools that are under way, or have crashed."""
     runs = FlowRunFilter.model_validate({"state": {"type": {"any_": OPEN}}, "deployment_id": {"is_null_": False}})
     in_pools = WorkPoolFilter.model_validate({"name": {"any_": list(pools)}})
-    found: list[FlowRun] = []
-    while True:
-        page = client.read_flow_runs(flow_run_filter=runs, work_pool_filter=in_pools, limit=PAGE, offset=len(found))
-        found += page
+    return list(_all(partial(client.read_flow_runs, flow_run_filter=runs, work_pool_filter=in_pools)))
+
+
+def _all(read: Callable[..., list[FoundT]]) -> Iterator[FoundT]:
+    """Yield what a question finds, page by page."""
+    for offset in itertools.count(0, PAGE):
+        page = read(limit=PAGE, offset=offset)
+        yield from page
         if len(page) < PAGE:
-            return found
+            return
 
 
 def silent_runs(client: SyncPrefectClient, pools: Sequence[str]) -> list[tuple[FlowRun, float]]:
@@ -64,27 +70,15 @@ def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> dict[str, Any] |
 def progress_of(client: SyncPrefectClient, run: FlowRun) -> str:
     """Return how far a run has come in all its attempts: its finished tasks, and the furthest point of each count."""
     this_run = FlowRunFilter.model_validate({"id": {"any_": [run.id]}})
-    done = client.read_task_runs(
-        flow_run_filter=this_run,
-        task_run_filter=TaskRunFilter.model_validate({"state": {"type": {"any_": ["COMPLETED"]}}}),
-        limit=PAGE,
-    )
+    completed = TaskRunFilter.model_validate({"state": {"type": {"any_": ["COMPLETED"]}}})
+    done = _all(partial(client.read_task_runs, flow_run_filter=this_run, task_run_filter=completed))
+    counts = ArtifactFilter.model_validate({"type": {"any_": ["progress"]}})
     furthest: dict[str | None, float] = {}
-    for artifact in _counts(client, this_run):
+    for artifact in _all(partial(client.read_artifacts, flow_run_filter=this_run, artifact_filter=counts)):
         if isinstance(artifact.data, int | float):
             furthest[artifact.key] = max(furthest.get(artifact.key, 0.0), float(artifact.data))
     num_tasks = len({task.name for task in done})  # reused ones are done anew in every attempt
     return f"{num_tasks} tasks, {sum(furthest.values()):.2f} %"
-
-
-def _counts(client: SyncPrefectClient, this_run: FlowRunFilter) -> Iterator[Artifact]:
-    """Yield the progress artifacts of a run, of all its attempts."""
-    wanted = ArtifactFilter.model_validate({"type": {"any_": ["progress"]}})
-    for offset in itertools.count(0, PAGE):
-        page = client.read_artifacts(flow_run_filter=this_run, artifact_filter=wanted, limit=PAGE, offset=offset)
-        yield from page
-        if len(page) < PAGE:
-            return
 
 
 def was_cancelling(states: Sequence[State[Any]]) -> bool:

@@ -182,10 +182,14 @@ async def _work(options: WorkerOptions) -> None:
 async def _look_after_runs(options: WorkerOptions) -> None:
     recoverer = Recoverer([options.pool], max_gap_s=options.look_every_s + GAP_SLACK_S)
     while True:
-        await _say_at_most(_look_at_clock)
-        await _say_at_most(recoverer.look)
+        await _say_at_most(partial(_look, recoverer))
         await _say_at_most(partial(install, options.pool))
         await anyio.sleep(options.look_every_s)
+
+
+def _look(recoverer: Recoverer) -> None:
+    recoverer.look()
+    _look_at_clock()
 
 
 def _look_at_clock() -> None:

@@ -56,6 +56,21 @@ def rank_environments(runtime: Runtime) -> list[dict[str, str]]:
     return [{**shared, "RANK": str(first + local), "LOCAL_RANK": str(local)} for local in range(runtime.num_processes)]
 
 
+def require_work_for_all(num_processes: int, batch_size: int) -> None:
+    """Refuse more processes than images: every grid has at least as many pairs as images, so each rank gets one.
+
+    Raises:
+        ConfigError: there are more.
+    """
+    if num_processes > batch_size:
+        raise ConfigError(
+            "There are more training processes than images in a batch.",
+            expected=f"at most {batch_size}",
+            found=f"{num_processes}",
+            fix="raise train.batch_size or lower runtime.num_processes",
+        )
+
+
 def is_of_torchrun() -> bool:
     """Return whether torchrun started this process, as one of several or alone."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ

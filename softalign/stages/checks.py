@@ -11,7 +11,8 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import ShapesSource, Source
 from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
-from softalign.errors import ConfigError, MissingInputError
+from softalign.errors import MissingInputError
+from softalign.processes.launch import require_work_for_all
 from softalign.stages.sense import mismatches
 from softalign.store.files import open_filesystem
 from softalign.store.reaching import reaching
@@ -100,14 +101,7 @@ def check_training(recipe: Recipe, store: Store) -> None:
         DataError: a component's configuration cannot be used.
         StorageUnavailableError: the place of the adapter did not answer.
     """
-    number, batch_size = recipe.runtime.num_processes * recipe.runtime.num_nodes, recipe.train.batch_size
-    if number > batch_size:
-        raise ConfigError(
-            "There are more training processes than images in a batch.",
-            expected=f"at most {batch_size}",
-            found=f"{number}",
-            fix="raise train.batch_size or lower runtime.num_processes",
-        )
+    require_work_for_all(recipe.runtime.num_processes * recipe.runtime.num_nodes, recipe.train.batch_size)
     check_model(recipe, store)
     resolved(recipe.train)
 

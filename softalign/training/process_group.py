@@ -143,21 +143,6 @@ def join_group(device: torch.device, timeout_s: float | None) -> tuple[ProcessGr
     return ProcessGroup(state.process_index, state.num_processes), state.device
 
 
-def require_work_for_all(group: ProcessGroup, batch_size: int) -> None:
-    """Refuse more ranks than images: every grid has at least as many pairs as images, so each rank gets one.
-
-    Raises:
-        ConfigError: there are more.
-    """
-    if group.size > batch_size:
-        raise ConfigError(
-            "There are more training processes than images in a batch.",
-            expected=f"at most {batch_size}",
-            found=f"{group.size}",
-            fix="raise train.batch_size or lower runtime.num_processes",
-        )
-
-
 def leave_group(group: ProcessGroup) -> None:
     """Leave the process group in order: a rank that just exits looks to the others like one that has crashed."""
     if group.size > 1:

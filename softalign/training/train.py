@@ -25,6 +25,7 @@ from softalign.config.training import NegativesConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch, EncodedReader
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.method.soft_tokens import SoftTokens
+from softalign.processes.launch import require_work_for_all
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.processes.watchdog import Watchdog
@@ -36,7 +37,7 @@ from softalign.training.frozen_model import ModelIdentity, load_frozen
 from softalign.training.loop import run_steps
 from softalign.training.micro_batches import MicroBatches
 from softalign.training.pair_grid import Division
-from softalign.training.process_group import ProcessGroup, join_group, leave_group, require_work_for_all
+from softalign.training.process_group import ProcessGroup, join_group, leave_group
 from softalign.training.run import Run
 from softalign.training.sample_sheets import NUM_IMAGES, SampleSheets
 from softalign.training.start import initial_state, initial_tokens, starting_tokens
@@ -116,7 +117,7 @@ def train(
 def _join(job: TrainJob) -> tuple[ProcessGroup, torch.device]:
     """Wait for the other ranks; return the group and this rank's device."""
     group, device = join_group(resolve_device(job.runtime), job.runtime.hang_timeout_s)
-    require_work_for_all(group, job.config.batch_size)
+    require_work_for_all(group.size, job.config.batch_size)
     group.require_same(job.run_digest, device)
     return group, device
 
