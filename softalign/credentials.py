@@ -21,6 +21,8 @@ _HIDDEN_NAMES = (
 _PARAMETER = re.compile(rf"(?P<head>[?&;](?:{_HIDDEN_NAMES})=)(?P<value>[^&;#\s'\"<>)]+)", re.IGNORECASE)
 _MIN_CHARS = 4
 """Shorter words are taken out of addresses only: in other texts they stand for other things."""
+_RARE_CHARS = 8
+"""Shorter ones are taken out where they stand as a word: within others they are part of something else."""
 HIDDEN = "***"
 _NOTED: set[str] = set()
 
@@ -51,7 +53,10 @@ def holds_secret(text: str) -> bool:
 def without_secrets(text: str) -> str:
     """Return a text without the logins and signatures of the addresses in it, and without noted secrets."""
     for secret in sorted(_NOTED, key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
+        if len(secret) < _RARE_CHARS:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+        else:
+            text = text.replace(secret, HIDDEN)
     return _PARAMETER.sub(rf"\g<head>{HIDDEN}", _LOGIN.sub("", text))
 
 

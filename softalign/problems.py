@@ -34,6 +34,7 @@ PURPOSES = {
     "CocoSource.images_uri": "the folder of the images, such as `images_uri: images`",
     "ParquetSource.table_uri": "the table of captions, such as `table_uri: captions.parquet`",
     "ParquetSource.images_uri": "the folder of the images, such as `images_uri: images`",
+    "Guard.metric": "the number that is held to a bound, such as `metric: overall_adapter`",
     "RegisterConfig.name": "the name under which the adapter is registered, such as `name: softalign-cats`",
 }
 """What each field that must be given is for, with an example."""

@@ -141,3 +141,11 @@ def no_orchestrators_run(monkeypatch):
 
     monkeypatch.setattr(run_context._RUN, "id", run_context._RUN.id)
     monkeypatch.setattr(run_context._RUN, "url", "")
+
+
+@pytest.fixture(autouse=True)
+def no_noted_secrets(monkeypatch):
+    """Forget afterwards which secrets a test planted: they would be taken out of other tests' texts."""
+    from softalign import credentials
+
+    monkeypatch.setattr(credentials, "_NOTED", set())

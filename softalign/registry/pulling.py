@@ -58,7 +58,8 @@ class PulledVersion:
 
     Attributes:
         alias: by which it was asked for; empty where it was by number.
-        is_offline: the registry could not or should not be asked, so this is the copy that was last verified.
+        is_offline: the registry could not or should not be asked, so this is the copy that was last verified. A version
+            asked for by number never changes: one that is here already is not such a copy.
     """
 
     path: Path

@@ -50,7 +50,7 @@ def test_register_pull_and_roll_back(stack, environment, tmp_path, monkeypatch):
 def test_a_training_is_on_the_server_while_it_trains_and_its_registration_has_the_same_page(stack, environment, caplog):
     uri = stack.exports["MLFLOW_TRACKING_URI"]
     recipe = load_recipe("shapes", [f"runtime.tracking_uri={uri}"])
-    key = publish_inputs(environment, 0.3).adapter.stage_key
+    key = publish_inputs(environment, 0.35).adapter.stage_key
     with caplog.at_level(logging.INFO, "softalign"), registry_client(uri) as client:
         with live_run(recipe, ENCODED, environment, key):
             deadline = time.monotonic() + 60
@@ -60,6 +60,6 @@ def test_a_training_is_on_the_server_while_it_trains_and_its_registration_has_th
             run = client.get_run(said.rpartition("/")[2])
             assert run.info.status == "RUNNING" and run.data.params["objective"] == "agsm"
             assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["recipe.yaml"]
-        version = register_sample(environment, 0.3, tracking_uri=uri, name="seen")
+        version = register_sample(environment, 0.35, tracking_uri=uri, name="seen")
         assert said == f"This training can be watched at {run_url(version)}"
         assert client.get_run(version.run_id).info.status == "FINISHED"

@@ -119,6 +119,8 @@ def test_a_secret_is_known_in_every_spelling_and_short_ones_garble_nothing():
     assert secrets_of("http://ann:p%40ss%2Fw0rd@h") >= {"p%40ss%2Fw0rd", "p@ss/w0rd"}
     secrets_of("http://ann:ab@h", is_noted=True)
     assert without_secrets("about it") == "about it"
+    secrets_of("http://ann:share@h", is_noted=True)
+    assert without_secrets("a model_share is shared, not 'share'") == "a model_share is shared, not '***'"
     assert digest_of("x") == digest_of("x")
 
 

@@ -390,6 +390,7 @@ def test_a_gated_model_says_where_to_accept_its_licence(monkeypatch):
             raise OSError("some/model is not a local folder") from error
 
     monkeypatch.setattr(DiffusionPipeline, "load_config", refuse)
+    monkeypatch.setattr("softalign.backbones.locating.hub_silence", lambda: "")
     config = BackboneConfig(family="sd3", model="stabilityai/stable-diffusion-3-medium-diffusers")
     with pytest.raises(MissingInputError, match="gated") as error:
         load_backbone(config, device=CPU, dtype=torch.float32)
