@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 
 from softalign.artifacts import digest_of
 from softalign.config.curation import CocoSource, ShapesSource, Source
 from softalign.data.curation.tables import read_table
-from softalign.store.files import open_filesystem
+from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
 
 
@@ -25,6 +27,26 @@ def source_fingerprint(source: Source) -> str:
     table = hashlib.sha256(read_table(table_uri)).hexdigest()
     filesystem, path = open_filesystem(source.images_uri)
     with reaching(source.images_uri):
-        found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
-    images = sorted((name.removeprefix(path), entry.get("size")) for name, entry in found.items())
-    return digest_of([table, images])
+        if is_local(source.images_uri):
+            images = dict(_local_files(path))
+        else:
+            found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+            images = {name: entry.get("size") for name, entry in found.items()}
+    return digest_of([table, sorted((name.removeprefix(path), size) for name, size in images.items())])
+
+
+def _local_files(root: str) -> Iterator[tuple[str, int | None]]:
+    """Yield paths and sizes below a folder; a link that leads nowhere has no size, one in a circle is not followed."""
+    walked: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in walked:
+            subfolders.clear()
+            continue
+        walked.add((status.st_dev, status.st_ino))
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                yield path, os.stat(path).st_size
+            except OSError:
+                yield path, None

@@ -1,12 +1,15 @@
 """Odd files and rows by the hundred: curation ends, every item is kept or rejected by name, and twice the same."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import get_args
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from softalign.config.curation import CocoSource
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.data.curation.names import shown
 from softalign.data.curation.pipeline import curate
@@ -59,3 +62,21 @@ def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, con
     assert source_fingerprint(source) == source_fingerprint(source)
     assert not [row for row in rejected if "0x" in row["detail"] or str(tmp_path) in row["detail"]]
     assert 0.1 * num_items < len(kept) < 0.6 * num_items, "or the generator is not odd, or nothing but"
+
+
+def test_links_that_lead_nowhere_or_in_circles_end_neither_the_listing_nor_the_run(tmp_path):
+    images = tmp_path / "images"
+    (images / "more").mkdir(parents=True)
+    Image.new("RGB", (48, 48)).save(images / "more/a.png")
+    (images / "gone.png").symlink_to("nowhere.png")
+    (images / "loop.png").symlink_to("loop.png")
+    (images / "more/up").symlink_to("..")
+    names = ["more/a.png", "gone.png", "loop.png"]
+    listed = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    captions = [{"image_id": number, "caption": f"picture {number}"} for number in range(len(names))]
+    (tmp_path / "captions.json").write_text(json.dumps({"images": listed, "annotations": captions}))
+    source = CocoSource(type="coco", annotations_uri=str(tmp_path / "captions.json"), images_uri=str(images))
+    before = source_fingerprint(source)
+    assert source_fingerprint(source) == before
+    (images / "nowhere.png").write_bytes(b"now it leads somewhere")
+    assert source_fingerprint(source) != before
