@@ -70,7 +70,8 @@ def up() -> None:
     wait(known["mlflow"])
     start(watch())
     say(f"Prefect   {settings.url('prefect')}\nMLflow    {settings.url('mlflow')}\nS3        {settings.url('s3')}")
-    say(f'logs      {STATE / "logs"}\nuse it    eval "$({sys.executable} {Path(__file__).resolve()} env)"')
+    elsewhere = "" if STATE == ROOT / ".stack" else f"SOFTALIGN_STACK={shlex.quote(str(STATE))} "
+    say(f'logs      {STATE / "logs"}\nuse it    eval "$({elsewhere}{sys.executable} {Path(__file__).resolve()} env)"')
     say("then      prefect deployment run softalign-retrain/retrain --watch")
 
 

@@ -82,6 +82,8 @@ def _malformed() -> ConfigError:
 def _of_client_error(error: Exception, uri: str) -> SoftAlignError:
     if getattr(error, "status", None) in {401, 403}:
         return _refused(error, uri)
+    if "ParamValidation" in type(error).__name__:  # before anybody was asked
+        return ConfigError("This is no address of a file.", expected="s3://BUCKET/PATH", found=uri)
     if "Credentials" in type(error).__name__:
         return ConfigError(
             "There are no credentials for the store.",

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -37,7 +38,11 @@ class Stack:
     def up(self):
         started = self("up")
         assert started.returncode == 0, started.stdout + started.stderr
-        lines = [shlex.split(line) for line in self("env").stdout.splitlines()]
+        told = re.search(r'^use it +eval "\$\((.*)\)"$', started.stdout, re.M)[
+            1
+        ]  # what a person pastes into a new shell
+        printed = subprocess.run(["sh", "-c", told], capture_output=True, text=True, check=True).stdout
+        lines = [shlex.split(line) for line in printed.splitlines()]
         self.exports.update(assignment.split("=", 1) for _, assignment in lines)
 
     def logs(self):

@@ -119,3 +119,11 @@ def test_an_address_that_cannot_be_taken_apart_is_said_to_be_none_without_its_pa
     with pytest.raises(ConfigError, match="This is no address") as caught:
         open_recipe(address, (), store)
     assert "s3cr" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def test_a_bucket_alone_is_no_file(store, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "whatever")
+    with pytest.raises(ConfigError, match=r"(?s)no address of a file.*s3://BUCKET/PATH"):
+        open_recipe("s3://", (), store)
