@@ -40,12 +40,13 @@ def model_card(
         "`metrics.jsonl` holds one row per step, `initial/` the same tokens before training: compare with both the "
         "base model and these, since inserting tokens changes images even without training."
     )
+    data = _data(config, encoded)
     return _card(
         f"{front_matter(config)}# {name}",
         intro,
         _how_to_load(config),
         _section("Recipe", _table(_recipe(config, training)), *([] if training is None else [files])),
-        _section("Data", _table(_data(config, encoded))) if config.dataset_digest else "",
+        _section("Data", _table(data)) if data else "",
         _section("Limits", _list(limits(config))),
     )
 
@@ -152,13 +153,12 @@ def _identity(config: AdapterConfig) -> dict[str, object]:
 
 
 def _data(config: AdapterConfig, encoded: EncodedManifest | None) -> dict[str, object]:
-    digest = {"dataset digest": f"`{config.dataset_digest}`"}
-    if encoded is None:
-        return {**digest}
-    return {
-        "dataset": encoded.name,
-        "images": encoded.num_samples,
-        "of these held out for validation": encoded.num_val_samples,
-        "different texts encoded": encoded.num_texts,
-        **digest,
-    }
+    counts: dict[str, object] = {}
+    if encoded is not None:
+        counts = {
+            "dataset": encoded.name,
+            "images": encoded.num_samples,
+            "of these held out for validation": encoded.num_val_samples,
+            "different texts encoded": encoded.num_texts,
+        }
+    return {**counts, **({"dataset digest": f"`{config.dataset_digest}`"} if config.dataset_digest else {})}
