@@ -98,7 +98,7 @@ def _tags(entries: Sequence[TagDifference], is_so: Callable[[TagDifference], boo
 
 def _pictures_section(pictures: CardPictures) -> str:
     rows = [
-        f"| {row.tag} | {row.prompt} | {row.num_correct_base} of {row.num_images} | "
+        f"| {row.tag} | {_in_table(row.prompt)} | {row.num_correct_base} of {row.num_images} | "
         f"{row.num_correct_adapter} of {row.num_images} |"
         for row in pictures.rows
     ]
@@ -133,6 +133,10 @@ def _data_section(change: DataChange) -> str:
             "with other captions."
         )
     return f"## What changed in the data\n\n{text}\n"
+
+
+def _in_table(text: str) -> str:
+    return text.replace("|", r"\|")
 
 
 def _version(comparison: ComparisonReport) -> str:

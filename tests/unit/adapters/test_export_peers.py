@@ -1,4 +1,4 @@
-"""Adapters in the papers' layout: read back bit for bit, with no option but the backbone; what would be lost is refused."""
+"""Adapters in the papers' layout: read back bit for bit, knowing the backbone alone; what would be lost is refused."""
 
 import re
 
