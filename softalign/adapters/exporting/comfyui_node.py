@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -172,8 +173,7 @@ def for_text(drawn: Tensor, text: Tensor) -> Tensor:
 
 
 def _folder_paths() -> Any:
-    import folder_paths
-
+    folder_paths = import_module("folder_paths")
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER))
     return folder_paths
 
@@ -197,12 +197,11 @@ class LoadSoftTokens:
         Raises:
             ValueError: the file or the model is not one for this.
         """
-        from comfy.patcher_extension import WrappersMP
-
         tokens = SoftTokens(_folder_paths().get_full_path_or_raise(FOLDER, file))
         tokens.check(model.model.diffusion_model)
         patched = model.clone()
-        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "softalign", Insertion(tokens))
+        kind = import_module("comfy.patcher_extension").WrappersMP.APPLY_MODEL
+        patched.add_wrapper_with_key(kind, "softalign", Insertion(tokens))
         return (patched,)
 
 
