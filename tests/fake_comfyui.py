@@ -30,6 +30,8 @@ class Executor:
 class Sampling:
     """Noise levels in [0, 1] whose timestep is a thousand times as much."""
 
+    sigma_max = torch.tensor(1.0)
+
     def timestep(self, sigma):
         return sigma * 1000
 

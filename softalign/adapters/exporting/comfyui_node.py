@@ -101,8 +101,11 @@ class Insertion:
 
         Raises:
             RuntimeError: none of the model's blocks took them.
+            ValueError: the model counts its timesteps otherwise.
         """
-        drawn = self.tokens.at(executor.class_obj.model_sampling.timestep(t).float())
+        sampling = executor.class_obj.model_sampling
+        require_timesteps(sampling)
+        drawn = self.tokens.at(sampling.timestep(t).float())
         seen: list[bool] = []
         options = transformer_options or {}
         if self.tokens.num_layers is None:
@@ -115,6 +118,19 @@ class Insertion:
         if not seen:
             raise RuntimeError("no block of the model took the soft tokens: update ComfyUI, or take the node out")
         return result
+
+
+def require_timesteps(sampling: Any) -> None:
+    """Refuse a model whose timesteps do not reach from 0 to about 1000: EDM's are logarithms of the noise level.
+
+    Raises:
+        ValueError: they do not.
+    """
+    last = float(sampling.timestep(sampling.sigma_max))
+    if not 0.9 * NUM_TRAIN_TIMESTEPS <= last <= NUM_TRAIN_TIMESTEPS:
+        raise ValueError(
+            f"these soft tokens are for timesteps up to {NUM_TRAIN_TIMESTEPS}, this model's end at {last:g}"
+        )
 
 
 def with_text_patch(options: dict[str, Any], drawn: Tensor, blocks: list[str], seen: list[bool]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +22,12 @@ from softalign.store.adapter_files import (
 )
 
 MAX_CARD_BYTES = 1_000_000
+_SPOKEN_OF = {
+    METRICS_FILENAME: f"`{METRICS_FILENAME}`",
+    INITIAL_FOLDER: f"`{INITIAL_FOLDER}/`",
+    PICTURES_FOLDER: f"]({PICTURES_FOLDER}/",
+}
+"""What goes along if the card speaks of it, and how it does."""
 
 
 def write_hub_folder(source: Source, folder: Path, licence: str | None = None) -> tuple[str, ...]:
@@ -41,8 +46,8 @@ def write_hub_folder(source: Source, folder: Path, licence: str | None = None) -
         shutil.copyfile(source.folder / name, folder / name)
     own = source.folder / CARD_FILENAME
     body = without_front_matter(own.read_text(encoding="utf-8")) if _is_card(own) else _made_anew(source)
-    for name in (METRICS_FILENAME, INITIAL_FOLDER, PICTURES_FOLDER):
-        if re.search(rf"\b{re.escape(name)}", body):
+    for name, mention in _SPOKEN_OF.items():
+        if mention in body:
             _copy(source.folder / name, folder / name)
     body = _with_licence(body, source.config, licence)
     (folder / CARD_FILENAME).write_text(front_matter(source.config, licence) + body, encoding="utf-8")
@@ -80,7 +85,7 @@ def _unknown(config: AdapterConfig, body: str, licence: str | None) -> list[str]
     found = []
     if EVALUATION_HEADING not in body:
         found.append("The card has no scores: none are with the adapter's files. A registered version has them.")
-    if f"]({PICTURES_FOLDER}/" not in body:
+    if _SPOKEN_OF[PICTURES_FOLDER] not in body:
         found.append("The card has no pictures: none are with the adapter's files.")
     if "\nlicense: " not in front_matter(config, licence):
         found.append("The card states no licence: it is not known here. Name it with --license.")

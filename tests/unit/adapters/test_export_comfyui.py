@@ -161,6 +161,9 @@ def test_a_model_that_takes_no_tokens_or_is_another_is_refused(tmp_path, comfyui
     patched.model._apply_model = lambda x, *_: x
     with pytest.raises(RuntimeError, match="no block"):
         patched.predict(LATENTS, SIGMAS)
+    patched.model.model_sampling.timestep = lambda sigma: 0.25 * (120 * sigma).log()  # as EDM's
+    with pytest.raises(ValueError, match=r"end at 1\.19"):
+        patched.predict(LATENTS, SIGMAS)
     with pytest.raises(ValueError, match="are for tiny"):
         put_in(kind, patcher_of(tiny_sd3.make_transformer(), "sd3"))
     wider = put_in(kind, patcher_of(tiny_sdxl.make_xl_unet(), "sdxl"))
