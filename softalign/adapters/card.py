@@ -15,8 +15,6 @@ from softalign.config.families import FAMILIES, is_embedded
 from softalign.config.training import TrainConfig
 
 _PROJECTS = {"agsm": "AGSM (arXiv 2605.30038)", "softrepa": "SoftREPA (arXiv 2503.08250)"}
-FOLDER_PLACEHOLDER = "PATH_OF_THIS_FOLDER"
-"""What stands in the snippet for where the adapter is."""
 
 
 def model_card(
@@ -47,7 +45,7 @@ def model_card(
         _how_to_load(config),
         _section("Recipe", _table(_recipe(config, training)), *([] if training is None else [files])),
         _section("Data", _table(data)) if data else "",
-        _section("Limits", _list(limits(config))),
+        _section("Limits", _list(_limits(config))),
     )
 
 
@@ -78,18 +76,17 @@ def converted_card(config: AdapterConfig, name: str, unverified: Sequence[str]) 
         _how_to_load(config),
         _section("Not verified", _list(unverified)),
         _section("Files", _table(facts)),
-        _section("Limits", _list(limits(config))),
+        _section("Limits", _list(_limits(config))),
     )
 
 
-def limits(config: AdapterConfig) -> tuple[str, ...]:
+def _limits(config: AdapterConfig) -> tuple[str, ...]:
     """Return in sentences what an adapter cannot do, as far as its configuration says it."""
-    whose = f"For `{config.base_model}` and copies of it alone"
     checked = "another base model is refused when the tokens are loaded."
     if config.base_fingerprint is None:
         checked = "which model it is cannot be checked, as it was not at hand when the tokens were converted."
     return (
-        f"{whose}: {checked}",
+        f"For `{config.base_model}` and copies of it alone: {checked}",
         "What the base model cannot draw, and what it draws with a bias, the tokens were not made to change.",
         licence_text(config),
     )
@@ -116,6 +113,8 @@ def _how_to_load(config: AdapterConfig) -> str:
     pipeline = FAMILIES[config.family].pipeline
     location = f'weights_path("{config.family}")' if is_of_shapes else repr(config.base_model)
     without_t5 = ", text_encoder_3=None, tokenizer_3=None" if config.has_t5 is False else ""
+    has_revision = bool(config.base_model_revision) and not is_of_shapes
+    revision = f", revision={config.base_model_revision!r}" if has_revision else ""
     force = "" if config.base_fingerprint else ", force=True"
     lines = (
         "```python",
@@ -124,8 +123,8 @@ def _how_to_load(config: AdapterConfig) -> str:
         "from softalign import load_soft_tokens",
         *(["from softalign.shapes import weights_path"] if is_of_shapes else []),
         "",
-        f"pipe = {pipeline}.from_pretrained({location}{without_t5}, dtype=torch.float32)",
-        f'handle = load_soft_tokens(pipe, "{FOLDER_PLACEHOLDER}", scale=1.0{force})  # or its hub id, OWNER/NAME',
+        f"pipe = {pipeline}.from_pretrained({location}{revision}{without_t5}, dtype=torch.float32)",
+        f'handle = load_soft_tokens(pipe, "PATH_OF_THIS_FOLDER", scale=1.0{force})  # or its hub id, OWNER/NAME',
         "```",
     )
     return _section("How to load", "\n".join(lines))

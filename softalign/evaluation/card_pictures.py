@@ -36,7 +36,7 @@ def write_pictures(folder: Path, base: ArmData, adapter: ArmData) -> CardPicture
     is_small = max(image_size(files[0][0])) <= SMALL_IMAGE_PX
     cells = [[_cell(file, is_small=is_small) for file in row] for row in files]
     name = f"base-and-adapter.{'png' if is_small else 'webp'}"
-    _sheet(cells).save(folder / name, **({} if is_small else {"quality": _QUALITY, "method": 4}))
+    _sheet(cells).save(folder / name, quality=_QUALITY)  # of WebP; PNG has none
     rows = tuple(
         PictureRow(
             tag=row[0].tag,

@@ -75,7 +75,10 @@ def _stated(config: AdapterConfig) -> dict[str, str]:
 
 def _left_out(config: AdapterConfig) -> tuple[str, ...]:
     ema = ("The averaged (EMA) tokens are left out: their files hold one set.",) if config.has_ema else ()
-    return (*ema, "The base model's fingerprint is left out: name the model with --base when converting back.")
+    rest = (
+        "What else the configuration says is left out, as the base model's fingerprint: --base of `convert` finds it."
+    )
+    return (*ema, rest)
 
 
 def _readme(source: Source, project: PeerFormat, left_out: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from softalign.config.training import TrainConfig
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.registry import PulledVersion
 from tests import tiny_adapter
+from tests.fake_registry import FakeRegistry, serving
 from tests.sample_records import ENCODED
 from tests.tiny_unet import make_unet
 
@@ -168,6 +169,17 @@ def test_the_command(tmp_path, adapter, command):
     assert command("adapter", "--to", "third", "--format", "zip")[0] == 2
     code, _, err = command("nobody", "--to", "third", "--format", "hub")
     assert code == 1 and "adapter" in err and not (tmp_path / "third").exists()
+
+
+def test_the_command_takes_a_registered_version_and_then_the_cache(tmp_path, adapter, command, monkeypatch):
+    monkeypatch.setenv("SOFTALIGN_CACHE", str(tmp_path / "cache"))
+    with serving(FakeRegistry("cats", [trained(adapter)])) as uri:
+        code, out, err = command("cats@champion", "--to", "out", "--format", "hub", "--tracking-uri", uri, "--json")
+    assert code == 0, err
+    assert {"pictures/counting.png", "README.md"} <= {file["path"] for file in json.loads(out)["files"]}
+    load_soft_tokens(types.SimpleNamespace(unet=make_unet()), tmp_path / "out").unload()
+    code, _, err = command("cats/1", "--to", "again", "--format", "comfyui", "--tracking-uri", uri, "--offline")
+    assert code == 0 and (tmp_path / "again/models/soft_tokens/cats-1.safetensors").is_file(), err
 
 
 def test_no_adapter_is_said(tmp_path):
