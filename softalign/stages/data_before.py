@@ -64,6 +64,7 @@ def _dataset(digest: str, store: Store) -> DatasetManifest | None:
     uri = f"{store.uri}/{DatasetManifest.stage}"
     filesystem, path = open_filesystem(uri)
     with reaching(uri):
+        filesystem.invalidate_cache()
         names = filesystem.glob(f"{path}/*/{DatasetManifest.filename}")
     found = (store.find(DatasetManifest, str(name).rsplit("/", 2)[1]) for name in names)
     return next((one for one in found if one is not None and one.digest == digest), None)

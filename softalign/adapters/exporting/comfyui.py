@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from softalign.adapters.exporting import comfyui_node
 from softalign.adapters.exporting.source import Source
 from softalign.adapters.files import AdapterConfig
+from softalign.artifacts import canonical_json
 from softalign.config.families import is_embedded
 from softalign.errors import CompatibilityError
 from softalign.method.soft_tokens import POSITIVE_BANK
@@ -35,11 +36,11 @@ insert several sets of tokens.
   on a `ModelPatcher`, `attn2_patch` of U-Nets, `patches_replace["dit"]` of SD3's MMDiT) and is tested against a plain
   re-statement of these: on equal weights and inputs it gives the predictions of softalign's own insertion. It needs a
   ComfyUI with all three; where no block takes the tokens, sampling stops with an error.
-- Text is encoded by ComfyUI. For SD3 it pads T5's part otherwise than diffusers, for which the tokens were trained.
-  Prompts of more than one chunk (75 words or so) are cut in diffusers and were not trained; ComfyUI repeats the shorter
-  of two texts to the longer one's length, which weakens the tokens in it.
+- Text is encoded by ComfyUI, whose padding (T5's of SD3) need not be that of diffusers, for which the tokens were
+  trained. Prompts of more than one chunk (75 words or so) are cut in diffusers and were not trained; ComfyUI repeats
+  the shorter of two texts to the longer one's length, which weakens the tokens in it.
 - The base model is told by the width of its text alone: use `{base_model}`, or models trained from it.
-- The strength is 1, as trained: attention in ComfyUI takes no bias for single tokens.
+- The strength is 1, as trained; the node has no other.
 - psi+ is used on both branches of guidance, as in the papers.{left_out}
 
 The node is softalign's, under Apache-2.0. The tokens have the licence of the adapter they come from (weights sha256
@@ -80,15 +81,14 @@ def _save(source: Source, path: Path) -> None:
     if tokens.timestep_offsets is not None:
         tensors["table"] = tokens.timestep_offsets.detach().clone()
     about = {
-        "format": comfyui_node.FORMAT,
         "version": comfyui_node.VERSION,
         "family": config.family,
         "base_model": config.base_model,
-        "placement": config.placement.model_dump_json(),
+        "placement": config.placement.model_dump(mode="json"),
         "weights_sha256": config.weights_sha256,
         "library_version": config.library_version,
     }
-    save_file(tensors, path, metadata=about)
+    save_file(tensors, path, {comfyui_node.FORMAT: canonical_json(about).decode()})  # several would have no order
 
 
 def _left_out(config: AdapterConfig) -> tuple[str, ...]:

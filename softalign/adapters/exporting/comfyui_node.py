@@ -24,7 +24,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-FORMAT, VERSION = "softalign.soft_tokens", "1"
+FORMAT, VERSION = "softalign.soft_tokens", 1
+"""Of the file: the key in its header, and what stands there."""
 FOLDER = "soft_tokens"
 """Below ComfyUI's ``models``."""
 NUM_TRAIN_TIMESTEPS = 1000
@@ -44,12 +45,12 @@ class SoftTokens:
 
     def __init__(self, path: str) -> None:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            if (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+            about = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            if about.get("version") != VERSION:
                 raise ValueError(f"{path} is no file of `softalign export --format comfyui`, or of another version")
             self.bank: Tensor = file.get_tensor("soft_tokens")  # (S, D), or (N, S, D)
             self.table: Tensor | None = file.get_tensor("table") if "table" in file.keys() else None
-        self.place: dict[str, Any] = json.loads(about["placement"])
+        self.place: dict[str, Any] = about["placement"]
         self.base_model = about["base_model"]
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from softalign.adapters.files import AdapterConfig, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
-from softalign.errors import ConfigError
+from softalign.errors import ConfigError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.registry import Reference, parse_reference, pull_version
 from softalign.store.files import is_local, local_path_of
@@ -56,6 +56,13 @@ def find_source(reference: str, revision: str | None = None, asking: Asking | No
         RegistryError, StorageUnavailableError: the registry does not know it, or did not answer.
     """
     asking, registered = asking or Asking(), _registered(reference)
+    if registered is None and is_local(reference) and "/" not in reference and not local_path_of(reference).exists():
+        raise MissingInputError(
+            "There is no such adapter folder.",
+            expected="a folder, NAME@ALIAS, NAME/VERSION, a URI, or a hub id",
+            found=reference,
+            fix=f"a registered version is {reference}@champion, or {reference}/1",
+        )
     if registered is None or revision is not None:
         folder, name = resolve_adapter(reference, revision), reference.rstrip("/").rpartition("/")[2]
     else:

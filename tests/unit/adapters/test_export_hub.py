@@ -168,7 +168,7 @@ def test_the_command(tmp_path, adapter, command):
     assert command("adapter", "--to", "out", "--format", "hub")[0] == 2  # taken
     assert command("adapter", "--to", "third", "--format", "zip")[0] == 2
     code, _, err = command("nobody", "--to", "third", "--format", "hub")
-    assert code == 1 and "adapter" in err and not (tmp_path / "third").exists()
+    assert code == 1 and "nobody@champion" in err and not (tmp_path / "third").exists()
 
 
 def test_the_command_takes_a_registered_version_and_then_the_cache(tmp_path, adapter, command, monkeypatch):

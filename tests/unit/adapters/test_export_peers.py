@@ -124,6 +124,15 @@ def test_what_would_be_lost_is_refused(tmp_path, changes, lost):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter"]
 
 
+def test_the_same_adapter_gives_the_same_bytes(tmp_path):
+    adapter = write_adapter(tmp_path / "adapter", has_ema=True)
+    for layout in ("peers", "comfyui", "hub"):
+        first, second = (
+            export_adapter(find_source(str(adapter)), tmp_path / layout / name, layout).files for name in ("a", "b")
+        )
+        assert first == second
+
+
 def test_other_files_of_these_names_are_refused(tmp_path):
     export(write_adapter(tmp_path / "adapter"), tmp_path / "peer")
     with pytest.raises(CompatibilityError, match="use --backbone sd15"):
