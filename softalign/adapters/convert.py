@@ -11,44 +11,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from softalign.adapters.card import converted_card
+from softalign.adapters.checkpoint_facts import Block, CheckpointFacts, check_facts, with_stated
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, PeerFiles, Placement, UNetPlacement, save_adapter
 from softalign.adapters.peer_bases import OLD_SD3_WIDTH, Base, PeerFamily, published_base, read_base
-from softalign.adapters.peer_files import PeerFormat, format_of, read_table, read_tokens
+from softalign.adapters.peer_files import PeerCheckpoint, PeerFormat, checkpoint_in
 from softalign.config.families import FAMILIES
-from softalign.config.soft_tokens import LayersEnd
-from softalign.errors import CompatibilityError, ConfigError, MissingInputError
+from softalign.errors import CompatibilityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.store.adapter_files import CARD_FILENAME
-from softalign.store.files import file_entry, replacing
+from softalign.store.files import file_entry, replacing, require_free_folder
 from softalign.version import __version__
 
 NUM_TIMESTEP_BINS = 100
 """Rows of both projects' tables: one for ten timesteps."""
-Block = Literal["down", "mid", "up"]
-
-
-@dataclass(frozen=True)
-class CheckpointFacts:
-    """What is known of a checkpoint and not in its files; None: as in the published one.
-
-    Attributes:
-        blocks: U-Nets: the parts that see the tokens.
-        layers: SD3: at which end of the joint blocks the layers with tokens are; their number is the file's.
-        num_banks: 2 with psi-, else 1.
-        has_table: whether the tokens were trained with a timestep table; False leaves out a file that is there.
-    """
-
-    blocks: tuple[Block, ...] | None = None
-    layers: LayersEnd | None = None
-    num_banks: int | None = None
-    has_table: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -98,12 +79,13 @@ def convert(
         CompatibilityError: shapes that do not fit together, the family, the facts or the base.
         ConfigError: ``out`` is taken, ``peer`` holds both projects' files, or a fact is of another kind of backbone.
     """
-    facts, project = facts or CheckpointFacts(), format_of(peer)
-    _check_facts(facts, family)
-    _check_out(out)
-    tokens_path, table_path = peer / project.tokens_name, peer / project.table_name
-    tokens = read_tokens(tokens_path)
-    table_TD = read_table(table_path) if _has_table(table_path, facts) else None
+    facts, found = facts or CheckpointFacts(), checkpoint_in(peer)
+    check_facts(facts, family)
+    require_free_folder(out)
+    facts, project = with_stated(facts, found, family), found.project
+    tokens_path, table_path = found.tokens_path, found.table_path
+    tokens = found.tokens()
+    table_TD = found.table() if _has_table(found, facts) else None
     target = read_base(base, family) if base is not None else published_base(family)
     num_banks, is_unet = facts.num_banks or project.num_banks, FAMILIES[family].is_unet
     banks = _banks(tokens, num_banks, has_layers=not is_unet, where=str(tokens_path))
@@ -111,8 +93,8 @@ def convert(
     _check_layers_and_table(soft, target, where=str(tokens_path if table_TD is None else table_path))
     files = PeerFiles(
         project=project.name,
-        tokens=file_entry(tokens_path, project.tokens_name),
-        table=None if table_TD is None else file_entry(table_path, project.table_name),
+        tokens=file_entry(tokens_path, tokens_path.name),
+        table=None if table_TD is None else file_entry(table_path, table_path.name),
         assumed=_assumed(soft, project, family, facts, is_embedded=banks.shape[-1] != target.width),
     )
     placement = _placement_of(soft, _PUBLISHED[project.name, family], facts)
@@ -127,48 +109,11 @@ def unverified(config: AdapterConfig) -> tuple[str, ...]:
     return assumed
 
 
-def blocks_of(text: str) -> tuple[Block, ...]:
-    """Return the parts of a U-Net that a text such as ``down,mid`` names, in the denoiser's order.
-
-    Raises:
-        ConfigError: another word, one twice, or none.
-    """
-    names = [name.strip() for name in text.split(",")]
-    parts: tuple[Block, ...] = get_args(Block)
-    if not set(names) <= set(parts) or len(set(names)) != len(names):
-        raise ConfigError(
-            "The blocks cannot be read.",
-            expected=f"one or more of {', '.join(parts)}, each once, such as down,mid",
-            found=text,
-            where="--blocks",
-        )
-    return tuple(part for part in parts if part in names)
-
-
-def _check_facts(facts: CheckpointFacts, family: PeerFamily) -> None:
-    """Refuse what no checkpoint of the family has: it would say nothing."""
-    if facts.num_banks not in (None, 1, 2):
-        raise ConfigError("There is no such number of banks.", expected="1 or 2", found=str(facts.num_banks))
-    if not FAMILIES[family].is_unet and facts.blocks is not None:
-        raise ConfigError(
-            "SD3 has no down, mid and up blocks.", found="--blocks", fix="leave it out; --layers says which end"
-        )
-    if FAMILIES[family].is_unet and facts.layers is not None:
-        raise ConfigError(
-            "A U-Net's tokens have no layers.", found="--layers", fix="leave it out; --blocks says which parts"
-        )
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError("The output folder is taken.", expected="a new or empty folder", where=str(out))
-
-
-def _has_table(path: Path, facts: CheckpointFacts) -> bool:
-    if facts.has_table and not path.is_file():
-        where, fix = str(path.parent), "add it, or use --no-table"
-        raise MissingInputError("The timestep table is missing.", expected=path.name, where=where, fix=fix)
-    return path.is_file() and facts.has_table is not False
+def _has_table(found: PeerCheckpoint, facts: CheckpointFacts) -> bool:
+    if facts.has_table and not found.has_table:
+        where, fix = str(found.table_path.parent), "add it, or use --no-table"
+        raise MissingInputError("The timestep table is missing.", expected=found.table_path.name, where=where, fix=fix)
+    return found.has_table and facts.has_table is not False
 
 
 def _banks(tokens: Tensor, num_banks: int, *, has_layers: bool, where: str) -> Tensor:

@@ -67,8 +67,9 @@ def convert(
     as_json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint of SoftREPA or AGSM to an adapter."""
-    from softalign.adapters.convert import CheckpointFacts, blocks_of, unverified
+    from softalign.adapters.checkpoint_facts import CheckpointFacts, blocks_of
     from softalign.adapters.convert import convert as convert_checkpoint
+    from softalign.adapters.convert import unverified
 
     facts = CheckpointFacts(None if blocks is None else blocks_of(blocks), layers, banks, table)
     config = convert_checkpoint(peer, out, backbone, base, facts)

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, TagDifference
+from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.arms import DETECTIONS_FILENAME
+from softalign.evaluation.card_pictures import write_pictures
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import counts_by_tag, paired_intervals
 from softalign.evaluation.packs import ArmImages
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
+from softalign.store.adapter_files import PICTURES_FOLDER
 from softalign.store.store import Store
 
 PAIRS_FILENAME = "pairs.jsonl"
@@ -41,8 +44,15 @@ class ArmFiles:
         return self.root / DETECTIONS_FILENAME
 
 
-def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: Store, key: str) -> ComparisonReport:
-    """Compare the arms in pairs and publish ``comparison.json``, ``report.html`` and ``pairs.jsonl``.
+def compare(
+    reports: ArmReports,
+    adapter: Adapter,
+    config: EvalConfig,
+    store: Store,
+    key: str,
+    data_change: DataChange | None = None,
+) -> ComparisonReport:
+    """Compare the arms in pairs and publish ``comparison.json``, ``report.html``, ``pairs.jsonl`` and the card's part.
 
     Args:
         reports: of the arms.
@@ -50,6 +60,7 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
         config: intervals; the arms' own configuration.
         store: where everything lies.
         key: the stage key.
+        data_change: for the card: what the adapter was trained on, beside what the champion was.
 
     Raises:
         CompatibilityError: the arms are not of one suite, or of another adapter.
@@ -67,6 +78,10 @@ def compare(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: St
     work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
+    shutil.rmtree(work / PICTURES_FOLDER, ignore_errors=True)  # of an attempt that was killed
+    write_pictures(work / PICTURES_FOLDER, arms[0], arms[-1])
+    if data_change is not None:
+        (work / DATA_CHANGE_FILENAME).write_text(data_change.model_dump_json(indent=1) + "\n", encoding="utf-8")
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
     return published

@@ -17,6 +17,7 @@ from softalign.store.adapter_files import (
     CONFIG_FILENAME,
     INITIAL_FOLDER,
     METRICS_FILENAME,
+    PICTURES_FOLDER,
     TRAIN_CONFIG_FILENAME,
     WEIGHTS_FILENAME,
 )
@@ -26,6 +27,7 @@ _PULLED_NAMES = frozenset(
     {MLMODEL_FILENAME, WEIGHTS_FILENAME, CONFIG_FILENAME, CARD_FILENAME, TRAIN_CONFIG_FILENAME, METRICS_FILENAME}
 )
 """What versions consist of, besides what the one that is written lists."""
+_PULLED_FOLDERS = (f"{INITIAL_FOLDER}/", f"{PICTURES_FOLDER}/", ".part-")
 _NO_SWAP = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.EINVAL}
 """The folder itself cannot be renamed: its parent is another's, or it is where a volume is mounted."""
 
@@ -63,7 +65,7 @@ def _require_replaceable(target: Path, files: tuple[FileEntry, ...], pulled: set
     listed = {entry.path: entry for entry in files}
     names = names_in(target)
     known = {*listed, *_PULLED_NAMES, *pulled}
-    others = [name for name in names if name not in known and not name.startswith((f"{INITIAL_FOLDER}/", ".part-"))]
+    others = [name for name in names if name not in known and not name.startswith(_PULLED_FOLDERS)]
     if MLMODEL_FILENAME not in names and not all(_is_same(target, name, listed) for name in names):
         others = others or names  # somebody's own adapter: no pull made it
     if not others and not target.is_file():

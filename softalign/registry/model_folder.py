@@ -1,4 +1,4 @@
-"""The files of a registered version: all of the adapter's, its scores in the card, and the ``MLmodel`` description."""
+"""The files of a registered version: all of the adapter's, its whole card with pictures, and the ``MLmodel`` file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import yaml
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry, TagDifference
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, FileEntry
 from softalign.errors import DataError
-from softalign.store.adapter_files import CARD_FILENAME, CONFIG_FILENAME, WEIGHTS_FILENAME
+from softalign.registry.card import card_sections
+from softalign.store.adapter_files import CARD_FILENAME, CONFIG_FILENAME, PICTURES_FOLDER, WEIGHTS_FILENAME
 from softalign.store.files import list_files
 from softalign.version import __version__
 
@@ -24,8 +25,18 @@ def build_model_folder(
     adapter: Adapter,
     comparison: ComparisonReport,
     reports: ArmReports,
+    comparison_path: Path,
 ) -> tuple[FileEntry, ...]:
     """Write a version's folder and return its file list; the same bytes every time.
+
+    Args:
+        adapter_path: the adapter's files.
+        adapter_files: their list.
+        target: the folder.
+        adapter: the adapter's record.
+        comparison: of the arms.
+        reports: their scores.
+        comparison_path: the comparison's files.
 
     Raises:
         DataError: the adapter lacks its weights or its configuration.
@@ -45,7 +56,11 @@ def build_model_folder(
         shutil.copyfile(adapter_path / name, target / name)
     path = adapter_path / CARD_FILENAME
     card = path.read_text(encoding="utf-8") if CARD_FILENAME in names else f"# {adapter.name}\n"
-    card = f"{card.rstrip()}\n\n{evaluation_section(comparison, reports)}"
+    card = f"{card.rstrip()}\n\n{card_sections(comparison, reports, comparison_path)}"
+    pictures = comparison_path / PICTURES_FOLDER
+    for path in sorted(pictures.glob("base-and-adapter.*")):
+        (target / PICTURES_FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(path, target / PICTURES_FOLDER / path.name)
     (target / CARD_FILENAME).write_text(card, encoding="utf-8")
     (target / MLMODEL_FILENAME).write_text(mlmodel(adapter), encoding="utf-8")
     return list_files(target)
@@ -67,31 +82,3 @@ def mlmodel(adapter: Adapter) -> str:
         "weights": WEIGHTS_FILENAME,
     }
     return yaml.safe_dump({"artifact_path": "model", "flavors": {FLAVOR: flavor}}, sort_keys=True)
-
-
-def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str:
-    """Return the card's section with the scores of the three arms and the paired gain over the base."""
-    gains = {entry.tag: entry for entry in comparison.adapter_vs_base}
-    scores = [
-        {"overall": report.overall_score, **{tag.tag: tag.score for tag in report.tags}} for report in reports.compared
-    ]
-    lines = [
-        "## Evaluation",
-        "",
-        f"Suite `{comparison.suite}`, {comparison.num_images_per_arm} images per arm; same prompts and noise for every "
-        f"arm. {comparison.guidance_text()} Gain: paired difference to the base, with its bootstrap interval over "
-        "prompts. All in points of a hundred.",
-        "",
-        f"| tag | {' | '.join(report.arm for report in reports.compared)} | gain over base |",
-        f"| --- |{' --- |' * (len(reports.compared) + 1)}",
-    ]
-    for tag in scores[0]:
-        cells = [f"{score[tag] * 100:.1f}" if tag in score else "" for score in scores]
-        gain = gains.get(tag)
-        cells.append(_gain(gain) if gain else "")
-        lines.append(f"| {tag} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _gain(entry: TagDifference) -> str:
-    return f"{entry.difference * 100:+.1f} ({entry.ci_low * 100:+.1f} to {entry.ci_high * 100:+.1f})"

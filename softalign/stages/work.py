@@ -56,9 +56,12 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
 def compare(given: StageInputs, key: str, _on_line: OnLine) -> ComparisonReport:
     """Compare the arms and write the report."""
     from softalign.evaluation.compare import compare
+    from softalign.stages.data_before import data_change
 
-    reports, adapter = given.inputs.arm_reports, given.inputs.get(Adapter)
-    return compare(reports, adapter, given.recipe.evaluate, given.store, key)
+    reports, adapter, recipe = given.inputs.arm_reports, given.inputs.get(Adapter), given.recipe
+    champion = recipe.evaluate.pinned_champion.partition("#")[0]
+    change = data_change(adapter, champion, lambda: champion_folder(recipe, given.store), given.store)
+    return compare(reports, adapter, recipe.evaluate, given.store, key, change)
 
 
 def register(given: StageInputs, key: str, _on_line: OnLine) -> ModelVersion:

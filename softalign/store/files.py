@@ -133,6 +133,16 @@ def require_folder_place(path: Path) -> None:
         )
 
 
+def require_free_folder(path: Path) -> None:
+    """Refuse a local path where something would be lost, before any work is done for it.
+
+    Raises:
+        ConfigError: it is a file, or a folder that is not empty.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError("The output folder is taken.", expected="a new or empty folder", where=str(path))
+
+
 def open_filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """Return the filesystem of a URI and the path within it.
 

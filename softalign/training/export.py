@@ -20,7 +20,14 @@ from softalign.training.run_files import SAMPLES_FOLDER
 from softalign.version import __version__
 
 
-def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTokens, name: str) -> AdapterConfig:
+def write_adapter(
+    folder: Path,
+    run: Run,
+    config: AdapterConfig,
+    initial: SoftTokens,
+    name: str,
+    encoded: EncodedManifest | None = None,
+) -> AdapterConfig:
     """Write the adapter folder anew: weights, configurations, card, metrics, sample images if the run drew some.
 
     The step-0 adapter goes to ``initial/``.
@@ -32,7 +39,7 @@ def write_adapter(folder: Path, run: Run, config: AdapterConfig, initial: SoftTo
     final = save_adapter(folder, config, run.step_inputs.state.live, run.step_inputs.state.ema)
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / INITIAL_FOLDER, at_start, initial, initial)
-    write_atomically(folder / CARD_FILENAME, model_card(final, run.step_inputs.config, name).encode())
+    write_atomically(folder / CARD_FILENAME, model_card(final, name, run.step_inputs.config, encoded).encode())
     write_atomically(folder / TRAIN_CONFIG_FILENAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)
     if run.sheets is not None:

@@ -176,7 +176,7 @@ def _export(job: TrainJob, ready: ReadyRun, progress: Progress) -> Adapter | Non
     if job.config.export_step == "best":
         progress = load_best(run.checkpoints_path, state, progress)
     config = adapter_config_of(job.encoded, job.backbone, job.config, progress, ready.identity, state.live)
-    config = write_adapter(job.folder / "adapter", run, config, ready.start, job.name)
+    config = write_adapter(job.folder / "adapter", run, config, ready.start, job.name, job.encoded)
     record = record_of(job.encoded, config, ready.identity, state.live, job.key, job.name)
     published = job.store.publish(record, job.folder / "adapter")
     _forget(run)

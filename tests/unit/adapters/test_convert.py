@@ -12,7 +12,8 @@ from diffusers import SD3Transformer2DModel
 from torch import nn
 
 from softalign import load_soft_tokens
-from softalign.adapters.convert import CheckpointFacts, blocks_of, convert, unverified
+from softalign.adapters.checkpoint_facts import CheckpointFacts, blocks_of
+from softalign.adapters.convert import convert, unverified
 from softalign.adapters.files import load_adapter, read_adapter_config
 from softalign.cli import app
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError, SoftAlignError

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from softalign import load_soft_tokens
-from softalign.adapters.convert import CheckpointFacts, blocks_of, convert, unverified
+from softalign.adapters.checkpoint_facts import CheckpointFacts, blocks_of
+from softalign.adapters.convert import convert, unverified
 from softalign.adapters.files import load_adapter
 from tests import tiny_sd3, tiny_sdxl, tiny_unet
 from tests.tiny_families import drawn

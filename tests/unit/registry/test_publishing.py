@@ -301,12 +301,12 @@ def test_the_version_folder_is_the_same_bytes_every_time(store, tmp_path):
     adapter, files = inputs.adapter, store.files(inputs.adapter)
 
     def build(name, files):
-        path = store.fetch(adapter)
-        return build_model_folder(path, files, tmp_path / name, adapter, inputs.comparison, inputs.reports)
+        path, compared = store.fetch(adapter), store.fetch(inputs.comparison)
+        return build_model_folder(path, files, tmp_path / name, adapter, inputs.comparison, inputs.reports, compared)
 
     assert build("a", files) == build("b", files) == list_files(tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
-    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 50.0 |" in card
+    assert card.startswith("# softalign-test\n\nA card.") and "| counting | 50.0 [50.0, 50.0] |" in card
     with pytest.raises(DataError, match=r"adapter_config\.json"):
         build("c", tuple(entry for entry in files if entry.path != "adapter_config.json"))
 

@@ -1,0 +1,76 @@
+"""What registration adds to a card: facts of the comparison, and nothing where there is none."""
+
+import pytest
+
+from softalign.artifacts.card import CardPictures, DataChange, PictureRow
+from softalign.errors import IntegrityError
+from softalign.registry.card import card_sections
+from softalign.store.store import Store
+from tests.registry_samples import publish_inputs
+
+CHANGE = DataChange(
+    before="cats/2",
+    is_known=True,
+    is_same=False,
+    num_images_before=90,
+    num_images=100,
+    num_added=12,
+    num_removed=2,
+    num_recaptioned=5,
+)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return publish_inputs(Store(str(tmp_path / "store")), 0.1, champion="cats/2#abc", beside=0.05)
+
+
+def sections(inputs, folder):
+    return card_sections(inputs.comparison, inputs.reports, folder)
+
+
+def test_every_score_has_its_interval_and_certainty_is_said(tmp_path, inputs):
+    text = sections(inputs, tmp_path)
+    assert "| tag | base | untrained tokens | adapter | gain over base | gain over untrained tokens |" in text
+    assert "gain over cats/2" in text and "95 % intervals" in text
+    assert "| overall | 50.0 [48.0, 52.0] |" in text and "| +10.0 [+8.0, +12.0] |" in text
+    assert "Better than the base for certain: overall." in text
+    assert "Not told apart from the base: single_object, " in text
+    assert "Worse than the base" not in text and "Nothing else was" in text
+    assert "Pictures" not in text and "changed in the data" not in text
+
+
+def test_what_is_worse_is_said_too(tmp_path):
+    worse = publish_inputs(Store(str(tmp_path / "store")), -0.2)
+    assert "Worse than the base for certain: overall, single_object, " in sections(worse, tmp_path)
+
+
+def test_pictures_and_the_change_of_data_are_those_of_the_comparison(tmp_path, inputs):
+    (tmp_path / "pictures").mkdir()
+    row = PictureRow(
+        tag="counting", prompt="a photo of two cats", num_images=4, num_correct_base=1, num_correct_adapter=3
+    )
+    pictures = CardPictures(image="base-and-adapter.png", rows=(row,))
+    (tmp_path / "pictures" / "pictures.json").write_text(pictures.model_dump_json())
+    (tmp_path / "data_change.json").write_text(CHANGE.model_dump_json())
+    text = sections(inputs, tmp_path)
+    assert "](pictures/base-and-adapter.png)" in text
+    assert "| counting | a photo of two cats | 1 of 4 | 3 of 4 |" in text
+    assert "90 images became 100; 12 added, 2 removed, 5 with other captions" in text
+    assert text.index("changed in the data") < text.index("## Evaluation") < text.index("## Pictures")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"is_same": True}, "The dataset is that of cats/2"), ({"is_known": False}, "that one was not at hand")],
+    ids=str,
+)
+def test_the_same_data_or_unknown_data_are_said_to_be(tmp_path, inputs, changed, words):
+    (tmp_path / "data_change.json").write_text(CHANGE.model_copy(update=changed).model_dump_json())
+    assert words in sections(inputs, tmp_path)
+
+
+def test_a_damaged_description_is_named(tmp_path, inputs):
+    (tmp_path / "data_change.json").write_text("{}")
+    with pytest.raises(IntegrityError, match=r"data_change\.json"):
+        sections(inputs, tmp_path)
