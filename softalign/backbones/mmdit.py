@@ -223,14 +223,23 @@ def _check_family(config: BackboneConfig, pipeline: Any) -> None:
         )
 
 
-def _check_t5(config: BackboneConfig) -> None:
-    """Check that a model from which T5 is wanted was saved with it."""
+def comes_with_t5(config: BackboneConfig) -> bool:
+    """Return whether a model was saved with T5, by its ``model_index.json``.
+
+    Raises:
+        MissingInputError: there is no such model.
+    """
     from diffusers import DiffusionPipeline
 
     model = resolve_model(config)
     with explained_access(model):
         index = DiffusionPipeline.load_config(model, revision=config.revision)
-    if index.get("text_encoder_3", ()) == [None, None]:
+    return bool(index.get("text_encoder_3", ()) != [None, None])
+
+
+def _check_t5(config: BackboneConfig) -> None:
+    """Check that a model from which T5 is wanted was saved with it."""
+    if not comes_with_t5(config):
         raise CompatibilityError(
             "The base model comes without T5.",
             expected="text_encoder_3",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import imagehash
 from PIL import Image, UnidentifiedImageError
 
 from softalign.data.curation.containers import picture_of
@@ -75,6 +74,8 @@ def inspect_image(data: bytes) -> ImageFacts:
 
 def perceptual_hash(image: Image.Image) -> int:
     """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
+    import imagehash  # of the pipeline extra; images are decoded without it
+
     return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
 
 
