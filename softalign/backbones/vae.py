@@ -25,7 +25,7 @@ def rows_per_call(resolution_px: int) -> int:
 
 
 @torch.no_grad()
-def encode_images(backbone: Backbone, images_B3RR: Float[Tensor, "B 3 R R"]) -> Float[Tensor, "B C H W"]:
+def encode_images(backbone: Backbone, images_B3RR: Float[Tensor, "B 3 H8 W8"]) -> Float[Tensor, "B C H W"]:
     """Return the latents (B, C, H, W) of images in [-1, 1].
 
     They are the posterior's mean, shifted and scaled to unit deviation as the pipeline expects them.

@@ -19,7 +19,7 @@ from softalign.backbones.locating import model_fingerprint
 from softalign.backbones.mmdit import comes_with_t5
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import UnconditionalBank
-from softalign.config.families import FAMILIES, is_embedded, misfit
+from softalign.config.families import is_embedded, misfit
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling.image_facts import NO_ADAPTER
@@ -147,10 +147,12 @@ def _found(adapter: str) -> tuple[Path, str]:
 
 def _base_alone(base: str, embedded_family: Family) -> BackboneConfig:
     family = embedded_family if is_embedded(base) else family_of(base)
-    config = BackboneConfig(family=family, model=base)
-    if not config.has_t5 or comes_with_t5(config):
-        return config
-    return config.model_copy(update={"has_t5": False})
+    return _with_own_encoders(BackboneConfig(family=family, model=base))
+
+
+def _with_own_encoders(config: BackboneConfig) -> BackboneConfig:
+    """Return a configuration without T5 where the model was saved without it."""
+    return config if not config.has_t5 or comes_with_t5(config) else config.model_copy(update={"has_t5": False})
 
 
 def _base_of(config: AdapterConfig, base: str | None) -> BackboneConfig:
@@ -166,20 +168,5 @@ def _base_of(config: AdapterConfig, base: str | None) -> BackboneConfig:
         )
     known = {"has_t5": config.has_t5, "max_sequence_length": config.max_sequence_length}
     texts: dict[str, Any] = {field: value for field, value in known.items() if value is not None}
-    return BackboneConfig(family=config.family, model=model, revision=revision, **texts)
-
-
-def require_flow(family: Family) -> None:
-    """Refuse a family whose denoiser does not predict a flow's velocity.
-
-    Raises:
-        CompatibilityError: it predicts noise.
-    """
-    predicted = FAMILIES[family].prediction_type
-    if predicted != "flow":
-        raise CompatibilityError(
-            "FlowEdit follows the velocity that leads from noise to an image, and this model predicts none.",
-            expected=" or ".join(name for name, record in FAMILIES.items() if record.prediction_type == "flow"),
-            found=f"{family}, which predicts {'noise' if predicted == 'epsilon' else predicted}",
-            fix="use a flow-matching model such as Stable Diffusion 3, and an adapter trained for it",
-        )
+    own = BackboneConfig(family=config.family, model=model, revision=revision, **texts)
+    return own if "has_t5" in texts else _with_own_encoders(own)

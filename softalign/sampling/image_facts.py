@@ -82,6 +82,25 @@ class GeneratedImage(ImageFacts):
     unconditional_bank: UnconditionalBank
 
 
+class EditedImage(ImageFacts):
+    """A picture edited by two prompts; see ``FlowEditSettings``.
+
+    Attributes:
+        image_sha256: of the picture's file.
+        resolution_px: to which it was scaled and cropped; None: not at all.
+    """
+
+    image_sha256: str
+    source_prompt: str
+    target_prompt: str
+    resolution_px: int | None
+    n_max: int
+    n_min: int
+    n_avg: int
+    source_guidance_scale: float
+    target_guidance_scale: float
+
+
 class SheetOfImages(ImageFacts):
     """A picture of images: of how many of which prompts."""
 

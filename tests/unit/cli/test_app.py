@@ -19,7 +19,7 @@ def test_help_names_every_command():
     assert result.returncode == 0
     for command in (
         *("init", "run", "plan", "recipe", "curate", "encode", "train", "evaluate", "register"),
-        *("generate", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
+        *("generate", "edit", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {command} " in result.stdout
 
