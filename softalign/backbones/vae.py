@@ -2,7 +2,7 @@
 
 SDXL's VAE overflows in half precision; the others lose nothing by it, and decoding is a small part of sampling.
 
-Shape legend: B images, C H W latents, R resolution in pixels.
+Shape legend: B images, C H W latents, h w pixels, R resolution in pixels.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def rows_per_call(resolution_px: int) -> int:
 
 
 @torch.no_grad()
-def encode_images(backbone: Backbone, images_B3RR: Float[Tensor, "B 3 H8 W8"]) -> Float[Tensor, "B C H W"]:
+def encode_images(backbone: Backbone, images_B3hw: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B C H W"]:
     """Return the latents (B, C, H, W) of images in [-1, 1].
 
     They are the posterior's mean, shifted and scaled to unit deviation as the pipeline expects them.
     """
     vae = backbone.pipeline.vae
-    mean_BCHW = vae.encode(images_B3RR.to(vae.device, vae.dtype)).latent_dist.mode()
+    mean_BCHW = vae.encode(images_B3hw.to(vae.device, vae.dtype)).latent_dist.mode()
     latents_BCHW: Tensor = (mean_BCHW - backbone.latents_shift) * vae.config.scaling_factor
     return latents_BCHW
 

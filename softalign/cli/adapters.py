@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +13,14 @@ from softalign.cli.options import JsonOption, app, emit
 from softalign.errors import ConfigError
 from softalign.processes.leaving import leaving_in_order
 
+if TYPE_CHECKING:
+    from softalign.sampling.to_folder import GeneratedFolder
+
 log = logging.getLogger("softalign")
+PromptsOption = Annotated[
+    str | None,
+    typer.Option("--prompts", metavar="FILE", help="one a line, or column prompt of .csv, .jsonl, .parquet"),
+]
 
 
 @app.command()
@@ -21,10 +28,7 @@ def generate(
     adapter: Annotated[str, typer.Argument(help="adapter: folder, URI, models:/NAME@ALIAS; `none` for the base")],
     out: Annotated[Path, typer.Option("--out", help="folder for the images: prompt-000-0.png and so on")],
     prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...")] = None,
-    prompts_file: Annotated[
-        str | None,
-        typer.Option("--prompts", metavar="FILE", help="one a line, or column prompt of .csv, .jsonl, .parquet"),
-    ] = None,
+    prompts_file: PromptsOption = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="the base model's images too, and grid.png: a row for each prompt")
     ] = False,
@@ -57,6 +61,10 @@ def generate(
     )
     with leaving_in_order(lambda: "stopped: images that are there are kept; the same command draws the others"):
         made = generate_to_folder(adapter, wanted, out, base, settings, is_overwriting=overwrite)
+    _show(made, as_json)
+
+
+def _show(made: GeneratedFolder, as_json: bool) -> None:
     if made.num_kept:
         log.info("%d of %d images were there already, from the same request", made.num_kept, len(made.images))
     paths = [str(path) for path in made.images]

@@ -3,8 +3,8 @@
 No noise is inverted. At each time fresh noise gives a noisy source; the noisy target is as far from it as the edited
 image is from the source image. The names are the paper's: times t_T = 1 (noise) to t_0 = 0 (image), i counts down.
 
-Both papers of the soft tokens edit with it. AGSM (arXiv 2605.30038) says of its tokens that psi+ is seen by both branches
-of guidance; SoftREPA's released script inserts its tokens into all four, source and target, conditional and
+Both papers of the soft tokens edit with it. AGSM (arXiv 2605.30038) says of its tokens that psi+ is seen by both
+branches of guidance; SoftREPA's released script inserts its tokens into all four, source and target, conditional and
 unconditional. So they act on all of them here. With its tokens that script takes ``n_max`` 30 and for the target a
 guidance of 9, to which its code adds 1; the source's stays 3.5.
 

@@ -162,7 +162,7 @@ def require_flow(family: Family) -> None:
 
 def _no_flow(found: str) -> CompatibilityError:
     return CompatibilityError(
-        "FlowEdit follows the velocity of a flow from noise to images, and this model predicts none.",
+        "FlowEdit follows the velocity of a flow from noise to images, which this model does not predict.",
         expected=" or ".join(name for name, record in FAMILIES.items() if record.prediction_type == "flow"),
         found=found,
         fix="edit with a flow-matching model such as Stable Diffusion 3, and an adapter trained for it",
@@ -170,23 +170,13 @@ def _no_flow(found: str) -> CompatibilityError:
 
 
 def _backbone_of(pipe: Any, max_sequence_length: int) -> MMDiTBackbone:
-    transformer = getattr(pipe, "transformer", None)
-    kind = type(pipe).__name__
-    fitting = (
-        []
-        if transformer is None
-        else [
-            family
-            for family, record in FAMILIES.items()
-            if not record.is_unet and record.qk_norm == transformer.config.get("qk_norm")
-        ]
-    )
-    if not fitting or not hasattr(pipe, "text_encoder_3"):
-        raise _no_flow(f"{kind}, which predicts noise" if transformer is None else kind)
-    config = BackboneConfig(
-        family=fitting[0],
-        model=kind,
-        has_t5=pipe.text_encoder_3 is not None,
-        max_sequence_length=max_sequence_length,
-    )
+    transformer, kind = getattr(pipe, "transformer", None), type(pipe).__name__
+    if transformer is None:
+        raise _no_flow(f"{kind}, which predicts noise")
+    families = {record.qk_norm: family for family, record in FAMILIES.items() if not record.is_unet}
+    family = families.get(transformer.config.get("qk_norm"))
+    if family is None or not hasattr(pipe, "text_encoder_3"):
+        raise _no_flow(kind)
+    has_t5 = pipe.text_encoder_3 is not None
+    config = BackboneConfig(family=family, model=kind, has_t5=has_t5, max_sequence_length=max_sequence_length)
     return MMDiTBackbone(pipe, config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,8 +88,8 @@ def generate_to_folder(
 ) -> GeneratedFolder:
     """Write ``prompt-000-0.png`` and so on to ``out``; images that are there from the same request are kept.
 
-    An image's name and noise depend on the prompt's place, the image's place and (noise alone) the seed. With a sheet,
-    ``prompt-000-0-base.png`` is the base model's, and ``grid.png`` shows a row for each prompt.
+    An image's name and noise depend on the prompt's place, the image's place and (noise alone) the seed. With a sheet
+    ``prompt-000-0-base.png`` is the base model's, and ``grid.png`` shows all.
 
     Args:
         adapter: what ``load_soft_tokens`` takes, or ``none`` for the base model itself.
@@ -100,8 +100,8 @@ def generate_to_folder(
         is_overwriting: draw all, and replace files of the same names.
 
     Raises:
-        ConfigError: ``none`` without a base model, ``out`` lies below a file, other images of these names are there, a
-            prompt is no text, or the sheet would be too large to be opened.
+        ConfigError: ``none`` without a base model, ``out`` lies below a file, other images of these names are there,
+            a prompt is no text, or the sheet would be too large.
         CompatibilityError: the base model is not the adapter's.
     """
     require_folder_place(out)
@@ -110,19 +110,14 @@ def generate_to_folder(
         refuse_foreign(_paths(out, adapter, len(prompts), settings), out)
     chosen = choose_model(adapter, base)
     rows = [_row(out, chosen, index, prompt, settings) for index, prompt in enumerate(prompts)]
-    files = [one for row in rows for one in row]
-    sheets = [_planned_sheet(out, chosen, prompts, settings)] if settings.has_sheet else []
-    layout = _layout(rows)
-    if sheets:
-        layout.require_drawable()
-    kept = frozenset[Path]() if is_overwriting else kept_files([*files, *sheets], out)
+    sheets = [_planned_sheet(out, chosen, rows, settings)] if settings.has_sheet else []
+    kept = frozenset[Path]() if is_overwriting else kept_files([*chain(*rows), *sheets], out)
     _draw(prompts, rows, kept, chosen, settings)
     for sheet in sheets:
         if sheet.path not in kept:
-            pictures = [[_opened(one.path) for one in row] for row in rows]
-            write_atomically(sheet.path, contact_sheet(layout, pictures, sheet.facts.to_png_info()))
-    num_kept = len(kept.intersection(one.path for one in files))
-    return GeneratedFolder(tuple(one.path for one in files), num_kept, sheets[0].path if sheets else None)
+            write_atomically(sheet.path, _sheet_of(rows, sheet.facts))
+    images = tuple(one.path for one in chain(*rows))
+    return GeneratedFolder(images, len(kept.intersection(images)), sheets[0].path if sheets else None)
 
 
 def _arms(adapter: str, settings: GenerationSettings) -> tuple[str, ...]:
@@ -157,15 +152,21 @@ def _row(out: Path, chosen: ChosenModel, index: int, prompt: str, settings: Gene
 
 
 def _planned_sheet(
-    out: Path, chosen: ChosenModel, prompts: Sequence[str], settings: GenerationSettings
+    out: Path, chosen: ChosenModel, rows: Sequence[Sequence[Planned]], settings: GenerationSettings
 ) -> PlannedFile[SheetOfImages]:
+    _layout(rows).require_drawable()
     facts = SheetOfImages(
-        prompts=tuple(prompts),
+        prompts=tuple(row[0].facts.prompt for row in rows),
         num_images=settings.num_images,
         **settings.of_family(chosen.base.family),
         **chosen.facts(settings.scale),
     )
     return PlannedFile(out / SHEET_FILENAME, facts)
+
+
+def _sheet_of(rows: Sequence[Sequence[Planned]], facts: SheetOfImages) -> bytes:
+    pictures = [[_opened(one.path) for one in row] for row in rows]
+    return contact_sheet(_layout(rows), pictures, facts.to_png_info())
 
 
 def _layout(rows: Sequence[Sequence[Planned]]) -> SheetLayout:
