@@ -113,9 +113,8 @@ def generate_to_folder(
     sheets = [_planned_sheet(out, chosen, rows, settings)] if settings.has_sheet else []
     kept = frozenset[Path]() if is_overwriting else kept_files([*chain(*rows), *sheets], out)
     _draw(prompts, rows, kept, chosen, settings)
-    for sheet in sheets:
-        if sheet.path not in kept:
-            write_atomically(sheet.path, _sheet_of(rows, sheet.facts))
+    for sheet in (one for one in sheets if one.path not in kept):
+        write_atomically(sheet.path, _sheet_of(rows, sheet.facts))
     images = tuple(one.path for one in chain(*rows))
     return GeneratedFolder(images, len(kept.intersection(images)), sheets[0].path if sheets else None)
 
