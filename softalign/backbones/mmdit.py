@@ -12,7 +12,14 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from softalign.backbones.base import Denoiser
-from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, load_frozen_pipeline, present_parts
+from softalign.backbones.frozen_pipeline import (
+    ALL_PARTS,
+    Part,
+    explained_access,
+    load_frozen_pipeline,
+    present_parts,
+    working_device,
+)
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
 from softalign.backbones.row_cache import RowCache
@@ -189,7 +196,7 @@ class MMDiTBackbone:
             prompts,
             prompts,
             prompts,
-            device=self.text_encoders[0].device,
+            device=working_device(self.text_encoders[0]),
             num_images_per_prompt=1,
             do_classifier_free_guidance=has_guidance,
             max_sequence_length=self._max_sequence_length,

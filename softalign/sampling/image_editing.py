@@ -16,6 +16,7 @@ from torch import Tensor
 
 from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
+from softalign.backbones.frozen_pipeline import working_device
 from softalign.backbones.mmdit import MMDiTBackbone
 from softalign.backbones.vae import decode_latents, encode_images
 from softalign.config.backbone import BackboneConfig
@@ -118,15 +119,16 @@ def guided_velocity(backbone: Backbone, own: TextStates, empty: TextStates, guid
     num_timesteps = backbone.pipeline.scheduler.config.num_train_timesteps
     branches = [own] if guidance_scale == 1.0 else [empty, own]
     tensors = zip(*(branch.tensors() for branch in branches), strict=True)
-    texts_NLD, pooled_NP = (torch.cat(part).to(denoiser.device, denoiser.dtype) for part in tensors)
+    device, dtype = working_device(denoiser), denoiser.dtype
+    texts_NLD, pooled_NP = (torch.cat(part).to(device, dtype) for part in tensors)
 
     def velocity(noisy_BCHW: Tensor, sigma: float) -> Tensor:
-        noisy_NCHW = noisy_BCHW.to(denoiser.device, denoiser.dtype).repeat(len(branches), 1, 1, 1)
+        noisy_NCHW = noisy_BCHW.to(device, dtype).repeat(len(branches), 1, 1, 1)
         predicted_NCHW = denoiser(
             hidden_states=noisy_NCHW,
             encoder_hidden_states=texts_NLD,
             pooled_projections=pooled_NP,
-            timestep=torch.full((len(noisy_NCHW),), sigma, device=denoiser.device) * num_timesteps,
+            timestep=torch.full((len(noisy_NCHW),), sigma, device=device) * num_timesteps,
             return_dict=False,
         )[0].to(noisy_BCHW)
         parts: tuple[Tensor, ...] = predicted_NCHW.chunk(len(branches))

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
-from softalign import FlowEditSettings
+from softalign import FlowEditSettings, edit_image
 from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig
@@ -28,3 +29,16 @@ def test_the_devices_dtype_changes_no_picture_that_nothing_is_asked_of(any_devic
     assert still.shape == (32, 48, 3)
     assert np.array_equal(same, still)
     assert not np.array_equal(other, still)
+
+
+def test_an_offloaded_pipeline_edits_as_one_on_the_device(any_device, model):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    settings = FlowEditSettings(3, 3, 0, 1, 1.0, 4.0)
+    plain, pipe = (StableDiffusion3Pipeline.from_pretrained(model) for _ in range(2))
+    plain.to(any_device)
+    pipe.enable_model_cpu_offload(device=any_device)
+    one, other = (
+        np.asarray(edit_image(each, picture, "a cat", "a dog", settings, max_sequence_length=6)).astype(int)
+        for each in (plain, pipe)
+    )
+    assert np.abs(one - other).max() <= 1
