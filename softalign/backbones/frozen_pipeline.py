@@ -46,6 +46,14 @@ def resolve_device(runtime: Runtime) -> torch.device:
     return torch.device(runtime.device)
 
 
+def working_device(module: nn.Module) -> torch.device:
+    """Return where a module works: of one that accelerate keeps elsewhere until it is called, where it will be then."""
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    places = (getattr(hook, "execution_device", None) for hook in hooks)
+    place = next((found for found in places if found is not None), None)
+    return next(module.parameters()).device if place is None else torch.device(place)
+
+
 def backbone_dtype(device: torch.device) -> torch.dtype:
     """Return the frozen model's dtype: bf16 on CUDA, fp32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -12,7 +12,14 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from softalign.backbones.base import Denoiser
-from softalign.backbones.frozen_pipeline import ALL_PARTS, Part, explained_access, load_frozen_pipeline, present_parts
+from softalign.backbones.frozen_pipeline import (
+    ALL_PARTS,
+    Part,
+    explained_access,
+    load_frozen_pipeline,
+    present_parts,
+    working_device,
+)
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
 from softalign.backbones.row_cache import RowCache
@@ -189,7 +196,7 @@ class MMDiTBackbone:
             prompts,
             prompts,
             prompts,
-            device=self.text_encoders[0].device,
+            device=working_device(self.text_encoders[0]),
             num_images_per_prompt=1,
             do_classifier_free_guidance=has_guidance,
             max_sequence_length=self._max_sequence_length,
@@ -223,14 +230,23 @@ def _check_family(config: BackboneConfig, pipeline: Any) -> None:
         )
 
 
-def _check_t5(config: BackboneConfig) -> None:
-    """Check that a model from which T5 is wanted was saved with it."""
+def comes_with_t5(config: BackboneConfig) -> bool:
+    """Return whether a model was saved with T5, by its ``model_index.json``.
+
+    Raises:
+        MissingInputError: there is no such model.
+    """
     from diffusers import DiffusionPipeline
 
     model = resolve_model(config)
     with explained_access(model):
         index = DiffusionPipeline.load_config(model, revision=config.revision)
-    if index.get("text_encoder_3", ()) == [None, None]:
+    return bool(index.get("text_encoder_3", ()) != [None, None])
+
+
+def _check_t5(config: BackboneConfig) -> None:
+    """Check that a model from which T5 is wanted was saved with it."""
+    if not comes_with_t5(config):
         raise CompatibilityError(
             "The base model comes without T5.",
             expected="text_encoder_3",

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from softalign.cli.options import JsonOption, app, emit
+from softalign.errors import ConfigError
+from softalign.processes.leaving import leaving_in_order
+
+if TYPE_CHECKING:
+    from softalign.sampling.to_folder import GeneratedFolder
 
 log = logging.getLogger("softalign")
+PromptsOption = Annotated[
+    str | None,
+    typer.Option("--prompts", metavar="FILE", help="one a line, or column prompt of .csv, .jsonl, .parquet"),
+]
 
 
 @app.command()
 def generate(
     adapter: Annotated[str, typer.Argument(help="adapter: folder, URI, models:/NAME@ALIAS; `none` for the base")],
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...")],
     out: Annotated[Path, typer.Option("--out", help="folder for the images: prompt-000-0.png and so on")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace images of the same names")] = False,
+    prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...")] = None,
+    prompts_file: PromptsOption = None,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="the base model's images too, and grid.png: a row for each prompt")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace files of these names that another request made")
+    ] = False,
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
     scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -35,15 +51,41 @@ def generate(
     ] = "positive",
     as_json: JsonOption = False,
 ) -> None:
-    """Generate images from prompts with an adapter."""
+    """Generate images from prompts with an adapter; images that are there from the same request are kept."""
+    wanted = _prompts(prompts or [], prompts_file)
     log.info("Loading PyTorch and the model")
     from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
 
     settings = GenerationSettings(
-        num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank
+        num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank, grid
     )
-    paths = generate_to_folder(adapter, prompts, out, base, settings, is_overwriting=overwrite)
-    emit({"images": [str(path) for path in paths]}, as_json, "\n".join(str(path) for path in paths))
+    with leaving_in_order(lambda: "stopped: images that are there are kept; the same command draws the others"):
+        made = generate_to_folder(adapter, wanted, out, base, settings, is_overwriting=overwrite)
+    _show(made, as_json)
+
+
+def _show(made: GeneratedFolder, as_json: bool) -> None:
+    if made.num_kept:
+        log.info("%d of %d images were there already, from the same request", made.num_kept, len(made.images))
+    paths = [str(path) for path in made.images]
+    grids = [] if made.sheet is None else [str(made.sheet)]
+    payload = {"images": paths, "num_kept": made.num_kept, "grid": grids[0] if grids else None}
+    emit(payload, as_json, "\n".join([*paths, *grids]))
+
+
+def _prompts(prompts: list[str], file: str | None) -> Sequence[str]:
+    if bool(prompts) == (file is not None):
+        raise ConfigError(
+            "Prompts come as arguments or from a file.",
+            expected="one of both",
+            found="both" if prompts else "neither",
+            fix="write PROMPT..., or --prompts FILE",
+        )
+    if file is None:
+        return prompts
+    from softalign.sampling.prompt_files import read_prompts
+
+    return read_prompts(file)
 
 
 @app.command()

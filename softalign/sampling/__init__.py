@@ -1,1 +1,1 @@
-"""Images from prompts, by a frozen pipeline with or without soft tokens."""
+"""Images from prompts, and edits of pictures, by a frozen pipeline with or without soft tokens."""

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from softalign.backbones.base import Backbone
@@ -176,10 +177,15 @@ def as_arguments(text: TextStates, prefix: str = "") -> dict[str, Float[Tensor, 
     return states if text.pooled_NP is None else {**states, f"{prefix}pooled_prompt_embeds": text.pooled_NP}
 
 
-def png_bytes(image_HW3: NDArray[np.uint8]) -> bytes:
-    """Return an image as PNG; the same pixels are the same bytes."""
+def png_bytes(image_HW3: NDArray[np.uint8], info: PngInfo | None = None) -> bytes:
+    """Return an image as PNG; the same pixels and text chunks are the same bytes.
+
+    Args:
+        image_HW3: the pixels.
+        info: text chunks; none without.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(image_HW3).save(buffer, format="PNG", compress_level=_PNG_COMPRESS_LEVEL)
+    Image.fromarray(image_HW3).save(buffer, format="PNG", compress_level=_PNG_COMPRESS_LEVEL, pnginfo=info)
     return buffer.getvalue()
 
 

@@ -115,6 +115,8 @@ CORE = f"""
 assert softalign("geneval", "prompts", "--out", "prompts.jsonl") == 0
 shown = ["generate", "none", "a photo of three circles", "--base", "shapes", "--num-inference-steps", "1"]
 assert softalign(*shown, "--out", "images") == 0
+edit = ["edit", "images/prompt-000-0.png", "--from", "three circles", "--to", "two circles", "--base", "shapes"]
+assert softalign(*edit, "--num-inference-steps", "1", "--n-max", "1") == 0
 
 from diffusers import StableDiffusionPipeline
 from softalign import load_soft_tokens
@@ -136,7 +138,9 @@ assert softalign("history", "softalign-shapes", "--tracking-uri", "http://127.0.
 def test_the_core_generates_and_names_the_extra_that_is_missing(tmp_path):
     result = run_with(CORE, cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert {path.name for path in (tmp_path / "images").iterdir()} == {"prompt-000-0.png", "tokens.png"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {
+        *("prompt-000-0.png", "prompt-000-0-edited.png", "tokens.png")
+    }
     assert "needs the pipeline extra" in result.stderr
     assert "pip install 'softalign[registry]'" in result.stderr
 

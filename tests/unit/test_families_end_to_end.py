@@ -296,21 +296,27 @@ def test_the_scheduler_of_the_papers(models):
     assert type(own).__name__ == "FlowMatchEulerDiscreteScheduler"
 
 
+def pixels_of(path):
+    with Image.open(path) as image:
+        return image.tobytes()
+
+
 def test_generate_uses_the_adapters_family(trained, models, name, tmp_path):
     settings = GenerationSettings(num_images=1, num_inference_steps=1, guidance_scale=2.0, scale=1.0, seed=0)
     folder = str(resolve_adapter(trained[name][1]))
-    paths = generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, settings)
-    first = paths[0].read_bytes()
+    paths = generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, settings).images
+    first, positive = paths[0].read_bytes(), pixels_of(paths[0])
     assert Image.open(paths[0]).size == (RESOLUTION, RESOLUTION)
     if "without" not in name:
         plain = generate_to_folder("none", ["a red circle"], tmp_path / "base", models[name], settings)
-        assert plain[0].read_bytes() != first
+        assert pixels_of(plain.images[0]) != pixels_of(paths[0])
     other = replace(settings, unconditional_bank="negative")
     with pytest.raises(ConfigError, match="nothing was written"):
-        generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, settings)
+        generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, other)
+    assert paths[0].read_bytes() == first
     negative = generate_to_folder(folder, ["a red circle"], tmp_path / "with", None, other, is_overwriting=True)
-    assert negative == paths
-    assert negative[0].read_bytes() != first
+    assert negative.images == paths
+    assert pixels_of(negative.images[0]) != positive
 
 
 def test_generate_samples_as_the_papers_unless_told(trained, name, tmp_path, monkeypatch):
@@ -344,7 +350,7 @@ def test_generate_takes_an_adapter_of_unknown_base_only_by_force(trained, models
     with pytest.raises(CompatibilityError):
         generate_to_folder(str(folder), ["a circle"], tmp_path / "out", None, settings)
     forced = replace(settings, is_forced=True)
-    assert generate_to_folder(str(folder), ["a circle"], tmp_path / "out", None, forced)[0].is_file()
+    assert generate_to_folder(str(folder), ["a circle"], tmp_path / "out", None, forced).images[0].is_file()
 
 
 def test_the_family_is_read_from_the_model(models, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import imagehash
 from PIL import Image, UnidentifiedImageError
 
 from softalign.data.curation.containers import picture_of
@@ -75,6 +74,8 @@ def inspect_image(data: bytes) -> ImageFacts:
 
 def perceptual_hash(image: Image.Image) -> int:
     """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
+    import imagehash  # of the pipeline extra; images are decoded without it
+
     return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
 
 
@@ -87,7 +88,7 @@ def _decode(data: bytes) -> tuple[Image.Image, str]:
             opened.load()
             upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
             turned = opened if upright is None else opened.transpose(upright)
-            return _to_rgb(turned), str(opened.format)
+            return to_rgb(turned), str(opened.format)
     except UnreadableImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -129,7 +130,8 @@ def _orientation(exif: bytes) -> int:
     return found if isinstance(found, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB: transparency over white, 16 bits a channel scaled to 8."""
     if image.mode.startswith("I"):  # 16 bits a channel: Pillow would clip to white instead of scaling
         return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
     if image.has_transparency_data:

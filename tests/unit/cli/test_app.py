@@ -19,7 +19,7 @@ def test_help_names_every_command():
     assert result.returncode == 0
     for command in (
         *("init", "run", "plan", "recipe", "curate", "encode", "train", "evaluate", "register"),
-        *("generate", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
+        *("generate", "edit", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {command} " in result.stdout
 
@@ -71,6 +71,12 @@ def test_bad_input_gets_one_message_and_its_exit_code(tmp_path, arguments, code,
             "0-0.png, prompt-001-3",
         ),
         (["generate", "none", "a cat", "--out", "made", "--overwrite"], 2, "neither an adapter nor a base model"),
+        (["generate", "none", "a cat", "--prompts", "afile", "--out", "made"], 2, "one of both"),
+        (["generate", "none", "--out", "made"], 2, "found: neither"),
+        (["generate", "none", "--prompts", "nofile", "--out", "made"], 1, "nofile"),
+        (["edit", "nofile.png", "--from", "a", "--to", "b", "--base", "shapes"], 1, "nofile.png"),
+        (["edit", "afile", "--from", "a", "--to", "b", "--base", "shapes"], 1, "no picture that can be edited"),
+        (["edit", "afile", "--from", "a", "--to", "b", "--n-max", "60"], 2, "n_max 60, steps 50"),
         (["shapes", "pretrain", "--out", "afile"], 2, "afile"),
     ],
 )

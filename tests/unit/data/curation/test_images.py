@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import imagehash
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -131,7 +132,7 @@ def test_no_memory_and_no_patience_are_not_the_files_fault(make_picture, monkeyp
 
 
 def test_a_fault_of_ours_is_no_flaw_of_an_image(make_picture, monkeypatch):
-    monkeypatch.setattr(images.imagehash, "phash", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(imagehash, "phash", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         inspect_image(encoded(make_picture(1)))
 
