@@ -83,8 +83,7 @@ def convert(
     check_facts(facts, family)
     require_free_folder(out)
     facts, project = with_stated(facts, found, family), found.project
-    tokens_path, table_path = found.tokens_path, found.table_path
-    tokens = found.tokens()
+    tokens_path, table_path, tokens = found.tokens_path, found.table_path, found.tokens()
     table_TD = found.table() if _has_table(found, facts) else None
     target = read_base(base, family) if base is not None else published_base(family)
     num_banks, is_unet = facts.num_banks or project.num_banks, FAMILIES[family].is_unet

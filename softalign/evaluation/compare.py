@@ -78,13 +78,17 @@ def compare(
     work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
+    _write_for_card(work, arms, data_change)
+    published = store.publish(comparison, work)
+    shutil.rmtree(work.parent, ignore_errors=True)
+    return published
+
+
+def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataChange | None) -> None:
     shutil.rmtree(work / PICTURES_FOLDER, ignore_errors=True)  # of an attempt that was killed
     write_pictures(work / PICTURES_FOLDER, arms[0], arms[-1])
     if data_change is not None:
         (work / DATA_CHANGE_FILENAME).write_text(data_change.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    published = store.publish(comparison, work)
-    shutil.rmtree(work.parent, ignore_errors=True)
-    return published
 
 
 def _comparison(

@@ -54,16 +54,23 @@ def build_model_folder(
     for name in sorted(names):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(adapter_path / name, target / name)
-    path = adapter_path / CARD_FILENAME
-    card = path.read_text(encoding="utf-8") if CARD_FILENAME in names else f"# {adapter.name}\n"
-    card = f"{card.rstrip()}\n\n{card_sections(comparison, reports, comparison_path)}"
-    pictures = comparison_path / PICTURES_FOLDER
-    for path in sorted(pictures.glob("base-and-adapter.*")):
-        (target / PICTURES_FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(path, target / PICTURES_FOLDER / path.name)
-    (target / CARD_FILENAME).write_text(card, encoding="utf-8")
+    _complete_card(target, f"# {adapter.name}\n", card_sections(comparison, reports, comparison_path))
+    _copy_pictures(comparison_path / PICTURES_FOLDER, target / PICTURES_FOLDER)
     (target / MLMODEL_FILENAME).write_text(mlmodel(adapter), encoding="utf-8")
     return list_files(target)
+
+
+def _copy_pictures(published: Path, target: Path) -> None:
+    for path in sorted(published.glob("base-and-adapter.*")):
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(path, target / path.name)
+
+
+def _complete_card(target: Path, title: str, sections: str) -> None:
+    """Put sections below the card that training wrote, or below a title where it wrote none."""
+    path = target / CARD_FILENAME
+    card = path.read_text(encoding="utf-8") if path.is_file() else title
+    path.write_text(f"{card.rstrip()}\n\n{sections}", encoding="utf-8")
 
 
 def mlmodel(adapter: Adapter) -> str:

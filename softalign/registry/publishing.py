@@ -106,9 +106,8 @@ def register(
     _check_belonging(adapter, comparison, reports)
     request = Registration(adapter, comparison, reports, config, store, key, recipe)
     uri, work = tracking_uri(runtime, store), store.work_path("register", key)
-    model_path = work / "model"
-    own, listed, compared = store.fetch(adapter), store.files(adapter), store.fetch(comparison)
-    files = build_model_folder(own, listed, model_path, adapter, comparison, reports, compared)
+    model_path, own, compared = work / "model", store.fetch(adapter), store.fetch(comparison)
+    files = build_model_folder(own, store.files(adapter), model_path, adapter, comparison, reports, compared)
     with registry_client(uri) as client:
         version = _version_of(client, request, uri, model_path, files)
         store.require_held()
