@@ -88,7 +88,7 @@ def psi_plus_of_running_call(_denoiser: nn.Module, _num_rows: int) -> None:
 def check_times(scheduler: Any) -> None:
     """Check that a U-Net is called with timesteps 0..999 of a noise schedule, which the rows of the table stand for.
 
-    Schedulers of EDM's kind call it with logarithms of the noise level instead.
+    Schedulers of EDM's kind call it with logarithms of the noise level instead, those of flow matching with its shares.
 
     Raises:
         CompatibilityError: the scheduler counts its times otherwise.
@@ -98,7 +98,8 @@ def check_times(scheduler: Any) -> None:
     config = scheduler.config
     num_timesteps = config.get("num_train_timesteps", NUM_TRAIN_TIMESTEPS)
     is_logarithm = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
-    if is_logarithm or num_timesteps != NUM_TRAIN_TIMESTEPS or not hasattr(scheduler, "alphas_cumprod"):
+    is_flow = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    if is_logarithm or is_flow or num_timesteps != NUM_TRAIN_TIMESTEPS or not hasattr(scheduler, "alphas_cumprod"):
         raise CompatibilityError(
             "The scheduler's times are not those the soft tokens were trained with.",
             expected=f"timesteps from 0 to {NUM_TRAIN_TIMESTEPS - 1} of a noise schedule",

@@ -239,11 +239,16 @@ def checked_scale(scale: float) -> float:
     Raises:
         ConfigError: it is negative or not a number.
     """
-    if isinstance(scale, bool) or not isinstance(scale, Real) or not (math.isfinite(scale) and scale >= 0.0):
+    try:
+        number = float(scale) if isinstance(scale, Real) and not isinstance(scale, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0.0):
+        found = str(number) if isinstance(scale, Real) else repr(scale)[:100]
         raise ConfigError(
-            "The scale of soft tokens is out of range.", expected="a number >= 0", found=repr(scale), where="scale"
+            "The scale of soft tokens is out of range.", expected="a number >= 0", found=found, where="scale"
         )
-    return float(scale)
+    return number
 
 
 def find_injections(denoiser: nn.Module) -> tuple[SoftTokenInjection, ...]:

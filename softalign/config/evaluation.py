@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from softalign.artifacts import BASE_ARMS, Arm, Frozen
 from softalign.config.backbone import BackboneConfig
@@ -14,6 +14,8 @@ from softalign.config.families import is_embedded, own_side_px
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 CHAMPION_PATTERN = r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$"
+LEDGER_SUFFIX = ".history"
+"""The history of the model NAME is the registered model NAME.history."""
 GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
     r"adapter_vs_(base|untrained|champion)/[a-z_]+(/ci_low|/ci_high)?)$"
@@ -155,3 +157,10 @@ class RegisterConfig(StageConfig):
     )
     experiment: str = Field("softalign", description="MLflow's experiment that the run is recorded in")
     policy: PromotionPolicy = Field(PromotionPolicy(), description="when a candidate becomes champion")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name.endswith(LEDGER_SUFFIX):
+            raise ValueError(f"a name that ends in {LEDGER_SUFFIX} is another model's history")
+        return name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
@@ -25,9 +26,12 @@ from softalign.store.files import sha256_of_file, verify_file
 
 _PULLED_NAMES = frozenset(
     {MLMODEL_FILENAME, WEIGHTS_FILENAME, CONFIG_FILENAME, CARD_FILENAME, TRAIN_CONFIG_FILENAME, METRICS_FILENAME}
+    | {f"{INITIAL_FOLDER}/{name}" for name in (WEIGHTS_FILENAME, CONFIG_FILENAME)}
+    | {f"{PICTURES_FOLDER}/base-and-adapter.{extension}" for extension in ("png", "webp")}
 )
 """What versions consist of, besides what the one that is written lists."""
-_PULLED_FOLDERS = (f"{INITIAL_FOLDER}/", f"{PICTURES_FOLDER}/", ".part-")
+_UNFINISHED = re.compile(r"\.part-\d+-[0-9a-f]{8}/.*")
+"""Of a pull that was killed."""
 _NO_SWAP = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.EINVAL}
 """The folder itself cannot be renamed: its parent is another's, or it is where a volume is mounted."""
 
@@ -65,7 +69,7 @@ def _require_replaceable(target: Path, files: tuple[FileEntry, ...], pulled: set
     listed = {entry.path: entry for entry in files}
     names = names_in(target)
     known = {*listed, *_PULLED_NAMES, *pulled}
-    others = [name for name in names if name not in known and not name.startswith(_PULLED_FOLDERS)]
+    others = [name for name in names if name not in known and not _UNFINISHED.fullmatch(name)]
     if MLMODEL_FILENAME not in names and not all(_is_same(target, name, listed) for name in names):
         others = others or names  # somebody's own adapter: no pull made it
     if not others and not target.is_file():
@@ -114,8 +118,7 @@ def _replace_each(folder: Path, target: Path, files: tuple[FileEntry, ...]) -> N
     finally:
         shutil.rmtree(made, ignore_errors=True)
     for name in {*names_in(target)} - {entry.path for entry in files}:
-        if not name.startswith(".part-"):
-            (target / name).unlink(missing_ok=True)
+        (target / name).unlink(missing_ok=True)
 
 
 def _copy(folder: Path, made: Path, files: tuple[FileEntry, ...]) -> None:

@@ -26,8 +26,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from softalign.config.evaluation import LEDGER_SUFFIX
 from softalign.registry.events import EVENT_PREFIX, PromotionEvent, champions, read_event
-from softalign.registry.versions import CHAMPION, LEDGER_SUFFIX, find_model, versions_of
+from softalign.registry.versions import CHAMPION, find_model, versions_of
 
 logger = logging.getLogger(__name__)
 

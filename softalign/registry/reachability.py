@@ -111,7 +111,12 @@ def _login(uri: str) -> dict[str, Any]:
 
 
 def _skew_s(date: str | None) -> float | None:
-    return None if date is None else (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    """Return how far this clock is ahead of an answer's date; None where it cannot be read (proxies)."""
+    try:
+        said = parsedate_to_datetime(date or "")
+    except (TypeError, ValueError):
+        return None
+    return (datetime.now(UTC) - (said if said.tzinfo else said.replace(tzinfo=UTC))).total_seconds()
 
 
 def _is_database(uri: str) -> bool:

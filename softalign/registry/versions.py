@@ -16,14 +16,13 @@ from softalign.artifacts import (
     read_known,
     require_format,
 )
+from softalign.config.evaluation import LEDGER_SUFFIX
 from softalign.errors import ConfigError, IntegrityError, RegistryError
 from softalign.registry.hostile import is_safe_path
 
 logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-LEDGER_SUFFIX = ".history"
-"""The history of the model NAME is the registered model NAME.history."""
 STAGE_KEY_TAG = "softalign.stage_key"
 FILES_TAG = "softalign.files"
 """JSON list of the version's files with size and sha256: what a pull is verified against."""
@@ -95,10 +94,18 @@ def find_model(client: Any, name: str) -> Any:
     """Return a registered model.
 
     Raises:
-        RegistryError: unknown; lists the names there are.
+        RegistryError: unknown; lists the names there are. Or a history, which is nobody's adapter.
     """
     from mlflow.exceptions import MlflowException
 
+    if name.endswith(LEDGER_SUFFIX):
+        model = name.removesuffix(LEDGER_SUFFIX)
+        raise RegistryError(
+            f"{name!r} is the history of {model!r}, and no adapter.",
+            expected=f"a name that does not end in {LEDGER_SUFFIX}",
+            found=name,
+            fix=f"`softalign history {model}` shows it",
+        )
     try:
         return client.get_registered_model(name)
     except MlflowException as error:

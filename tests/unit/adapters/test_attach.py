@@ -2,6 +2,7 @@ import copy
 import gc
 import types
 import weakref
+from fractions import Fraction
 from unittest import mock
 
 import pytest
@@ -107,7 +108,7 @@ def test_the_handle_can_be_used_up_only_once(pipe, folder):
     load_soft_tokens(pipe, folder).unload()
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan"), "0.5", None, True])
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), "0.5", None, True, 10**400, Fraction(10**400)])
 def test_an_impossible_scale_is_refused(pipe, folder, scale):
     with pytest.raises(ConfigError, match="out of range"):
         load_soft_tokens(pipe, folder, scale=scale)

@@ -16,6 +16,8 @@ OTHER_TIMES = (
     diffusers.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
     diffusers.IPNDMScheduler(),
     diffusers.DDIMScheduler(num_train_timesteps=2000),
+    diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
+    diffusers.DPMSolverMultistepScheduler(use_flow_sigmas=True),
 )
 
 

@@ -188,7 +188,10 @@ def test_a_pulled_folder_is_updated_and_repaired(uri, tmp_path):
 def test_copies_go_only_where_nothing_is_lost(uri, tmp_path):
     target, own, file = tmp_path / "out", tmp_path / "own", tmp_path / "file"
     pull(f"{NAME}/1", target, tracking_uri=uri)
-    (target / "notes.txt").write_text("mine")
+    kept = [target / name for name in ("notes.txt", "pictures/mine.png", "initial/notes.txt", ".part-mine/a")]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     own.mkdir()
     (own / "adapter_config.json").write_text("{}")  # somebody's own adapter, which no pull made
     file.write_text("x")
@@ -196,7 +199,10 @@ def test_copies_go_only_where_nothing_is_lost(uri, tmp_path):
         with pytest.raises(ConfigError, match=f"(?s)holds other files.*{found}"):
             pull(f"{NAME}/2", place, tracking_uri=uri)
     assert b'"weights":"0.1 ' in (target / "soft_tokens.safetensors").read_bytes()
-    assert (target / "notes.txt").read_text() == "mine"
+    assert {path.read_text() for path in kept} == {"mine"}
+    kept[0].unlink()
+    with pytest.raises(ConfigError, match=r"(?s)holds other files.*mine"):
+        pull(f"{NAME}/2", target, tracking_uri=uri)
 
 
 def test_a_target_that_cannot_be_renamed_is_filled_file_by_file(uri, tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from softalign.artifacts import SCHEMA_VERSION
-from softalign.errors import CompatibilityError, IntegrityError
-from softalign.registry.versions import COMPARISON_TAG, comparison_of
+from softalign.config import load_recipe
+from softalign.errors import CompatibilityError, ConfigError, IntegrityError, RegistryError
+from softalign.registry.versions import COMPARISON_TAG, comparison_of, find_model
 from tests import registry_samples
 
 
@@ -35,3 +36,10 @@ def test_a_damaged_tag_is_named(tag):
     with pytest.raises(IntegrityError, match="The champion's scores cannot be read") as caught:
         comparison_of(client_with(tag), "name", 3)
     assert caught.value.where == f"models:/name/3, tag {COMPARISON_TAG}"
+
+
+def test_a_models_history_is_no_model():
+    with pytest.raises(ConfigError, match="another model's history"):
+        load_recipe("shapes", ["register.name=cats.history"])
+    with pytest.raises(RegistryError, match=r"(?s)is the history of 'cats'.*softalign history cats"):
+        find_model(SimpleNamespace(), "cats.history")

@@ -1,6 +1,7 @@
 """Before the first stage runs, store, disk and registry are asked whether they would take what comes."""
 
 import threading
+import time
 from collections import namedtuple
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,7 @@ import pytest
 
 from softalign.config import load_recipe
 from softalign.errors import ConfigError, RegistryError, StorageUnavailableError
-from softalign.registry import ask_registry
+from softalign.registry import ask_registry, reachability
 from softalign.stages import readiness, world
 from softalign.stages.checks import check_training
 from softalign.stages.plan import plan
@@ -115,6 +116,23 @@ def test_a_registry_that_is_down_blocks_the_registration_alone(store):
 def test_what_a_registry_answers_is_said(status, error, text):
     with server(status) as (address, _), pytest.raises(error, match=text):
         ask_registry(f"http://{address}")
+
+
+@pytest.mark.parametrize(
+    ("date", "skew_s"),
+    [
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Thu, 01 Jan 1970 00:00:00 -0000", 0),
+        ("Thu, 01 Jan 1970 00:00:00", 0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT, Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("Thu, 01 Jan 1970 99:00:00 GMT", None),
+        ("garbage", None),
+        (None, None),
+    ],
+)
+def test_a_date_that_cannot_be_read_says_nothing_of_the_clock(date, skew_s):
+    found = reachability._skew_s(date)
+    assert found is None if skew_s is None else abs(found - time.time()) < 60
 
 
 def test_the_registry_is_asked_as_its_client_would(monkeypatch):
