@@ -1,0 +1,46 @@
+"""Commands about published datasets: what differs between two, and the page of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softalign.cli.options import JsonOption, StoreOption, app, emit, require_pipeline
+from softalign.errors import ConfigError
+from softalign.store.store import DEFAULT_STORE, Store
+
+DATASET = "a dataset's folder or URI, digits of its stage key or digest, its name, or NAME~1: the one before the newest"
+data_app = typer.Typer(help="Published datasets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("diff")
+def data_diff(
+    before: Annotated[str, typer.Argument(metavar="A", help=DATASET)],
+    after: Annotated[str, typer.Argument(metavar="B", help="likewise")],
+    out: Annotated[Path | None, typer.Option("--out", help="write a page with examples there")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which images and captions came, went or changed from dataset A to B, and why."""
+    require_pipeline("data diff")
+    from softalign.data.versions.diff import compare_datasets
+    from softalign.data.versions.finding import find_dataset
+    from softalign.data.versions.opened import OpenedDataset
+    from softalign.data.versions.pages.diff_page import render_diff
+
+    _require_file_place(out)
+    opened = Store(store)
+    one, two = (OpenedDataset(find_dataset(reference, opened), opened) for reference in (before, after))
+    diff = compare_datasets(one, two)
+    if out is not None:
+        out.write_text(render_diff(diff, one, two), encoding="utf-8")
+    payload = {**diff.model_dump(mode="json"), "is_same": diff.is_same, "page": str(out) if out else None}
+    emit(payload, as_json, diff.to_text() + (f"\n{out}" if out else ""))
+
+
+def _require_file_place(out: Path | None) -> None:
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise ConfigError("The page cannot be written there.", expected="a file in a folder", where=str(out))
