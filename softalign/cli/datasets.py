@@ -41,6 +41,26 @@ def data_diff(
     emit(payload, as_json, diff.to_text() + (f"\n{out}" if out else ""))
 
 
+@data_app.command("report")
+def data_report(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
+    out: Annotated[Path, typer.Option("--out", help="the page's file")] = Path("data_report.html"),
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the page of a dataset, which `curate` puts beside it, anew: losses, distributions, samples."""
+    require_pipeline("data report")
+    from softalign.data.versions.finding import find_dataset
+    from softalign.data.versions.opened import OpenedDataset
+    from softalign.data.versions.pages.data_page import render_dataset
+
+    _require_file_place(out)
+    opened = Store(store)
+    found = find_dataset(dataset, opened)
+    out.write_text(render_dataset(OpenedDataset(found, opened)), encoding="utf-8")
+    emit({"page": str(out), "digest": found.digest, "uri": found.uri}, as_json, str(out))
+
+
 def _require_file_place(out: Path | None) -> None:
     if out is not None and (out.is_dir() or not out.parent.is_dir()):
         raise ConfigError("The page cannot be written there.", expected="a file in a folder", where=str(out))

@@ -16,10 +16,13 @@ from softalign.store.store import Store
 
 
 def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
-    """Curate the recipe's sources."""
+    """Curate the recipe's sources, and put the page of what came of it beside the record."""
     from softalign.data.curation.pipeline import curate
+    from softalign.data.versions.reporting import keep_report
 
-    return curate(given.recipe.curation, given.store, key, given.recipe.runtime)
+    dataset = curate(given.recipe.curation, given.store, key, given.recipe.runtime)
+    keep_report(dataset, given.store)
+    return dataset
 
 
 def encode(given: StageInputs, key: str, on_line: OnLine) -> EncodedManifest:
