@@ -16,10 +16,15 @@ class ReasonCount(Frozen):
 
 
 class DatasetManifest(Record):
-    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each."""
+    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each.
+
+    Attributes:
+        parent_key: stage key of the dataset that this one is with caption changes; empty: of none.
+    """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("parent_key",)
 
     name: str
     num_samples: int
@@ -29,6 +34,7 @@ class DatasetManifest(Record):
     total_bytes: int
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
+    parent_key: str = ""
 
 
 class EncodedManifest(Record):

@@ -26,9 +26,9 @@ def data_diff(
 ) -> None:
     """Show which images and captions came, went or changed from dataset A to B, and why."""
     require_pipeline("data diff")
+    from softalign.data.curation.published import OpenedDataset
     from softalign.data.versions.diff import compare_datasets
     from softalign.data.versions.finding import find_dataset
-    from softalign.data.versions.opened import OpenedDataset
     from softalign.data.versions.pages.diff_page import render_diff
 
     _require_file_place(out)
@@ -50,8 +50,8 @@ def data_report(
 ) -> None:
     """Write the page of a dataset, which `curate` puts beside it, anew: losses, distributions, samples."""
     require_pipeline("data report")
+    from softalign.data.curation.published import OpenedDataset
     from softalign.data.versions.finding import find_dataset
-    from softalign.data.versions.opened import OpenedDataset
     from softalign.data.versions.pages.data_page import render_dataset
 
     _require_file_place(out)

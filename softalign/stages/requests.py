@@ -6,10 +6,11 @@ content: neither the record nor the list of files names it, so no digest depends
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -33,7 +34,7 @@ from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.published import Published
 from softalign.stages.turns import Turn
-from softalign.store.files import write_atomically
+from softalign.store.files import read_bytes, write_atomically
 from softalign.store.store import Store
 from softalign.version import __version__
 
@@ -123,7 +124,29 @@ def curate_request(given: StageInputs) -> StageRequest:
         for index, source in enumerate(given.recipe.curation.sources)
         if not isinstance(source, ShapesSource)
     }
-    return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
+    changes = given.recipe.curation.caption_changes
+    content |= {f"curation.caption_changes.{index}": _digest_at(uri) for index, uri in enumerate(changes)}
+    config = _sections(given, "curation")
+    if not changes:
+        del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
+    return StageRequest(stage="curate", config=config, content=content)
+
+
+def parent_request(given: StageInputs) -> StageRequest | None:
+    """Return what was asked of ``curate`` before the last of the caption changes; None where there are none.
+
+    Raises:
+        MissingInputError: a source's captions table is not there.
+    """
+    curation = given.recipe.curation
+    if not curation.caption_changes:
+        return None
+    before = curation.model_copy(update={"caption_changes": curation.caption_changes[:-1]})
+    return curate_request(replace(given, recipe=given.recipe.model_copy(update={"curation": before})))
+
+
+def _digest_at(uri: str) -> str:
+    return hashlib.sha256(read_bytes(uri)).hexdigest()
 
 
 def encode_request(given: StageInputs) -> StageRequest:

@@ -11,7 +11,7 @@ from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
-from softalign.stages.requests import StageInputs
+from softalign.stages.requests import StageInputs, parent_request
 from softalign.store.store import Store
 
 
@@ -20,7 +20,9 @@ def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
     from softalign.data.curation.pipeline import curate
     from softalign.data.versions.reporting import keep_report
 
-    dataset = curate(given.recipe.curation, given.store, key, given.recipe.runtime)
+    parent = parent_request(given)
+    parent_key = parent.key if parent is not None else ""
+    dataset = curate(given.recipe.curation, given.store, key, given.recipe.runtime, parent_key)
     keep_report(dataset, given.store)
     return dataset
 

@@ -7,8 +7,8 @@ import pytest
 
 from softalign.config import CurationConfig
 from softalign.data.curation.pipeline import curate
+from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.diff import compare_datasets
-from softalign.data.versions.opened import OpenedDataset
 from softalign.data.versions.pages.data_page import render_dataset
 from softalign.data.versions.pages.diff_page import render_diff
 from softalign.store.store import Store

@@ -7,9 +7,12 @@ does not answer, a full disk, no memory, a fault of ours.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from softalign.config.curation import CurationConfig
 from softalign.errors import DataError
 
 Reason = Literal[
@@ -75,3 +78,21 @@ class Rejection:
     reason: Reason
     detail: str = ""
     caption_index: int = -1
+
+
+def nothing_left(rejections: Sequence[Rejection], num_seen: int, config: CurationConfig) -> DataError:
+    """Return the error of a dataset that every sample of was rejected, with the count of every reason."""
+    counts = Counter(rejection.reason for rejection in rejections)
+    most_frequent = counts.most_common(1)[0][0]
+    example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
+    shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
+    return DataError(
+        "No sample is left after the filters.",
+        expected="at least one sample",
+        found=f"{num_seen} images; "
+        + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+        + f"; {most_frequent} such as {shown}",
+        where=", ".join(f"{index}-{source.type}" for index, source in enumerate(config.sources)),
+        fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
+        "relax curation.filters",
+    )

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Literal
 
 from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
+from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Rejection
 from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Distribution, binned, caption_distributions
-from softalign.data.versions.opened import OpenedDataset, Placed
 
 NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
 Kind = Literal["added", "removed", "changed"]
@@ -70,7 +70,7 @@ class Compared(Frozen):
 
 
 class DatasetDiff(Frozen):
-    """All that differs; ``num_moved`` images are held out in one dataset only, ``is_child``: A is a parent of B."""
+    """All that differs; ``num_moved`` images are held out in one dataset only, ``is_child``: B is a refresh of A."""
 
     before: Side
     after: Side
@@ -160,7 +160,7 @@ def compare_datasets(before: OpenedDataset, after: OpenedDataset) -> DatasetDiff
     return DatasetDiff(
         before=old.side(),
         after=new.side(),
-        is_child=old.manifest.digest in new.manifest.parents,
+        is_child=new.manifest.parent_key == old.manifest.stage_key,
         num_images_kept=len(kept),
         num_captions_kept=sum(len(old.samples[key].row.captions) for key in pairs) - num_gone,
         num_moved=sum(old.samples[key].row.split != one.row.split for key, one in kept.items()),

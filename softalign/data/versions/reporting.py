@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 
 from softalign.artifacts import DatasetManifest
-from softalign.data.versions.opened import OpenedDataset
+from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.pages.data_page import render_dataset
 from softalign.errors import StorageUnavailableError
 from softalign.store.files import create_file

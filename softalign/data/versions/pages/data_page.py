@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from softalign.artifacts import DatasetManifest
+from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Rejection
 from softalign.data.versions.distributions import (
     ASPECT_RATIOS,
@@ -17,7 +18,6 @@ from softalign.data.versions.distributions import (
     binned,
     caption_distributions,
 )
-from softalign.data.versions.opened import OpenedDataset, Placed
 from softalign.data.versions.pages.diff_page import spread
 from softalign.data.versions.pages.rendering import SMALL_PX, template, thumbnail
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.versions.diff import KINDS, CaptionChange, DatasetDiff, ImageChange
-from softalign.data.versions.opened import OpenedDataset, Placed
 from softalign.data.versions.pages.rendering import SMALL_PX, template, thumbnail
 
 ItemT = TypeVar("ItemT")

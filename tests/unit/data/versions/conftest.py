@@ -5,7 +5,7 @@ import re
 import pytest
 
 from softalign.data.curation.pipeline import curate
-from softalign.data.versions.opened import OpenedDataset
+from softalign.data.curation.published import OpenedDataset
 from tests.unit.data.curation.conftest import Handover, configure, handover, make_picture, store  # noqa: F401
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"\u202e.png'

@@ -1,0 +1,250 @@
+"""Curation beside an earlier version of the same dataset: what that knows of an image is not found out again.
+
+Every decision is made as without it (filters, duplicates, order), only an image that it kept is neither read nor
+decoded, and a shard that comes out as it was is linked. So the result is that of curating from nothing, byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from softalign.artifacts import DatasetManifest
+from softalign.config.curation import CurationConfig
+from softalign.data.curation.filters import filter_captions
+from softalign.data.curation.published import OpenedDataset, Placed
+from softalign.data.curation.rejections import Reason, Rejection
+from softalign.data.curation.samples import ListedSample, Sample
+from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name
+from softalign.store.store import Store
+
+TO_TRY_AGAIN: frozenset[Reason] = frozenset({"access_refused", "missing_image", "unreadable_file"})
+"""What may pass with time: failures of the place an image lies in."""
+OF_CAPTIONS: frozenset[Reason] = frozenset({"no_caption", "no_caption_left"})
+"""Whose images were never read."""
+DUPLICATE: frozenset[Reason] = frozenset({"exact_duplicate", "perceptual_duplicate"})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the earlier version says of a listed sample: a row, or why its image was left out."""
+
+    placed: Placed | None = None
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSample:
+    """A sample whose image could be read, or none; with the rejections on the way.
+
+    ``placed`` is where an earlier version of the dataset has its image, which was not read then.
+    """
+
+    sample: Sample | None
+    rejections: tuple[Rejection, ...]
+    placed: Placed | None = None
+
+
+class EarlierVersion:
+    """A published version of the dataset with the same sources and filters.
+
+    Args:
+        manifest: of the version.
+        store: where it lies.
+    """
+
+    def __init__(self, manifest: DatasetManifest, store: Store) -> None:
+        self._manifest, self._store = manifest, store
+        opened = OpenedDataset(manifest, store)
+        self._shards = [tuple(rows) for _, rows in opened.shards()]
+        self._known: dict[tuple[str, str], Known | None] = {}
+        for index, rows in enumerate(self._shards):
+            for row in rows:
+                self._note(row.source, row.file_name, Known(placed=Placed(row, shard_name(index))))
+        for one in opened.rejections():
+            if one.caption_index < 0 and one.reason not in TO_TRY_AGAIN | OF_CAPTIONS:
+                self._note(one.source, one.file_name, Known(rejection=one))
+        self._accepted = [row.image_digest for rows in self._shards for row in rows]
+        self._num_accepted, self._is_same = 0, True
+        self._tar: tuple[str, Path] | None = None
+
+    def find(self, listed: ListedSample) -> Known | None:
+        """Return what is known of a listed sample's image; None: it has to be read."""
+        return self._known.get((listed.source, listed.filename)) if listed.flaw is None else None
+
+    def accepted(self, image_digest: str) -> None:
+        """Hear of an image that was accepted: as long as all are as before, so are duplicates."""
+        at = self._num_accepted
+        self._is_same = self._is_same and at < len(self._accepted) and self._accepted[at] == image_digest
+        self._num_accepted += 1
+
+    def lost(self) -> None:
+        """Hear of an image that was accepted before and is not now: others may not be its duplicates any more."""
+        self._is_same = False
+
+    @property
+    def has_same_duplicates(self) -> bool:
+        """Whether the images accepted so far are those that were accepted before."""
+        return self._is_same
+
+    def sample(self, listed: ListedSample, placed: Placed, captions: tuple[str, ...]) -> Sample:
+        """Return a known sample with other captions, its image left out; see ``with_image``."""
+        row = placed.row
+        return Sample(
+            source=listed.source,
+            filename=listed.filename,
+            captions=captions,
+            image=b"",
+            extension=row.extension,
+            image_digest=row.image_digest,
+            perceptual_hash=int(row.perceptual_hash, 16),
+            width_px=row.width_px,
+            height_px=row.height_px,
+        )
+
+    def with_image(self, sample: Sample, placed: Placed) -> Sample:
+        """Return a sample with its image, read from the shard, which is verified.
+
+        Raises:
+            IntegrityError: the shard is not what was published.
+        """
+        if self._tar is None or self._tar[0] != placed.shard:
+            self._tar = (placed.shard, self._store.fetch_file(self._manifest, f"{placed.shard}.tar"))
+        with self._tar[1].open("rb") as tar:
+            tar.seek(placed.row.offset_bytes)
+            return replace(sample, image=tar.read(placed.row.size_bytes))
+
+    def rows(self, index: int) -> tuple[IndexRow, ...]:
+        """Return the rows of a shard; none where there was no such shard."""
+        return self._shards[index] if index < len(self._shards) else ()
+
+    def link(self, index: int, folder: Path) -> None:
+        """Put a shard as it was into a folder, without a second copy where the disk can share it.
+
+        Raises:
+            IntegrityError: it is not what was published.
+        """
+        for suffix in ("tar", "parquet"):
+            name = f"{shard_name(index)}.{suffix}"
+            source, target = self._store.fetch_file(self._manifest, name), folder / name
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target)
+            except OSError:  # another disk, or one without links
+                shutil.copyfile(source, target)
+
+    def _note(self, source: str, file_name: str, known: Known) -> None:
+        is_first = (source, file_name) not in self._known
+        self._known[source, file_name] = known if is_first else None  # of two with one name nothing is known
+
+
+def read_beside(
+    listed: Sequence[ListedSample],
+    earlier: EarlierVersion,
+    config: CurationConfig,
+    read_all: Callable[[Iterable[ListedSample]], Iterator[ReadSample]],
+    read_one: Callable[[ListedSample], ReadSample],
+) -> Iterator[ReadSample]:
+    """Yield what became of each listed sample, of which only those are read that the earlier version does not know.
+
+    Whoever takes them tells ``earlier`` of what is accepted and lost before asking for the next.
+
+    Args:
+        listed: the samples.
+        earlier: the earlier version.
+        config: sources and filters, as they were.
+        read_all: reads samples, in order, some ahead.
+        read_one: reads one now; one without a caption that passes is not looked for.
+    """
+    read = iter(read_all(one for one in listed if earlier.find(one) is None))
+    for one in listed:
+        known = earlier.find(one)
+        if known is None:
+            yield next(read)
+            continue
+        verdict = filter_captions(one, config.filters)
+        if not verdict.captions:
+            yield replace(read_one(one), placed=known.placed)
+        elif known.placed is not None:
+            yield ReadSample(earlier.sample(one, known.placed, verdict.captions), verdict.rejections, known.placed)
+        elif known.rejection is not None and (earlier.has_same_duplicates or known.rejection.reason not in DUPLICATE):
+            yield ReadSample(None, (*verdict.rejections, known.rejection))
+        else:
+            yield read_one(one)
+
+
+@dataclass(slots=True)
+class Draft:
+    """One shard on its way: held back as long as it is the earlier version's, written from where it is not.
+
+    Attributes:
+        index: of the shard.
+        folder: where it goes.
+        val_share: share of the images on the validation side.
+        earlier: the earlier version, if there is one.
+    """
+
+    index: int
+    folder: Path
+    val_share: float
+    earlier: EarlierVersion | None
+    _held: list[tuple[Sample, Placed, str]] = field(default_factory=list)
+    _writer: ShardWriter | None = None
+
+    def __len__(self) -> int:
+        return len(self._held) + (len(self._writer) if self._writer is not None else 0)
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """Where tar and index go."""
+        name = shard_name(self.index)
+        return self.folder / f"{name}.tar", self.folder / f"{name}.parquet"
+
+    def add(self, sample: Sample, placed: Placed | None, key: str) -> None:
+        """Append a sample; ``placed`` says where the earlier version has it.
+
+        Raises:
+            IntegrityError: the shard there is not what was published.
+        """
+        if placed is not None and self._is_as_before(sample, key):
+            self._held.append((sample, placed, key))
+        else:
+            self._opened().add(self._loaded(sample, placed), key)
+
+    def close(self) -> tuple[IndexRow, ...]:
+        """Finish the shard and return its rows.
+
+        Raises:
+            IntegrityError: the shard of the earlier version is not what was published.
+        """
+        if self._writer is None and self.earlier is not None:
+            rows = self.earlier.rows(self.index)
+            if len(rows) == len(self._held):
+                self.earlier.link(self.index, self.folder)
+                return rows
+        return self._opened().close()
+
+    def _is_as_before(self, sample: Sample, key: str) -> bool:
+        rows = self.earlier.rows(self.index) if self.earlier is not None else ()
+        if self._writer is not None or len(self._held) >= len(rows):
+            return False
+        row = rows[len(self._held)]
+        is_same_image = (row.key, row.source, row.file_name) == (key, sample.source, sample.filename)
+        return is_same_image and row.captions == list(sample.captions)
+
+    def _opened(self) -> ShardWriter:
+        """Return the writer, with what was held back in it."""
+        if self._writer is None:
+            self._writer = ShardWriter(self.folder, shard_name(self.index), self.val_share)
+        for sample, placed, key in self._held:
+            self._writer.add(self._loaded(sample, placed), key)
+        self._held = []
+        return self._writer
+
+    def _loaded(self, sample: Sample, placed: Placed | None) -> Sample:
+        if placed is None or self.earlier is None:
+            return sample
+        return self.earlier.with_image(sample, placed)
