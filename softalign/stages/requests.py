@@ -32,7 +32,7 @@ from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.stages.published import Published
+from softalign.stages.published import Published, label_of
 from softalign.stages.turns import Turn
 from softalign.store.files import read_bytes, write_atomically
 from softalign.store.store import Store
@@ -40,6 +40,8 @@ from softalign.version import __version__
 
 TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train", "champion": "champion"}
 """What an arm's images are drawn with, as an input's label."""
+BEFORE_REFRESH = "encode (before the refresh)"
+"""The label of a refreshed dataset's earlier encodings."""
 
 
 class StageRequest(Frozen):
@@ -150,10 +152,24 @@ def _digest_at(uri: str) -> str:
 
 
 def encode_request(given: StageInputs) -> StageRequest:
-    """Return what a recipe asks of ``encode``."""
+    """Return what a recipe asks of ``encode``; of a refreshed dataset, beside the encodings of the one before."""
     edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
     config = _sections(given, "backbone") | edits
-    return StageRequest(stage="encode", config=config, content=_model(given), inputs=_inputs(given, DatasetManifest))
+    before, inputs = encoded_before(given), _inputs(given, DatasetManifest)
+    inputs |= {BEFORE_REFRESH: before.digest} if before is not None else {}
+    return StageRequest(stage="encode", config=config, content=_model(given), inputs=inputs)
+
+
+def encoded_before(given: StageInputs) -> EncodedManifest | None:
+    """Return the published encodings, by the same model, of the dataset that the present one is a refresh of."""
+    dataset = given.inputs.find(DatasetManifest)
+    parent = (
+        given.store.find(DatasetManifest, dataset.parent_key) if dataset is not None and dataset.parent_key else None
+    )
+    if parent is None:
+        return None
+    before = encode_request(replace(given, inputs=Published().plus(label_of("curate"), parent)))
+    return given.store.find(EncodedManifest, before.key)
 
 
 def train_request(given: StageInputs) -> StageRequest:

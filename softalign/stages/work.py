@@ -11,7 +11,7 @@ from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
-from softalign.stages.requests import StageInputs, parent_request
+from softalign.stages.requests import StageInputs, encoded_before, parent_request
 from softalign.store.store import Store
 
 
@@ -29,8 +29,10 @@ def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
 
 def encode(given: StageInputs, key: str, on_line: OnLine) -> EncodedManifest:
     """Encode the dataset for the recipe's backbone in a supervised child process."""
-    dataset = given.inputs.get(DatasetManifest)
-    job = EncodeJob(recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, dataset=dataset)
+    dataset, before = given.inputs.get(DatasetManifest), encoded_before(given)
+    job = EncodeJob(
+        recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, dataset=dataset, before=before
+    )
     return EncodedManifest.model_validate(_in_child(job, given, "encode", on_line))
 
 
