@@ -38,10 +38,15 @@ class DatasetManifest(Record):
 
 
 class EncodedManifest(Record):
-    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone."""
+    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone.
+
+    Attributes:
+        dataset_parent_key: of the dataset; its ``parent_key``.
+    """
 
     stage: ClassVar[Stage] = "encode"
     filename: ClassVar[str] = "manifest.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key",)
 
     name: str
     backbone_digest: str
@@ -56,3 +61,4 @@ class EncodedManifest(Record):
     num_latents: int
     num_texts: int
     total_bytes: int
+    dataset_parent_key: str = ""

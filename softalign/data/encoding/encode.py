@@ -108,6 +108,7 @@ def encode(
         num_val_samples=dataset.num_val_samples,
         num_latents=len(images),
         num_texts=len(captions),
+        dataset_parent_key=dataset.parent_key,
         **_sizes(latents, texts),
     )
     published = store.publish(manifest, output)
