@@ -61,5 +61,5 @@ def refresh(
         "digest": record.digest,
         **record.model_dump(mode="json"),
     }
-    text = f"{asked.num_edits:,} caption changes; go on with --set '{asked.override}'\n{results[-1].record.uri}"
+    text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
     emit(payload, as_json, text)
