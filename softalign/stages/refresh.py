@@ -15,7 +15,9 @@ from softalign.data.curation.changes import to_lines
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
+from softalign.stages.renewing import newest
 from softalign.stages.requests import StageInputs, StageRequest, curate_request
+from softalign.stages.table import row_of
 from softalign.stages.what_changed import changes
 from softalign.store.files import create_file, read_bytes
 from softalign.store.store import REQUEST_FILENAME, Store
@@ -80,8 +82,8 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
     Raises:
         MissingInputError: it is not published.
     """
-    found = store.find(DatasetManifest, curate_request(StageInputs(recipe, store)).key)
-    if found is None:
+    found = row_of("curate").published(curate_request(StageInputs(recipe, store)).key, store)
+    if not isinstance(found, DatasetManifest):
         raise MissingInputError(
             "The recipe's dataset is not published, or its sources have changed since.",
             where=store.uri,
@@ -112,7 +114,8 @@ def _request_of(dataset: DatasetManifest, store: Store) -> StageRequest:
 def _require_same_sources(dataset: DatasetManifest, recipe: Recipe, store: Store) -> None:
     """Refuse a dataset that would come out otherwise today: a refresh of it would mix two states of the sources."""
     now = curate_request(StageInputs(recipe, store))
-    if now.key != dataset.stage_key:
+    published = store.find(DatasetManifest, now.key)
+    if published is None or newest(published, store).stage_key != dataset.stage_key:
         found = "; ".join(change.text for change in changes(_request_of(dataset, store), now)) or "another format"
         raise DataError(
             "The dataset's sources are not what it was curated of.",

@@ -86,7 +86,12 @@ def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine)
     store = given.store
     found = _reused(step, request, store)
     if found is not None:
-        return found
+        again = step.row.renewal(given, found.record)
+        if again is None:
+            return found
+        made = _run(step, given, again, on_line)
+        step.row.renewed(given, made.record)
+        return made
     if step.row.name == "train" and not leads(step.recipe.runtime):
         return _work(step, given, request, on_line)  # along with rank 0, which has the turn
     with turn_of(store, step.row.name, request.key, lambda: _is_done(step, request, store)) as leases:

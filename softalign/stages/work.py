@@ -11,6 +11,7 @@ from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
+from softalign.stages.renewing import version_beside
 from softalign.stages.requests import StageInputs, encoded_before, parent_request
 from softalign.store.store import Store
 
@@ -22,7 +23,8 @@ def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
 
     parent = parent_request(given)
     parent_key = parent.key if parent is not None else ""
-    dataset = curate(given.recipe.curation, given.store, key, given.recipe.runtime, parent_key)
+    recipe, beside = given.recipe, version_beside(given)
+    dataset = curate(recipe.curation, given.store, key, recipe.runtime, parent_key, beside)
     keep_report(dataset, given.store)
     return dataset
 

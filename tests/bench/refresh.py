@@ -66,6 +66,7 @@ class Bench:
     def run(self, config, key, parent_key="", before=None):
         """Return dataset, encoded set and what they cost."""
         from softalign.data.curation.pipeline import curate
+        from softalign.data.curation.reuse import Beside
         from softalign.data.encoding.encode import encode
         from softalign.data.encoding.encoders import FrozenEncoders
         from softalign.store.traffic import traffic
@@ -84,7 +85,7 @@ class Bench:
         for name in counts:
             setattr(FrozenEncoders, name, counting(name))
         moments, written = [time.perf_counter()], [traffic().written_bytes]
-        dataset = curate(config, self.store, key, self.runtime, parent_key)
+        dataset = curate(config, self.store, key, self.runtime, parent_key, Beside(parent_key) if parent_key else None)
         moments.append(time.perf_counter())
         written.append(traffic().written_bytes)
         encoded = encode(dataset, self.backbone, self.runtime, self.store, f"e-{key}", before=before)

@@ -6,15 +6,18 @@ Curating a table with its changes, and refreshing a dataset of the table, list t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen, canonical_json
+from softalign.config.curation import CurationConfig
 from softalign.data.curation.names import flaw_of_name
 from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.sources import list_sources
 from softalign.errors import DataError
 from softalign.problems import problems
 from softalign.store.files import read_bytes
@@ -72,6 +75,23 @@ def read_edits(uris: Iterable[str]) -> tuple[CaptionEdit, ...]:
 def plain(text: object) -> str:
     """Return a caption as curation keeps it: white space collapsed."""
     return " ".join(text.split()) if isinstance(text, str) else ""
+
+
+def list_samples_of(
+    config: CurationConfig, work_path: Path, on_total: Callable[[int], None] = lambda _total: None
+) -> Iterator[ListedSample]:
+    """Return the samples of all sources, their captions as the changes leave them; see ``list_sources``.
+
+    Raises:
+        MissingInputError: a table, an image folder or a file of changes is not there.
+        DataError: a table or a change cannot be used.
+    """
+    edits = read_edits(config.caption_changes)
+    if not edits:
+        return list_sources(config.sources, work_path, on_total)
+    listed = tuple(changed_listing(list_sources(config.sources, work_path), edits))
+    on_total(len(listed))
+    return iter(listed)
 
 
 def changed_listing(listed: Iterable[ListedSample], edits: Iterable[CaptionEdit]) -> Iterator[ListedSample]:

@@ -12,28 +12,36 @@ import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
+from softalign.artifacts import DatasetManifest, FileEntry, ReasonCount
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
-from softalign.data.curation.changes import changed_listing, read_edits
+from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
 from softalign.data.curation.images import inspect_image
-from softalign.data.curation.rejections import ItemError, Rejection, nothing_left
-from softalign.data.curation.reuse import Draft, EarlierVersion, ReadSample, read_beside
+from softalign.data.curation.journal import JournalEntry, Progress
+from softalign.data.curation.rejections import Failures, ItemError, Rejection, nothing_left
+from softalign.data.curation.reuse import (
+    Beside,
+    Draft,
+    EarlierVersion,
+    ReadSample,
+    ToConfirm,
+    known_sample,
+    open_earlier,
+    read_beside,
+)
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
-    IndexRow,
     read_index,
     read_rejections,
     shard_name,
     write_rejections,
 )
-from softalign.data.curation.sources import list_sources
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
 from softalign.errors import IntegrityError
@@ -49,67 +57,61 @@ HERE = Runtime()
 """The stage's own process does the work."""
 
 
-class JournalEntry(Frozen):
-    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
-
-    num_seen: int
-    files: tuple[FileEntry, ...]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the finished shards amount to."""
-
-    num_seen: int = 0
-    num_samples: int = 0
-    num_captions: int = 0
-    num_val_samples: int = 0
-    num_shards: int = 0
-    occurrences: Counter[str] = field(default_factory=Counter)
-
-    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
-        """Count a finished shard."""
-        self.num_seen = num_seen
-        self.num_samples += len(rows)
-        self.num_captions += sum(len(row.captions) for row in rows)
-        self.num_val_samples += sum(row.split == "val" for row in rows)
-        self.num_shards += 1
-
-
 def curate(
-    config: CurationConfig, store: Store, key: str, runtime: Runtime = HERE, parent_key: str = ""
+    config: CurationConfig,
+    store: Store,
+    key: str,
+    runtime: Runtime = HERE,
+    parent_key: str = "",
+    beside: Beside | None = None,
 ) -> DatasetManifest:
     """Curate the configured sources and publish the dataset.
 
-    The result is the same whether or not the dataset without the last of the caption changes is there to begin with.
+    The result is the same whether or not earlier versions are there to go by.
 
     Args:
         config: sources, filters and shard size.
         store: where the dataset is published.
         key: the stage key of the request.
-        runtime: which engine reads the images.
+        runtime: which engine reads the images, and how many may fail.
         parent_key: the stage key of the dataset without the last of ``config.caption_changes``; empty: there is none.
+        beside: the version to go by, if there is one.
 
     Raises:
         MissingInputError: a captions table is not there.
         DataError: a table or a change cannot be used, or no sample passed the filters (with the count of every reason).
     """
-    parent = store.find(DatasetManifest, parent_key) if parent_key else None
-    earlier = EarlierVersion(parent, store) if parent is not None else None
-    run = _CurateRun(config, store.work_path("curate", key), earlier)
+    earlier = open_earlier(beside, store)
+    run = _CurateRun(config, runtime, store.work_path("curate", key), earlier)
     run.restore()
     with warnings.catch_warnings(), open_engine(runtime) as engine:
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
         run.write_shards(engine)
     manifest = run.finish(key, parent_key)
-    published = store.publish(manifest, run.output_path, beside=parent)
+    published = store.publish(manifest, run.output_path, beside=earlier.manifest if earlier is not None else None)
     shutil.rmtree(run.work_path, ignore_errors=True)
     return published
 
 
-def sample_reader(config: CurationConfig) -> Callable[[ListedSample], ReadSample]:
-    """Return the function that reads a listed sample."""
-    return lambda listed: read_sample(listed, config)
+def sample_reader(config: CurationConfig) -> Callable[[ListedSample | ToConfirm], ReadSample]:
+    """Return the function that reads a listed sample, or confirms one."""
+    return lambda item: confirm_sample(item, config) if isinstance(item, ToConfirm) else read_sample(item, config)
+
+
+def confirm_sample(item: ToConfirm, config: CurationConfig) -> ReadSample:
+    """Read a sample's image; if its bytes are those of the earlier version, what that found out of them is taken over.
+
+    Raises:
+        ConfigError, StorageUnavailableError, MemoryError: as ``read_sample``.
+    """
+    listed, verdict = item.listed, filter_captions(item.listed, config.filters)
+    if verdict.captions:
+        with suppress(ItemError):  # which reading it as any other says
+            data = listed.images.read(listed.filename)
+            if hashlib.sha256(data).hexdigest() == item.placed.row.image_digest:
+                sample = known_sample(listed, item.placed, verdict.captions, data)
+                return ReadSample(sample, verdict.rejections, item.placed)
+    return read_sample(listed, config)
 
 
 def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
@@ -155,8 +157,11 @@ def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
 class _CurateRun:
     """The state of one curation: the work folder, the duplicate filter and the counts."""
 
-    def __init__(self, config: CurationConfig, work_path: Path, earlier: EarlierVersion | None = None) -> None:
+    def __init__(
+        self, config: CurationConfig, runtime: Runtime, work_path: Path, earlier: EarlierVersion | None = None
+    ) -> None:
         self.config, self.earlier = config, earlier
+        self.failures = Failures(runtime.max_failed_share)
         self.work_path = work_path
         self.output_path, self.journal_path = work_path / "output", work_path / "journal"
         for folder in (self.output_path, self.journal_path):
@@ -176,6 +181,7 @@ class _CurateRun:
             rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
+            self.failures.count(read_rejections(self._rejected(self.progress.num_shards)))
             self.progress.add_shard(rows, entry.num_seen)
         self._drop_unfinished()
 
@@ -183,16 +189,15 @@ class _CurateRun:
         """Run the stream from where the finished shards end; an engine reads the images, this process writes."""
         first, self.num_kept = self.progress.num_seen, self.progress.num_samples
         with Reporter("curate", "images", None, num_reused=first) as images:
-            rest = islice(self._listed(images.expect), first, None)
+            rest = islice(self._listed(images), first, None)
             self._write(images.over(self._read(rest, engine), self._watched_figures))
 
-    def _listed(self, on_total: Callable[[int], None]) -> Iterator[ListedSample]:
-        work_path, edits = self.work_path / "sources", read_edits(self.config.caption_changes)
-        if not edits:
-            return list_sources(self.config.sources, work_path, on_total)
-        listed = tuple(changed_listing(list_sources(self.config.sources, work_path), edits))
-        on_total(len(listed))
-        return iter(listed)
+    def _listed(self, images: Reporter) -> Iterator[ListedSample]:
+        def on_total(total: int) -> None:
+            self.failures.expect(total)
+            images.expect(total)
+
+        return list_samples_of(self.config, self.work_path / "sources", on_total)
 
     def _read(self, listed: Iterator[ListedSample], engine: Engine) -> Iterator[ReadSample]:
         work = Work(sample_reader, (self.config,), num_threads=NUM_READERS)
@@ -213,6 +218,7 @@ class _CurateRun:
         for read in samples:
             num_seen += 1
             rejections.extend(read.rejections)
+            self.failures.count(read.rejections)
             duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
             if duplicate is not None:
                 rejections.append(duplicate)
