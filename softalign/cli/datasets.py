@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from softalign.cli.options import JsonOption, StoreOption, app, emit, require_pipeline
+from softalign.cli.options import (
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    StoreOption,
+    app,
+    emit,
+    open_recipe,
+    require_pipeline,
+)
 from softalign.errors import ConfigError
+from softalign.processes.leaving import leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE, Store
 
 DATASET = "a dataset's folder or URI, digits of its stage key or digest, its name, or NAME~1: the one before the newest"
+log = logging.getLogger("softalign")
 data_app = typer.Typer(help="Published datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -59,6 +71,25 @@ def data_report(
     found = find_dataset(dataset, opened)
     out.write_text(render_dataset(OpenedDataset(found, opened)), encoding="utf-8")
     emit({"page": str(out), "digest": found.digest, "uri": found.uri}, as_json, str(out))
+
+
+@data_app.command("recheck")
+@leaving_at_once()
+def data_recheck(
+    recipe: RecipeArgument, overrides: SetOption = None, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
+) -> None:
+    """Read a recipe's images again; those with other content under the same name and size make a newer version."""
+    require_pipeline("data recheck")
+    from softalign.stages.kept import kept_line
+    from softalign.stages.rechecking import recheck
+    from softalign.stages.refresh import published_dataset
+
+    loaded, opened = open_recipe(recipe, overrides, store)
+    with leaving_in_order(lambda: kept_line(loaded, opened)):
+        made = recheck(loaded, opened, log.info)
+    record = made.record if made is not None else published_dataset(loaded, opened)
+    payload = {"is_changed": made is not None, "digest": record.digest, **record.model_dump(mode="json")}
+    emit(payload, as_json, record.uri if made is not None else f"all images are what they were: {record.uri}")
 
 
 def _require_file_place(out: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""A published dataset that images failed in is tried again: what is mended makes a newer version of it.
+"""A published dataset is looked at again: images that can be had by now, or were replaced, make a newer version.
 
 What a request asks for stays the same, so a newer version lies under a key of its own, and ``newer.json`` beside the
 older one's record leads to it. No digest covers that file or ``tries.json``, which counts.
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 NEWER_FILENAME, TRIES_FILENAME = "newer.json", "tries.json"
 MENDED = "curation.mended"
 """The content of a newer version's request: a digest of what was mended."""
+REPLACED = "curation.replaced"
+"""Likewise, of images that have other bytes under the same name and size."""
 _TABLES = ("annotations_uri", "table_uri")
 """Fields of a source that say where its captions are: others may be of the same images."""
 
@@ -41,9 +43,9 @@ class Tries(Frozen):
 
 
 def newest(record: Record, store: Store) -> Record:
-    """Return the newest version of a published dataset: itself, unless something of it was mended."""
+    """Return the newest version of a published dataset: itself, unless something of it was mended or replaced."""
     seen = set[str]()
-    while isinstance(record, DatasetManifest) and has_failures(record) and record.stage_key not in seen:
+    while isinstance(record, DatasetManifest) and record.stage_key not in seen:
         seen.add(record.stage_key)
         try:
             newer = Newer.model_validate_json(read_bytes(_beside(record, NEWER_FILENAME, store)))
@@ -85,8 +87,25 @@ def renewal(given: StageInputs, record: Record) -> StageRequest | None:
     return request.model_copy(update={"content": request.content | {MENDED: digest_of([record.stage_key, found])}})
 
 
+def recheck_request(given: StageInputs, record: DatasetManifest) -> StageRequest | None:
+    """Read a published dataset's images again; return the request of a newer version if some were replaced, else None.
+
+    Raises:
+        SoftAlignError: a source's table is not there or cannot be used, or its place does not answer.
+    """
+    from softalign.data.curation.retrying import replaced
+
+    work_path = given.store.work_path("curate", record.stage_key)
+    found = replaced(given.recipe.curation, OpenedDataset(record, given.store), work_path)
+    if not found:
+        return None
+    logger.info("%d images have other content than when they were curated", len(found))
+    request = curate_request(given)
+    return request.model_copy(update={"content": request.content | {REPLACED: digest_of([record.stage_key, found])}})
+
+
 def note_newer(given: StageInputs, dataset: Record) -> None:
-    """Lead from the version that was found so far to one in which something is mended."""
+    """Lead from the version that was found so far to a newer one."""
     first = given.store.find(DatasetManifest, curate_request(given).key)
     before = newest(first, given.store) if first is not None else None
     if isinstance(before, DatasetManifest) and isinstance(dataset, DatasetManifest) and before != dataset:
@@ -103,21 +122,28 @@ def tries_of(dataset: DatasetManifest, store: Store) -> int:
         return 0
 
 
-def version_beside(given: StageInputs) -> Beside | None:
-    """Return the version that the dataset to be curated can go by: its parent, or the newest that is like it."""
-    parent = parent_request(given)
+def version_beside(given: StageInputs, key: str) -> Beside | None:
+    """Return the version that the dataset to be curated can go by: its parent, or the newest that is like it.
+
+    Args:
+        given: what the stage starts from.
+        key: of the request that is answered.
+    """
+    path, asked = given.store.request_path("curate", key), curate_request(given)
+    if asked.key != key and path.is_file():
+        asked = StageRequest.model_validate_json(path.read_bytes())
+    parent = parent_request(given) if REPLACED not in asked.content else None
     found = given.store.find(DatasetManifest, parent.key) if parent is not None else None
     if found is not None:
         return Beside(newest(found, given.store).stage_key)
-    asked = curate_request(given)
-    candidates = [
+    alike = [
         (written_at, prefix.rpartition("/")[2], request)
         for written_at, prefix, request in published_requests("curate", given.store)
         if _likeness(request) == _likeness(asked)
     ]
-    for _, key, request in sorted(candidates, key=lambda one: (-one[0], one[1])):
-        if _is_published(key, given.store):
-            return Beside(key, is_compared=_state(request) != _state(asked))
+    for _, other, request in sorted(alike, key=lambda one: (-one[0], one[1])):
+        if _is_published(other, given.store):
+            return Beside(other, is_compared=_state(request) != _state(asked))
     return None
 
 

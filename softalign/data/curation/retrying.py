@@ -1,7 +1,8 @@
-"""Images that their place did not give when a dataset was curated, tried again: they alone."""
+"""A published dataset's images looked at again: those that failed, or whether the others are what they were."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from softalign.config.curation import CurationConfig
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.pipeline import NUM_READERS, read_sample
 from softalign.data.curation.published import OpenedDataset
-from softalign.data.curation.rejections import TO_TRY_AGAIN
+from softalign.data.curation.rejections import TO_TRY_AGAIN, ItemError
 from softalign.data.curation.samples import ListedSample
+from softalign.processes.reporter import Reporter
 from softalign.store.read_ahead import map_ahead
 
 Place = tuple[str, str]
@@ -32,6 +34,35 @@ def mended(config: CurationConfig, dataset: OpenedDataset, work_path: Path) -> t
     listed = list_samples_of(config, work_path)
     chosen = [one for one in listed if one.flaw is None and (one.source, one.filename) in failed]
     return tuple(sorted(_passing(chosen, config)))
+
+
+def replaced(config: CurationConfig, dataset: OpenedDataset, work_path: Path) -> dict[str, str]:
+    """Return which of a dataset's images have other bytes now, by source and name, with the present digest.
+
+    One that cannot be read now is left out: that is no other content.
+
+    Args:
+        config: what the dataset was made by.
+        dataset: the published dataset.
+        work_path: a folder for what a source renders.
+
+    Raises:
+        SoftAlignError: a source's table is not there or cannot be used, or its place does not answer.
+    """
+    kept = {(one.row.source, one.row.file_name): one.row.image_digest for one in dataset.samples()}
+    listed = [one for one in list_samples_of(config, work_path) if (one.source, one.filename) in kept]
+    with Reporter("recheck", "images", len(listed)) as images:
+        found = images.over(map_ahead(_digest_of, listed, NUM_READERS))
+        digests = {(one.source, one.filename): digest for one, digest in zip(listed, found, strict=True)}
+    changed = {place: digest for place, digest in digests.items() if digest and digest != kept[place]}
+    return {f"{source}/{name}": digest for (source, name), digest in sorted(changed.items())}
+
+
+def _digest_of(listed: ListedSample) -> str:
+    try:
+        return hashlib.sha256(listed.images.read(listed.filename)).hexdigest()
+    except ItemError:
+        return ""
 
 
 def _passing(listed: list[ListedSample], config: CurationConfig) -> Iterator[Place]:

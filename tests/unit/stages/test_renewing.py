@@ -1,9 +1,12 @@
 """What failed is tried again, it alone; what changed at the sources does not redo what did not."""
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from softalign.cli.app import app
 from softalign.config import Recipe
 from softalign.data.curation import pipeline
 from softalign.data.curation.image_folder import ImageFolder
@@ -12,7 +15,8 @@ from softalign.data.curation.shards import read_index
 from softalign.errors import StorageUnavailableError
 from softalign.stages.chain import run_until
 from softalign.stages.plan import plan
-from softalign.stages.refresh import published_dataset
+from softalign.stages.rechecking import recheck
+from softalign.stages.refresh import prepare_refresh, published_dataset
 from softalign.stages.renewing import tries_of
 from softalign.store.files import list_files
 from softalign.store.store import Store
@@ -148,6 +152,46 @@ def test_an_image_that_changed_under_the_same_name_and_size_is_noticed_when_anyt
     second, _ = place.curate()
     assert not second.is_reused and len(place.decoded) == 1
     assert second.record.digest == place.from_nothing(second.record) != first.record.digest
+
+
+def test_a_recheck_notices_an_image_that_changed_under_the_same_name_and_size(place, capsys):
+    first, _ = place.curate()
+    recipe = place.root / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(place.recipe().model_dump(mode="json", by_alias=True)))
+    command = ["data", "recheck", str(recipe), "--store", place.store.uri, "--json"]
+    app(command, standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["is_changed"] is False
+    path = place.handover.images / "009.png"
+    size, kept = path.stat().st_size, path.read_bytes()
+    picture(77).save(path)
+    path.write_bytes(path.read_bytes().ljust(size, b"\0")[:size])
+    assert place.curate()[0].is_reused, "names and sizes are the same"
+    place.decoded.clear()
+    app(command, standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert said["is_changed"] and len(place.decoded) == 1
+    newer, _ = place.curate()
+    assert newer.is_reused and newer.record.digest == said["digest"] == place.from_nothing(newer.record)
+    assert place.shared(first.record, newer.record) == ["shard-000000.tar", "shard-000002.tar"]
+    path.write_bytes(kept)
+    app(command, standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["files_digest"] == first.record.files_digest
+
+
+def test_a_recheck_of_a_refreshed_dataset_notices_it_too(place):
+    place.curate()
+    table = place.root / "changes.jsonl"
+    table.write_text(json.dumps({"action": "add", "file_name": "001.png", "caption": "one more"}))
+    asked = prepare_refresh(published_dataset(place.recipe(), place.store), str(table), place.store)
+    refreshed = run_until("curate", asked.recipe, place.store, lambda line: None, is_through=True).results[0].record
+    path = place.handover.images / "009.png"
+    size = path.stat().st_size
+    picture(77).save(path)
+    path.write_bytes(path.read_bytes().ljust(size, b"\0")[:size])
+    made = recheck(asked.recipe, place.store, lambda line: None)
+    assert made.record.files_digest != refreshed.files_digest and made.record.num_captions == refreshed.num_captions
+    assert published_dataset(asked.recipe, place.store) == made.record
+    assert recheck(asked.recipe, place.store, lambda line: None) is None
 
 
 def test_copying_the_folder_decodes_nothing(place):
