@@ -74,12 +74,12 @@ def renewal(given: StageInputs, record: Record) -> StageRequest | None:
 
     try:
         found = mended(given.recipe.curation, OpenedDataset(record, store), store.work_path("curate", record.stage_key))
+        _keep_tries(record, tries + 1, store)
     except IntegrityError:
         raise
     except SoftAlignError as error:
         logger.warning("Images that failed were not tried again: %s", error.what)
         return None
-    _keep_tries(record, tries + 1, store)
     if not found:
         return None
     logger.info("Of the images that failed, %d can be used now", len(found))

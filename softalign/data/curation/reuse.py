@@ -20,7 +20,7 @@ from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import TO_TRY_AGAIN, Reason, Rejection
 from softalign.data.curation.samples import ListedSample, Sample
-from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name
+from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name, split_of
 from softalign.errors import IntegrityError
 from softalign.store.store import Store
 
@@ -262,7 +262,8 @@ class Draft:
             return False
         row = rows[len(self._held)]
         is_same_image = (row.key, row.source, row.file_name) == (key, sample.source, sample.filename)
-        return is_same_image and row.captions == list(sample.captions)
+        is_same_side = row.split == split_of(sample.image_digest, self.val_share)
+        return is_same_image and is_same_side and row.captions == list(sample.captions)
 
     def _opened(self) -> ShardWriter:
         """Return the writer, with what was held back in it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from softalign.data.curation.images import decode_rgb
 from softalign.data.versions.pages.charts import histogram
 
 if TYPE_CHECKING:
@@ -46,12 +47,8 @@ def shown(text: str) -> str:
 
 
 def thumbnail(file: bytes) -> str:
-    """Return an image file as a data URI, upright and small; all of them are WebP."""
-    from PIL import ImageOps
-
-    with Image.open(io.BytesIO(file)) as image:
-        image.draft("RGB", (THUMBNAIL_PX * 2, THUMBNAIL_PX * 2))
-        small = ImageOps.exif_transpose(image).convert("RGB")
+    """Return an image of a dataset as a data URI, decoded as curation and encoding do, and small; all are WebP."""
+    small = decode_rgb(file)
     small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=_QUALITY, method=4, lossless=max(small.size) <= SMALL_PX)

@@ -163,6 +163,13 @@ def test_what_is_shared_is_not_counted_as_written(store, tmp_path, many, configu
     assert 0 < traffic().written_bytes - before - first < first / 4 and parent.parent_key == ""
 
 
+def test_another_share_of_held_out_images_takes_no_shard_over(store, tmp_path, many, configure):
+    curate(configure(many.coco(), samples_per_shard=8), store, "parent")
+    other = configure(many.coco(), samples_per_shard=8, val_share=0.7)
+    beside = curate(other, store, "child", beside=Beside("parent"))
+    assert beside.digest == curate(other, Store(str(tmp_path / "nothing")), "child").digest
+
+
 def test_a_damaged_shard_of_the_parent_is_not_taken_over(store, tmp_path, many, configure):
     config = configure(many.coco(), samples_per_shard=8)
     parent = curate(config, store, "parent")

@@ -1,9 +1,13 @@
 """The page of one dataset: funnel, reasons, sources, duplicates, samples; hostile text is text."""
 
+import io
 import json
+import re
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from softalign.cli.app import app
 from softalign.data.versions.pages.data_page import _funnel, _sources, _twins, render_dataset
@@ -66,6 +70,16 @@ def test_the_page_lies_beside_the_record_and_no_digest_covers_it(dataset, store)
     assert REPORT_FILENAME not in {entry.path for entry in store.files(dataset.manifest)}
     keep_report(dataset.manifest, store)
     assert [e.path for e in list_files(Path(dataset.manifest.uri))].count(REPORT_FILENAME) == 1
+
+
+def test_an_image_with_odd_metadata_is_shown_upright_as_it_is_trained_on(handover, publish, make_picture):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    handover.add("turned.jpg", ["a turned one"], make_picture(1, 80, 40), exif=exif)
+    handover.add("clear.png", ["a clear one"], make_picture(2).convert("RGBA"), exif=b"Exif\0\0odd")
+    page = render_dataset(publish(handover.coco(), "c" * 64))
+    pictures = [b64decode(text) for text in re.findall(r"data:image/webp;base64,([^\"]+)", page)]
+    assert [Image.open(io.BytesIO(data)).size for data in pictures] == [(40, 80), (48, 40)]
 
 
 def test_a_damaged_dataset_has_no_page(dataset, store):
