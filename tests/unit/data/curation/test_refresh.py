@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from softalign.artifacts import DatasetManifest
+from softalign.config import CocoSource, CurationConfig
 from softalign.data.curation import pipeline, reuse
 from softalign.data.curation.changes import CaptionEdit, changed_listing, read_edits, to_lines
 from softalign.data.curation.image_folder import ImageFolder
@@ -18,7 +19,7 @@ from softalign.errors import DataError
 from softalign.store.store import Store
 from softalign.store.traffic import traffic
 from tests.killing import Fuse, is_killed
-from tests.unit.data.curation.test_pipeline import content
+from tests.unit.data.curation.test_pipeline import COCO, content
 
 
 def edit(name, action, before="", caption="", source="0-coco"):
@@ -180,6 +181,26 @@ def test_a_damaged_shard_of_the_parent_is_not_taken_over(store, tmp_path, many, 
     changed = config.model_copy(update={"caption_changes": (str(path),)})
     child = curate(changed, store, "child", beside=Beside("parent"))
     assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child").digest
+
+
+@pytest.mark.skipif(not COCO.is_dir(), reason="the COCO sample is not beside the repository")
+def test_a_sample_of_coco_with_40_changed_10_added_and_5_removed_captions(store, tmp_path):
+    table = COCO / "annotations/captions_train2017.json"
+    source = CocoSource(annotations_uri=str(table), images_uri=str(COCO / "train2017"))
+    config = CurationConfig(name="coco", sources=(source,), samples_per_shard=16)
+    parent = curate(config, store, "parent")
+    rows = [row for path in sorted(Path(parent.uri).glob("shard-*.parquet")) for row in read_index(path)]
+    edits = [edit(row.file_name, "change", row.captions[0], f"{row.captions[0]} again") for row in rows[:40]]
+    edits += [edit(row.file_name, "add", caption="one more") for row in rows[20:30]]
+    edits += [edit(row.file_name, "remove", row.captions[-1]) for row in rows[40:45]]
+    path = tmp_path / "changes.jsonl"
+    path.write_bytes(to_lines(edits))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ImageFolder, "read", lambda *_: pytest.fail("an image was read"))
+        child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
+    assert child.digest == curate(changed, Store(str(tmp_path / "nothing")), "child", parent_key="parent").digest
+    assert child.num_captions == parent.num_captions + 10 - 5
 
 
 def listing(*names):
