@@ -15,7 +15,7 @@ from softalign.data.curation.changes import to_lines
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
-from softalign.stages.renewing import newest
+from softalign.stages.newer import newest
 from softalign.stages.requests import StageInputs, StageRequest, curate_request
 from softalign.stages.table import row_of
 from softalign.stages.what_changed import changes

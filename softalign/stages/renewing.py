@@ -16,12 +16,13 @@ from softalign.data.curation.rejections import TO_TRY_AGAIN
 from softalign.data.curation.reuse import Beside
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
 from softalign.stages.asked_before import published_requests
+from softalign.stages.newer import NEWER_FILENAME, Newer, beside_uri, newest
 from softalign.stages.requests import StageInputs, StageRequest, curate_request, parent_request
 from softalign.store.files import create_file, overwrite_file, read_bytes
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
-NEWER_FILENAME, TRIES_FILENAME = "newer.json", "tries.json"
+TRIES_FILENAME = "tries.json"
 MENDED = "curation.mended"
 """The content of a newer version's request: a digest of what was mended."""
 REPLACED = "curation.replaced"
@@ -30,29 +31,10 @@ _TABLES = ("annotations_uri", "table_uri")
 """Fields of a source that say where its captions are: others may be of the same images."""
 
 
-class Newer(Frozen):
-    """Where the newer version of a dataset lies."""
-
-    key: str
-
-
 class Tries(Frozen):
     """How often images that failed were tried again."""
 
     tries: int
-
-
-def newest(record: Record, store: Store) -> Record:
-    """Return the newest version of a published dataset: itself, unless something of it was mended or replaced."""
-    seen = set[str]()
-    while isinstance(record, DatasetManifest) and record.stage_key not in seen:
-        seen.add(record.stage_key)
-        try:
-            newer = Newer.model_validate_json(read_bytes(_beside(record, NEWER_FILENAME, store)))
-        except MissingInputError:
-            break
-        record = store.find(DatasetManifest, newer.key) or record
-    return record
 
 
 def has_failures(dataset: DatasetManifest) -> bool:
@@ -73,7 +55,7 @@ def renewal(given: StageInputs, record: Record) -> StageRequest | None:
     from softalign.data.curation.retrying import mended
 
     try:
-        found = mended(given.recipe.curation, OpenedDataset(record, store), store.work_path("curate", record.stage_key))
+        found = mended(given.recipe.curation, OpenedDataset(record, store))
         _keep_tries(record, tries + 1, store)
     except IntegrityError:
         raise
@@ -95,8 +77,7 @@ def recheck_request(given: StageInputs, record: DatasetManifest) -> StageRequest
     """
     from softalign.data.curation.retrying import replaced
 
-    work_path = given.store.work_path("curate", record.stage_key)
-    found = replaced(given.recipe.curation, OpenedDataset(record, given.store), work_path)
+    found = replaced(given.recipe.curation, OpenedDataset(record, given.store))
     if not found:
         return None
     logger.info("%d images have other content than when they were curated", len(found))
@@ -111,13 +92,13 @@ def note_newer(given: StageInputs, dataset: Record) -> None:
     if isinstance(before, DatasetManifest) and isinstance(dataset, DatasetManifest) and before != dataset:
         _keep_tries(dataset, tries_of(before, given.store), given.store)
         content = json.dumps(Newer(key=dataset.stage_key).model_dump()).encode()
-        create_file(_beside(before, NEWER_FILENAME, given.store), content)
+        create_file(beside_uri(before, NEWER_FILENAME, given.store), content)
 
 
 def tries_of(dataset: DatasetManifest, store: Store) -> int:
     """Return how often a dataset's failed images were tried again."""
     try:
-        return Tries.model_validate_json(read_bytes(_beside(dataset, TRIES_FILENAME, store))).tries
+        return Tries.model_validate_json(read_bytes(beside_uri(dataset, TRIES_FILENAME, store))).tries
     except MissingInputError:
         return 0
 
@@ -177,8 +158,4 @@ def _without_tables(source: dict[str, object]) -> dict[str, object]:
 
 def _keep_tries(dataset: DatasetManifest, tries: int, store: Store) -> None:
     content = json.dumps(Tries(tries=tries).model_dump()).encode()
-    overwrite_file(_beside(dataset, TRIES_FILENAME, store), content)
-
-
-def _beside(dataset: DatasetManifest, filename: str, store: Store) -> str:
-    return f"{store.prefix(dataset.stage, dataset.stage_key)}/{filename}"
+    overwrite_file(beside_uri(dataset, TRIES_FILENAME, store), content)

@@ -32,6 +32,7 @@ from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
 from softalign.stages.turns import Turn
 from softalign.store.files import read_bytes, write_atomically
@@ -168,7 +169,7 @@ def encoded_before(given: StageInputs) -> EncodedManifest | None:
     )
     if parent is None:
         return None
-    before = encode_request(replace(given, inputs=Published().plus(label_of("curate"), parent)))
+    before = encode_request(replace(given, inputs=Published().plus(label_of("curate"), newest(parent, given.store))))
     return given.store.find(EncodedManifest, before.key)
 
 

@@ -22,7 +22,7 @@ from softalign.artifacts import (
 )
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
-from softalign.stages import checks, planned_bytes, renewing, requests, so_far, work
+from softalign.stages import checks, newer, planned_bytes, renewing, requests, so_far, work
 from softalign.stages.published import Published, label_of
 from softalign.stages.requests import StageInputs, StageRequest
 from softalign.store.store import Store
@@ -92,7 +92,7 @@ STAGES: tuple[StageRow, ...] = (
         work=work.curate,
         check=checks.check_sources,
         size=planned_bytes.curate_bytes,
-        newest=renewing.newest,
+        newest=newer.newest,
         renewal=renewing.renewal,
         renewed=renewing.note_newer,
     ),

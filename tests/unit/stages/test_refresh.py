@@ -10,14 +10,17 @@ import pytest
 
 from softalign.artifacts import DatasetManifest
 from softalign.cli.app import app
-from softalign.config import Recipe
+from softalign.config import Recipe, load_recipe
 from softalign.data.curation.changes import read_edits
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.changes_table import COLUMNS, read_changes
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages.chain import run_until
 from softalign.stages.refresh import prepare_refresh, published_dataset
+from softalign.stages.requests import encoded_before
 from softalign.store.store import Store
+from tests.sample_records import ENCODED
+from tests.steps import published_of, request_of, step_of
 from tests.unit.data.curation.conftest import Handover
 
 SCENES = {"type": "shapes", "num_scenes": 40, "captions_per_scene": 2, "incomplete_share": 0.0, "wrong_share": 0.0}
@@ -137,6 +140,23 @@ def test_the_command_makes_a_version_that_the_recipe_goes_on_from(made, tmp_path
     with pytest.raises(ConfigError, match="--set belongs to a recipe"):
         command = ["refresh", "tiny", "--captions", path, "--store", store.uri, "--set", "name=x"]
         app(command, standalone_mode=False)
+
+
+def test_encodings_of_the_version_before_are_gone_by_where_they_are(made, tmp_path):
+    store, recipe, dataset, rows = made
+    recipe = load_recipe("shapes").model_copy(update={"curation": recipe.curation})
+    path = table(tmp_path / "a.csv", [{"action": "add", "key": rows[1].key, "caption": "one more"}])
+    asked = prepare_refresh(dataset, path, store, recipe)
+    child = run_until("curate", asked.recipe, store, lambda line: None, is_through=True).results[0].record
+    alone = request_of(asked.recipe, "encode", store, child)
+    key = request_of(recipe, "encode", store, dataset).key
+    folder = store.work_path("encode", key) / "output"
+    folder.mkdir()
+    before = store.publish(ENCODED.model_copy(update={"stage_key": key}), folder)
+    request = request_of(asked.recipe, "encode", store, child)
+    assert request.inputs == {**alone.inputs, "encode (before the refresh)": before.digest}
+    assert request.key != alone.key
+    assert encoded_before(step_of(asked.recipe, "encode").inputs(published_of(child), store)) == before
 
 
 def test_a_dataset_that_does_not_say_what_it_is_of_is_refused(made, tmp_path):
