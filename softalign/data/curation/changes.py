@@ -150,7 +150,9 @@ def _applied(captions: tuple[object, ...], edits: list[CaptionEdit], findings: l
         elif edit.action == "add":
             kept.append(edit.caption)
         elif edit.action == "change" and old:
-            kept[texts.index(old)] = edit.caption
+            first = texts.index(old)  # said twice it was one caption of the dataset
+            kept = [text for place, text in enumerate(kept) if place == first or texts[place] != old]
+            kept[first] = edit.caption
         elif edit.action == "change":
             findings.append(f"{edit.file_name}: which caption becomes {new[:80]!r} is not said")
         else:

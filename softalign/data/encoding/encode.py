@@ -92,8 +92,8 @@ def encode(
     texts = _of_use(_shards_before(before, "texts.json", store), captions, texts_pool)
     with open_engine(runtime) as engine:
         image_groups, text_groups = _image_groups(shards, _rows(latents)), _text_groups(shards, _rows(texts))
-        latents += _encode_groups(image_groups, latents_pool, "images", engine, shard_encoder)
-        texts += _encode_groups(text_groups, texts_pool, "captions", engine, shard_encoder)
+        latents = _encode_groups(latents, image_groups, latents_pool, "images", engine, shard_encoder)
+        texts = _encode_groups(texts, text_groups, texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
     _write_index(output, shards, latents, texts)
     manifest = EncodedManifest(
@@ -216,14 +216,21 @@ def _text_groups(dataset: tuple[DatasetShard, ...], known: set[str]) -> list[_Gr
 
 
 def _encode_groups(
-    groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str, engine: Engine, encoder: ShardEncoder
+    kept: tuple[PoolShard, ...],
+    groups: Sequence[_Group[InputT]],
+    pool: EncodedPool,
+    unit: str,
+    engine: Engine,
+    encoder: ShardEncoder,
 ) -> tuple[PoolShard, ...]:
-    """Return the groups' shards, and report how many inputs are done."""
+    """Return the shards that are kept and the groups' own, and report how many inputs are done."""
     found = [pool.find(group.inputs) for group in groups]
     todo = [None if shard else pool.request(group.inputs) for group, shard in zip(groups, found, strict=True)]
     calls = (EncodeCall(request, group.source) for group, request in zip(groups, todo, strict=True) if request)
-    shards, num_done = [], 0
-    with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
+    shards, num_kept = list(kept), len(_rows(kept))
+    num_done = num_kept
+    total = num_kept + sum(len(group.inputs) for group in groups)
+    with Reporter("encode", unit, total, num_reused=num_kept) as count:
         made = engine.map(encoder.work(count.over), calls)
         count.begin()
         for shard, request in zip(found, todo, strict=True):

@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,13 @@ def test_edits_keep_places_and_new_images_end_their_source():
         ("0-a", "z", ("new",)),
         ("1-b", "x", ()),
     ]
+
+
+def test_a_caption_that_is_said_twice_changes_as_one():
+    (listed,) = listing(("0-a", "x"))
+    listed = replace(listed, captions=("other", "twice", " twice ", "last"))
+    (changed,) = changed_listing([listed], [edit("x", "change", "twice", "once", "0-a")])
+    assert changed.captions == ("other", "once", "last")
 
 
 def test_all_that_cannot_be_applied_is_said_at_once():
