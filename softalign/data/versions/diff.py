@@ -15,7 +15,7 @@ from typing import Literal
 from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Rejection
-from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Distribution, binned, caption_distributions
+from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Bins, Captions, Distribution
 
 NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
 Kind = Literal["added", "removed", "changed"]
@@ -136,10 +136,6 @@ class _Version:
                 found.setdefault(one.file_name, Counter())[one.reason] += 1
         return found
 
-    def captions(self) -> Iterator[str]:
-        for one in self.samples.values():
-            yield from one.row.captions
-
     def side(self) -> Side:
         fields = {name: getattr(self.manifest, name) for name in Side.model_fields}
         return Side(**fields)
@@ -236,6 +232,10 @@ def _distributions(old: _Version, new: _Version) -> Iterator[Compared]:
 
 
 def _of_version(version: _Version) -> tuple[Distribution, ...]:
-    lengths, scripts = caption_distributions(version.captions())
-    numbers = (len(one.row.captions) for one in version.samples.values())
-    return lengths, binned("Captions per image", "images by captions", numbers, CAPTIONS_PER_IMAGE), scripts
+    captions, numbers = Captions(), Bins("Captions per image", "images by captions", CAPTIONS_PER_IMAGE)
+    for one in version.samples.values():
+        numbers.add(len(one.row.captions))
+        for caption in one.row.captions:
+            captions.add(caption)
+    lengths, scripts = captions.distributions()
+    return lengths, numbers.distribution(), scripts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
 
 from softalign.artifacts import Frozen
 
@@ -26,18 +25,50 @@ class Distribution(Frozen):
     counts: tuple[int, ...]
 
 
-def binned(title: str, unit: str, values: Iterable[float], edges: tuple[float, ...]) -> Distribution:
-    """Count values into bins, each from its edge up to the next one; the last is open."""
-    found = Counter(bisect_right(edges, value) - 1 for value in values)
-    labels = tuple(f"{edge:g}" for edge in edges)
-    return Distribution(title=title, unit=unit, labels=labels, counts=tuple(found[i] for i in range(len(edges))))
+class Bins:
+    """Counts values into bins, each from its edge up to the next one; the last is open.
+
+    Args:
+        title: what is counted.
+        unit: in words.
+        edges: of the bins, ascending; values below the first are not counted.
+    """
+
+    def __init__(self, title: str, unit: str, edges: tuple[float, ...]) -> None:
+        self._title, self._unit, self._edges = title, unit, edges
+        self._found = Counter[int]()
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self._found[bisect_right(self._edges, value) - 1] += 1
+
+    def distribution(self) -> Distribution:
+        """Return what was counted."""
+        labels = tuple(f"{edge:g}" for edge in self._edges)
+        counts = tuple(self._found[index] for index in range(len(self._edges)))
+        return Distribution(title=self._title, unit=self._unit, labels=labels, counts=counts)
 
 
-def by_name(title: str, unit: str, names: Iterable[str]) -> Distribution:
-    """Count names, the most frequent first."""
-    found = sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))
-    labels, counts = tuple(name for name, _ in found), tuple(count for _, count in found)
-    return Distribution(title=title, unit=unit, labels=labels, counts=counts)
+class Captions:
+    """Counts captions by length and by script."""
+
+    def __init__(self) -> None:
+        self._lengths = Bins("Caption length", "captions by characters", CAPTION_CHARS)
+        self._scripts = Counter[str]()
+
+    def add(self, caption: str) -> None:
+        """Count one caption."""
+        self._lengths.add(len(caption))
+        self._scripts[script_of(caption)] += 1
+
+    def distributions(self) -> tuple[Distribution, Distribution]:
+        """Return the lengths and the scripts, the most frequent first."""
+        found = sorted(self._scripts.items(), key=lambda item: (-item[1], item[0]))
+        labels, counts = tuple(name for name, _ in found), tuple(count for _, count in found)
+        scripts = Distribution(
+            title="Script", unit="captions by the script of most letters", labels=labels, counts=counts
+        )
+        return self._lengths.distribution(), scripts
 
 
 def script_of(caption: str) -> str:
@@ -50,10 +81,3 @@ def script_of(caption: str) -> str:
         return NO_SCRIPT
     script = min(found, key=lambda name: (-found[name], name))
     return script if script == "CJK" else script.capitalize()
-
-
-def caption_distributions(captions: Iterable[str]) -> tuple[Distribution, Distribution]:
-    """Return the lengths of captions and their scripts."""
-    listed = list(captions)
-    lengths = binned("Caption length", "captions by characters", map(len, listed), CAPTION_CHARS)
-    return lengths, by_name("Script", "captions by the script of most letters", map(script_of, listed))

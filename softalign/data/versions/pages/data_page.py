@@ -14,9 +14,9 @@ from softalign.data.versions.distributions import (
     ASPECT_RATIOS,
     CAPTIONS_PER_IMAGE,
     SIDES_PX,
+    Bins,
+    Captions,
     Distribution,
-    binned,
-    caption_distributions,
 )
 from softalign.data.versions.pages.diff_page import spread
 from softalign.data.versions.pages.rendering import SMALL_PX, template, thumbnail
@@ -26,7 +26,8 @@ MAX_GROUPS = 24
 MAX_NAMES = 5
 """Examples of a reason, and duplicates of an image that are named."""
 _TWIN = re.compile(r"(same bytes|\d+ bits)(?: as| from) image ([0-9a-f]{16})")
-"""How a duplicate's detail names the image that was kept."""
+"""How a duplicate's detail names the image that was kept: by so many digits of its digest."""
+TWIN_DIGITS = 16
 _STEPS = (
     ("entries of the table that cannot be used", {"name_not_text", "no_name", "unsafe_path", "unusable_entry"}),
     ("entries of captions whose image is not listed", {"unknown_image"}),
@@ -92,17 +93,70 @@ def render_dataset(opened: OpenedDataset) -> str:
         IntegrityError: a list or an image is not what was published.
         StorageUnavailableError: the store did not answer.
     """
-    samples, rejections, manifest = list(opened.samples()), opened.rejections(), opened.manifest
+    manifest, rejections = opened.manifest, opened.rejections()
+    twins = _twins(rejections)
+    largest = sorted(twins, key=lambda digits: -len(twins[digits]))[:MAX_GROUPS]
+    tally = _Tally(manifest.num_samples, largest)
+    for one in opened.samples():
+        tally.add(one)
     return template("dataset.html.j2").render(
         manifest=manifest,
         funnel=list(_funnel(manifest, rejections)),
         reasons=list(_reasons(rejections)),
-        sources=list(_sources(samples, rejections)),
-        distributions=list(_distributions(samples)),
-        groups=list(_groups(opened, samples, rejections)),
-        num_groups=len(_twins(rejections)),
-        samples=[_shown(opened, one) for one in spread(samples, MAX_SAMPLES)],
+        sources=list(_sources(tally, rejections)),
+        distributions=tally.distributions(),
+        groups=[
+            _shown(opened, tally.kept[digits], tuple(twins[digits][:MAX_NAMES]), len(twins[digits]))
+            for digits in largest
+            if digits in tally.kept
+        ],
+        num_groups=len(twins),
+        samples=[_shown(opened, one) for one in tally.shown],
     )
+
+
+class _Tally:
+    """What one look at each sample gathers: memory does not grow with the dataset.
+
+    Args:
+        num_samples: how many there are.
+        wanted: first digits of the digests of images that are shown with their duplicates.
+    """
+
+    def __init__(self, num_samples: int, wanted: Sequence[str]) -> None:
+        self._places, self._wanted = set(spread(range(num_samples), MAX_SAMPLES)), set(wanted)
+        self._num_seen = 0
+        self.shown: list[Placed] = []
+        self.kept: dict[str, Placed] = {}
+        self.images, self.captions, self.size_bytes = Counter[str](), Counter[str](), Counter[str]()
+        self._shorter = Bins("Shorter side", "images by px", SIDES_PX)
+        self._longer = Bins("Longer side", "images by px", SIDES_PX)
+        self._ratios = Bins("Aspect ratio", "images by width / height", ASPECT_RATIOS)
+        self._numbers = Bins("Captions per image", "images by captions", CAPTIONS_PER_IMAGE)
+        self._texts = Captions()
+
+    def add(self, one: Placed) -> None:
+        """Take over a sample."""
+        row = one.row
+        if self._num_seen in self._places:
+            self.shown.append(one)
+        self._num_seen += 1
+        if row.image_digest[:TWIN_DIGITS] in self._wanted:
+            self.kept.setdefault(row.image_digest[:TWIN_DIGITS], one)
+        self.images[row.source] += 1
+        self.captions[row.source] += len(row.captions)
+        self.size_bytes[row.source] += row.size_bytes
+        self._shorter.add(min(row.width_px, row.height_px))
+        self._longer.add(max(row.width_px, row.height_px))
+        self._ratios.add(row.width_px / row.height_px)
+        self._numbers.add(len(row.captions))
+        for caption in row.captions:
+            self._texts.add(caption)
+
+    def distributions(self) -> list[Distribution]:
+        """Return what images and captions are like."""
+        bins = (self._shorter, self._longer, self._ratios, self._numbers)
+        return [*(one.distribution() for one in bins), *self._texts.distributions()]
 
 
 def _funnel(manifest: DatasetManifest, rejections: Sequence[Rejection]) -> Iterator[FunnelStep]:
@@ -126,26 +180,17 @@ def _reasons(rejections: Sequence[Rejection]) -> Iterator[ReasonRow]:
         yield ReasonRow(of, reason, len(items), examples)
 
 
-def _sources(samples: Sequence[Placed], rejections: Sequence[Rejection]) -> Iterator[SourceRow]:
-    names = sorted({one.row.source for one in samples} | {one.source for one in rejections})
-    kept, captions, size_bytes = Counter[str](), Counter[str](), Counter[str]()
-    for one in samples:
-        kept[one.row.source] += 1
-        captions[one.row.source] += len(one.row.captions)
-        size_bytes[one.row.source] += one.row.size_bytes
-    lost = Counter((rejection.source, rejection.caption_index < 0) for rejection in rejections)
-    for name in names:
-        yield SourceRow(name, kept[name], captions[name], lost[name, True], lost[name, False], size_bytes[name])
-
-
-def _distributions(samples: Sequence[Placed]) -> Iterator[Distribution]:
-    rows = [one.row for one in samples]
-    yield binned("Shorter side", "images by px", (min(row.width_px, row.height_px) for row in rows), SIDES_PX)
-    yield binned("Longer side", "images by px", (max(row.width_px, row.height_px) for row in rows), SIDES_PX)
-    ratios = (row.width_px / row.height_px for row in rows)
-    yield binned("Aspect ratio", "images by width / height", ratios, ASPECT_RATIOS)
-    yield binned("Captions per image", "images by captions", (len(row.captions) for row in rows), CAPTIONS_PER_IMAGE)
-    yield from caption_distributions(caption for row in rows for caption in row.captions)
+def _sources(tally: _Tally, rejections: Sequence[Rejection]) -> Iterator[SourceRow]:
+    lost = Counter((one.source, one.caption_index < 0) for one in rejections)
+    for name in sorted({*tally.images, *(source for source, _ in lost)}):
+        yield SourceRow(
+            source=name,
+            num_images=tally.images[name],
+            num_captions=tally.captions[name],
+            num_images_lost=lost[name, True],
+            num_captions_lost=lost[name, False],
+            size_bytes=tally.size_bytes[name],
+        )
 
 
 def _twins(rejections: Sequence[Rejection]) -> dict[str, list[tuple[str, str]]]:
@@ -156,15 +201,6 @@ def _twins(rejections: Sequence[Rejection]) -> dict[str, list[tuple[str, str]]]:
         if match:
             found.setdefault(match[2], []).append((one.file_name, match[1]))
     return found
-
-
-def _groups(opened: OpenedDataset, samples: Sequence[Placed], rejections: Sequence[Rejection]) -> Iterator[Shown]:
-    """Yield the largest groups of duplicates, each with the image that was kept."""
-    twins = _twins(rejections)
-    kept = {one.row.image_digest[:16]: one for one in samples}
-    largest = sorted((digits for digits in twins if digits in kept), key=lambda digits: -len(twins[digits]))
-    for digits in largest[:MAX_GROUPS]:
-        yield _shown(opened, kept[digits], tuple(twins[digits][:MAX_NAMES]), len(twins[digits]))
 
 
 def _shown(opened: OpenedDataset, one: Placed, twins: tuple[tuple[str, str], ...] = (), num_twins: int = 0) -> Shown:

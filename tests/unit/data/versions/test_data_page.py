@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from softalign.cli.app import app
-from softalign.data.versions.pages.data_page import _funnel, _sources, _twins, render_dataset
+from softalign.data.versions.pages.data_page import _funnel, _sources, _Tally, _twins, render_dataset
 from softalign.data.versions.reporting import REPORT_FILENAME, keep_report, report_uri
 from softalign.errors import IntegrityError
 from softalign.store.files import list_files
@@ -47,7 +47,10 @@ def test_the_funnel_adds_up(dataset):
 
 
 def test_sources_and_duplicates(dataset):
-    (row,) = _sources(list(dataset.samples()), dataset.rejections())
+    tally = _Tally(dataset.manifest.num_samples, ())
+    for one in dataset.samples():
+        tally.add(one)
+    (row,) = _sources(tally, dataset.rejections())
     assert (row.source, row.num_images, row.num_images_lost, row.num_captions_lost) == ("0-coco", 7, 8, 1)
     first = next(dataset.samples()).row
     twins = _twins(dataset.rejections())
