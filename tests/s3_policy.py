@@ -18,6 +18,7 @@ ACTIONS = {
     "abort_multipart_upload": "s3:AbortMultipartUpload",
     "delete_object": "s3:DeleteObject",
     "delete_objects": "s3:DeleteObject",
+    "copy_object": "s3:PutObject",
 }
 """What each call of the S3 interface needs, by Amazon's table of actions for S3."""
 
@@ -37,4 +38,5 @@ def needs_of(method, arguments):
     if action == "s3:ListBucket":
         return [(action, "")]
     keys = [entry["Key"] for entry in arguments.get("Delete", {}).get("Objects", ())] or [arguments["Key"]]
-    return [(action, key) for key in keys]
+    source = [("s3:GetObject", str(arguments["CopySource"]["Key"]))] if method == "copy_object" else []
+    return [*source, *((action, key) for key in keys)]

@@ -16,10 +16,15 @@ class ReasonCount(Frozen):
 
 
 class DatasetManifest(Record):
-    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each."""
+    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each.
+
+    Attributes:
+        parent_key: stage key of the dataset that this one is with caption changes; empty: of none.
+    """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("parent_key",)
 
     name: str
     num_samples: int
@@ -29,13 +34,19 @@ class DatasetManifest(Record):
     total_bytes: int
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
+    parent_key: str = ""
 
 
 class EncodedManifest(Record):
-    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone."""
+    """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone.
+
+    Attributes:
+        dataset_parent_key: of the dataset; its ``parent_key``.
+    """
 
     stage: ClassVar[Stage] = "encode"
     filename: ClassVar[str] = "manifest.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key",)
 
     name: str
     backbone_digest: str
@@ -50,3 +61,4 @@ class EncodedManifest(Record):
     num_latents: int
     num_texts: int
     total_bytes: int
+    dataset_parent_key: str = ""

@@ -78,6 +78,9 @@ class CurationConfig(StageConfig):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = Field(
         description="captions tables with their images, read in this order"
     )
+    caption_changes: tuple[str, ...] = Field(
+        (), description="files of changed captions that `softalign refresh` wrote, applied to the sources in this order"
+    )
     filters: FilterConfig = Field(FilterConfig(), description="what an image and its captions must fulfil")
     val_share: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.05, description="share of the images that is held out for validation, chosen by hash"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import Count, NonNegative, Positive
+from softalign.config.base import Count, NonNegative, Positive, Ratio
 from softalign.config.engine import Engine, LocalEngine
 
 
@@ -41,6 +41,12 @@ class Runtime(Frozen):
         600.0,
         description="seconds: a child process that writes no line for so long is killed, and a training step that "
         "takes 0.9 of it ends its process with all stacks",
+    )
+    max_failed_share: Ratio = Field(
+        1.0, description="share of the images that their place may refuse, lack or break off before curation stops"
+    )
+    image_tries: Count = Field(
+        3, description="how often runs try images again that their place did not give, before they take them for lost"
     )
     engine: Engine = Field(LocalEngine(), description="who reads images, encodes, generates and detects")
     tracking_uri: str | None = Field(

@@ -127,6 +127,7 @@ def _tags(facts: RunFacts) -> dict[str, str]:
     found = {
         "softalign.dataset_digest": facts.dataset_digest,
         "softalign.encoded_digest": facts.encoded_digest,
+        **{f"softalign.{name}": value for lineage in _lineage(facts).values() for name, value in lineage.items()},
         "softalign.library_version": __version__,
         "mlflow.source.name": "softalign",
         "mlflow.source.type": "LOCAL",
@@ -164,6 +165,17 @@ def _user() -> str:
     return ""
 
 
+def _lineage(facts: RunFacts) -> dict[str, dict[str, str]]:
+    """Return what dataset and encodings are a refresh of, each by its name here; nothing of those that are none."""
+    encoded = facts.encoded
+    if encoded is None or not encoded.dataset_parent_key:
+        return {}
+    found = {"dataset_digest": {"dataset_parent_key": encoded.dataset_parent_key}}
+    if len(encoded.parents) > 1:
+        found["encoded_digest"] = {"encoded_parent_digest": encoded.parents[1]}
+    return found
+
+
 def _inputs(facts: RunFacts) -> Iterator[Any]:
     """Yield the curated dataset and its encodings as MLflow's dataset inputs."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -178,7 +190,7 @@ def _inputs(facts: RunFacts) -> Iterator[Any]:
             name=name,
             digest=digest[:MAX_DATASET_DIGEST_CHARS],
             source_type="softalign",
-            source=json.dumps({kind: digest}),
+            source=json.dumps({kind: digest, **_lineage(facts).get(kind, {})}),
             profile=json.dumps(sizes) if sizes else None,
         )
         yield DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from softalign.artifacts import Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import SoftAlignError
+from softalign.stages.asked_before import published_requests
 from softalign.stages.published import Published
 from softalign.stages.table import steps_of
-from softalign.stages.what_changed import published_requests
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)

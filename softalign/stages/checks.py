@@ -30,6 +30,15 @@ def is_kept(_record: Record, _store: Store) -> bool:
     return True
 
 
+def as_it_is(record: Record, _store: Store) -> Record:
+    """Of stages whose records nothing renews."""
+    return record
+
+
+def nothing_of(_given: object, _record: Record) -> None:
+    """Do nothing with a record: of stages whose records nothing renews."""
+
+
 def is_in_registry(record: Record, store: Store) -> bool:
     """Return whether the store's own registry still has a registered version."""
     from softalign.registry import is_in_registry

@@ -21,10 +21,11 @@ class StageJob(Frozen):
 
 
 class EncodeJob(StageJob):
-    """Encode a dataset for the recipe's backbone."""
+    """Encode a dataset for the recipe's backbone; ``before`` is the set of the dataset that it is a refresh of."""
 
     stage: Literal["encode"] = "encode"
     dataset: DatasetManifest
+    before: EncodedManifest | None = None
 
 
 class TrainJob(StageJob):

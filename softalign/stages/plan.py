@@ -7,13 +7,14 @@ from typing import Literal
 from softalign.artifacts import Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
+from softalign.stages.asked_before import published_requests
 from softalign.stages.champion import with_champion
 from softalign.stages.checks import check_machine, uncached_models
 from softalign.stages.preflight import obstacle
 from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
 from softalign.stages.table import StageRow, Step, steps_of
-from softalign.stages.what_changed import FieldChange, nearest_changes, published_requests
+from softalign.stages.what_changed import FieldChange, nearest_changes
 from softalign.stages.world import OpenStep, obstacles
 from softalign.store.files import open_filesystem
 from softalign.store.store import Store
@@ -115,6 +116,7 @@ class _Planner:
             return _blocked(step.label, self._obstacle(step.row) or error, uri)
         if record is not None:
             self._published = self._published.plus(step.label, record)
+            uri = self.store.prefix(step.row.name, record.stage_key)
             return PlannedStage(label=step.label, state="done", reason="published", predicted_bytes=0, uri=uri)
         if (in_the_way := self._obstacle(step.row)) is not None:
             return _blocked(step.label, in_the_way, uri)

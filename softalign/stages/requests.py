@@ -6,10 +6,11 @@ content: neither the record nor the list of files names it, so no digest depends
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -31,14 +32,17 @@ from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.stages.published import Published
+from softalign.stages.newer import newest
+from softalign.stages.published import Published, label_of
 from softalign.stages.turns import Turn
-from softalign.store.files import write_atomically
+from softalign.store.files import read_bytes, write_atomically
 from softalign.store.store import Store
 from softalign.version import __version__
 
 TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train", "champion": "champion"}
 """What an arm's images are drawn with, as an input's label."""
+BEFORE_REFRESH = "encode (before the refresh)"
+"""The label of a refreshed dataset's earlier encodings."""
 
 
 class StageRequest(Frozen):
@@ -123,14 +127,50 @@ def curate_request(given: StageInputs) -> StageRequest:
         for index, source in enumerate(given.recipe.curation.sources)
         if not isinstance(source, ShapesSource)
     }
-    return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
+    changes = given.recipe.curation.caption_changes
+    content |= {f"curation.caption_changes.{index}": _digest_at(uri) for index, uri in enumerate(changes)}
+    config = _sections(given, "curation")
+    if not changes:
+        del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
+    return StageRequest(stage="curate", config=config, content=content)
+
+
+def parent_request(given: StageInputs) -> StageRequest | None:
+    """Return what was asked of ``curate`` before the last of the caption changes; None where there are none.
+
+    Raises:
+        MissingInputError: a source's captions table is not there.
+    """
+    curation = given.recipe.curation
+    if not curation.caption_changes:
+        return None
+    before = curation.model_copy(update={"caption_changes": curation.caption_changes[:-1]})
+    return curate_request(replace(given, recipe=given.recipe.model_copy(update={"curation": before})))
+
+
+def _digest_at(uri: str) -> str:
+    return hashlib.sha256(read_bytes(uri)).hexdigest()
 
 
 def encode_request(given: StageInputs) -> StageRequest:
-    """Return what a recipe asks of ``encode``."""
+    """Return what a recipe asks of ``encode``; of a refreshed dataset, beside the encodings of the one before."""
     edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
     config = _sections(given, "backbone") | edits
-    return StageRequest(stage="encode", config=config, content=_model(given), inputs=_inputs(given, DatasetManifest))
+    before, inputs = encoded_before(given), _inputs(given, DatasetManifest)
+    inputs |= {BEFORE_REFRESH: before.digest} if before is not None else {}
+    return StageRequest(stage="encode", config=config, content=_model(given), inputs=inputs)
+
+
+def encoded_before(given: StageInputs) -> EncodedManifest | None:
+    """Return the published encodings, by the same model, of the dataset that the present one is a refresh of."""
+    dataset = given.inputs.find(DatasetManifest)
+    parent = (
+        given.store.find(DatasetManifest, dataset.parent_key) if dataset is not None and dataset.parent_key else None
+    )
+    if parent is None:
+        return None
+    before = encode_request(replace(given, inputs=Published().plus(label_of("curate"), newest(parent, given.store))))
+    return given.store.find(EncodedManifest, before.key)
 
 
 def train_request(given: StageInputs) -> StageRequest:

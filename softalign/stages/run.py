@@ -86,12 +86,22 @@ def _run(step: Step, given: StageInputs, request: StageRequest, on_line: OnLine)
     store = given.store
     found = _reused(step, request, store)
     if found is not None:
-        return found
+        again = step.row.renewal(given, found.record)
+        if again is None:
+            return found
+        return run_renewal(step, given, again, on_line)
     if step.row.name == "train" and not leads(step.recipe.runtime):
         return _work(step, given, request, on_line)  # along with rank 0, which has the turn
     with turn_of(store, step.row.name, request.key, lambda: _is_done(step, request, store)) as leases:
         owned = replace(given, store=Store(store.uri, tuple(lease.held for lease in leases)), turn=Turn(leases))
         return _reused(step, request, store) or _work(step, owned, request, on_line)
+
+
+def run_renewal(step: Step, given: StageInputs, again: StageRequest, on_line: OnLine) -> StageResult:
+    """Run a step on what is asked for in place of its published record, and let that count from now on."""
+    made = _run(step, given, again, on_line)
+    step.row.renewed(given, made.record)
+    return made
 
 
 def _is_done(step: Step, request: StageRequest, store: Store) -> bool:

@@ -22,7 +22,7 @@ from softalign.artifacts import (
 )
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
-from softalign.stages import checks, planned_bytes, requests, so_far, work
+from softalign.stages import checks, newer, planned_bytes, renewing, requests, so_far, work
 from softalign.stages.published import Published, label_of
 from softalign.stages.requests import StageInputs, StageRequest
 from softalign.store.store import Store
@@ -44,6 +44,9 @@ class StageRow:
         so_far: what an unfinished attempt has kept, for its inputs and key; empty: nothing.
         command: the stage whose command runs it; empty: its own.
         is_kept: whether what a record names outside of the store is there as well.
+        newest: the version of a published record that counts.
+        renewal: what is asked for in place of a published record, if something of it can be mended by now.
+        renewed: hears of what that came to.
         uses_model: it loads the base model, in a child process, and may need a GPU.
     """
 
@@ -58,6 +61,9 @@ class StageRow:
     so_far: Callable[[StageInputs, str], str] = so_far.nothing
     command: Stage | None = None
     is_kept: Callable[[Record, Store], bool] = checks.is_kept
+    newest: Callable[[Record, Store], Record] = checks.as_it_is
+    renewal: Callable[[StageInputs, Record], StageRequest | None] = checks.nothing_of
+    renewed: Callable[[StageInputs, Record], None] = checks.nothing_of
     uses_model: bool = False
 
     def published(self, key: str, store: Store) -> Record | None:
@@ -68,7 +74,7 @@ class StageRow:
             StorageUnavailableError: the store did not answer.
         """
         record = store.find(self.record, key)
-        return record if record is not None and self.is_kept(record, store) else None
+        return self.newest(record, store) if record is not None and self.is_kept(record, store) else None
 
     @property
     def asked_by(self) -> Stage:
@@ -86,6 +92,9 @@ STAGES: tuple[StageRow, ...] = (
         work=work.curate,
         check=checks.check_sources,
         size=planned_bytes.curate_bytes,
+        newest=newer.newest,
+        renewal=renewing.renewal,
+        renewed=renewing.note_newer,
     ),
     StageRow(
         name="encode",

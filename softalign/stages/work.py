@@ -11,21 +11,30 @@ from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.published import label_of
-from softalign.stages.requests import StageInputs
+from softalign.stages.renewing import version_beside
+from softalign.stages.requests import StageInputs, encoded_before, parent_request
 from softalign.store.store import Store
 
 
 def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
-    """Curate the recipe's sources."""
+    """Curate the recipe's sources, and put the page of what came of it beside the record."""
     from softalign.data.curation.pipeline import curate
+    from softalign.data.versions.reporting import keep_report
 
-    return curate(given.recipe.curation, given.store, key, given.recipe.runtime)
+    parent = parent_request(given)
+    parent_key = parent.key if parent is not None else ""
+    recipe, beside = given.recipe, version_beside(given, key)
+    dataset = curate(recipe.curation, given.store, key, recipe.runtime, parent_key, beside)
+    keep_report(dataset, given.store)
+    return dataset
 
 
 def encode(given: StageInputs, key: str, on_line: OnLine) -> EncodedManifest:
     """Encode the dataset for the recipe's backbone in a supervised child process."""
-    dataset = given.inputs.get(DatasetManifest)
-    job = EncodeJob(recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, dataset=dataset)
+    dataset, before = given.inputs.get(DatasetManifest), encoded_before(given)
+    job = EncodeJob(
+        recipe=given.recipe, store=given.store.uri, key=key, held=given.store.held, dataset=dataset, before=before
+    )
     return EncodedManifest.model_validate(_in_child(job, given, "encode", on_line))
 
 

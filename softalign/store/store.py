@@ -131,11 +131,16 @@ class Store(SharedFiles):
             )
         return record.model_copy(update={"uri": self._files_uri(record)})
 
-    def publish(self, record: RecordT, folder: Path) -> RecordT:
+    def publish(self, record: RecordT, folder: Path, beside: Record | None = None) -> RecordT:
         """Publish a finished local folder under the record's stage key and return the record with its place.
 
         Publishing the same content again changes nothing; of several writers the first wins. The local folder is
         consumed; its hidden files are not published.
+
+        Args:
+            record: of what is published.
+            folder: its files.
+            beside: a record published before: files that it has too are copied within a remote store, not sent again.
 
         Raises:
             IntegrityError: other content is already published there, or an upload arrived changed.
@@ -155,11 +160,13 @@ class Store(SharedFiles):
             request = self.request_path(record.stage, record.stage_key)
             if request.is_file():
                 shutil.copyfile(request, folder / REQUEST_FILENAME)
+            known = set(self.files(beside)) if beside is not None else set()
+            there = {entry.path: f"{beside.uri}/{entry.path}" for entry in entries if beside and entry in known}
             if self.is_local:
                 self._publish_local(final, folder)
             else:
-                self._publish_remote(final, folder, entries)
-            note_written(sum(entry.size_bytes for entry in entries))
+                self._publish_remote(final, folder, entries, there)
+            note_written(sum(entry.size_bytes for entry in entries if entry.path not in there))
         shutil.rmtree(folder, ignore_errors=True)
         return final
 
@@ -259,11 +266,16 @@ class Store(SharedFiles):
                     target.replace(complete.with_name(f".{target.name}.unfinished.{uuid.uuid4().hex[:8]}"))
                     complete.replace(target)
 
-    def _publish_remote(self, final: Record, folder: Path, entries: tuple[FileEntry, ...]) -> None:
+    def _publish_remote(
+        self, final: Record, folder: Path, entries: tuple[FileEntry, ...], there: dict[str, str]
+    ) -> None:
         filesystem, base = open_filesystem(final.uri)
 
         def upload(name: str) -> None:
-            filesystem.put_file(str(folder / name), f"{base}/{name}")
+            if name in there:
+                filesystem.cp_file(open_filesystem(there[name])[1], f"{base}/{name}")
+            else:
+                filesystem.put_file(str(folder / name), f"{base}/{name}")
 
         small = [entry.path for entry in entries if entry.size_bytes < LARGE_BYTES]
         try:

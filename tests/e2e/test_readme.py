@@ -63,6 +63,7 @@ def hand_over(folder):
     captions = [{"image_id": number, "caption": f"a photo of {number + 2} cats"} for number in range(2)]
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     pq.write_table(pa.table({"file": names[2:], "text": ["a dog", "two dogs"]}), folder / "more.parquet")
+    (folder / "changes.csv").write_text("action,file_name,before,caption\nchange,0.jpg,a photo of 2 cats,two cats\n")
 
 
 def softalign(arguments, monkeypatch):

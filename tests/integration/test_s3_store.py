@@ -13,18 +13,24 @@ import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource, TrainConfig
+from softalign.data.curation.changes import CaptionEdit, to_lines
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
+from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.rejections import Flaw, ItemError
+from softalign.data.curation.reuse import Beside
 from softalign.data.curation.tables import read_table
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
+from softalign.data.versions.finding import find_dataset
+from softalign.data.versions.reporting import keep_report, report_uri
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.shapes.rendering import render_source
 from softalign.store import probing
 from softalign.store.files import create_file, open_filesystem, read_bytes
 from softalign.store.probing import PROBE_PREFIX, probe
 from softalign.store.store import Store
+from softalign.store.traffic import traffic
 from softalign.training.train import train
 from softalign.upkeep.garbage import find_garbage
 from softalign.upkeep.removing import remove_garbage
@@ -132,6 +138,25 @@ def test_published_once_and_read_back(store, manifest, make_folder, tmp_path, as
     local = Store(str(tmp_path / "local")).publish(manifest, make_folder(**contents))
     assert local.digest == published.digest
     assert {"put_object", "get_object", "head_object", "list_objects_v2"} <= asked
+
+
+def test_a_refresh_copies_equal_shards_within_the_store(store, tmp_path, asked):
+    config = CurationConfig(name="scenes", sources=(ShapesSource(num_scenes=30),), samples_per_shard=10)
+    parent = curate(config, store, "parent")
+    row = next(OpenedDataset(parent, store).samples()).row
+    edit = CaptionEdit(source=row.source, file_name=row.file_name, action="add", caption="one more")
+    uri = f"{store.uri}/captions/changes.jsonl"
+    create_file(uri, to_lines([edit]))
+    changed = config.model_copy(update={"caption_changes": (uri,)})
+    before = traffic().written_bytes
+    asked.clear()
+    child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
+    assert "copy_object" in asked and traffic().written_bytes - before < parent.total_bytes / 2
+    assert child.digest == curate(changed, Store(str(tmp_path / "nothing")), "child", parent_key="parent").digest
+    store.fetch(child)
+    assert find_dataset("scenes", store) == child and find_dataset(child.uri, store) == child
+    keep_report(child, store)
+    assert b"Dataset scenes" in read_bytes(report_uri(child, store))
 
 
 def test_other_content_is_refused(store, manifest, make_folder):

@@ -2,7 +2,7 @@
 
 After each shard a journal entry is written with the position in the stream and the shard's checksums. A restart keeps
 the shards whose checksums still hold, refills the duplicate filter from their indexes, and goes on at the position; so
-it ends with the bytes of an undisturbed run.
+it ends with the bytes of an undisturbed run. Beside an earlier version (``reuse``) only what it does not know is read.
 """
 
 from __future__ import annotations
@@ -11,31 +11,40 @@ import hashlib
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
+from softalign.artifacts import DatasetManifest, FileEntry, ReasonCount
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
+from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
 from softalign.data.curation.images import inspect_image
-from softalign.data.curation.rejections import ItemError, Reason, Rejection
+from softalign.data.curation.journal import JournalEntry, Progress
+from softalign.data.curation.rejections import Failures, ItemError, Rejection, nothing_left
+from softalign.data.curation.reuse import (
+    Beside,
+    Draft,
+    EarlierVersion,
+    ReadSample,
+    ToConfirm,
+    known_sample,
+    open_earlier,
+    read_beside,
+)
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
-    IndexRow,
-    ShardWriter,
     read_index,
     read_rejections,
     shard_name,
     write_rejections,
 )
-from softalign.data.curation.sources import list_sources
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
-from softalign.errors import DataError, IntegrityError
+from softalign.errors import IntegrityError
 from softalign.processes.progress import Figure
 from softalign.processes.reporter import Reporter
 from softalign.store.files import sha256_of_file, verify_file, write_atomically
@@ -48,68 +57,61 @@ HERE = Runtime()
 """The stage's own process does the work."""
 
 
-class JournalEntry(Frozen):
-    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
-
-    num_seen: int
-    files: tuple[FileEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSample:
-    """A sample whose image could be read, or none; with the rejections on the way."""
-
-    sample: Sample | None
-    rejections: tuple[Rejection, ...]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the finished shards amount to."""
-
-    num_seen: int = 0
-    num_samples: int = 0
-    num_captions: int = 0
-    num_val_samples: int = 0
-    num_shards: int = 0
-    occurrences: Counter[str] = field(default_factory=Counter)
-
-    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
-        """Count a finished shard."""
-        self.num_seen = num_seen
-        self.num_samples += len(rows)
-        self.num_captions += sum(len(row.captions) for row in rows)
-        self.num_val_samples += sum(row.split == "val" for row in rows)
-        self.num_shards += 1
-
-
-def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HERE) -> DatasetManifest:
+def curate(
+    config: CurationConfig,
+    store: Store,
+    key: str,
+    runtime: Runtime = HERE,
+    parent_key: str = "",
+    beside: Beside | None = None,
+) -> DatasetManifest:
     """Curate the configured sources and publish the dataset.
+
+    The result is the same whether or not earlier versions are there to go by.
 
     Args:
         config: sources, filters and shard size.
         store: where the dataset is published.
         key: the stage key of the request.
-        runtime: which engine reads the images.
+        runtime: which engine reads the images, and how many may fail.
+        parent_key: the stage key of the dataset without the last of ``config.caption_changes``; empty: there is none.
+        beside: the version to go by, if there is one.
 
     Raises:
         MissingInputError: a captions table is not there.
-        DataError: a table cannot be used, or no sample passed the filters (with the count of every reason).
+        DataError: a table or a change cannot be used, or no sample passed the filters (with the count of every reason).
     """
-    run = _CurateRun(config, store.work_path("curate", key))
+    earlier = open_earlier(beside, store)
+    run = _CurateRun(config, runtime, store.work_path("curate", key), earlier)
     run.restore()
     with warnings.catch_warnings(), open_engine(runtime) as engine:
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
         run.write_shards(engine)
-    manifest = run.finish(key)
-    published = store.publish(manifest, run.output_path)
+    manifest = run.finish(key, parent_key)
+    published = store.publish(manifest, run.output_path, beside=earlier.manifest if earlier is not None else None)
     shutil.rmtree(run.work_path, ignore_errors=True)
     return published
 
 
-def sample_reader(config: CurationConfig) -> Callable[[ListedSample], ReadSample]:
-    """Return the function that reads a listed sample."""
-    return lambda listed: read_sample(listed, config)
+def sample_reader(config: CurationConfig) -> Callable[[ListedSample | ToConfirm], ReadSample]:
+    """Return the function that reads a listed sample, or confirms one."""
+    return lambda item: confirm_sample(item, config) if isinstance(item, ToConfirm) else read_sample(item, config)
+
+
+def confirm_sample(item: ToConfirm, config: CurationConfig) -> ReadSample:
+    """Read a sample's image; if its bytes are those of the earlier version, what that found out of them is taken over.
+
+    Raises:
+        ConfigError, StorageUnavailableError, MemoryError: as ``read_sample``.
+    """
+    listed, verdict = item.listed, filter_captions(item.listed, config.filters)
+    if verdict.captions:
+        with suppress(ItemError):  # which reading it as any other says
+            data = listed.images.read(listed.filename)
+            if hashlib.sha256(data).hexdigest() == item.placed.row.image_digest:
+                sample = known_sample(listed, item.placed, verdict.captions, data)
+                return ReadSample(sample, verdict.rejections, item.placed)
+    return read_sample(listed, config)
 
 
 def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
@@ -155,8 +157,11 @@ def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
 class _CurateRun:
     """The state of one curation: the work folder, the duplicate filter and the counts."""
 
-    def __init__(self, config: CurationConfig, work_path: Path) -> None:
-        self.config = config
+    def __init__(
+        self, config: CurationConfig, runtime: Runtime, work_path: Path, earlier: EarlierVersion | None = None
+    ) -> None:
+        self.config, self.earlier = config, earlier
+        self.failures = Failures(runtime.max_failed_share)
         self.work_path = work_path
         self.output_path, self.journal_path = work_path / "output", work_path / "journal"
         for folder in (self.output_path, self.journal_path):
@@ -176,6 +181,7 @@ class _CurateRun:
             rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
+            self.failures.count(read_rejections(self._rejected(self.progress.num_shards)))
             self.progress.add_shard(rows, entry.num_seen)
         self._drop_unfinished()
 
@@ -183,32 +189,52 @@ class _CurateRun:
         """Run the stream from where the finished shards end; an engine reads the images, this process writes."""
         first, self.num_kept = self.progress.num_seen, self.progress.num_samples
         with Reporter("curate", "images", None, num_reused=first) as images:
-            listed = list_sources(self.config.sources, self.work_path / "sources", images.expect)
-            rest = islice(listed, first, None)
-            read = engine.map(Work(sample_reader, (self.config,), num_threads=NUM_READERS), rest)
-            self._write(images.over(read, self._watched_figures))
+            rest = islice(self._listed(images), first, None)
+            self._write(images.over(self._read(rest, engine), self._watched_figures))
+
+    def _listed(self, images: Reporter) -> Iterator[ListedSample]:
+        def on_total(total: int) -> None:
+            self.failures.expect(total)
+            images.expect(total)
+
+        return list_samples_of(self.config, self.work_path / "sources", on_total)
+
+    def _read(self, listed: Iterator[ListedSample], engine: Engine) -> Iterator[ReadSample]:
+        work = Work(sample_reader, (self.config,), num_threads=NUM_READERS)
+        if self.earlier is None:
+            return engine.map(work, listed)
+        return read_beside(
+            tuple(listed),
+            self.earlier,
+            self.config,
+            lambda unknown: engine.map(work, unknown),
+            lambda one: read_sample(one, self.config),
+        )
 
     def _write(self, samples: Iterable[ReadSample]) -> None:
-        writer: ShardWriter | None = None
+        draft: Draft | None = None
         rejections: list[Rejection] = []
         num_seen = self.progress.num_seen
         for read in samples:
             num_seen += 1
             rejections.extend(read.rejections)
-            if read.sample is None:
-                continue
-            duplicate = self.duplicates.check(read.sample)
+            self.failures.count(read.rejections)
+            duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
             if duplicate is not None:
                 rejections.append(duplicate)
+            if read.sample is None or duplicate is not None:
+                if self.earlier is not None and read.placed is not None:
+                    self.earlier.lost()
                 continue
-            writer = writer or self._new_writer()
-            writer.add(read.sample, self._remember(read.sample.image_digest, read.sample.perceptual_hash))
+            draft = draft if draft is not None else self._new_draft()
+            key = self._remember(read.sample.image_digest, read.sample.perceptual_hash)
+            draft.add(read.sample, read.placed, key)
             self.num_kept += 1
-            if len(writer) == self.config.samples_per_shard:
-                self._finish_shard(writer, rejections, num_seen)
-                writer, rejections = None, []
-        if writer is not None:
-            self._finish_shard(writer, rejections, num_seen)
+            if len(draft) == self.config.samples_per_shard:
+                self._finish_shard(draft, rejections, num_seen)
+                draft, rejections = None, []
+        if draft is not None:
+            self._finish_shard(draft, rejections, num_seen)
             rejections = []
         self.progress.num_seen = num_seen
         write_rejections(self._rejected(self.progress.num_shards), rejections)
@@ -216,7 +242,7 @@ class _CurateRun:
     def _watched_figures(self) -> tuple[Figure, ...]:
         return (Figure(name="kept", value=self.num_kept),)
 
-    def finish(self, key: str) -> DatasetManifest:
+    def finish(self, key: str, parent_key: str) -> DatasetManifest:
         """Write the list of rejections and return the manifest.
 
         Raises:
@@ -226,7 +252,7 @@ class _CurateRun:
         rejections = [rejection for part in parts if part.is_file() for rejection in read_rejections(part)]
         counts = Counter(rejection.reason for rejection in rejections)
         if not self.progress.num_samples:
-            raise self._nothing_left(rejections, counts)
+            raise nothing_left(rejections, self.progress.num_seen, self.config)
         write_rejections(self.output_path / "rejected.parquet", rejections)
         return DatasetManifest(
             stage_key=key,
@@ -238,29 +264,15 @@ class _CurateRun:
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
             num_seen=self.progress.num_seen,
             rejected=tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items())),
+            parent_key=parent_key,
         )
 
-    def _nothing_left(self, rejections: list[Rejection], counts: Counter[Reason]) -> DataError:
-        most_frequent = counts.most_common(1)[0][0]
-        example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
-        shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
-        return DataError(
-            "No sample is left after the filters.",
-            expected="at least one sample",
-            found=f"{self.progress.num_seen} images; "
-            + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
-            + f"; {most_frequent} such as {shown}",
-            where=", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources)),
-            fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
-            "relax curation.filters",
-        )
+    def _new_draft(self) -> Draft:
+        return Draft(self.progress.num_shards, self.output_path, self.config.val_share, self.earlier)
 
-    def _new_writer(self) -> ShardWriter:
-        return ShardWriter(self.output_path, shard_name(self.progress.num_shards), self.config.val_share)
-
-    def _finish_shard(self, writer: ShardWriter, rejections: list[Rejection], num_seen: int) -> None:
+    def _finish_shard(self, draft: Draft, rejections: list[Rejection], num_seen: int) -> None:
         index = self.progress.num_shards
-        rows = writer.close()
+        rows = draft.close()
         write_rejections(self._rejected(index), rejections)
         entry = JournalEntry(
             num_seen=num_seen,
@@ -270,7 +282,7 @@ class _CurateRun:
                     size_bytes=path.stat().st_size,
                     sha256=sha256_of_file(path),
                 )
-                for path in (writer.tar_path, writer.index_path, self._rejected(index))
+                for path in (*draft.paths, self._rejected(index))
             ),
         )
         write_atomically(self._journal(index), entry.model_dump_json().encode())
@@ -279,6 +291,8 @@ class _CurateRun:
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""
         self.duplicates.accept(image_digest, perceptual_hash)
+        if self.earlier is not None:
+            self.earlier.accepted(image_digest)
         self.progress.occurrences[image_digest] += 1
         number = self.progress.occurrences[image_digest]
         return image_digest[:KEY_CHARS] + (f"-{number}" if number > 1 else "")

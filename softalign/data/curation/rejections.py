@@ -7,10 +7,13 @@ does not answer, a full disk, no memory, a fault of ours.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from softalign.errors import DataError
+from softalign.config.curation import CurationConfig
+from softalign.errors import DataError, StorageUnavailableError
 
 Reason = Literal[
     "access_refused",
@@ -36,6 +39,10 @@ Reason = Literal[
     "unsupported_format",
     "unusable_entry",
 ]
+
+
+TO_TRY_AGAIN: frozenset[Reason] = frozenset({"access_refused", "missing_image", "unreadable_file"})
+"""What may pass with time: failures of the place an image lies in, not of what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +82,57 @@ class Rejection:
     reason: Reason
     detail: str = ""
     caption_index: int = -1
+
+
+class Failures:
+    """Counts images that their place did not give, and stops a run that more of them fail in than may.
+
+    Args:
+        max_share: of all images; 1: any number may fail.
+    """
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share, self._total, self._found = max_share, 0, Counter[str]()
+        self._example = ""
+
+    def expect(self, total: int) -> None:
+        """Take over how many images there are."""
+        self._total = total
+
+    def count(self, rejections: Iterable[Rejection]) -> None:
+        """Count those of some rejections that may pass with time.
+
+        Raises:
+            StorageUnavailableError: it is certain by now that more than the share fail.
+        """
+        for one in rejections:
+            if one.reason in TO_TRY_AGAIN:
+                self._found[one.reason] += 1
+                self._example = f"{one.file_name[:200]!r}" + (f" ({one.detail})" if one.detail else "")
+        number = self._found.total()
+        if self._total and number > self._max_share * self._total:
+            raise StorageUnavailableError(
+                "Too many images could not be read.",
+                expected=f"at most {self._max_share:.1%} of {self._total:,} images (runtime.max_failed_share)",
+                found=", ".join(f"{reason}: {count:,}" for reason, count in sorted(self._found.items()))
+                + f"; the last {self._example}",
+                fix="mend their place and run again: finished shards are kept; or raise runtime.max_failed_share",
+            )
+
+
+def nothing_left(rejections: Sequence[Rejection], num_seen: int, config: CurationConfig) -> DataError:
+    """Return the error of a dataset that every sample of was rejected, with the count of every reason."""
+    counts = Counter(rejection.reason for rejection in rejections)
+    most_frequent = counts.most_common(1)[0][0]
+    example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
+    shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
+    return DataError(
+        "No sample is left after the filters.",
+        expected="at least one sample",
+        found=f"{num_seen} images; "
+        + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+        + f"; {most_frequent} such as {shown}",
+        where=", ".join(f"{index}-{source.type}" for index, source in enumerate(config.sources)),
+        fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
+        "relax curation.filters",
+    )

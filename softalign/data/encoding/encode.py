@@ -3,7 +3,8 @@
 Both lie in pools that all datasets of a store share (``pool``), so a dataset with new captions encodes text
 only, and a killed run goes on at the shard it was at. A published dataset is an index into the pools:
 ``samples.parquet``, ``latents.json`` and ``texts.json``. Hard negatives are texts like the captions; the index says
-which belong to which.
+which belong to which. Of a refreshed dataset the shards of the set before it stay where at least half of their rows are
+of use, so that nothing is copied either.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
 from softalign.config.backbone import BackboneConfig
@@ -22,7 +25,6 @@ from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
-from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
@@ -59,6 +61,7 @@ def encode(
     store: Store,
     key: str,
     hard_negatives_per_caption: int = 0,
+    before: EncodedManifest | None = None,
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
@@ -71,6 +74,7 @@ def encode(
         store: where the dataset lies and the encodings go.
         key: the stage key of the request.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
+        before: the encodings of the dataset that this one is a refresh of, by the same encoders.
 
     Raises:
         MissingInputError: the base model is not there.
@@ -83,12 +87,31 @@ def encode(
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
+    images, captions = _digests_of_images(shards), _digests_of_texts(shards)
+    latents = _of_use(_shards_before(before, "latents.json", store), images, latents_pool)
+    texts = _of_use(_shards_before(before, "texts.json", store), captions, texts_pool)
     with open_engine(runtime) as engine:
-        latents = _encode_groups(_image_groups(shards), latents_pool, "images", engine, shard_encoder)
-        texts = _encode_groups(_text_groups(shards), texts_pool, "captions", engine, shard_encoder)
+        image_groups, text_groups = _image_groups(shards, _rows(latents)), _text_groups(shards, _rows(texts))
+        latents = _encode_groups(latents, image_groups, latents_pool, "images", engine, shard_encoder)
+        texts = _encode_groups(texts, text_groups, texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
     _write_index(output, shards, latents, texts)
-    published = store.publish(_manifest(dataset, encoders, latents, texts, key, hard_negatives_per_caption), output)
+    manifest = EncodedManifest(
+        stage_key=key,
+        parents=(dataset.digest, *((before.digest,) if before is not None else ())),
+        name=dataset.name,
+        backbone_digest=encoders.backbone_digest,
+        vae_digest=encoders.vae_digest,
+        text_encoder_digest=encoders.text_encoder_digest,
+        hard_negatives_per_caption=hard_negatives_per_caption,
+        num_samples=dataset.num_samples,
+        num_val_samples=dataset.num_val_samples,
+        num_latents=len(images),
+        num_texts=len(captions),
+        dataset_parent_key=dataset.parent_key,
+        **_sizes(latents, texts),
+    )
+    published = store.publish(manifest, output)
     shutil.rmtree(work_path, ignore_errors=True)
     return published
 
@@ -98,33 +121,31 @@ def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_capt
     return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
 
 
-def _manifest(
-    dataset: DatasetManifest,
-    encoders: FrozenEncoders,
-    latents: tuple[PoolShard, ...],
-    texts: tuple[PoolShard, ...],
-    key: str,
-    hard_negatives_per_caption: int,
-) -> EncodedManifest:
-    channels, height, width = latents[0].tensors[0].row_shape
-    text_length, text_width = texts[0].tensors[0].row_shape
-    return EncodedManifest(
-        stage_key=key,
-        parents=(dataset.digest,),
-        name=dataset.name,
-        backbone_digest=encoders.backbone_digest,
-        vae_digest=encoders.vae_digest,
-        text_encoder_digest=encoders.text_encoder_digest,
-        latent_shape=(channels, height, width),
-        text_shape=(text_length, text_width),
-        pooled_width=texts[0].tensors[1].row_shape[0] if len(texts[0].tensors) > 1 else 0,
-        hard_negatives_per_caption=hard_negatives_per_caption,
-        num_samples=dataset.num_samples,
-        num_val_samples=dataset.num_val_samples,
-        num_latents=sum(len(shard.digests) for shard in latents),
-        num_texts=sum(len(shard.digests) for shard in texts),
-        total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
-    )
+def _sizes(latents: tuple[PoolShard, ...], texts: tuple[PoolShard, ...]) -> dict[str, Any]:
+    """Return the manifest's sizes, as the shards have them."""
+    text_tensors = texts[0].tensors
+    return {
+        "latent_shape": latents[0].tensors[0].row_shape,
+        "text_shape": text_tensors[0].row_shape,
+        "pooled_width": text_tensors[1].row_shape[0] if len(text_tensors) > 1 else 0,
+        "total_bytes": sum(shard.file.size_bytes for shard in (*latents, *texts)),
+    }
+
+
+def _shards_before(before: EncodedManifest | None, name: str, store: Store) -> tuple[PoolShard, ...]:
+    if before is None:
+        return ()
+    return tuple(TypeAdapter(list[PoolShard]).validate_json(store.fetch_file(before, name).read_bytes()))
+
+
+def _of_use(shards: tuple[PoolShard, ...], needed: frozenset[str], pool: EncodedPool) -> tuple[PoolShard, ...]:
+    """Return the shards that still are in the pool, and of use to at least half."""
+    useful = (shard for shard in shards if 2 * len(needed.intersection(shard.digests)) >= len(shard.digests))
+    return tuple(shard for shard in useful if pool.find(dict.fromkeys(shard.digests)) is not None)
+
+
+def _rows(shards: tuple[PoolShard, ...]) -> set[str]:
+    return {digest for shard in shards for digest in shard.digests}
 
 
 class DatasetShard:
@@ -157,10 +178,17 @@ class _Group(Generic[InputT]):
     source: str = ""
 
 
-def _image_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[IndexRow]]:
-    """Return one group for each shard of the dataset that holds new images."""
+def _digests_of_images(dataset: tuple[DatasetShard, ...]) -> frozenset[str]:
+    return frozenset(row.image_digest for shard in dataset for row in shard.rows)
+
+
+def _digests_of_texts(dataset: tuple[DatasetShard, ...]) -> frozenset[str]:
+    return frozenset({caption_digest(EMPTY_CAPTION), *(digest for shard in dataset for digest, _ in shard.texts())})
+
+
+def _image_groups(dataset: tuple[DatasetShard, ...], known: set[str]) -> list[_Group[IndexRow]]:
+    """Return one group for each shard of the dataset that holds images that are not known; then they are."""
     groups: list[_Group[IndexRow]] = []
-    known: set[str] = set()
     for shard in dataset:
         rows = {row.image_digest: row for row in shard.rows if row.image_digest not in known}
         known.update(rows)
@@ -169,12 +197,18 @@ def _image_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[IndexRow]]:
     return groups
 
 
-def _text_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[str]]:
-    """Return the empty caption's group, then for each shard of the dataset those of its new texts."""
-    groups = [_Group({caption_digest(EMPTY_CAPTION): EMPTY_CAPTION})]
-    known = set(groups[0].inputs)
-    for shard in dataset:
-        new = iter({digest: text for digest, text in shard.texts() if digest not in known}.items())
+def _text_groups(dataset: tuple[DatasetShard, ...], known: set[str]) -> list[_Group[str]]:
+    """Return the empty caption's group, then for each shard of the dataset those of its new texts; then they are known.
+
+    Of a refresh few are new: they are taken together, whatever shards they are of.
+    """
+    empty = caption_digest(EMPTY_CAPTION)
+    groups = [] if empty in known else [_Group({empty: EMPTY_CAPTION})]
+    is_refresh = bool(known)
+    known.add(empty)
+    for shards in [dataset] if is_refresh else [(shard,) for shard in dataset]:
+        texts = (item for shard in shards for item in shard.texts())
+        new = iter({digest: text for digest, text in texts if digest not in known}.items())
         while group := dict(islice(new, MAX_TEXTS_PER_SHARD)):
             known.update(group)
             groups.append(_Group(group))
@@ -182,14 +216,21 @@ def _text_groups(dataset: tuple[DatasetShard, ...]) -> list[_Group[str]]:
 
 
 def _encode_groups(
-    groups: Sequence[_Group[InputT]], pool: EncodedPool, unit: str, engine: Engine, encoder: ShardEncoder
+    kept: tuple[PoolShard, ...],
+    groups: Sequence[_Group[InputT]],
+    pool: EncodedPool,
+    unit: str,
+    engine: Engine,
+    encoder: ShardEncoder,
 ) -> tuple[PoolShard, ...]:
-    """Return the groups' shards, and report how many inputs are done."""
+    """Return the shards that are kept and the groups' own, and report how many inputs are done."""
     found = [pool.find(group.inputs) for group in groups]
     todo = [None if shard else pool.request(group.inputs) for group, shard in zip(groups, found, strict=True)]
     calls = (EncodeCall(request, group.source) for group, request in zip(groups, todo, strict=True) if request)
-    shards, num_done = [], 0
-    with Reporter("encode", unit, sum(len(group.inputs) for group in groups)) as count:
+    shards, num_kept = list(kept), len(_rows(kept))
+    num_done = num_kept
+    total = num_kept + sum(len(group.inputs) for group in groups)
+    with Reporter("encode", unit, total, num_reused=num_kept) as count:
         made = engine.map(encoder.work(count.over), calls)
         count.begin()
         for shard, request in zip(found, todo, strict=True):

@@ -72,6 +72,20 @@ def losses(client, run):
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
+def test_a_training_on_refreshed_captions_says_of_what_they_are_a_refresh(store, client):
+    lineage = {"dataset_parent_key": "d" * 64, "parents": ("c" * 64, "b" * 64)}
+    with live_run(RECIPE, ENCODED.model_copy(update=lineage), store, KEY):
+        wait_for(lambda: runs_of(client), "no run")
+        run = wait_for(lambda: next((run for run in runs_of(client) if run.inputs.dataset_inputs), None), "no inputs")
+        sources = [json.loads(one.dataset.source) for one in client.get_run(run.info.run_id).inputs.dataset_inputs]
+    assert sorted(map(sorted, sources)) == [
+        ["dataset_digest", "dataset_parent_key"],
+        ["encoded_digest", "encoded_parent_digest"],
+    ]
+    assert run.data.tags["softalign.dataset_parent_key"] == "d" * 64
+    assert run.data.tags["softalign.encoded_parent_digest"] == "b" * 64
+
+
 def test_a_run_grows_with_its_training_and_is_taken_up_again_after_a_stop(store, client):
     with pytest.raises(PreemptedError), live_run(RECIPE, ENCODED, store, KEY):
         write_rows(store, 1, 2)

@@ -19,7 +19,7 @@ class HalfFullStore(Store):
     def find(self, record_type, key):
         self.asked = key
         self.num_left -= 1
-        return SimpleNamespace(digest="d" * 64) if self.num_left >= 0 else None
+        return SimpleNamespace(digest="d" * 64, parent_key="") if self.num_left >= 0 else None
 
 
 @pytest.fixture(autouse=True)

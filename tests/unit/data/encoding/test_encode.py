@@ -29,6 +29,7 @@ from softalign.errors import DataError, IntegrityError
 from softalign.processes.progress import listening
 from softalign.store.files import list_files
 from softalign.store.store import Store
+from softalign.store.traffic import traffic
 from tests.killing import Fuse, is_killed
 from tests.tiny_pipeline import (
     LATENT_CHANNELS,
@@ -208,6 +209,39 @@ def test_new_captions_never_encode_an_image_again(tmp_path, store, backbone, cou
     second = encode(make_dataset(tmp_path, store, changed, "d2"), backbone, Runtime(), store, "e2")
     assert counted == {"images": 0, "texts": 2}
     assert indexed(first, "latents") == indexed(second, "latents"), "not even copied"
+
+
+def test_a_refresh_encodes_and_writes_new_captions_alone(tmp_path, store, backbone, counted):
+    first = encode(make_dataset(tmp_path, store, captions_of(range(20)), "d1"), backbone, Runtime(), store, "e1")
+    changed = captions_of(range(20)) | captions_of([2, 9, 17], "blue")
+    dataset = make_dataset(tmp_path, store, changed, "d2")
+    counted.update(images=0, texts=0)
+    before = traffic().written_bytes
+    second = encode(dataset, backbone, Runtime(), store, "e2", before=first)
+    assert counted == {"images": 0, "texts": 3}
+    assert second.parents == (dataset.digest, first.digest)
+    assert (second.num_latents, second.num_texts) == (20, 22), "what is of use; three rows of before are not"
+    assert indexed(second, "latents") == indexed(first, "latents")
+    *kept, new = indexed(second, "texts")
+    assert kept == indexed(first, "texts") and len(new["digests"]) == 3, "one shard, though of three of the dataset"
+    listed = sum(path.stat().st_size for path in Path(second.uri).iterdir())
+    assert traffic().written_bytes - before <= new["file"]["size_bytes"] + listed + 1000
+
+    plain = encode(dataset, backbone, Runtime(), Store(str(tmp_path / "fresh")), "e3")
+    for name, tensor in (("latents", "latents"), ("texts", "prompt_embeds")):
+        rows = encoded_rows(store, second, name, tensor)
+        expected = encoded_rows(Store(str(tmp_path / "fresh")), plain, name, tensor)
+        assert all(torch.equal(rows[digest], value) for digest, value in expected.items())
+
+
+def test_shards_that_a_refresh_hardly_needs_are_left(tmp_path, store, backbone, counted):
+    first = encode(make_dataset(tmp_path, store, captions_of(range(24)), "d1"), backbone, Runtime(), store, "e1")
+    dataset = make_dataset(tmp_path, store, captions_of([*range(8), 8, 9]), "d2")
+    counted.update(images=0, texts=0)
+    second = encode(dataset, backbone, Runtime(), store, "e2", before=first)
+    assert counted == {"images": 0, "texts": 0}
+    sizes = [[len(shard["digests"]) for shard in indexed(one, "latents")] for one in (first, second)]
+    assert sizes == [[8, 8, 8], [8, 2]], "of the second shard two of eight are of use: they are copied"
 
 
 def test_changed_images_encode_what_is_new_only_and_give_the_same_bytes(tmp_path, backbone, counted):

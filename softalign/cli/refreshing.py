@@ -1,0 +1,65 @@
+"""The command that makes a new version of a dataset from changed captions: ``softalign refresh``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from softalign.cli.completion import recipe_words
+from softalign.cli.datasets import DATASET
+from softalign.cli.options import JsonOption, SetOption, StoreOption, app, emit, open_recipe, require_pipeline
+from softalign.errors import ConfigError
+from softalign.processes.leaving import leaving_at_once, leaving_in_order
+from softalign.store.store import DEFAULT_STORE, Store
+
+log = logging.getLogger("softalign")
+
+
+@app.command()
+@leaving_at_once()
+def refresh(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)],
+    captions: Annotated[
+        str,
+        typer.Option(
+            "--captions",
+            metavar="FILE",
+            help="csv, tsv, jsonl or parquet: action (add, change, remove), key or file_name or image_digest, caption, "
+            "before, source",
+        ),
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="encode too, for this recipe's model", autocompletion=recipe_words
+        ),
+    ] = None,
+    overrides: SetOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new version of a dataset from added, reworded and removed captions; what they do not touch is reused."""
+    require_pipeline("refresh")
+    from softalign.data.versions.finding import find_dataset
+    from softalign.stages.chain import run_until
+    from softalign.stages.kept import kept_line
+    from softalign.stages.refresh import prepare_refresh
+
+    if recipe is None and overrides:
+        raise ConfigError("--set belongs to a recipe.", found="--set", fix="add --recipe, or leave it out")
+    loaded, opened = open_recipe(recipe, overrides, store) if recipe else (None, Store(store))
+    asked = prepare_refresh(find_dataset(dataset, opened), captions, opened, loaded)
+    with leaving_in_order(lambda: kept_line(asked.recipe, opened)):
+        results = run_until("encode" if recipe else "curate", asked.recipe, opened, log.info, is_through=True).results
+    record = results[0].record
+    payload = {
+        "stages": [{"label": one.label, "is_reused": one.is_reused, "uri": one.record.uri} for one in results],
+        "num_edits": asked.num_edits,
+        "override": asked.override,
+        "digest": record.digest,
+        **record.model_dump(mode="json"),
+    }
+    text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
+    emit(payload, as_json, text)

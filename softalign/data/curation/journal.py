@@ -1,0 +1,36 @@
+"""What a finished shard leaves behind for a restart, and what the finished ones amount to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from softalign.artifacts import FileEntry, Frozen
+from softalign.data.curation.shards import IndexRow
+
+
+class JournalEntry(Frozen):
+    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
+
+    num_seen: int
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the finished shards amount to."""
+
+    num_seen: int = 0
+    num_samples: int = 0
+    num_captions: int = 0
+    num_val_samples: int = 0
+    num_shards: int = 0
+    occurrences: Counter[str] = field(default_factory=Counter)
+
+    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
+        """Count a finished shard."""
+        self.num_seen = num_seen
+        self.num_samples += len(rows)
+        self.num_captions += sum(len(row.captions) for row in rows)
+        self.num_val_samples += sum(row.split == "val" for row in rows)
+        self.num_shards += 1

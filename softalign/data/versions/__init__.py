@@ -1,0 +1,1 @@
+"""Published datasets seen from outside: found by name, compared, shown as pages."""

@@ -1,0 +1,241 @@
+"""What differs between two datasets: images and captions that came, went or changed, and why.
+
+Images are matched by key, which is of their content; one with the same name in its source and other content is
+``replaced``. Why something is missing is taken from the lists of rejections.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
+from softalign.data.curation.published import OpenedDataset, Placed
+from softalign.data.curation.rejections import Rejection
+from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Bins, Captions, Distribution
+
+NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
+Kind = Literal["added", "removed", "changed"]
+KINDS: tuple[Kind, ...] = ("added", "removed", "changed")
+
+
+class Side(Frozen):
+    """One of the two datasets."""
+
+    name: str
+    stage_key: str
+    digest: str
+    uri: str
+    num_samples: int
+    num_captions: int
+    num_val_samples: int
+    num_seen: int
+    total_bytes: int
+    rejected: tuple[ReasonCount, ...]
+
+
+class ImageChange(Frozen):
+    """An image that came, went, or has other content under its name; ``key`` is of the later dataset if there."""
+
+    kind: Kind
+    reason: str
+    key: str
+    source: str
+    file_name: str
+    captions: tuple[str, ...]
+
+
+class CaptionChange(Frozen):
+    """A caption of an image that both datasets have; ``before`` or ``after`` is empty where it came or went."""
+
+    kind: Kind
+    reason: str
+    key: str
+    file_name: str
+    before: str
+    after: str
+
+
+class Compared(Frozen):
+    """One distribution in both datasets, over the same labels."""
+
+    title: str
+    unit: str
+    labels: tuple[str, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+class DatasetDiff(Frozen):
+    """All that differs; ``num_moved`` images are held out in one dataset only, ``is_child``: B is a refresh of A."""
+
+    before: Side
+    after: Side
+    is_child: bool
+    num_images_kept: int
+    num_captions_kept: int
+    num_moved: int
+    images: tuple[ImageChange, ...]
+    captions: tuple[CaptionChange, ...]
+    distributions: tuple[Compared, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both have the same images, sides and captions."""
+        return not (self.images or self.captions or self.num_moved)
+
+    def counts(self, of: Literal["images", "captions"]) -> tuple[tuple[Kind, str, int], ...]:
+        """Return how many images or captions changed, by kind and reason."""
+        changes: tuple[ImageChange | CaptionChange, ...] = self.images if of == "images" else self.captions
+        found = Counter((change.kind, change.reason) for change in changes)
+        ordered = sorted(found.items(), key=lambda item: (KINDS.index(item[0][0]), -item[1], item[0][1]))
+        return tuple((kind, reason, count) for (kind, reason), count in ordered)
+
+    def to_text(self) -> str:
+        """Return the counts for people."""
+        lines = [
+            f"{side.name} {side.stage_key[:12]}: {side.num_samples:,} images, {side.num_captions:,} captions"
+            for side in (self.before, self.after)
+        ]
+        lines.append(f"kept: {self.num_images_kept:,} images, {self.num_captions_kept:,} captions")
+        for of in ("images", "captions"):
+            lines += [f"{of} {kind}: {count:,} ({reason})" for kind, reason, count in self.counts(of)]
+        lines += [f"on another side of the split: {self.num_moved:,} images"] if self.num_moved else []
+        return "\n".join([*lines, *(["no difference"] if self.is_same else [])])
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One dataset, read."""
+
+    manifest: DatasetManifest
+    samples: dict[str, Placed]
+    rejections: tuple[Rejection, ...]
+
+    @classmethod
+    def of(cls, opened: OpenedDataset) -> _Version:
+        return cls(opened.manifest, {one.row.key: one for one in opened.samples()}, opened.rejections())
+
+    @cached_property
+    def keys(self) -> dict[tuple[str, str], str]:
+        """Keys by source and file name."""
+        return {(one.row.source, one.row.file_name): key for key, one in self.samples.items()}
+
+    @cached_property
+    def why_no_image(self) -> dict[str, str]:
+        return {one.file_name: one.reason for one in self.rejections if one.caption_index < 0}
+
+    @cached_property
+    def why_no_caption(self) -> dict[str, Counter[str]]:
+        found: dict[str, Counter[str]] = {}
+        for one in self.rejections:
+            if one.caption_index >= 0:
+                found.setdefault(one.file_name, Counter())[one.reason] += 1
+        return found
+
+    def side(self) -> Side:
+        fields = {name: getattr(self.manifest, name) for name in Side.model_fields}
+        return Side(**fields)
+
+
+def compare_datasets(before: OpenedDataset, after: OpenedDataset) -> DatasetDiff:
+    """Return what differs between two datasets.
+
+    Raises:
+        IntegrityError: a list of one of them is not what was published.
+        StorageUnavailableError: a store did not answer.
+    """
+    old, new = _Version.of(before), _Version.of(after)
+    pairs = dict(_matched(old, new))
+    kept = {key: new.samples[other] for key, other in pairs.items() if key == other}
+    captions = tuple(change for key, other in pairs.items() for change in _captions(old, new, key, other))
+    num_gone = sum(change.kind != "added" for change in captions)
+    return DatasetDiff(
+        before=old.side(),
+        after=new.side(),
+        is_child=new.manifest.parent_key == old.manifest.stage_key,
+        num_images_kept=len(kept),
+        num_captions_kept=sum(len(old.samples[key].row.captions) for key in pairs) - num_gone,
+        num_moved=sum(old.samples[key].row.split != one.row.split for key, one in kept.items()),
+        images=tuple(_images(old, new, pairs)),
+        captions=captions,
+        distributions=tuple(_distributions(old, new)),
+    )
+
+
+def _matched(old: _Version, new: _Version) -> Iterator[tuple[str, str]]:
+    """Yield the keys of images that both have, by content or else by name."""
+    for key, one in old.samples.items():
+        if key in new.samples:
+            yield key, key
+        else:
+            other = new.keys.get((one.row.source, one.row.file_name))
+            if other is not None and other not in old.samples:
+                yield key, other
+
+
+def _images(old: _Version, new: _Version, pairs: Mapping[str, str]) -> Iterator[ImageChange]:
+    replaced = {other for key, other in pairs.items() if key != other}
+    for key, one in new.samples.items():
+        if key in replaced:
+            yield _image("changed", "replaced under the same name", one)
+        elif key not in old.samples:
+            before = old.why_no_image.get(one.row.file_name)
+            yield _image("added", f"was {before}" if before else NEW, one)
+    for key, one in old.samples.items():
+        if key not in pairs:
+            yield _image("removed", new.why_no_image.get(one.row.file_name, NOT_LISTED), one)
+
+
+def _image(kind: Kind, reason: str, one: Placed) -> ImageChange:
+    row = one.row
+    return ImageChange(
+        kind=kind,
+        reason=reason,
+        key=row.key,
+        source=row.source,
+        file_name=row.file_name,
+        captions=tuple(row.captions),
+    )
+
+
+def _captions(old: _Version, new: _Version, key: str, other: str) -> Iterator[CaptionChange]:
+    """Yield what happened to an image's captions; those that came are put beside those that went, in order."""
+    before, after = old.samples[key].row, new.samples[other].row
+    gone = [caption for caption in before.captions if caption not in after.captions]
+    came = [caption for caption in after.captions if caption not in before.captions]
+    if not gone and not came:
+        return
+    refused = new.why_no_caption.get(after.file_name, Counter()) - old.why_no_caption.get(before.file_name, Counter())
+    reasons = iter([*refused.elements()])
+    for index in range(max(len(gone), len(came))):
+        one, two = (texts[index] if index < len(texts) else "" for texts in (gone, came))
+        kind: Kind = "changed" if one and two else "added" if two else "removed"
+        reason = {"changed": REWORDED, "added": NEW}.get(kind) or next(reasons, NOT_LISTED)
+        yield CaptionChange(kind=kind, reason=reason, key=other, file_name=after.file_name, before=one, after=two)
+
+
+def _distributions(old: _Version, new: _Version) -> Iterator[Compared]:
+    for one, two in zip(_of_version(old), _of_version(new), strict=True):
+        labels = tuple(dict.fromkeys((*one.labels, *two.labels)))
+        before, after = (dict(zip(side.labels, side.counts, strict=True)) for side in (one, two))
+        yield Compared(
+            title=one.title,
+            unit=one.unit,
+            labels=labels,
+            before=tuple(before.get(label, 0) for label in labels),
+            after=tuple(after.get(label, 0) for label in labels),
+        )
+
+
+def _of_version(version: _Version) -> tuple[Distribution, ...]:
+    captions, numbers = Captions(), Bins("Captions per image", "images by captions", CAPTIONS_PER_IMAGE)
+    for one in version.samples.values():
+        numbers.add(len(one.row.captions))
+        for caption in one.row.captions:
+            captions.add(caption)
+    lengths, scripts = captions.distributions()
+    return lengths, numbers.distribution(), scripts

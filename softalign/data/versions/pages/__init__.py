@@ -1,0 +1,1 @@
+"""Pages about datasets: one self-contained HTML file each, which fetches nothing and escapes all text of the data."""

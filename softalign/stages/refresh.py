@@ -1,0 +1,126 @@
+"""A new version of a dataset from changed captions: the recipe of it, whose stages then reuse what did not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from softalign.artifacts import DatasetManifest
+from softalign.config.curation import CurationConfig
+from softalign.config.recipe import Recipe
+from softalign.data.curation.changes import to_lines
+from softalign.data.curation.published import OpenedDataset
+from softalign.data.versions.changes_table import read_changes
+from softalign.errors import DataError, MissingInputError
+from softalign.stages.newer import newest
+from softalign.stages.requests import StageInputs, StageRequest, curate_request
+from softalign.stages.table import row_of
+from softalign.stages.what_changed import changes
+from softalign.store.files import create_file, read_bytes
+from softalign.store.store import REQUEST_FILENAME, Store
+
+FOLDER = "captions"
+"""Of a store: changes of captions, named by their content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """What a refresh asks for.
+
+    Attributes:
+        recipe: with the dataset's curation and the changes: its ``curate`` is the new version.
+        num_edits: captions that come, go or are reworded.
+        changes_uri: the changes, as the store keeps them.
+    """
+
+    recipe: Recipe
+    num_edits: int
+    changes_uri: str
+
+    @property
+    def override(self) -> str:
+        """What makes the dataset's recipe one of the new version, for ``--set``."""
+        return f"curation.caption_changes={json.dumps(list(self.recipe.curation.caption_changes))}"
+
+
+def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recipe: Recipe | None = None) -> Refresh:
+    """Keep changes of captions in the store and return the recipe of the new version.
+
+    Args:
+        dataset: what is changed; its sources must be as they were when it was curated.
+        captions: the table of changes; see ``softalign.data.versions.changes_table``.
+        store: where the dataset is published.
+        recipe: whose model the new version is for; None: the recipe is good for curating alone.
+
+    Raises:
+        MissingInputError: the table or a source is not there, or the dataset does not say what it was made of.
+        DataError: rows of the table cannot be used, or the sources have changed since.
+        ConfigError: the store refused access.
+        StorageUnavailableError: the store did not answer.
+    """
+    curation = _curation_of(dataset, store)
+    base = recipe or Recipe.model_validate(
+        {"name": dataset.name, "curation": curation.model_dump(), "register": {"name": dataset.name}}
+    )
+    base = base.model_copy(update={"curation": curation})
+    _require_same_sources(dataset, base, store)
+    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
+    edits = read_changes(captions, OpenedDataset(dataset, store), names)
+    data = to_lines(edits)
+    uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
+    create_file(uri, data)
+    refreshed = curation.model_copy(update={"caption_changes": (*curation.caption_changes, uri)})
+    return Refresh(base.model_copy(update={"curation": refreshed}), len(edits), uri)
+
+
+def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
+    """Return the dataset that a recipe curates.
+
+    Raises:
+        MissingInputError: it is not published.
+    """
+    found = row_of("curate").published(curate_request(StageInputs(recipe, store)).key, store)
+    if not isinstance(found, DatasetManifest):
+        raise MissingInputError(
+            "The recipe's dataset is not published, or its sources have changed since.",
+            where=store.uri,
+            fix="run `softalign curate` first: captions are refreshed of what is there",
+        )
+    return found
+
+
+def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:
+    where = f"{store.prefix(dataset.stage, dataset.stage_key)}/{REQUEST_FILENAME}"
+    try:
+        return CurationConfig.model_validate(_request_of(dataset, store).config["curation"])
+    except (MissingInputError, ValidationError, KeyError) as error:
+        raise MissingInputError(
+            "The dataset does not say what it was made of.",
+            expected=f"a {REQUEST_FILENAME} of this version beside its record, in this store",
+            found=type(error).__name__,
+            where=where,
+            fix="name the dataset's store with --store, or curate it anew",
+        ) from error
+
+
+def _request_of(dataset: DatasetManifest, store: Store) -> StageRequest:
+    prefix = store.prefix(dataset.stage, dataset.stage_key)
+    return StageRequest.model_validate_json(read_bytes(f"{prefix}/{REQUEST_FILENAME}"))
+
+
+def _require_same_sources(dataset: DatasetManifest, recipe: Recipe, store: Store) -> None:
+    """Refuse a dataset that would come out otherwise today: a refresh of it would mix two states of the sources."""
+    now = curate_request(StageInputs(recipe, store))
+    published = store.find(DatasetManifest, now.key)
+    if published is None or newest(published, store).stage_key != dataset.stage_key:
+        found = "; ".join(change.text for change in changes(_request_of(dataset, store), now)) or "another format"
+        raise DataError(
+            "The dataset's sources are not what it was curated of.",
+            expected=f"stage key {dataset.stage_key[:16]}",
+            found=found,
+            where=dataset.uri,
+            fix="run `softalign curate` with its recipe, and refresh what comes of it",
+        )

@@ -1,0 +1,182 @@
+"""Refreshing a published dataset: tables of changes as people write them, and the command."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from softalign.artifacts import DatasetManifest
+from softalign.cli.app import app
+from softalign.config import Recipe, load_recipe
+from softalign.data.curation.changes import read_edits
+from softalign.data.curation.published import OpenedDataset
+from softalign.data.versions.changes_table import COLUMNS, read_changes
+from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.stages.chain import run_until
+from softalign.stages.refresh import prepare_refresh, published_dataset
+from softalign.stages.requests import encoded_before
+from softalign.store.store import Store
+from tests.sample_records import ENCODED
+from tests.steps import published_of, request_of, step_of
+from tests.unit.data.curation.conftest import Handover
+
+SCENES = {"type": "shapes", "num_scenes": 40, "captions_per_scene": 2, "incomplete_share": 0.0, "wrong_share": 0.0}
+RECIPE = {
+    "name": "tiny",
+    "curation": {"name": "tiny", "sources": [SCENES, {**SCENES, "seed": 7}], "samples_per_shard": 16},
+    "register": {"name": "tiny"},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a store with a curated dataset, which no test changes."""
+    store = Store(str(tmp_path_factory.mktemp("made") / "store"))
+    recipe = Recipe.model_validate(RECIPE)
+    run_until("curate", recipe, store, lambda line: None, is_through=True)
+    dataset = published_dataset(recipe, store)
+    rows = [one.row for one in OpenedDataset(dataset, store).samples()]
+    return store, recipe, dataset, rows
+
+
+def table(path, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, delimiter="\t" if path.suffix == ".tsv" else ",")
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def test_tables_of_every_kind_give_the_same_edits(made, tmp_path):
+    store, _, dataset, rows = made
+    first, second, third = rows[0], rows[1], next(row for row in rows if row.source == "1-shapes")
+    wanted = [
+        {
+            "action": "change",
+            "key": first.key,
+            "before": first.captions[0],
+            "caption": 'in "other", words\nof two lines',
+        },
+        {"action": "remove", "image_digest": second.image_digest, "before": second.captions[-1]},
+        {"action": "add", "file_name": third.file_name, "source": third.source, "caption": "кот"},
+    ]
+    filled = [{name: row.get(name, "") for name in COLUMNS} for row in wanted]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, wanted)), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(filled), tmp_path / "a.parquet")
+    places = [table(tmp_path / name, filled) for name in ("a.csv", "a.tsv")]
+    opened = OpenedDataset(dataset, store)
+    found = [
+        read_changes(place, opened, ("0-shapes", "1-shapes"))
+        for place in (*places, str(tmp_path / "a.jsonl"), str(tmp_path / "a.parquet"))
+    ]
+    assert [(edit.source, edit.file_name, edit.action) for edit in found[0]] == [
+        (first.source, first.file_name, "change"),
+        (second.source, second.file_name, "remove"),
+        (third.source, third.file_name, "add"),
+    ]
+    assert all(edits == found[0] for edits in found)
+
+
+def test_all_rows_that_name_nothing_are_listed(made, tmp_path):
+    store, _, dataset, rows = made
+    path = table(
+        tmp_path / "a.csv",
+        [
+            {"action": "burn", "key": rows[0].key},
+            {"action": "add", "caption": "of nothing"},
+            {"action": "add", "key": "0" * 32, "caption": "of nobody"},
+            {"action": "remove", "file_name": rows[0].file_name},
+            {"action": "add", "file_name": "new.png", "caption": "of which source?"},
+            {"action": "add", "key": rows[0].key, "image_digest": rows[0].image_digest, "caption": "twice"},
+        ],
+    )
+    with pytest.raises(DataError) as caught:
+        read_changes(path, OpenedDataset(dataset, store), ("0-shapes", "1-shapes"))
+    said = str(caught.value)
+    for text in ("6 caption changes", "row 1: action 'burn'", "row 2: one of", "row 3: no image", "row 4: file_name"):
+        assert text in said
+    assert "row 5: 'new.png' is new" in said and "row 6: one of key" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"", "empty"),
+        ("a.csv", b"action,what\nadd,x\n", "columns what"),
+        ("a.csv", b"action,key\n\xff,x\n", "cannot be read"),
+        ("a.csv", b"action,key\nadd,x,more\n", "columns None"),
+        ("a.jsonl", b"[1]\n", "no object"),
+        ("a.jsonl", b'{"action": 1}\n', "holds int"),
+        ("a.parquet", b"PAR1", "cannot be read"),
+        ("a.xlsx", b"", "ends otherwise"),
+    ],
+)
+def test_a_table_of_another_kind_is_refused(made, tmp_path, name, content, said):
+    store, _, dataset, _ = made
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_changes(str(tmp_path / name), OpenedDataset(dataset, store), ("0-shapes",))
+
+
+def test_the_command_makes_a_version_that_the_recipe_goes_on_from(made, tmp_path, capsys):
+    store, recipe, dataset, rows = made
+    path = table(tmp_path / "a.csv", [{"action": "add", "key": rows[0].key, "caption": "one more"}])
+    app(["refresh", "tiny", "--captions", path, "--store", store.uri, "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["num_edits"], said["parent_key"], said["stages"][0]["is_reused"]) == (1, dataset.stage_key, False)
+    assert said["num_captions"] == dataset.num_captions + 1
+    assert Path(said["uri"], "data_report.html").is_file()
+    (uri,) = json.loads(said["override"].partition("=")[2])
+    assert read_edits([uri])[0].caption == "one more"
+    curation = recipe.curation.model_copy(update={"caption_changes": (uri,)})
+    again = published_dataset(recipe.model_copy(update={"curation": curation}), store)
+    assert again.digest == said["digest"], "a recipe with the override finds it"
+    app(["data", "diff", dataset.stage_key, said["digest"], "--store", store.uri, "--json"], standalone_mode=False)
+    difference = json.loads(capsys.readouterr().out)
+    assert difference["is_child"] and [one["after"] for one in difference["captions"]] == ["one more"]
+    with pytest.raises(ConfigError, match="--set belongs to a recipe"):
+        command = ["refresh", "tiny", "--captions", path, "--store", store.uri, "--set", "name=x"]
+        app(command, standalone_mode=False)
+
+
+def test_encodings_of_the_version_before_are_gone_by_where_they_are(made, tmp_path):
+    store, recipe, dataset, rows = made
+    recipe = load_recipe("shapes").model_copy(update={"curation": recipe.curation})
+    path = table(tmp_path / "a.csv", [{"action": "add", "key": rows[1].key, "caption": "one more"}])
+    asked = prepare_refresh(dataset, path, store, recipe)
+    child = run_until("curate", asked.recipe, store, lambda line: None, is_through=True).results[0].record
+    alone = request_of(asked.recipe, "encode", store, child)
+    key = request_of(recipe, "encode", store, dataset).key
+    folder = store.work_path("encode", key) / "output"
+    folder.mkdir()
+    before = store.publish(ENCODED.model_copy(update={"stage_key": key}), folder)
+    request = request_of(asked.recipe, "encode", store, child)
+    assert request.inputs == {**alone.inputs, "encode (before the refresh)": before.digest}
+    assert request.key != alone.key
+    assert encoded_before(step_of(asked.recipe, "encode").inputs(published_of(child), store)) == before
+
+
+def test_a_dataset_that_does_not_say_what_it_is_of_is_refused(made, tmp_path):
+    store, recipe, dataset, rows = made
+    path = table(tmp_path / "a.csv", [{"action": "add", "key": rows[0].key, "caption": "one more"}])
+    other = DatasetManifest.model_validate(dataset.model_dump() | {"stage_key": "0" * 64})
+    with pytest.raises(MissingInputError, match="does not say what it was made of"):
+        prepare_refresh(other, path, store)
+    with pytest.raises(MissingInputError, match="not published"):
+        published_dataset(recipe, Store(str(tmp_path / "empty")))
+
+
+def test_sources_that_changed_since_are_said(tmp_path):
+    handover, store = Handover(tmp_path / "handover").add_pictures(3), Store(str(tmp_path / "store"))
+    source = handover.coco().model_dump()
+    recipe = Recipe.model_validate({**RECIPE, "curation": {"name": "tiny", "sources": [source]}})
+    run_until("curate", recipe, store, lambda line: None, is_through=True)
+    dataset = published_dataset(recipe, store)
+    path = table(tmp_path / "a.csv", [{"action": "add", "file_name": "000.png", "caption": "one more"}])
+    prepare_refresh(dataset, path, store)
+    (handover.images / "another.png").write_bytes(b"a file more")
+    with pytest.raises(DataError, match="the files it names changed"):
+        prepare_refresh(dataset, path, store)
