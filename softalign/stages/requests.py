@@ -29,6 +29,7 @@ from softalign.artifacts import (
 from softalign.backbones.locating import model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
+from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.published import Published
@@ -129,7 +130,7 @@ def curate_request(given: StageInputs) -> StageRequest:
 def encode_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``encode``."""
     edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
-    config = _sections(given, "backbone") | edits
+    config = _sections(given, "backbone") | edits | {"decoder": DECODER}
     return StageRequest(stage="encode", config=config, content=_model(given), inputs=_inputs(given, DatasetManifest))
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import imagehash
 from PIL import Image, UnidentifiedImageError
 
+from softalign.data.curation.colour import to_srgb
 from softalign.data.curation.containers import picture_of
 from softalign.data.curation.rejections import ItemError, Reason
+from softalign.errors import ConfigError
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 HASH_SIDE = 16
@@ -55,7 +57,9 @@ class ImageFacts:
 
 
 def decode_rgb(data: bytes) -> Image.Image:
-    """Return an image file's content as RGB: upright by its EXIF orientation, transparency over white.
+    """Return an image file's content as sRGB: upright by its EXIF orientation, transparency over white.
+
+    Colours are converted by the file's profile (ICC, or a PNG file's gamma and primaries); without one they are sRGB.
 
     Raises:
         UnreadableImageError: not one of the accepted formats, damaged, or too large to be decoded safely.
@@ -87,8 +91,9 @@ def _decode(data: bytes) -> tuple[Image.Image, str]:
             opened.load()
             upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
             turned = opened if upright is None else opened.transpose(upright)
-            return _to_rgb(turned), str(opened.format)
-    except UnreadableImageError:
+            profile = picture.profile or opened.info.get("icc_profile") or b""
+            return _to_rgb(turned, profile), str(opened.format)
+    except (UnreadableImageError, ConfigError):
         raise
     except Image.DecompressionBombError as error:
         raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
@@ -129,10 +134,17 @@ def _orientation(exif: bytes) -> int:
     return found if isinstance(found, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, profile: bytes) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a channel: Pillow would clip to white instead of scaling
-        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    is_grey = image.mode in {"1", "L", "LA"}
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if profile:
+            colours = to_srgb(rgba.getchannel("R") if is_grey else rgba.convert("RGB"), profile)
+            colours.putalpha(rgba.getchannel("A"))
+            rgba = colours
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    if image.mode != "CMYK":
+        image = image.convert("L" if is_grey else "RGB")
+    return to_srgb(image, profile)

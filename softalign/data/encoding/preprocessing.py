@@ -1,4 +1,4 @@
-"""From an image file to the VAE's input: upright RGB, shortest side to the resolution, centre crop, [-1, 1]."""
+"""From an image file to the VAE's input: upright sRGB, shortest side to the resolution, centre crop, [-1, 1]."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from softalign.data.curation.colour import DECODER
 from softalign.data.curation.images import decode_rgb
 
-PREPROCESSING = "shortest side by Lanczos, centre crop, version 1"
+PREPROCESSING = f"shortest side by Lanczos, centre crop, version 1; {DECODER}"
 """Part of every latent's identity: change it whenever ``preprocess`` gives other pixels."""
 
 
