@@ -55,6 +55,10 @@ class FilterConfig(Frozen):
     max_aspect_ratio: Annotated[float, Field(ge=1.0)] = Field(
         3.0, description="images whose longer side is above this multiple of the shorter one are left out"
     )
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(
+        89_478_485, description="images of more pixels (width times height, by the file's header) are left out"
+    )
+    max_file_bytes: Count = Field(134_217_728, description="image files of more bytes are left out")
     min_caption_chars: Count = Field(3, description="shorter captions, in characters, are left out")
     max_caption_chars: Count = Field(1000, description="longer captions, in characters, are left out")
     drop_exact_duplicates: bool = Field(True, description="of images with equal pixels one is kept")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import imagehash
 from PIL import Image, UnidentifiedImageError
 
 from softalign.data.curation.colour import to_srgb
-from softalign.data.curation.containers import picture_of
+from softalign.data.curation.containers import Picture, picture_of
+from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, DECODING
 from softalign.data.curation.rejections import ItemError, Reason
 from softalign.errors import ConfigError
 
@@ -24,8 +27,8 @@ at least 95 % are within 2 bits.
 """
 HASH_BITS = HASH_SIDE**2
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit, above which it warns of a decompression bomb; checked before a pixel is decoded."""
+MAX_DECODED_PIXELS = 178_956_970
+"""Pillow decodes no larger image; checked before a pixel is decoded. Recipes have a limit of their own below it."""
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -56,25 +59,37 @@ class ImageFacts:
     perceptual_hash: int
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Return an image file's content as sRGB: upright by its EXIF orientation, transparency over white.
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """An image as ``decoded_rgb`` has it, and the format of its file."""
+
+    image: Image.Image
+    format: str
+
+
+@contextmanager
+def decoded_rgb(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> Iterator[Image.Image]:
+    """Yield an image file's content as sRGB: upright by its EXIF orientation, transparency over white.
 
     Colours are converted by the file's profile (ICC, or a PNG file's gamma and primaries); without one they are sRGB.
+    The memory it takes is this process's share for decoding until it is left: other threads wait for it.
 
     Raises:
-        UnreadableImageError: not one of the accepted formats, damaged, or too large to be decoded safely.
+        UnreadableImageError: not one of the accepted formats, damaged, or of more than ``max_pixels``.
     """
-    return _decode(data)[0]
+    with _decoded(data, max_pixels) as decoded:
+        yield decoded.image
 
 
-def inspect_image(data: bytes) -> ImageFacts:
+def inspect_image(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> ImageFacts:
     """Decode an image file once and return its facts.
 
     Raises:
-        UnreadableImageError: as ``decode_rgb``.
+        UnreadableImageError: as ``decoded_rgb``.
     """
-    image, image_format = _decode(data)
-    return ImageFacts(EXTENSIONS[image_format], image.width, image.height, perceptual_hash(image))
+    with _decoded(data, max_pixels) as decoded:
+        image = decoded.image
+        return ImageFacts(EXTENSIONS[decoded.format], image.width, image.height, perceptual_hash(image))
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -82,21 +97,40 @@ def perceptual_hash(image: Image.Image) -> int:
     return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
 
 
-def _decode(data: bytes) -> tuple[Image.Image, str]:
+@contextmanager
+def _decoded(data: bytes, max_pixels: int) -> Iterator[_Decoded]:
     picture = picture_of(data)
+    with DECODING.taking(_bytes_to_decode(picture.pixels, max_pixels)):
+        yield _decode(picture)
+
+
+def _bytes_to_decode(pixels: bytes, max_pixels: int) -> int:
+    """Return the memory that decoding takes, by the file's header."""
+    with _flaws_of(pixels), Image.open(io.BytesIO(pixels), formats=_FORMATS) as opened:
+        if opened.width * opened.height > max_pixels:
+            raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
+        per_pixel = BYTES_PER_TRANSPARENT_PIXEL if opened.has_transparency_data else BYTES_PER_PIXEL
+        return opened.width * opened.height * per_pixel
+
+
+def _decode(picture: Picture) -> _Decoded:
+    with _flaws_of(picture.pixels), Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
+        opened.load()
+        upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
+        turned = opened if upright is None else opened.transpose(upright)
+        profile = picture.profile or opened.info.get("icc_profile") or b""
+        return _Decoded(_to_rgb(turned, profile), str(opened.format))
+
+
+@contextmanager
+def _flaws_of(data: bytes) -> Iterator[None]:
+    """Make what decoders raise the file's flaw."""
     try:
-        with Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
-            opened.load()
-            upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
-            turned = opened if upright is None else opened.transpose(upright)
-            profile = picture.profile or opened.info.get("icc_profile") or b""
-            return _to_rgb(turned, profile), str(opened.format)
+        yield
     except (UnreadableImageError, ConfigError):
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
+        raise UnreadableImageError("too_many_pixels", f"more than {MAX_DECODED_PIXELS} px") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Exception as error:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
-from softalign.config.curation import CurationConfig
+from softalign.config.curation import CurationConfig, FilterConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
@@ -128,7 +128,7 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
     if not verdict.captions:
         return ReadSample(None, verdict.rejections)
     try:
-        sample = _open_sample(listed, verdict.captions)
+        sample = _open_sample(listed, verdict.captions, config.filters)
     except ItemError as error:
         refused = Rejection(listed.source, listed.filename, error.flaw.reason, error.flaw.detail)
         return ReadSample(None, (*verdict.rejections, refused))
@@ -136,9 +136,9 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
     return ReadSample(None if filtered else sample, (*verdict.rejections, *((filtered,) if filtered else ())))
 
 
-def _open_sample(listed: ListedSample, captions: tuple[str, ...]) -> Sample:
-    data = listed.images.read(listed.filename)
-    facts = inspect_image(data)
+def _open_sample(listed: ListedSample, captions: tuple[str, ...], filters: FilterConfig) -> Sample:
+    data = listed.images.read(listed.filename, filters.max_file_bytes)
+    facts = inspect_image(data, filters.max_pixels)
     return Sample(
         source=listed.source,
         filename=listed.filename,

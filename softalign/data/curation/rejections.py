@@ -28,6 +28,7 @@ Reason = Literal[
     "no_caption_left",
     "no_name",
     "perceptual_duplicate",
+    "too_many_bytes",
     "too_many_pixels",
     "too_small",
     "unknown_image",

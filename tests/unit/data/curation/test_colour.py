@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, features
 
 from softalign.config import load_recipe
 from softalign.data.curation import colour
-from softalign.data.curation.images import decode_rgb, inspect_image
+from softalign.data.curation.images import decoded_rgb, inspect_image
 from softalign.data.curation.png_colour import matrix_profile
 from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.errors import ConfigError
@@ -30,6 +30,11 @@ def colours(seed=0, mode="RGB"):
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (16, 24, len(mode)), dtype=np.uint8).squeeze()
     return Image.fromarray(small, mode).resize((24 * 16, 16 * 16), Image.Resampling.NEAREST)
+
+
+def decode_rgb(data):
+    with decoded_rgb(data) as image:
+        return image
 
 
 def encoded(image, image_format="PNG", **options):

@@ -9,9 +9,15 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
+from softalign.config import FilterConfig
 from softalign.data.curation import images
-from softalign.data.curation.images import HASH_BITS, UnreadableImageError, decode_rgb, inspect_image, perceptual_hash
+from softalign.data.curation.images import HASH_BITS, UnreadableImageError, decoded_rgb, inspect_image, perceptual_hash
 from softalign.data.curation.rejections import Flaw
+
+
+def decode_rgb(data):
+    with decoded_rgb(data) as image:
+        return image
 
 
 def encoded(image, image_format="PNG", **options):
@@ -95,16 +101,14 @@ def test_files_that_are_no_images(data, detail):
     assert caught.value.flaw == Flaw("corrupt_image", detail)
 
 
-def test_other_formats_and_bombs_are_refused(make_picture, monkeypatch):
+def test_other_formats_and_bombs_are_refused(make_picture):
     with pytest.raises(UnreadableImageError) as caught:
         inspect_image(encoded(make_picture(1), "GIF"))
     assert caught.value.flaw == Flaw("unsupported_format", "GIF")
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
     with pytest.raises(UnreadableImageError) as caught:
-        inspect_image(encoded(make_picture(1)))
+        inspect_image(encoded(make_picture(1)), 48 * 40 - 1)
     assert caught.value.flaw == Flaw("too_many_pixels", "48 x 40 px")
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40)
-    assert inspect_image(encoded(make_picture(1))).width_px == 48
+    assert inspect_image(encoded(make_picture(1)), 48 * 40).width_px == 48
 
 
 @pytest.mark.parametrize("side", [9460, 20_000, 2**31 - 1])
@@ -114,7 +118,7 @@ def test_bombs_are_refused_before_a_pixel_is_decoded(make_picture, side, monkeyp
     data[16:24] = struct.pack(">II", side, side)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     with pytest.raises(UnreadableImageError) as caught:
-        inspect_image(bytes(data))
+        inspect_image(bytes(data), FilterConfig().max_pixels)
     assert caught.value.flaw.reason == "too_many_pixels"
 
 

@@ -99,6 +99,14 @@ def test_every_rejection_is_counted_and_listed(handover, store, configure, make_
     assert by_name["half.png"] == by_name["text.png"] == "corrupt_image"
 
 
+def test_pixels_and_bytes_are_bounded_by_the_recipe(handover, store, configure, make_picture):
+    handover.add("fits.png", ["it fits"], make_picture(1))
+    handover.add("wide.png", ["one column more"], make_picture(2, 49, 40))
+    handover.add("padded.png", ["too many bytes"], data=(handover.images / "fits.png").read_bytes() + bytes(20_000))
+    config = configure(handover.coco(), max_pixels=48 * 40, max_file_bytes=20_000)
+    assert counts(curate(config, store, "k")) == {"too_many_bytes": 1, "too_many_pixels": 1}
+
+
 def test_it_reports_what_is_read_and_kept_of_how_many(handover, store, configure):
     heard = []
     handover.add_pictures(6)
@@ -142,7 +150,7 @@ def test_a_missing_table_is_an_error_and_nothing_is_published(tmp_path, store, c
     "error", [StorageUnavailableError("down"), ConfigError("refused"), MemoryError(), KeyError("bug")]
 )
 def test_what_is_not_the_items_failure_rejects_no_sample(handover, store, configure, monkeypatch, error):
-    def failing(folder, file_name):
+    def failing(folder, file_name, max_bytes):
         raise error
 
     source = handover.add_pictures(2).coco()
