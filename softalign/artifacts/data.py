@@ -16,10 +16,15 @@ class ReasonCount(Frozen):
 
 
 class DatasetManifest(Record):
-    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each."""
+    """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each.
+
+    Attributes:
+        num_merged_captions: how many captions are those of exact duplicates of an image.
+    """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("num_merged_captions",)
 
     name: str
     num_samples: int
@@ -29,6 +34,7 @@ class DatasetManifest(Record):
     total_bytes: int
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
+    num_merged_captions: int = 0
 
 
 class EncodedManifest(Record):

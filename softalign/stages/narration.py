@@ -65,6 +65,8 @@ def dataset_figures(record: DatasetManifest) -> str:
         f"kept {record.num_samples:,} of {record.num_seen:,} images with {record.num_captions:,} captions "
         f"({record.num_val_samples:,} images held out)"
     )
+    if record.num_merged_captions:
+        kept += f"; {record.num_merged_captions:,} captions are of exact duplicates"
     reasons = ", ".join(
         f"{entry.count:,} {entry.reason}" for entry in sorted(record.rejected, key=lambda entry: -entry.count)
     )

@@ -16,7 +16,7 @@ _JPEG = b"\xff\xd8"
 _EXIF = b"Exif\0\0"
 _ICC = b"ICC_PROFILE\0"
 _START_OF_SCAN = b"\xff\xda"
-_READ_CHUNKS = {b"eXIf", *KINDS}
+_READ_CHUNKS = {b"eXIf", b"acTL", *KINDS}
 _LOWER_CASE = 0x20
 """The bit of a PNG chunk's first letter that says that pixels can be decoded without the chunk."""
 _JPEG_METADATA = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
@@ -31,11 +31,13 @@ class Picture:
         pixels: what the decoder needs, as a file of the same format.
         exif: EXIF data; empty where there is none.
         profile: the ICC profile; empty where there is none, or it is not whole.
+        is_animated: a PNG file that says it has further pictures; others say so to the decoder.
     """
 
     pixels: bytes
     exif: bytes = b""
     profile: bytes = b""
+    is_animated: bool = False
 
 
 def picture_of(data: bytes) -> Picture:
@@ -61,7 +63,16 @@ def _png_picture(data: bytes) -> Picture:
         start = end
         if kind == b"IEND":
             break
-    return Picture(b"".join([*kept, data[start:]]), found.pop(b"eXIf", b""), png_profile(found))
+    return Picture(
+        b"".join([*kept, data[start:]]),
+        found.get(b"eXIf", b""),
+        png_profile(found),
+        _num_frames(found.get(b"acTL", b"")) > 1,
+    )
+
+
+def _num_frames(animation: bytes) -> int:
+    return int.from_bytes(animation[:4], "big")
 
 
 def _jpeg_picture(data: bytes) -> Picture:

@@ -27,6 +27,11 @@ def aspect_ratio(sample: Sample, config: FilterConfig) -> str:
     return f"{ratio:.2f}" if ratio > config.max_aspect_ratio else ""
 
 
+def animated(sample: Sample, config: FilterConfig) -> str:
+    """Refuse files with several pictures, if ``drop_animated`` asks for it; their first may be blank."""
+    return "several pictures" if config.drop_animated and sample.is_animated else ""
+
+
 def caption_empty(caption: str, config: FilterConfig) -> str:
     """Refuse captions without a character that can be seen."""
     return "" if any(char.isprintable() and char != " " for char in caption) else "nothing to be seen"
@@ -42,7 +47,7 @@ def caption_too_long(caption: str, config: FilterConfig) -> str:
     return f"{len(caption)} characters" if len(caption) > config.max_caption_chars else ""
 
 
-IMAGE_FILTERS: dict[Reason, ImageFilter] = {"too_small": too_small, "aspect_ratio": aspect_ratio}
+IMAGE_FILTERS: dict[Reason, ImageFilter] = {"too_small": too_small, "aspect_ratio": aspect_ratio, "animated": animated}
 CAPTION_FILTERS: dict[Reason, CaptionFilter] = {
     "caption_empty": caption_empty,
     "caption_too_short": caption_too_short,

@@ -14,6 +14,7 @@ from softalign.data.curation.colour import to_srgb
 from softalign.data.curation.containers import Picture, picture_of
 from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, DECODING
 from softalign.data.curation.rejections import ItemError, Reason
+from softalign.data.curation.transcoding import Transcoding
 from softalign.errors import ConfigError
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -51,20 +52,29 @@ class UnreadableImageError(ItemError):
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What curation needs to know of an image; sizes are after the EXIF orientation was applied."""
+    """What curation needs to know of an image; sizes are after the EXIF orientation was applied.
 
+    Attributes:
+        stored: the file as the dataset has it.
+        extension: of that.
+        is_animated: the file has further pictures, which are not shown.
+    """
+
+    stored: bytes
     extension: str
     width_px: int
     height_px: int
     perceptual_hash: int
+    is_animated: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    """An image as ``decoded_rgb`` has it, and the format of its file."""
+    """An image as ``decoded_rgb`` has it, and what its file is."""
 
     image: Image.Image
     format: str
+    is_animated: bool
 
 
 @contextmanager
@@ -81,15 +91,28 @@ def decoded_rgb(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> Iterator[I
         yield decoded.image
 
 
-def inspect_image(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> ImageFacts:
+def inspect_image(
+    data: bytes, max_pixels: int = MAX_DECODED_PIXELS, transcoding: Transcoding | None = None
+) -> ImageFacts:
     """Decode an image file once and return its facts.
 
+    Args:
+        data: the file.
+        max_pixels: what it may have.
+        transcoding: what it is stored as; None: as it is.
+
     Raises:
-        UnreadableImageError: as ``decoded_rgb``.
+        UnreadableImageError: as ``decoded_rgb``, or it is too large to be stored.
     """
     with _decoded(data, max_pixels) as decoded:
-        image = decoded.image
-        return ImageFacts(EXTENSIONS[decoded.format], image.width, image.height, perceptual_hash(image))
+        image, stored, extension = decoded.image, data, EXTENSIONS[decoded.format]
+        if transcoding is not None:
+            if flaw := transcoding.flaw_of(image.width, image.height):
+                raise UnreadableImageError("too_many_pixels", flaw)
+            stored, extension = transcoding.encoded(image), transcoding.extension
+        return ImageFacts(
+            stored, extension, image.width, image.height, perceptual_hash(image), is_animated=decoded.is_animated
+        )
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -119,7 +142,10 @@ def _decode(picture: Picture) -> _Decoded:
         upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
         turned = opened if upright is None else opened.transpose(upright)
         profile = picture.profile or opened.info.get("icc_profile") or b""
-        return _Decoded(_to_rgb(turned, profile), str(opened.format))
+        image = _to_rgb(turned, profile)
+        image.info = {}  # of which encoders would write some
+        is_animated = picture.is_animated or getattr(opened, "is_animated", False)
+        return _Decoded(image, str(opened.format), is_animated=is_animated)
 
 
 @contextmanager

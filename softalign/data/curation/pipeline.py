@@ -7,21 +7,21 @@ it ends with the bytes of an undisturbed run.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
-from softalign.config.curation import CurationConfig, FilterConfig
+from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection
-from softalign.data.curation.images import inspect_image
+from softalign.data.curation.merging import DuplicateCaptions, merge_captions
+from softalign.data.curation.reading import open_sample
 from softalign.data.curation.rejections import ItemError, Reason, Rejection
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
@@ -38,7 +38,7 @@ from softalign.engines.work import Engine, Work
 from softalign.errors import DataError, IntegrityError
 from softalign.processes.progress import Figure
 from softalign.processes.reporter import Reporter
-from softalign.store.files import sha256_of_file, verify_file, write_atomically
+from softalign.store.files import file_entry, verify_file, write_atomically
 from softalign.store.store import Store
 
 NUM_READERS = 4
@@ -72,6 +72,7 @@ class Progress:
     num_captions: int = 0
     num_val_samples: int = 0
     num_shards: int = 0
+    num_merged_captions: int = 0
     occurrences: Counter[str] = field(default_factory=Counter)
 
     def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
@@ -80,6 +81,7 @@ class Progress:
         self.num_samples += len(rows)
         self.num_captions += sum(len(row.captions) for row in rows)
         self.num_val_samples += sum(row.split == "val" for row in rows)
+        self.num_merged_captions += sum(len(row.captions) - len(row.own_captions) for row in rows)
         self.num_shards += 1
 
 
@@ -128,28 +130,12 @@ def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
     if not verdict.captions:
         return ReadSample(None, verdict.rejections)
     try:
-        sample = _open_sample(listed, verdict.captions, config.filters)
+        sample = open_sample(listed, verdict.captions, config)
     except ItemError as error:
         refused = Rejection(listed.source, listed.filename, error.flaw.reason, error.flaw.detail)
         return ReadSample(None, (*verdict.rejections, refused))
     filtered = image_rejection(sample, config.filters)
     return ReadSample(None if filtered else sample, (*verdict.rejections, *((filtered,) if filtered else ())))
-
-
-def _open_sample(listed: ListedSample, captions: tuple[str, ...], filters: FilterConfig) -> Sample:
-    data = listed.images.read(listed.filename, filters.max_file_bytes)
-    facts = inspect_image(data, filters.max_pixels)
-    return Sample(
-        source=listed.source,
-        filename=listed.filename,
-        captions=captions,
-        image=data,
-        extension=facts.extension,
-        image_digest=hashlib.sha256(data).hexdigest(),
-        perceptual_hash=facts.perceptual_hash,
-        width_px=facts.width_px,
-        height_px=facts.height_px,
-    )
 
 
 class _CurateRun:
@@ -163,6 +149,8 @@ class _CurateRun:
             folder.mkdir(parents=True, exist_ok=True)
         self.duplicates = DuplicateFilter(config.filters)
         self.progress, self.num_kept = Progress(), 0
+        self.extension = ""  # of the first image, and so of all
+        self.of_duplicates = DuplicateCaptions(self.journal_path)
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
@@ -174,6 +162,7 @@ class _CurateRun:
             except IntegrityError:
                 break
             rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
+            self.extension = rows[0].extension
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
             self.progress.add_shard(rows, entry.num_seen)
@@ -200,9 +189,12 @@ class _CurateRun:
             duplicate = self.duplicates.check(read.sample)
             if duplicate is not None:
                 rejections.append(duplicate)
+                self.of_duplicates.note(duplicate, read.sample)
                 continue
             writer = writer or self._new_writer()
-            writer.add(read.sample, self._remember(read.sample.image_digest, read.sample.perceptual_hash))
+            self.extension = self.extension or read.sample.extension
+            sample = replace(read.sample, extension=self.extension)
+            writer.add(sample, self._remember(read.sample.image_digest, read.sample.perceptual_hash))
             self.num_kept += 1
             if len(writer) == self.config.samples_per_shard:
                 self._finish_shard(writer, rejections, num_seen)
@@ -212,6 +204,7 @@ class _CurateRun:
             rejections = []
         self.progress.num_seen = num_seen
         write_rejections(self._rejected(self.progress.num_shards), rejections)
+        self.of_duplicates.write(self.progress.num_shards)
 
     def _watched_figures(self) -> tuple[Figure, ...]:
         return (Figure(name="kept", value=self.num_kept),)
@@ -228,17 +221,32 @@ class _CurateRun:
         if not self.progress.num_samples:
             raise self._nothing_left(rejections, counts)
         write_rejections(self.output_path / "rejected.parquet", rejections)
+        num_own = self.progress.num_captions - self.progress.num_merged_captions
+        num_merged = self._merge_captions()
         return DatasetManifest(
             stage_key=key,
             name=self.config.name,
             num_samples=self.progress.num_samples,
-            num_captions=self.progress.num_captions,
+            num_captions=num_own + num_merged,
+            num_merged_captions=num_merged,
             num_val_samples=self.progress.num_val_samples,
             num_shards=self.progress.num_shards,
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
             num_seen=self.progress.num_seen,
             rejected=tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items())),
         )
+
+    def _merge_captions(self) -> int:
+        notes = self.of_duplicates.read(self.progress.num_shards)
+        if not notes and not self.progress.num_merged_captions:
+            return 0
+        num_merged = 0
+        for index, number in merge_captions(self.output_path, self.progress.num_shards, notes):
+            num_merged += number
+            entry = JournalEntry.model_validate_json(self._journal(index).read_bytes())
+            kept = [self.work_path / file.path for file in entry.files]
+            self._write_journal(index, entry.num_seen, kept)
+        return num_merged
 
     def _nothing_left(self, rejections: list[Rejection], counts: Counter[Reason]) -> DataError:
         most_frequent = counts.most_common(1)[0][0]
@@ -262,19 +270,16 @@ class _CurateRun:
         index = self.progress.num_shards
         rows = writer.close()
         write_rejections(self._rejected(index), rejections)
+        files = (writer.tar_path, writer.index_path, self._rejected(index), self.of_duplicates.write(index))
+        self._write_journal(index, num_seen, files)
+        self.progress.add_shard(rows, num_seen)
+
+    def _write_journal(self, index: int, num_seen: int, files: Iterable[Path]) -> None:
         entry = JournalEntry(
             num_seen=num_seen,
-            files=tuple(
-                FileEntry(
-                    path=path.relative_to(self.work_path).as_posix(),
-                    size_bytes=path.stat().st_size,
-                    sha256=sha256_of_file(path),
-                )
-                for path in (writer.tar_path, writer.index_path, self._rejected(index))
-            ),
+            files=tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files),
         )
         write_atomically(self._journal(index), entry.model_dump_json().encode())
-        self.progress.add_shard(rows, num_seen)
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""

@@ -14,6 +14,7 @@ from softalign.errors import DataError
 
 Reason = Literal[
     "access_refused",
+    "animated",
     "aspect_ratio",
     "caption_empty",
     "caption_not_text",

@@ -34,7 +34,7 @@ SOURCES = (
     ParquetSource(table_uri="t", images_uri="i"),
 )
 STAGES = {
-    "curation": CurationConfig(name="n", sources=SOURCES),
+    "curation": CurationConfig(name="n", sources=SOURCES, image_format="jpg"),
     "backbone": BackboneConfig(model="own/copy"),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "train": TrainConfig(),
@@ -82,6 +82,7 @@ def candidates(value):
         "last",
         "best",
         "none",
+        "webp",
     )
     return [*literals, f"{value}-other", 0.5]
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,11 @@ from softalign.data.curation.rejections import Flaw
 def decode_rgb(data):
     with decoded_rgb(data) as image:
         return image
+
+
+def facts_of(data):
+    """Return what is known of the picture, whatever else the file holds."""
+    return replace(inspect_image(data), stored=b"")
 
 
 def encoded(image, image_format="PNG", **options):
@@ -172,7 +178,7 @@ def with_chunks(data, *chunks):
 def test_a_pngs_metadata_does_not_decide_over_its_pixels(make_picture, odd):
     data = encoded(make_picture(1))
     assert np.array_equal(np.asarray(decode_rgb(with_chunks(data, odd))), np.asarray(make_picture(1)))
-    assert inspect_image(with_chunks(data, odd)) == inspect_image(data)
+    assert facts_of(with_chunks(data, odd)) == facts_of(data)
 
 
 def test_a_pngs_orientation_may_come_first_or_last(make_picture):
@@ -209,7 +215,7 @@ def test_a_jpegs_metadata_does_not_decide_over_its_pixels(make_picture, odd):
 def test_a_jpeg_with_a_second_picture_is_its_first(make_picture):
     data = encoded(make_picture(1), "MPO", save_all=True, append_images=[make_picture(2)], quality=90)
     assert Image.open(io.BytesIO(data)).format == "MPO"
-    assert inspect_image(data) == inspect_image(encoded(make_picture(1), "JPEG", quality=90))
+    assert facts_of(data) == facts_of(encoded(make_picture(1), "JPEG", quality=90))
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
