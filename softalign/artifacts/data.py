@@ -20,11 +20,12 @@ class DatasetManifest(Record):
 
     Attributes:
         num_merged_captions: how many captions are those of exact duplicates of an image.
+        repaired: how many captions were mended, by what; ``repaired.parquet`` lists them as ``rejected.parquet`` does.
     """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("num_merged_captions",)
+    later_fields: ClassVar[tuple[str, ...]] = ("num_merged_captions", "repaired")
 
     name: str
     num_samples: int
@@ -35,6 +36,7 @@ class DatasetManifest(Record):
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
     num_merged_captions: int = 0
+    repaired: tuple[ReasonCount, ...] = ()
 
 
 class EncodedManifest(Record):

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.base import MAX_NAME_CHARS, Count, Ratio, StageConfig
+from softalign.config.captions import CaptionFilterConfig
 
 DEFAULT_IMAGE_QUALITY = 95
 
@@ -69,6 +70,12 @@ class FilterConfig(Frozen):
     )
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
         2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
+    )
+    exclude_images: tuple[str, ...] = Field(
+        (), description="folders of evaluation images; images within max_hash_distance of one of them are left out"
+    )
+    captions: CaptionFilterConfig = Field(
+        CaptionFilterConfig(), description="what is mended, and more that is left out"
     )
 
     @model_validator(mode="after")

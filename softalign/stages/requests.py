@@ -30,7 +30,7 @@ from softalign.backbones.locating import model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
-from softalign.data.curation.fingerprint import source_fingerprint
+from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.published import Published
 from softalign.stages.turns import Turn
@@ -117,13 +117,14 @@ def curate_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``curate``.
 
     Raises:
-        MissingInputError: a source's captions table is not there.
+        MissingInputError: a source's captions table, or a file of evaluation prompts, is not there.
     """
     content = {
         f"curation.sources.{index}": source_fingerprint(source)
         for index, source in enumerate(given.recipe.curation.sources)
         if not isinstance(source, ShapesSource)
     }
+    content |= evaluation_fingerprints(given.recipe.curation.filters)
     return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
 
 

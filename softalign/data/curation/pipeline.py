@@ -12,17 +12,21 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from softalign.artifacts import DatasetManifest, FileEntry, Frozen, ReasonCount
+from softalign.artifacts import DatasetManifest, FileEntry, Frozen
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
+from softalign.data.curation.decontamination import evaluation_prompts
 from softalign.data.curation.dedup import DuplicateFilter
+from softalign.data.curation.evaluation_images import evaluation_hashes
 from softalign.data.curation.filters import filter_captions, image_rejection
 from softalign.data.curation.merging import DuplicateCaptions, merge_captions
 from softalign.data.curation.reading import open_sample
-from softalign.data.curation.rejections import ItemError, Reason, Rejection
+from softalign.data.curation.rejections import REPAIRS, ItemError, Rejection, nothing_left, reason_counts
+from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
     IndexRow,
@@ -35,7 +39,7 @@ from softalign.data.curation.shards import (
 from softalign.data.curation.sources import list_sources
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
-from softalign.errors import DataError, IntegrityError
+from softalign.errors import IntegrityError
 from softalign.processes.progress import Figure
 from softalign.processes.reporter import Reporter
 from softalign.store.files import file_entry, verify_file, write_atomically
@@ -110,7 +114,9 @@ def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HE
 
 
 def sample_reader(config: CurationConfig) -> Callable[[ListedSample], ReadSample]:
-    """Return the function that reads a listed sample."""
+    """Return the function that reads a listed sample; evaluation sets are read anew."""
+    evaluation_prompts.cache_clear()
+    evaluation_hashes.cache_clear()
     return lambda listed: read_sample(listed, config)
 
 
@@ -172,7 +178,8 @@ class _CurateRun:
         """Run the stream from where the finished shards end; an engine reads the images, this process writes."""
         first, self.num_kept = self.progress.num_seen, self.progress.num_samples
         with Reporter("curate", "images", None, num_reused=first) as images:
-            listed = list_sources(self.config.sources, self.work_path / "sources", images.expect)
+            listing = partial(list_sources, self.config.sources, self.work_path / "sources", images.expect)
+            listed = mark_repeated_texts(listing, self.config.filters)
             rest = islice(listed, first, None)
             read = engine.map(Work(sample_reader, (self.config,), num_threads=NUM_READERS), rest)
             self._write(images.over(read, self._watched_figures))
@@ -217,10 +224,14 @@ class _CurateRun:
         """
         parts = [self._rejected(index) for index in range(self.progress.num_shards + 1)]
         rejections = [rejection for part in parts if part.is_file() for rejection in read_rejections(part)]
-        counts = Counter(rejection.reason for rejection in rejections)
+        repaired = [rejection for rejection in rejections if rejection.reason in REPAIRS]
+        rejections = [rejection for rejection in rejections if rejection.reason not in REPAIRS]
         if not self.progress.num_samples:
-            raise self._nothing_left(rejections, counts)
+            where = ", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources))
+            raise nothing_left(rejections, self.progress.num_seen, where)
         write_rejections(self.output_path / "rejected.parquet", rejections)
+        if repaired:
+            write_rejections(self.output_path / "repaired.parquet", repaired)
         num_own = self.progress.num_captions - self.progress.num_merged_captions
         num_merged = self._merge_captions()
         return DatasetManifest(
@@ -233,7 +244,8 @@ class _CurateRun:
             num_shards=self.progress.num_shards,
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
             num_seen=self.progress.num_seen,
-            rejected=tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items())),
+            rejected=reason_counts(rejections),
+            repaired=reason_counts(repaired),
         )
 
     def _merge_captions(self) -> int:
@@ -247,21 +259,6 @@ class _CurateRun:
             kept = [self.work_path / file.path for file in entry.files]
             self._write_journal(index, entry.num_seen, kept)
         return num_merged
-
-    def _nothing_left(self, rejections: list[Rejection], counts: Counter[Reason]) -> DataError:
-        most_frequent = counts.most_common(1)[0][0]
-        example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
-        shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
-        return DataError(
-            "No sample is left after the filters.",
-            expected="at least one sample",
-            found=f"{self.progress.num_seen} images; "
-            + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
-            + f"; {most_frequent} such as {shown}",
-            where=", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources)),
-            fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
-            "relax curation.filters",
-        )
 
     def _new_writer(self) -> ShardWriter:
         return ShardWriter(self.output_path, shard_name(self.progress.num_shards), self.config.val_share)

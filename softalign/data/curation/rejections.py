@@ -7,28 +7,46 @@ does not answer, a full disk, no memory, a fault of ours.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from softalign.artifacts import ReasonCount
 from softalign.errors import DataError
 
 Reason = Literal[
     "access_refused",
     "animated",
     "aspect_ratio",
+    "caption_boilerplate",
+    "caption_denied",
     "caption_empty",
+    "caption_file_name",
+    "caption_near_duplicate",
+    "caption_no_words",
+    "caption_not_allowed",
     "caption_not_text",
+    "caption_of_evaluation",
+    "caption_on_many_images",
+    "caption_other_script",
+    "caption_placeholder",
     "caption_repeated",
     "caption_too_long",
     "caption_too_short",
+    "caption_url",
     "corrupt_image",
     "exact_duplicate",
+    "image_of_evaluation",
     "missing_image",
     "name_not_text",
     "no_caption",
     "no_caption_left",
     "no_name",
     "perceptual_duplicate",
+    "repaired_html",
+    "repaired_invisible",
+    "repaired_mojibake",
     "too_many_bytes",
     "too_many_pixels",
     "too_small",
@@ -38,6 +56,9 @@ Reason = Literal[
     "unsupported_format",
     "unusable_entry",
 ]
+
+REPAIRS: frozenset[Reason] = frozenset({"repaired_html", "repaired_invisible", "repaired_mojibake"})
+"""What is said of captions that were mended, and so may be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ class ItemError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an image (``caption_index`` -1) or one of its captions is not in the dataset.
+    """Why an image (``caption_index`` -1) or one of its captions is not in the dataset, or not as it was listed.
 
     Attributes:
         file_name: as the table gives it, what is no text in it escaped; the row's place where it gives none.
@@ -77,3 +98,27 @@ class Rejection:
     reason: Reason
     detail: str = ""
     caption_index: int = -1
+
+
+def reason_counts(rejections: Sequence[Rejection]) -> tuple[ReasonCount, ...]:
+    """Return how many there are of each reason, by its name."""
+    counts = Counter(rejection.reason for rejection in rejections)
+    return tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items()))
+
+
+def nothing_left(rejections: Sequence[Rejection], num_seen: int, where: str) -> DataError:
+    """Return the error of sources of which every image was rejected, with an example of the most frequent reason."""
+    counts = Counter(rejection.reason for rejection in rejections)
+    most_frequent = counts.most_common(1)[0][0]
+    example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
+    shown = f"{example.file_name[:200]!r}" + (f" ({example.detail})" if example.detail else "")
+    return DataError(
+        "No sample is left after the filters.",
+        expected="at least one sample",
+        found=f"{num_seen} images; "
+        + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
+        + f"; {most_frequent} such as {shown}",
+        where=where,
+        fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
+        "relax curation.filters",
+    )

@@ -63,7 +63,7 @@ def candidates(value):
     if isinstance(value, int | float):
         return [value + 1, value + 8, value * 0.9, value / 2]
     if isinstance(value, list):
-        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}]]
+        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"]]
     if value is None:
         return ["main", 1.0, "paper", 64]
     literals = (
