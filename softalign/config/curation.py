@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from softalign.artifacts import Frozen
 from softalign.config.base import MAX_NAME_CHARS, Count, Ratio, StageConfig
 from softalign.config.captions import CaptionFilterConfig
+from softalign.config.model_filters import ModelFilterConfig
 
 DEFAULT_IMAGE_QUALITY = 95
 
@@ -75,7 +76,10 @@ class FilterConfig(Frozen):
         (), description="folders of evaluation images; images within max_hash_distance of one of them are left out"
     )
     captions: CaptionFilterConfig = Field(
-        CaptionFilterConfig(), description="what is mended, and more that is left out"
+        CaptionFilterConfig(), description="what is mended in captions, and more that is left out"
+    )
+    models: tuple[ModelFilterConfig, ...] = Field(
+        (), description="filters that ask a model, in their order, of what passed the others"
     )
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from softalign.artifacts import (
     Stage,
     digest_of,
 )
-from softalign.backbones.locating import model_fingerprint
+from softalign.backbones.locating import files_fingerprint, model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
@@ -124,7 +124,12 @@ def curate_request(given: StageInputs) -> StageRequest:
         for index, source in enumerate(given.recipe.curation.sources)
         if not isinstance(source, ShapesSource)
     }
-    content |= evaluation_fingerprints(given.recipe.curation.filters)
+    filters = given.recipe.curation.filters
+    content |= evaluation_fingerprints(filters)
+    content |= {
+        f"curation.filters.models.{index}": files_fingerprint(model.model, model.revision)
+        for index, model in enumerate(filters.models)
+    }
     return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
 
 

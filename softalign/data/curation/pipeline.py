@@ -106,18 +106,29 @@ def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HE
     run.restore()
     with warnings.catch_warnings(), open_engine(runtime) as engine:
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
-        run.write_shards(engine)
+        run.write_shards(engine, runtime)
     manifest = run.finish(key)
     published = store.publish(manifest, run.output_path)
     shutil.rmtree(run.work_path, ignore_errors=True)
     return published
 
 
-def sample_reader(config: CurationConfig) -> Callable[[ListedSample], ReadSample]:
-    """Return the function that reads a listed sample; evaluation sets are read anew."""
+def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[ListedSample], ReadSample]:
+    """Return the function that reads a listed sample; evaluation sets and the filters' models are read anew."""
     evaluation_prompts.cache_clear()
     evaluation_hashes.cache_clear()
-    return lambda listed: read_sample(listed, config)
+    if not config.filters.models:
+        return lambda listed: read_sample(listed, config)
+    from softalign.data.curation.model_filters import model_judge
+
+    judge = model_judge(config.filters, runtime)
+
+    def read(listed: ListedSample) -> ReadSample:
+        found = read_sample(listed, config)
+        judged = judge(listed, found.sample) if found.sample is not None else None
+        return ReadSample(judged.sample, (*found.rejections, *judged.rejections)) if judged else found
+
+    return read
 
 
 def read_sample(listed: ListedSample, config: CurationConfig) -> ReadSample:
@@ -174,14 +185,16 @@ class _CurateRun:
             self.progress.add_shard(rows, entry.num_seen)
         self._drop_unfinished()
 
-    def write_shards(self, engine: Engine) -> None:
+    def write_shards(self, engine: Engine, runtime: Runtime) -> None:
         """Run the stream from where the finished shards end; an engine reads the images, this process writes."""
         first, self.num_kept = self.progress.num_seen, self.progress.num_samples
         with Reporter("curate", "images", None, num_reused=first) as images:
             listing = partial(list_sources, self.config.sources, self.work_path / "sources", images.expect)
             listed = mark_repeated_texts(listing, self.config.filters)
             rest = islice(listed, first, None)
-            read = engine.map(Work(sample_reader, (self.config,), num_threads=NUM_READERS), rest)
+            read = engine.map(
+                Work(sample_reader, (self.config, runtime), bool(self.config.filters.models), NUM_READERS), rest
+            )
             self._write(images.over(read, self._watched_figures))
 
     def _write(self, samples: Iterable[ReadSample]) -> None:

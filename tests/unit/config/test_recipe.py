@@ -63,7 +63,8 @@ def candidates(value):
     if isinstance(value, int | float):
         return [value + 1, value + 8, value * 0.9, value / 2]
     if isinstance(value, list):
-        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"]]
+        clip_score = {"type": "clip_score", "model": "m", "min_score": 0.2}
+        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"], [clip_score]]
     if value is None:
         return ["main", 1.0, "paper", 64]
     literals = (
