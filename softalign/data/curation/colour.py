@@ -30,7 +30,7 @@ _FITTING = {("RGB", "RGB"), ("L", "RGB"), ("L", "L"), ("CMYK", "CMYK")}
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return an image's pixels as sRGB.
+    """Return an image's pixels as sRGB; the image itself where it is that.
 
     Args:
         image: of mode ``RGB``, ``L`` (grey is the colour of three equal channels) or ``CMYK``.
@@ -40,14 +40,16 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         ConfigError: this Pillow was built without LittleCMS, and there is a profile.
     """
     transform = _transform_of(profile) if profile else None
-    if transform is None:
-        return image.convert("RGB")
-    if (image.mode, transform.input_mode) not in _FITTING:
-        return image.convert("RGB")
-    converted = ImageCms.applyTransform(image.convert(transform.input_mode), transform)
+    if transform is None or (image.mode, transform.input_mode) not in _FITTING:
+        return _in_mode(image, "RGB")
+    converted = ImageCms.applyTransform(_in_mode(image, transform.input_mode), transform)
     if converted is None:
         raise AssertionError("a transform that is not in place returns its result")
     return converted
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
 
 
 @lru_cache(maxsize=MAX_CACHED_PROFILES)
