@@ -130,7 +130,8 @@ def curate_request(given: StageInputs) -> StageRequest:
         f"curation.filters.models.{index}": files_fingerprint(model.model, model.revision)
         for index, model in enumerate(filters.models)
     }
-    return StageRequest(stage="curate", config=_sections(given, "curation"), content=content)
+    config = _sections(given, "curation") | {"decoder": DECODER}
+    return StageRequest(stage="curate", config=config, content=content)
 
 
 def encode_request(given: StageInputs) -> StageRequest:

@@ -9,6 +9,8 @@ from softalign.config.curation import FilterConfig
 from softalign.data.captions.similarity import are_near_duplicates
 from softalign.data.curation.caption_filters import CAPTION_FILTERS
 from softalign.data.curation.caption_repairs import meant
+from softalign.data.curation.decontamination import evaluation_prompts
+from softalign.data.curation.dedup import HammingIndex
 from softalign.data.curation.evaluation_images import evaluation_hashes
 from softalign.data.curation.names import has_surrogates
 from softalign.data.curation.rejections import Flaw, Reason, Rejection
@@ -36,11 +38,26 @@ def animated(sample: Sample, config: FilterConfig) -> str:
     return "several pictures" if config.drop_animated and sample.is_animated else ""
 
 
+def load_evaluation_sets(config: FilterConfig) -> None:
+    """Read the evaluation sets that the filters name, anew: once in a process, before its threads ask for them.
+
+    Raises:
+        MissingInputError: a file of prompts is not there.
+        DataError: a file or folder holds no prompt or image, or a damaged one.
+    """
+    evaluation_prompts.cache_clear()
+    evaluation_hashes.cache_clear()
+    if config.captions.exclude_prompts:
+        evaluation_prompts(config.captions.exclude_prompts)
+    if config.exclude_images:
+        _evaluation_hashes(config)
+
+
 def image_of_evaluation(sample: Sample, config: FilterConfig) -> str:
     """Refuse images that are, or nearly are, one of those in ``exclude_images``."""
     if not config.exclude_images:
         return ""
-    found = evaluation_hashes(config.exclude_images, max(0, config.max_hash_distance)).find(sample.perceptual_hash)
+    found = _evaluation_hashes(config).find(sample.perceptual_hash)
     return "" if found is None else f"{(found ^ sample.perceptual_hash).bit_count()} bits from an evaluation image"
 
 
@@ -109,3 +126,7 @@ def _flaw_beside(caption: str, others: Iterable[str], config: FilterConfig) -> F
     if most is not None and any(are_near_duplicates(caption, other, most) for other in others):
         return Flaw("caption_near_duplicate")
     return None
+
+
+def _evaluation_hashes(config: FilterConfig) -> HammingIndex:
+    return evaluation_hashes(config.exclude_images, max(0, config.max_hash_distance))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,17 +18,15 @@ from pathlib import Path
 from softalign.artifacts import DatasetManifest, FileEntry, Frozen
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
-from softalign.data.curation.decontamination import evaluation_prompts
 from softalign.data.curation.dedup import DuplicateFilter
-from softalign.data.curation.evaluation_images import evaluation_hashes
-from softalign.data.curation.filters import filter_captions, image_rejection
+from softalign.data.curation.filters import filter_captions, image_rejection, load_evaluation_sets
 from softalign.data.curation.merging import DuplicateCaptions, merge_captions
 from softalign.data.curation.reading import open_sample
 from softalign.data.curation.rejections import REPAIRS, ItemError, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
-    IndexRow,
+    Progress,
     ShardWriter,
     read_index,
     read_rejections,
@@ -67,28 +64,6 @@ class ReadSample:
     rejections: tuple[Rejection, ...]
 
 
-@dataclass(slots=True)
-class Progress:
-    """What the finished shards amount to."""
-
-    num_seen: int = 0
-    num_samples: int = 0
-    num_captions: int = 0
-    num_val_samples: int = 0
-    num_shards: int = 0
-    num_merged_captions: int = 0
-    occurrences: Counter[str] = field(default_factory=Counter)
-
-    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
-        """Count a finished shard."""
-        self.num_seen = num_seen
-        self.num_samples += len(rows)
-        self.num_captions += sum(len(row.captions) for row in rows)
-        self.num_val_samples += sum(row.split == "val" for row in rows)
-        self.num_merged_captions += sum(len(row.captions) - len(row.own_captions) for row in rows)
-        self.num_shards += 1
-
-
 def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HERE) -> DatasetManifest:
     """Curate the configured sources and publish the dataset.
 
@@ -115,8 +90,7 @@ def curate(config: CurationConfig, store: Store, key: str, runtime: Runtime = HE
 
 def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[ListedSample], ReadSample]:
     """Return the function that reads a listed sample; evaluation sets and the filters' models are read anew."""
-    evaluation_prompts.cache_clear()
-    evaluation_hashes.cache_clear()
+    load_evaluation_sets(config.filters)
     if not config.filters.models:
         return lambda listed: read_sample(listed, config)
     from softalign.data.curation.model_filters import model_judge
@@ -125,8 +99,10 @@ def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[
 
     def read(listed: ListedSample) -> ReadSample:
         found = read_sample(listed, config)
-        judged = judge(listed, found.sample) if found.sample is not None else None
-        return ReadSample(judged.sample, (*found.rejections, *judged.rejections)) if judged else found
+        if found.sample is None:
+            return found
+        judged = judge(listed, found.sample)
+        return ReadSample(judged.sample, (*found.rejections, *judged.rejections))
 
     return read
 
@@ -192,9 +168,8 @@ class _CurateRun:
             listing = partial(list_sources, self.config.sources, self.work_path / "sources", images.expect)
             listed = mark_repeated_texts(listing, self.config.filters)
             rest = islice(listed, first, None)
-            read = engine.map(
-                Work(sample_reader, (self.config, runtime), bool(self.config.filters.models), NUM_READERS), rest
-            )
+            asks_models = bool(self.config.filters.models)
+            read = engine.map(Work(sample_reader, (self.config, runtime), asks_models, NUM_READERS), rest)
             self._write(images.over(read, self._watched_figures))
 
     def _write(self, samples: Iterable[ReadSample]) -> None:
@@ -240,18 +215,16 @@ class _CurateRun:
         repaired = [rejection for rejection in rejections if rejection.reason in REPAIRS]
         rejections = [rejection for rejection in rejections if rejection.reason not in REPAIRS]
         if not self.progress.num_samples:
-            where = ", ".join(f"{index}-{source.type}" for index, source in enumerate(self.config.sources))
-            raise nothing_left(rejections, self.progress.num_seen, where)
+            raise nothing_left(rejections, self.progress.num_seen, self.config.sources)
         write_rejections(self.output_path / "rejected.parquet", rejections)
         if repaired:
             write_rejections(self.output_path / "repaired.parquet", repaired)
-        num_own = self.progress.num_captions - self.progress.num_merged_captions
         num_merged = self._merge_captions()
         return DatasetManifest(
             stage_key=key,
             name=self.config.name,
             num_samples=self.progress.num_samples,
-            num_captions=num_own + num_merged,
+            num_captions=self.progress.num_own_captions + num_merged,
             num_merged_captions=num_merged,
             num_val_samples=self.progress.num_val_samples,
             num_shards=self.progress.num_shards,
@@ -269,8 +242,7 @@ class _CurateRun:
         for index, number in merge_captions(self.output_path, self.progress.num_shards, notes):
             num_merged += number
             entry = JournalEntry.model_validate_json(self._journal(index).read_bytes())
-            kept = [self.work_path / file.path for file in entry.files]
-            self._write_journal(index, entry.num_seen, kept)
+            self._write_journal(index, entry.num_seen, (self.work_path / file.path for file in entry.files))
         return num_merged
 
     def _new_writer(self) -> ShardWriter:

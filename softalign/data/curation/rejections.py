@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softalign.artifacts import ReasonCount
+from softalign.config.curation import Source
 from softalign.errors import DataError
 
 Reason = Literal[
@@ -108,7 +109,7 @@ def reason_counts(rejections: Sequence[Rejection]) -> tuple[ReasonCount, ...]:
     return tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items()))
 
 
-def nothing_left(rejections: Sequence[Rejection], num_seen: int, where: str) -> DataError:
+def nothing_left(rejections: Sequence[Rejection], num_seen: int, sources: Sequence[Source]) -> DataError:
     """Return the error of sources of which every image was rejected, with an example of the most frequent reason."""
     counts = Counter(rejection.reason for rejection in rejections)
     most_frequent = counts.most_common(1)[0][0]
@@ -120,7 +121,7 @@ def nothing_left(rejections: Sequence[Rejection], num_seen: int, where: str) -> 
         found=f"{num_seen} images; "
         + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
         + f"; {most_frequent} such as {shown}",
-        where=where,
+        where=", ".join(f"{index}-{source.type}" for index, source in enumerate(sources)),
         fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
         "relax curation.filters",
     )

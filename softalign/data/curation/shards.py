@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,28 @@ class IndexRow(CaptionedImage):
         origins = zip(self.captions, self.caption_sources, self.caption_files, strict=True)
         own = (self.source, self.file_name)
         return tuple(Caption(*origin) for origin in origins if origin[1:] == own)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the finished shards amount to."""
+
+    num_seen: int = 0
+    num_samples: int = 0
+    num_own_captions: int = 0
+    num_val_samples: int = 0
+    num_shards: int = 0
+    num_merged_captions: int = 0
+    occurrences: Counter[str] = field(default_factory=Counter)
+
+    def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
+        """Count a finished shard."""
+        self.num_seen = num_seen
+        self.num_samples += len(rows)
+        self.num_own_captions += sum(len(row.own_captions) for row in rows)
+        self.num_val_samples += sum(row.split == "val" for row in rows)
+        self.num_merged_captions += sum(len(row.captions) - len(row.own_captions) for row in rows)
+        self.num_shards += 1
 
 
 def shard_name(index: int) -> str:

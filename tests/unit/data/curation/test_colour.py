@@ -221,9 +221,10 @@ def test_a_pillow_without_littlecms_is_told_and_not_worked_around(monkeypatch):
     assert np.array_equal(np.asarray(decode_rgb(encoded(colours()))), np.asarray(colours()))
 
 
-def test_another_decoder_is_another_request_and_other_latents(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ask", [requests.curate_request, requests.encode_request])
+def test_another_decoder_is_another_request_and_other_latents(ask, tmp_path, monkeypatch):
     given = requests.StageInputs(load_recipe("shapes"), Store(str(tmp_path)))
-    before = requests.encode_request(given)
+    before = ask(given)
     assert before.config["decoder"] == colour.DECODER and colour.DECODER in PREPROCESSING
     monkeypatch.setattr(requests, "DECODER", "another")
-    assert requests.encode_request(given).key != before.key
+    assert ask(given).key != before.key
