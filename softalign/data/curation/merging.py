@@ -7,13 +7,12 @@ whole dataset are held at once then: the duplicates' captions, as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
 from softalign.data.curation.rejections import Rejection
-from softalign.data.curation.samples import Sample
 from softalign.data.curation.shards import Caption, read_index, rewrite_shard, shard_name, write_table
 
 NOTE_SCHEMA = {"duplicate_of": "string", "text": "string", "source": "string", "file_name": "string"}
@@ -43,10 +42,10 @@ class DuplicateCaptions:
     def __init__(self, folder: Path) -> None:
         self._folder, self._notes = folder, list[Note]()
 
-    def note(self, rejection: Rejection, sample: Sample) -> None:
-        """Note the captions of a sample that was rejected, if it is an exact duplicate."""
+    def note(self, rejection: Rejection, captions: Sequence[str]) -> None:
+        """Note the captions, which passed, of an image that was rejected, if it is an exact duplicate."""
         if digits := duplicate_of(rejection):
-            self._notes += (Note(digits, caption, sample.source, sample.filename) for caption in sample.captions)
+            self._notes += (Note(digits, caption, rejection.source, rejection.file_name) for caption in captions)
 
     def write(self, index: int) -> Path:
         """Write what was noted since the last call, as those of a shard, and return the file."""
@@ -66,7 +65,16 @@ class DuplicateCaptions:
         return self._folder / f"{shard_name(index)}.notes.parquet"
 
 
-def merge_captions(folder: Path, num_shards: int, notes: list[Note]) -> Iterator[tuple[int, int]]:
+@dataclass(frozen=True, slots=True)
+class MergedShard:
+    """A shard whose rows have what they shall: how many captions are those of duplicates, and whether it was written."""
+
+    index: int
+    num_merged: int
+    is_rewritten: bool
+
+
+def merge_captions(folder: Path, num_shards: int, notes: list[Note]) -> Iterator[MergedShard]:
     """Give every image its own captions and those of its duplicates, in the order of the listing, each text once.
 
     Shards that have them already stay as they are, so this may be stopped and done again.
@@ -75,9 +83,6 @@ def merge_captions(folder: Path, num_shards: int, notes: list[Note]) -> Iterator
         folder: where the shards lie.
         num_shards: how many there are.
         notes: of all shards, in the listing's order.
-
-    Yields:
-        Each shard's number, and how many captions of duplicates its rows have, when it is as it shall be.
     """
     by_digest: dict[str, list[Caption]] = {}
     for note in notes:
@@ -87,4 +92,5 @@ def merge_captions(folder: Path, num_shards: int, notes: list[Note]) -> Iterator
         merged = tuple(row.with_captions(by_digest.get(row.image_digest[:SHOWN_DIGITS], ())) for row in rows)
         if merged != rows:
             rewrite_shard(folder, shard_name(index), merged)
-        yield index, sum(len(row.captions) - len(row.own_captions) for row in merged)
+        num_merged = sum(len(row.captions) - len(row.own_captions) for row in merged)
+        yield MergedShard(index, num_merged, merged != rows)

@@ -184,7 +184,7 @@ class _CurateRun:
             duplicate = self.duplicates.check(read.sample)
             if duplicate is not None:
                 rejections.append(duplicate)
-                self.of_duplicates.note(duplicate, read.sample)
+                self.of_duplicates.note(duplicate, read.sample.captions)
                 continue
             writer = writer or self._new_writer()
             self.extension = self.extension or read.sample.extension
@@ -239,10 +239,12 @@ class _CurateRun:
         if not notes and not self.progress.num_merged_captions:
             return 0
         num_merged = 0
-        for index, number in merge_captions(self.output_path, self.progress.num_shards, notes):
-            num_merged += number
-            entry = JournalEntry.model_validate_json(self._journal(index).read_bytes())
-            self._write_journal(index, entry.num_seen, (self.work_path / file.path for file in entry.files))
+        for shard in merge_captions(self.output_path, self.progress.num_shards, notes):
+            num_merged += shard.num_merged
+            if shard.is_rewritten:
+                entry = JournalEntry.model_validate_json(self._journal(shard.index).read_bytes())
+                files = (self.work_path / file.path for file in entry.files)
+                self._write_journal(shard.index, entry.num_seen, files)
         return num_merged
 
     def _new_writer(self) -> ShardWriter:
