@@ -20,11 +20,13 @@ class DatasetManifest(Record):
 
     Attributes:
         parent_key: stage key of the dataset that this one is with caption changes; empty: of none.
+        num_merged_captions: how many captions are those of exact duplicates of an image.
+        repaired: how many captions were mended, by what; ``repaired.parquet`` lists them as ``rejected.parquet`` does.
     """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("parent_key",)
+    later_fields: ClassVar[tuple[str, ...]] = ("parent_key", "num_merged_captions", "repaired")
 
     name: str
     num_samples: int
@@ -35,6 +37,8 @@ class DatasetManifest(Record):
     num_seen: int
     rejected: tuple[ReasonCount, ...] = ()
     parent_key: str = ""
+    num_merged_captions: int = 0
+    repaired: tuple[ReasonCount, ...] = ()
 
 
 class EncodedManifest(Record):

@@ -95,6 +95,12 @@ def model_fingerprint(backbone: BackboneConfig) -> str:
     return digest_of([model, _folder_fingerprint(vae) if vae.is_dir() else backbone.vae])
 
 
+def files_fingerprint(model: str, revision: str | None) -> str:
+    """Return a digest of a model folder's content; of a hub model, its id and revision are all there is."""
+    folder = Path(model)
+    return _folder_fingerprint(folder) if folder.is_dir() else digest_of([model, revision])
+
+
 def _folder_fingerprint(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return digest_of([[path.relative_to(folder).as_posix(), _file_fingerprint(path)] for path in files])

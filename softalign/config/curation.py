@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.base import MAX_NAME_CHARS, Count, Ratio, StageConfig
+from softalign.config.captions import CaptionFilterConfig
+from softalign.config.model_filters import ModelFilterConfig
+
+DEFAULT_IMAGE_QUALITY = 95
 
 
 class ShapesSource(Frozen):
@@ -55,11 +59,27 @@ class FilterConfig(Frozen):
     max_aspect_ratio: Annotated[float, Field(ge=1.0)] = Field(
         3.0, description="images whose longer side is above this multiple of the shorter one are left out"
     )
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = Field(
+        89_478_485, description="images of more pixels (width times height, by the file's header) are left out"
+    )
+    max_file_bytes: Count = Field(134_217_728, description="image files of more bytes are left out")
+    drop_animated: bool = Field(False, description="leave out files with several pictures; else their first is taken")
     min_caption_chars: Count = Field(3, description="shorter captions, in characters, are left out")
     max_caption_chars: Count = Field(1000, description="longer captions, in characters, are left out")
-    drop_exact_duplicates: bool = Field(True, description="of images with equal pixels one is kept")
+    drop_exact_duplicates: bool = Field(
+        True, description="of image files with equal bytes one is kept, with the captions of all"
+    )
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
         2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
+    )
+    exclude_images: tuple[str, ...] = Field(
+        (), description="folders of evaluation images; images within max_hash_distance of one of them are left out"
+    )
+    captions: CaptionFilterConfig = Field(
+        CaptionFilterConfig(), description="what is mended in captions, and more that is left out"
+    )
+    models: tuple[ModelFilterConfig, ...] = Field(
+        (), description="filters that ask a model, in their order, of what passed the others"
     )
 
     @model_validator(mode="after")
@@ -86,3 +106,17 @@ class CurationConfig(StageConfig):
         0.05, description="share of the images that is held out for validation, chosen by hash"
     )
     samples_per_shard: Count = Field(512, description="images in each shard of the dataset")
+    image_format: Literal["keep", "jpg", "png", "webp"] = Field(
+        "keep",
+        description="keep: the files' own bytes, all under the extension of the first image's format; "
+        "else every image is decoded and saved anew: upright, in sRGB, without metadata",
+    )
+    image_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description=f"of images that are saved as jpg or webp; null: {DEFAULT_IMAGE_QUALITY}"
+    )
+
+    @model_validator(mode="after")
+    def _check_quality(self) -> Self:
+        if self.image_quality is not None and self.image_format not in {"jpg", "webp"}:
+            raise ValueError(f"image_quality: it has no effect with image_format {self.image_format!r}; remove it")
+        return self

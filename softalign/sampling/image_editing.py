@@ -21,7 +21,7 @@ from softalign.backbones.mmdit import MMDiTBackbone
 from softalign.backbones.vae import decode_latents, encode_images
 from softalign.config.backbone import BackboneConfig
 from softalign.config.families import FAMILIES
-from softalign.data.curation.images import UnreadableImageError, decode_rgb, to_rgb
+from softalign.data.curation.images import UnreadableImageError, decoded_rgb, to_rgb
 from softalign.data.encoding.preprocessing import resize_and_crop
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
 from softalign.method.text_states import TextStates
@@ -74,7 +74,8 @@ def read_picture(path: Path) -> Image.Image:
     if not path.is_file():
         raise MissingInputError("There is no such picture.", expected="a JPEG, PNG or WebP file", where=str(path))
     try:
-        return decode_rgb(path.read_bytes())
+        with decoded_rgb(path.read_bytes()) as picture:
+            return picture
     except UnreadableImageError as error:
         raise DataError(
             "This is no picture that can be edited.", expected=error.expected, found=error.found, where=str(path)

@@ -11,6 +11,7 @@ from softalign.artifacts import (
     EncodedManifest,
     EvalReport,
     ModelVersion,
+    ReasonCount,
     Record,
 )
 from softalign.store.metrics_log import LoggedRow, read_metrics
@@ -65,10 +66,15 @@ def dataset_figures(record: DatasetManifest) -> str:
         f"kept {record.num_samples:,} of {record.num_seen:,} images with {record.num_captions:,} captions "
         f"({record.num_val_samples:,} images held out)"
     )
-    reasons = ", ".join(
-        f"{entry.count:,} {entry.reason}" for entry in sorted(record.rejected, key=lambda entry: -entry.count)
-    )
-    return f"{kept}; rejected: {reasons}" if reasons else f"{kept}; nothing rejected"
+    if record.num_merged_captions:
+        kept += f"; {record.num_merged_captions:,} captions are of exact duplicates"
+    if record.repaired:
+        kept += f"; {_by_count(record.repaired)}"
+    return f"{kept}; rejected: {_by_count(record.rejected)}" if record.rejected else f"{kept}; nothing rejected"
+
+
+def _by_count(entries: Sequence[ReasonCount]) -> str:
+    return ", ".join(f"{entry.count:,} {entry.reason}" for entry in sorted(entries, key=lambda entry: -entry.count))
 
 
 def training_figures(rows: Sequence[LoggedRow]) -> str:

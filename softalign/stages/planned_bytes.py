@@ -35,7 +35,9 @@ def unknown_bytes(_recipe: Recipe, _published: Published) -> None:
 
 
 def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
-    """Return about how many bytes ``curate`` writes: the sources' images."""
+    """Return about how many bytes ``curate`` writes: the sources' images; None where they are saved anew."""
+    if recipe.curation.image_format != "keep":
+        return None
     total = 0
     for source in recipe.curation.sources:
         if isinstance(source, ShapesSource):

@@ -149,7 +149,8 @@ def _likeness(request: StageRequest) -> object:
         source if source.get("type") == ShapesSource.model_fields["type"].default else _without_tables(source)
         for source in curation["sources"]
     ]
-    return request.library_version, curation
+    of_filters = {name: digest for name, digest in request.content.items() if name.startswith("curation.filters")}
+    return request.library_version, curation, request.config.get("decoder"), of_filters
 
 
 def _without_tables(source: dict[str, object]) -> dict[str, object]:

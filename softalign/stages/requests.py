@@ -27,10 +27,11 @@ from softalign.artifacts import (
     Stage,
     digest_of,
 )
-from softalign.backbones.locating import model_fingerprint
+from softalign.backbones.locating import files_fingerprint, model_fingerprint
 from softalign.config.curation import ShapesSource
 from softalign.config.recipe import Recipe
-from softalign.data.curation.fingerprint import source_fingerprint
+from softalign.data.curation.colour import DECODER
+from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
@@ -120,7 +121,7 @@ def curate_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``curate``.
 
     Raises:
-        MissingInputError: a source's captions table is not there.
+        MissingInputError: a source's captions table, or a file of evaluation prompts, is not there.
     """
     content = {
         f"curation.sources.{index}": source_fingerprint(source)
@@ -129,7 +130,13 @@ def curate_request(given: StageInputs) -> StageRequest:
     }
     changes = given.recipe.curation.caption_changes
     content |= {f"curation.caption_changes.{index}": _digest_at(uri) for index, uri in enumerate(changes)}
-    config = _sections(given, "curation")
+    filters = given.recipe.curation.filters
+    content |= evaluation_fingerprints(filters)
+    content |= {
+        f"curation.filters.models.{index}": files_fingerprint(model.model, model.revision)
+        for index, model in enumerate(filters.models)
+    }
+    config = _sections(given, "curation") | {"decoder": DECODER}
     if not changes:
         del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
     return StageRequest(stage="curate", config=config, content=content)
@@ -155,7 +162,7 @@ def _digest_at(uri: str) -> str:
 def encode_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``encode``; of a refreshed dataset, beside the encodings of the one before."""
     edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
-    config = _sections(given, "backbone") | edits
+    config = _sections(given, "backbone") | edits | {"decoder": DECODER}
     before, inputs = encoded_before(given), _inputs(given, DatasetManifest)
     inputs |= {BEFORE_REFRESH: before.digest} if before is not None else {}
     return StageRequest(stage="encode", config=config, content=_model(given), inputs=inputs)

@@ -78,6 +78,8 @@ def rows_of(shard, number=ROWS_PER_SHARD):
             image_digest=own,
             captions=captions,
             caption_digests=[digest(caption) for caption in captions],
+            caption_sources=["0-parquet"] * len(captions),
+            caption_files=[f"{own[:2]}/{own[2:34]}.jpg"] * len(captions),
             width_px=1024,
             height_px=1024,
             source="0-parquet",
@@ -144,7 +146,7 @@ def duplicates(root, rows):
 def journal(root, shards):
     """Curate: journal entries and shard indexes."""
     from softalign.artifacts import FileEntry
-    from softalign.data.curation.pipeline import JournalEntry
+    from softalign.data.curation.journal import JournalEntry
     from softalign.data.curation.shards import INDEX_SCHEMA, read_index, shard_name, write_rejections, write_table
     from softalign.store.files import write_atomically
 

@@ -13,6 +13,15 @@ from softalign.data.curation.images import HASH_BITS
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample
 
+SHOWN_DIGITS = 16
+"""Of an image's digest, hexadecimal: 64 bits, enough to tell the images of a dataset apart."""
+_SAME_BYTES = "same bytes as image "
+
+
+def duplicate_of(rejection: Rejection) -> str:
+    """Return the first digits of the image whose bytes a rejected image has; empty for another rejection."""
+    return rejection.detail.removeprefix(_SAME_BYTES) if rejection.reason == "exact_duplicate" else ""
+
 
 class HammingIndex:
     """Finds an earlier hash within ``max_distance`` bits.
@@ -60,13 +69,13 @@ class DuplicateFilter:
         if sample.image_digest in self._digests:
             if not self._drops_exact:
                 return None
-            detail = f"same bytes as image {sample.image_digest[:16]}"
+            detail = f"{_SAME_BYTES}{sample.image_digest[:SHOWN_DIGITS]}"
             return Rejection(sample.source, sample.filename, "exact_duplicate", detail)
         near = self._near.find(sample.perceptual_hash) if self._near else None
         if near is None:
             return None
         distance = (near ^ sample.perceptual_hash).bit_count()
-        detail = f"{distance} bits from image {self._digest_of_hash[near][:16]}"
+        detail = f"{distance} bits from image {self._digest_of_hash[near][:SHOWN_DIGITS]}"
         return Rejection(sample.source, sample.filename, "perceptual_duplicate", detail)
 
     def accept(self, image_digest: str, perceptual_hash: int) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from softalign.config.curation import FilterConfig
+from softalign.data.captions.similarity import are_near_duplicates
+from softalign.data.curation.caption_filters import CAPTION_FILTERS
+from softalign.data.curation.caption_repairs import meant
+from softalign.data.curation.decontamination import evaluation_prompts
+from softalign.data.curation.dedup import HammingIndex
+from softalign.data.curation.evaluation_images import evaluation_hashes
 from softalign.data.curation.names import has_surrogates
 from softalign.data.curation.rejections import Flaw, Reason, Rejection
+from softalign.data.curation.repeated_texts import OnManyImages
 from softalign.data.curation.samples import ListedSample, Sample
 
 ImageFilter = Callable[[Sample, FilterConfig], str]
 """Returns what was found wrong, or an empty string."""
-CaptionFilter = Callable[[str, FilterConfig], str]
 
 
 def too_small(sample: Sample, config: FilterConfig) -> str:
@@ -27,48 +33,60 @@ def aspect_ratio(sample: Sample, config: FilterConfig) -> str:
     return f"{ratio:.2f}" if ratio > config.max_aspect_ratio else ""
 
 
-def caption_empty(caption: str, config: FilterConfig) -> str:
-    """Refuse captions without a character that can be seen."""
-    return "" if any(char.isprintable() and char != " " for char in caption) else "nothing to be seen"
+def animated(sample: Sample, config: FilterConfig) -> str:
+    """Refuse files with several pictures, if ``drop_animated`` asks for it; their first may be blank."""
+    return "several pictures" if config.drop_animated and sample.is_animated else ""
 
 
-def caption_too_short(caption: str, config: FilterConfig) -> str:
-    """Refuse captions below ``min_caption_chars`` characters."""
-    return f"{len(caption)} characters" if len(caption) < config.min_caption_chars else ""
+def load_evaluation_sets(config: FilterConfig) -> None:
+    """Read the evaluation sets that the filters name, anew: once in a process, before its threads ask for them.
+
+    Raises:
+        MissingInputError: a file of prompts is not there.
+        DataError: a file or folder holds no prompt or image, or a damaged one.
+    """
+    evaluation_prompts.cache_clear()
+    evaluation_hashes.cache_clear()
+    if config.captions.exclude_prompts:
+        evaluation_prompts(config.captions.exclude_prompts)
+    if config.exclude_images:
+        _evaluation_hashes(config)
 
 
-def caption_too_long(caption: str, config: FilterConfig) -> str:
-    """Refuse captions above ``max_caption_chars`` characters."""
-    return f"{len(caption)} characters" if len(caption) > config.max_caption_chars else ""
+def image_of_evaluation(sample: Sample, config: FilterConfig) -> str:
+    """Refuse images that are, or nearly are, one of those in ``exclude_images``."""
+    if not config.exclude_images:
+        return ""
+    found = _evaluation_hashes(config).find(sample.perceptual_hash)
+    return "" if found is None else f"{(found ^ sample.perceptual_hash).bit_count()} bits from an evaluation image"
 
 
-IMAGE_FILTERS: dict[Reason, ImageFilter] = {"too_small": too_small, "aspect_ratio": aspect_ratio}
-CAPTION_FILTERS: dict[Reason, CaptionFilter] = {
-    "caption_empty": caption_empty,
-    "caption_too_short": caption_too_short,
-    "caption_too_long": caption_too_long,
+IMAGE_FILTERS: dict[Reason, ImageFilter] = {
+    "too_small": too_small,
+    "aspect_ratio": aspect_ratio,
+    "animated": animated,
+    "image_of_evaluation": image_of_evaluation,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionVerdict:
-    """The captions that passed, with white space collapsed, and why the others did not."""
+    """The captions that passed, mended and with white space collapsed; why the others did not, and what was mended."""
 
     captions: tuple[str, ...]
     rejections: tuple[Rejection, ...]
 
 
 def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdict:
-    """Check every caption; an image with none left is rejected itself (``no_caption``, ``no_caption_left``)."""
+    """Mend and check every caption; an image without any, or with none left, is rejected itself."""
     kept: dict[str, None] = {}
     rejections = []
     for index, raw in enumerate(listed.captions):
-        caption = " ".join(raw.split()) if isinstance(raw, str) else ""
-        flaw = _flaw_of_caption(raw, caption, config)
-        if flaw is None and caption in kept:
-            flaw = Flaw("caption_repeated")
+        caption, repairs = meant(raw, repair=config.captions.repair)
+        flaw = _flaw_of_caption(raw, caption, config) or _flaw_beside(caption, kept, config)
         if flaw is None:
             kept[caption] = None
+            rejections += [Rejection(listed.source, listed.filename, name, "", index) for name in repairs]
         else:
             rejections.append(Rejection(listed.source, listed.filename, flaw.reason, flaw.detail, index))
     if not kept:
@@ -86,7 +104,9 @@ def image_rejection(sample: Sample, config: FilterConfig) -> Rejection | None:
 
 
 def _flaw_of_caption(raw: object, caption: str, config: FilterConfig) -> Flaw | None:
-    if isinstance(raw, bytes) or has_surrogates(caption):
+    if isinstance(raw, OnManyImages):
+        return Flaw("caption_on_many_images", f"more than {raw.most}")
+    if isinstance(raw, bytes) or (isinstance(raw, str) and has_surrogates(raw)):
         return Flaw("caption_not_text", "no valid Unicode")
     if not isinstance(raw, str):
         return Flaw("caption_not_text", type(raw).__name__)
@@ -96,3 +116,17 @@ def _flaw_of_caption(raw: object, caption: str, config: FilterConfig) -> Flaw | 
         if detail := check(caption, config):
             return Flaw(name, detail)
     return None
+
+
+def _flaw_beside(caption: str, others: Iterable[str], config: FilterConfig) -> Flaw | None:
+    """Return what is wrong with a caption beside the image's earlier ones."""
+    if caption in others:
+        return Flaw("caption_repeated")
+    most = config.captions.max_similarity
+    if most is not None and any(are_near_duplicates(caption, other, most) for other in others):
+        return Flaw("caption_near_duplicate")
+    return None
+
+
+def _evaluation_hashes(config: FilterConfig) -> HammingIndex:
+    return evaluation_hashes(config.exclude_images, max(0, config.max_hash_distance))

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 
 from softalign.artifacts import digest_of
-from softalign.config.curation import CocoSource, ShapesSource, Source
+from softalign.config.captions import GENEVAL
+from softalign.config.curation import CocoSource, FilterConfig, ShapesSource, Source
 from softalign.data.curation.tables import read_table
-from softalign.store.files import is_local, open_filesystem
+from softalign.store.files import is_local, open_filesystem, read_bytes
 from softalign.store.reaching import reaching
 
 
@@ -25,14 +26,35 @@ def source_fingerprint(source: Source) -> str:
         return ""
     table_uri = source.annotations_uri if isinstance(source, CocoSource) else source.table_uri
     table = hashlib.sha256(read_table(table_uri)).hexdigest()
-    filesystem, path = open_filesystem(source.images_uri)
-    with reaching(source.images_uri):
-        if is_local(source.images_uri):
+    return digest_of([table, _names_and_sizes(source.images_uri)])
+
+
+def evaluation_fingerprints(filters: FilterConfig) -> dict[str, str]:
+    """Return digests of the evaluation sets that filters name, by field: prompts' files, and images' names and sizes.
+
+    Raises:
+        MissingInputError: a file of prompts is not there.
+        StorageUnavailableError: a store did not answer.
+    """
+    found = {}
+    if uris := [name for name in filters.captions.exclude_prompts if name != GENEVAL]:
+        contents = [hashlib.sha256(read_bytes(uri)).hexdigest() for uri in uris]
+        found["curation.filters.captions.exclude_prompts"] = digest_of(contents)
+    if filters.exclude_images:
+        listings = [_names_and_sizes(uri) for uri in filters.exclude_images]
+        found["curation.filters.exclude_images"] = digest_of(listings)
+    return found
+
+
+def _names_and_sizes(uri: str) -> list[tuple[str, int | None]]:
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        if is_local(uri):
             images = dict(_local_files(path))
         else:
             found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
             images = {name: entry.get("size") for name, entry in found.items()}
-    return digest_of([table, sorted((name.removeprefix(path), size) for name, size in images.items())])
+    return sorted((name.removeprefix(path), size) for name, size in images.items())
 
 
 def _local_files(root: str) -> Iterator[tuple[str, int | None]]:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from softalign.data.curation.names import other_spellings
@@ -15,6 +16,7 @@ from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
 
 NUM_WITNESSES = 8
+UNLIMITED = 1 << 40
 _HTTP = ("http://", "https://")
 _BUSY_STATUS = {408, 425, 429, 502, 503, 504}
 """What servers answer when they cannot answer now, whatever they are asked for."""
@@ -62,32 +64,33 @@ class ImageFolder:
                 fix="correct images_uri of this source",
             )
 
-    def read(self, filename: str) -> bytes:
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         """Return a file's content.
 
         A file that is refused or breaks off is tried once more, if the folder answers for another one.
 
         Args:
             filename: one for which ``flaw_of_name`` finds nothing.
+            max_bytes: of a larger file, of a local disk or an object store, no more is read.
 
         Raises:
-            ItemError: this file is missing, no file, refused, or cannot be read to its end.
+            ItemError: this file is missing, no file, refused, larger than that, or cannot be read to its end.
             ConfigError: the folder cannot be opened, or is refused as a whole.
             StorageUnavailableError: the store does not answer.
         """
         try:
-            return self._read(filename)
+            return self._read(filename, max_bytes)
         except (ConfigError, StorageUnavailableError) as error:
             if not self._answers_beside(filename, error):
                 raise
         try:
-            return self._read(filename)
+            return self._read(filename, max_bytes)
         except (ConfigError, StorageUnavailableError) as error:
             code = _code(error.__cause__)
             is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
             raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
 
-    def _read(self, filename: str) -> bytes:
+    def _read(self, filename: str, max_bytes: int) -> bytes:
         """Return a file's content.
 
         Raises:
@@ -95,22 +98,26 @@ class ImageFolder:
             ConfigError, StorageUnavailableError: it was refused or broke off; that may be the store's failure.
         """
         try:
-            return self._fetch(filename)
+            return self._fetch(filename, max_bytes)
         except SoftAlignError as error:
             detail = _why_not_there(error.__cause__)
             if detail is None:
                 raise
             raise ItemError("missing_image", detail or self._other_spelling(filename)) from error
 
-    def _fetch(self, filename: str) -> bytes:
+    def _fetch(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
         name = quote(filename) if self.uri.startswith(_HTTP) else filename
         path = f"{root.rstrip('/')}/{name}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
-                _require_regular_file(path)
-            return bytes(filesystem.cat_file(path))
+                _require_regular_file(path, max_bytes)
+            is_whole = is_local(self.uri) or self.uri.startswith(_HTTP)
+            data = bytes(filesystem.cat_file(path)) if is_whole else _start_of(filesystem, path, max_bytes + 1)
+        if len(data) > max_bytes:
+            raise _too_large(max_bytes)
+        return data
 
     def _answers_beside(self, filename: str, error: SoftAlignError) -> bool:
         if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
@@ -134,9 +141,25 @@ class ImageFolder:
         return ""
 
 
-def _require_regular_file(path: str) -> None:
+def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:
+    try:
+        return bytes(filesystem.cat_file(path, start=0, end=num_bytes))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what S3 answers for a part of an empty object
+            raise
+        return bytes(filesystem.cat_file(path))
+
+
+def _too_large(max_bytes: int) -> ItemError:
+    return ItemError("too_many_bytes", f"more than {max_bytes} bytes")
+
+
+def _require_regular_file(path: str, max_bytes: int) -> None:
     """Refuse anything but a regular file before it is opened: a pipe would block, and a device never ends."""
-    mode = os.stat(path).st_mode
+    found = os.stat(path)
+    mode = found.st_mode
+    if stat.S_ISREG(mode) and found.st_size > max_bytes:
+        raise _too_large(max_bytes)
     if not stat.S_ISREG(mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         raise FileNotFoundError(code, os.strerror(code), path)

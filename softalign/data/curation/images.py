@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
-from softalign.data.curation.containers import picture_of
+from softalign.data.curation.colour import to_srgb
+from softalign.data.curation.containers import Picture, picture_of
+from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, DECODING
 from softalign.data.curation.rejections import ItemError, Reason
+from softalign.data.curation.transcoding import Transcoding
+from softalign.errors import ConfigError
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 HASH_SIDE = 16
@@ -21,8 +27,8 @@ at least 95 % are within 2 bits.
 """
 HASH_BITS = HASH_SIDE**2
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own limit, above which it warns of a decompression bomb; checked before a pixel is decoded."""
+MAX_DECODED_PIXELS = 178_956_970
+"""Pillow decodes no larger image; checked before a pixel is decoded. Recipes have a limit of their own below it."""
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -45,31 +51,67 @@ class UnreadableImageError(ItemError):
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What curation needs to know of an image; sizes are after the EXIF orientation was applied."""
+    """What curation needs to know of an image; sizes are after the EXIF orientation was applied.
 
+    Attributes:
+        stored: the file as the dataset has it.
+        extension: of that.
+        is_animated: the file has further pictures, which are not shown.
+    """
+
+    stored: bytes
     extension: str
     width_px: int
     height_px: int
     perceptual_hash: int
+    is_animated: bool
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Return an image file's content as RGB: upright by its EXIF orientation, transparency over white.
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """An image as ``decoded_rgb`` has it, and what its file is."""
+
+    image: Image.Image
+    format: str
+    is_animated: bool
+
+
+@contextmanager
+def decoded_rgb(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> Iterator[Image.Image]:
+    """Yield an image file's content as sRGB: upright by its EXIF orientation, transparency over white.
+
+    Colours are converted by the file's profile (ICC, or a PNG file's gamma and primaries); without one they are sRGB.
+    The memory it takes is this process's share for decoding until it is left: other threads wait for it.
 
     Raises:
-        UnreadableImageError: not one of the accepted formats, damaged, or too large to be decoded safely.
+        UnreadableImageError: not one of the accepted formats, damaged, or of more than ``max_pixels``.
     """
-    return _decode(data)[0]
+    with _decoded(data, max_pixels) as decoded:
+        yield decoded.image
 
 
-def inspect_image(data: bytes) -> ImageFacts:
+def inspect_image(
+    data: bytes, max_pixels: int = MAX_DECODED_PIXELS, transcoding: Transcoding | None = None
+) -> ImageFacts:
     """Decode an image file once and return its facts.
 
+    Args:
+        data: the file.
+        max_pixels: what it may have.
+        transcoding: what it is stored as; None: as it is.
+
     Raises:
-        UnreadableImageError: as ``decode_rgb``.
+        UnreadableImageError: as ``decoded_rgb``, or it is too large to be stored.
     """
-    image, image_format = _decode(data)
-    return ImageFacts(EXTENSIONS[image_format], image.width, image.height, perceptual_hash(image))
+    with _decoded(data, max_pixels) as decoded:
+        image, stored, extension = decoded.image, data, EXTENSIONS[decoded.format]
+        if transcoding is not None:
+            if flaw := transcoding.flaw_of(image.width, image.height):
+                raise UnreadableImageError("too_many_pixels", flaw)
+            stored, extension = transcoding.encoded(image), transcoding.extension
+        return ImageFacts(
+            stored, extension, image.width, image.height, perceptual_hash(image), is_animated=decoded.is_animated
+        )
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -79,20 +121,43 @@ def perceptual_hash(image: Image.Image) -> int:
     return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
 
 
-def _decode(data: bytes) -> tuple[Image.Image, str]:
+@contextmanager
+def _decoded(data: bytes, max_pixels: int) -> Iterator[_Decoded]:
     picture = picture_of(data)
+    with DECODING.taking(_bytes_to_decode(picture.pixels, max_pixels)):
+        yield _decode(picture)
+
+
+def _bytes_to_decode(pixels: bytes, max_pixels: int) -> int:
+    """Return the memory that decoding takes, by the file's header."""
+    with _flaws_of(pixels), Image.open(io.BytesIO(pixels), formats=_FORMATS) as opened:
+        if opened.width * opened.height > max_pixels:
+            raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
+        per_pixel = BYTES_PER_TRANSPARENT_PIXEL if opened.has_transparency_data else BYTES_PER_PIXEL
+        return opened.width * opened.height * per_pixel
+
+
+def _decode(picture: Picture) -> _Decoded:
+    with _flaws_of(picture.pixels), Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
+        opened.load()
+        upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
+        turned = opened if upright is None else opened.transpose(upright)
+        profile = picture.profile or opened.info.get("icc_profile") or b""
+        image = to_rgb(turned, profile)
+        image.info = {}  # of which encoders would write some
+        is_animated = picture.is_animated or getattr(opened, "is_animated", False)
+        return _Decoded(image, str(opened.format), is_animated=is_animated)
+
+
+@contextmanager
+def _flaws_of(data: bytes) -> Iterator[None]:
+    """Make what decoders raise the file's flaw."""
     try:
-        with Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
-            opened.load()
-            upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
-            turned = opened if upright is None else opened.transpose(upright)
-            return to_rgb(turned), str(opened.format)
-    except UnreadableImageError:
+        yield
+    except (UnreadableImageError, ConfigError):
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("too_many_pixels", f"more than {2 * MAX_PIXELS} px") from error
+        raise UnreadableImageError("too_many_pixels", f"more than {MAX_DECODED_PIXELS} px") from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except Exception as error:
@@ -130,11 +195,18 @@ def _orientation(exif: bytes) -> int:
     return found if isinstance(found, int) else 1
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return an image as RGB: transparency over white, 16 bits a channel scaled to 8."""
+def to_rgb(image: Image.Image, profile: bytes = b"") -> Image.Image:
+    """Return an image as sRGB, by its colour profile: transparency over white, 16 bits a channel scaled to 8."""
     if image.mode.startswith("I"):  # 16 bits a channel: Pillow would clip to white instead of scaling
-        return image.convert("I").point(lambda value: value / 257).convert("L").convert("RGB")
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    is_grey = image.mode in {"1", "L", "LA"}
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if profile:
+            colours = to_srgb(rgba.getchannel("R") if is_grey else rgba.convert("RGB"), profile)
+            colours.putalpha(rgba.getchannel("A"))
+            rgba = colours
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    if image.mode != "CMYK":
+        image = image.convert("L" if is_grey else "RGB")
+    return to_srgb(image, profile)

@@ -22,15 +22,17 @@ class Progress:
 
     num_seen: int = 0
     num_samples: int = 0
-    num_captions: int = 0
+    num_own_captions: int = 0
     num_val_samples: int = 0
     num_shards: int = 0
+    num_merged_captions: int = 0
     occurrences: Counter[str] = field(default_factory=Counter)
 
     def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
         """Count a finished shard."""
         self.num_seen = num_seen
         self.num_samples += len(rows)
-        self.num_captions += sum(len(row.captions) for row in rows)
+        self.num_own_captions += sum(len(row.own_captions) for row in rows)
         self.num_val_samples += sum(row.split == "val" for row in rows)
+        self.num_merged_captions += sum(len(row.captions) - len(row.own_captions) for row in rows)
         self.num_shards += 1

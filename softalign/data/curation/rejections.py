@@ -12,25 +12,45 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from softalign.config.curation import CurationConfig
+from softalign.artifacts import ReasonCount
+from softalign.config.curation import Source
 from softalign.errors import DataError, StorageUnavailableError
 
 Reason = Literal[
     "access_refused",
+    "animated",
     "aspect_ratio",
+    "caption_boilerplate",
+    "caption_clip_score",
+    "caption_denied",
     "caption_empty",
+    "caption_file_name",
+    "caption_near_duplicate",
+    "caption_no_words",
+    "caption_not_allowed",
     "caption_not_text",
+    "caption_of_evaluation",
+    "caption_on_many_images",
+    "caption_other_script",
+    "caption_placeholder",
     "caption_repeated",
     "caption_too_long",
     "caption_too_short",
+    "caption_url",
     "corrupt_image",
     "exact_duplicate",
+    "image_class",
+    "image_of_evaluation",
     "missing_image",
     "name_not_text",
     "no_caption",
     "no_caption_left",
     "no_name",
     "perceptual_duplicate",
+    "repaired_html",
+    "repaired_invisible",
+    "repaired_mojibake",
+    "too_many_bytes",
     "too_many_pixels",
     "too_small",
     "unknown_image",
@@ -39,6 +59,9 @@ Reason = Literal[
     "unsupported_format",
     "unusable_entry",
 ]
+
+REPAIRS: frozenset[Reason] = frozenset({"repaired_html", "repaired_invisible", "repaired_mojibake"})
+"""What is said of captions that were mended, and so may be there."""
 
 
 TO_TRY_AGAIN: frozenset[Reason] = frozenset({"access_refused", "missing_image", "unreadable_file"})
@@ -69,7 +92,7 @@ class ItemError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why an image (``caption_index`` -1) or one of its captions is not in the dataset.
+    """Why an image (``caption_index`` -1) or one of its captions is not in the dataset, or not as it was listed.
 
     Attributes:
         file_name: as the table gives it, what is no text in it escaped; the row's place where it gives none.
@@ -120,8 +143,14 @@ class Failures:
             )
 
 
-def nothing_left(rejections: Sequence[Rejection], num_seen: int, config: CurationConfig) -> DataError:
-    """Return the error of a dataset that every sample of was rejected, with the count of every reason."""
+def reason_counts(rejections: Sequence[Rejection]) -> tuple[ReasonCount, ...]:
+    """Return how many there are of each reason, by its name."""
+    counts = Counter(rejection.reason for rejection in rejections)
+    return tuple(ReasonCount(reason=reason, count=count) for reason, count in sorted(counts.items()))
+
+
+def nothing_left(rejections: Sequence[Rejection], num_seen: int, sources: Sequence[Source]) -> DataError:
+    """Return the error of sources of which every image was rejected, with an example of the most frequent reason."""
     counts = Counter(rejection.reason for rejection in rejections)
     most_frequent = counts.most_common(1)[0][0]
     example = next(rejection for rejection in rejections if rejection.reason == most_frequent)
@@ -132,7 +161,7 @@ def nothing_left(rejections: Sequence[Rejection], num_seen: int, config: Curatio
         found=f"{num_seen} images; "
         + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
         + f"; {most_frequent} such as {shown}",
-        where=", ".join(f"{index}-{source.type}" for index, source in enumerate(config.sources)),
+        where=", ".join(f"{index}-{source.type}" for index, source in enumerate(sources)),
         fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
         "relax curation.filters",
     )

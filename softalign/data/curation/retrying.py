@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 
 from softalign.config.curation import CurationConfig
 from softalign.data.curation.changes import list_samples_of
-from softalign.data.curation.pipeline import NUM_READERS, read_sample
+from softalign.data.curation.pipeline import NUM_READERS
 from softalign.data.curation.published import OpenedDataset
+from softalign.data.curation.reading import read_sample
 from softalign.data.curation.rejections import TO_TRY_AGAIN, ItemError
 from softalign.data.curation.samples import ListedSample
 from softalign.processes.reporter import Reporter

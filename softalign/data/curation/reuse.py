@@ -63,12 +63,14 @@ class ToConfirm:
 class ReadSample:
     """A sample whose image could be read, or none; with the rejections on the way.
 
-    ``placed`` is where an earlier version of the dataset has its image, which was not read then.
+    ``placed`` is where an earlier version of the dataset has its image, which was not read then; ``captions`` are those
+    that passed of an image which it left out.
     """
 
     sample: Sample | None
     rejections: tuple[Rejection, ...]
     placed: Placed | None = None
+    captions: tuple[str, ...] = ()
 
 
 class EarlierVersion:
@@ -208,7 +210,7 @@ def read_beside(
         elif known.placed is not None:
             yield ReadSample(known_sample(one, known.placed, verdict.captions), verdict.rejections, known.placed)
         elif known.rejection is not None and (earlier.has_same_duplicates or known.rejection.reason not in DUPLICATE):
-            yield ReadSample(None, (*verdict.rejections, known.rejection))
+            yield ReadSample(None, (*verdict.rejections, known.rejection), captions=verdict.captions)
         else:
             yield read_one(one)
 
@@ -261,9 +263,11 @@ class Draft:
         if self._writer is not None or len(self._held) >= len(rows):
             return False
         row = rows[len(self._held)]
-        is_same_image = (row.key, row.source, row.file_name) == (key, sample.source, sample.filename)
+        same = (key, sample.source, sample.filename, sample.extension)
+        is_same_image = (row.key, row.source, row.file_name, row.extension) == same
         is_same_side = row.split == split_of(sample.image_digest, self.val_share)
-        return is_same_image and is_same_side and row.captions == list(sample.captions)
+        own = tuple(caption.text for caption in row.own_captions)
+        return is_same_image and is_same_side and own == sample.captions
 
     def _opened(self) -> ShardWriter:
         """Return the writer, with what was held back in it."""

@@ -33,11 +33,12 @@ class Sample:
     """One image that can be decoded, with captions that passed.
 
     Attributes:
-        image: the file's bytes, unchanged.
+        image: the file's bytes, as the dataset stores them.
         extension: ``jpg``, ``png`` or ``webp``, from the content.
         image_digest: sha256 hex digest of ``image``.
         perceptual_hash: see ``images.perceptual_hash``.
         width_px: after the EXIF orientation was applied; ``height_px`` likewise.
+        is_animated: the file has further pictures.
     """
 
     source: str
@@ -49,6 +50,7 @@ class Sample:
     perceptual_hash: int
     width_px: int
     height_px: int
+    is_animated: bool = False
 
 
 def caption_digest(caption: str) -> str:

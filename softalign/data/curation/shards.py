@@ -1,6 +1,7 @@
-"""WebDataset shards: one tar of ``key.jpg`` and ``key.json`` per shard, with a Parquet index beside it.
+"""WebDataset shards: a tar of ``key.jpg``, ``key.json`` and ``key.txt`` per shard, with a Parquet index beside it.
 
-Tar and index bytes depend on the samples only: no times, users or modes of the writing machine.
+``key.txt`` is the first caption, for readers that want one; ``key.json`` has all of them. The image's extension is the
+same throughout a dataset. Tar and index bytes depend on the samples only: no times, users or modes of the machine.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from softalign.artifacts import canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
@@ -34,14 +35,28 @@ class CaptionedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Caption:
+    """A caption, and where it was listed."""
+
+    text: str
+    source: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexRow(CaptionedImage):
     """One sample of a shard, as its Parquet index lists it.
 
     Attributes:
+        caption_sources: the source that each caption is from; the row's own, or that of an exact duplicate.
+        caption_files: the file that each caption was listed for, likewise.
+        extension: of the image in the tar, which says little of its format: see ``CurationConfig.image_format``.
         offset_bytes: where the image's bytes start in the tar; they are ``size_bytes`` long.
         perceptual_hash: hexadecimal.
     """
 
+    caption_sources: list[str]
+    caption_files: list[str]
     width_px: int
     height_px: int
     source: str
@@ -50,6 +65,27 @@ class IndexRow(CaptionedImage):
     offset_bytes: int
     size_bytes: int
     perceptual_hash: str
+
+    def with_captions(self, captions: Iterable[Caption]) -> IndexRow:
+        """Return the row with its own captions and these, each text once, the first."""
+        first: dict[str, Caption] = {}
+        for caption in (*self.own_captions, *captions):
+            first.setdefault(caption.text, caption)
+        ordered = first.values()
+        return replace(
+            self,
+            captions=[caption.text for caption in ordered],
+            caption_digests=[caption_digest(caption.text) for caption in ordered],
+            caption_sources=[caption.source for caption in ordered],
+            caption_files=[caption.file_name for caption in ordered],
+        )
+
+    @property
+    def own_captions(self) -> tuple[Caption, ...]:
+        """The captions that were listed for this very file."""
+        origins = zip(self.captions, self.caption_sources, self.caption_files, strict=True)
+        own = (self.source, self.file_name)
+        return tuple(Caption(*origin) for origin in origins if origin[1:] == own)
 
 
 def shard_name(index: int) -> str:
@@ -84,27 +120,33 @@ class ShardWriter:
 
     def add(self, sample: Sample, key: str) -> None:
         """Append a sample's image and its metadata."""
-        digests = [caption_digest(caption) for caption in sample.captions]
-        split = split_of(sample.image_digest, self._val_share)
-        offset = self._add_file(f"{key}.{sample.extension}", sample.image)
+        number = len(sample.captions)
         row = IndexRow(
             key=key,
-            split=split,
+            split=split_of(sample.image_digest, self._val_share),
             image_digest=sample.image_digest,
             captions=list(sample.captions),
-            caption_digests=digests,
+            caption_digests=[caption_digest(caption) for caption in sample.captions],
+            caption_sources=[sample.source] * number,
+            caption_files=[sample.filename] * number,
             width_px=sample.width_px,
             height_px=sample.height_px,
             source=sample.source,
             file_name=sample.filename,
             extension=sample.extension,
-            offset_bytes=offset,
+            offset_bytes=0,
             size_bytes=len(sample.image),
             perceptual_hash=f"{sample.perceptual_hash:064x}",
         )
+        self.append(row, sample.image)
+
+    def append(self, row: IndexRow, image: bytes) -> None:
+        """Append an image and its metadata; where it lies in this shard is set here."""
+        offset = self._add_file(f"{row.key}.{row.extension}", image)
         metadata = {name: value for name, value in asdict(row).items() if name not in {"offset_bytes", "size_bytes"}}
-        self._add_file(f"{key}.json", canonical_json(metadata))
-        self._rows.append(row)
+        self._add_file(f"{row.key}.json", canonical_json(metadata))
+        self._add_file(f"{row.key}.txt", row.captions[0].encode())
+        self._rows.append(replace(row, offset_bytes=offset))
 
     def close(self) -> tuple[IndexRow, ...]:
         """Finish the shard and return its index rows; the index is written last."""
@@ -126,6 +168,8 @@ INDEX_SCHEMA = {
     "image_digest": "string",
     "captions": "list",
     "caption_digests": "list",
+    "caption_sources": "list",
+    "caption_files": "list",
     "width_px": "int32",
     "height_px": "int32",
     "source": "string",
@@ -164,10 +208,26 @@ def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> N
 
 
 def read_index(path: Path) -> tuple[IndexRow, ...]:
-    """Return the rows of a shard's index."""
+    """Return the rows of a shard's index; in those of earlier versions all captions are the file's own."""
     import pyarrow.parquet as pq
 
-    return tuple(IndexRow(**row) for row in pq.read_table(path, partitioning=None).to_pylist())
+    rows = pq.read_table(path, partitioning=None).to_pylist()
+    return tuple(IndexRow(**_own_origins(row) | row) for row in rows)
+
+
+def _own_origins(row: dict[str, Any]) -> dict[str, Any]:
+    number = len(row["captions"])
+    return {"caption_sources": [row["source"]] * number, "caption_files": [row["file_name"]] * number}
+
+
+def rewrite_shard(folder: Path, name: str, rows: Iterable[IndexRow]) -> None:
+    """Write a shard's rows with the images it holds, in its place; tar first, then the index."""
+    writer = ShardWriter(folder, name, 0.0)
+    with writer.tar_path.open("rb") as before:
+        for row in rows:
+            before.seek(row.offset_bytes)
+            writer.append(row, before.read(row.size_bytes))
+    writer.close()
 
 
 def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:

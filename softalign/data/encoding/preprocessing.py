@@ -1,4 +1,4 @@
-"""From an image file to the VAE's input: upright RGB, shortest side to the resolution, centre crop, [-1, 1]."""
+"""From an image file to the VAE's input: upright sRGB, shortest side to the resolution, centre crop, [-1, 1]."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from softalign.data.curation.images import decode_rgb
+from softalign.data.curation.colour import DECODER
+from softalign.data.curation.images import decoded_rgb
 
-PREPROCESSING = "shortest side by Lanczos, centre crop, version 1"
+PREPROCESSING = f"shortest side by Lanczos, centre crop, version 1; {DECODER}"
 """Part of every latent's identity: change it whenever ``preprocess`` gives other pixels."""
 
 
@@ -19,7 +20,8 @@ def preprocess(data: bytes, resolution_px: int) -> Tensor:
     Raises:
         UnreadableImageError: the file cannot be decoded.
     """
-    pixels_HWC = np.asarray(resize_and_crop(decode_rgb(data), resolution_px), dtype=np.float32)
+    with decoded_rgb(data) as image:
+        pixels_HWC = np.asarray(resize_and_crop(image, resolution_px), dtype=np.float32)
     return torch.from_numpy(pixels_HWC / 127.5 - 1.0).permute(2, 0, 1).contiguous()
 
 

@@ -34,7 +34,7 @@ SOURCES = (
     ParquetSource(table_uri="t", images_uri="i"),
 )
 STAGES = {
-    "curation": CurationConfig(name="n", sources=SOURCES),
+    "curation": CurationConfig(name="n", sources=SOURCES, image_format="jpg"),
     "backbone": BackboneConfig(model="own/copy"),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "train": TrainConfig(),
@@ -63,7 +63,8 @@ def candidates(value):
     if isinstance(value, int | float):
         return [value + 1, value + 8, value * 0.9, value / 2]
     if isinstance(value, list):
-        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}]]
+        clip_score = {"type": "clip_score", "model": "m", "min_score": 0.2}
+        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"], [clip_score]]
     if value is None:
         return ["main", 1.0, "paper", 64]
     literals = (
@@ -82,6 +83,7 @@ def candidates(value):
         "last",
         "best",
         "none",
+        "webp",
     )
     return [*literals, f"{value}-other", 0.5]
 

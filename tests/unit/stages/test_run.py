@@ -112,6 +112,8 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     recipe, store = load_recipe("shapes"), Store(str(tmp_path))
     rows = plan(recipe, store)
     states = [row.state for row in rows]
+    assert rows[0].predicted_bytes > 0
+    assert plan(load_recipe("shapes", ["curation.image_format=webp"]), store)[0].predicted_bytes is None
     assert [row.label for row in rows][:3] == ["curate", "encode", "train"]
     assert states == ["run", "wait", "wait", "run", "wait", "wait", "run", "wait", "wait"]
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from softalign.data.curation.images import decode_rgb
+from softalign.data.curation.images import decoded_rgb
 from softalign.data.versions.pages.charts import histogram
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def shown(text: str) -> str:
 
 def thumbnail(file: bytes) -> str:
     """Return an image of a dataset as a data URI, decoded as curation and encoding do, and small; all are WebP."""
-    small = decode_rgb(file)
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    with decoded_rgb(file) as small:
+        small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="WEBP", quality=_QUALITY, method=4, lossless=max(small.size) <= SMALL_PX)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -99,6 +99,14 @@ def test_every_rejection_is_counted_and_listed(handover, store, configure, make_
     assert by_name["half.png"] == by_name["text.png"] == "corrupt_image"
 
 
+def test_pixels_and_bytes_are_bounded_by_the_recipe(handover, store, configure, make_picture):
+    handover.add("fits.png", ["it fits"], make_picture(1))
+    handover.add("wide.png", ["one column more"], make_picture(2, 49, 40))
+    handover.add("padded.png", ["too many bytes"], data=(handover.images / "fits.png").read_bytes() + bytes(20_000))
+    config = configure(handover.coco(), max_pixels=48 * 40, max_file_bytes=20_000)
+    assert counts(curate(config, store, "k")) == {"too_many_bytes": 1, "too_many_pixels": 1}
+
+
 def test_it_reports_what_is_read_and_kept_of_how_many(handover, store, configure):
     heard = []
     handover.add_pictures(6)
@@ -142,7 +150,7 @@ def test_a_missing_table_is_an_error_and_nothing_is_published(tmp_path, store, c
     "error", [StorageUnavailableError("down"), ConfigError("refused"), MemoryError(), KeyError("bug")]
 )
 def test_what_is_not_the_items_failure_rejects_no_sample(handover, store, configure, monkeypatch, error):
-    def failing(folder, file_name):
+    def failing(folder, file_name, max_bytes):
         raise error
 
     source = handover.add_pictures(2).coco()
@@ -255,3 +263,37 @@ def test_a_sample_of_coco(store, tmp_path, monkeypatch):
     assert (manifest.num_shards, set(counts(manifest)) - {"caption_repeated"}) == (3, set())
     row = rows_of(manifest)[0]
     assert Image.open(COCO / "train2017" / row.file_name).size == (row.width_px, row.height_px)
+
+
+def test_mended_captions_are_counted_and_listed(handover, store, configure, make_picture):
+    handover.add("a.png", ["fish &amp; chips", "a bus"], make_picture(1))
+    handover.add("b.png", ["\ufeffa horse", "a cafÃ© &lt;b&gt;here", "nan"], make_picture(2))
+    manifest = curate(configure(handover.coco()), store, "k")
+    assert [caption for row in rows_of(manifest) for caption in row.captions] == [
+        "fish & chips",
+        "a bus",
+        "a horse",
+        "a café here",
+    ]
+    assert {entry.reason: entry.count for entry in manifest.repaired} == {
+        "repaired_html": 2,
+        "repaired_invisible": 1,
+        "repaired_mojibake": 1,
+    }
+    assert counts(manifest) == {"caption_placeholder": 1}
+    assert "2 repaired_html" in dataset_figures(manifest)
+    listed = pq.read_table(Path(manifest.uri) / "repaired.parquet").to_pylist()
+    assert [(row["file_name"], row["caption_index"]) for row in listed] == [
+        ("a.png", 0),
+        ("b.png", 0),
+        *[("b.png", 1)] * 2,
+    ]
+
+
+def test_texts_of_many_images_are_left_out_of_all_of_them(handover, store, configure, make_picture):
+    for number in range(3):
+        handover.add(f"{number}.png", ["click to enlarge", f"picture {number}"], make_picture(number))
+    config = configure(handover.coco(), captions={"max_images_per_text": 2})
+    manifest = curate(config, store, "k")
+    assert [row.captions for row in rows_of(manifest)] == [[f"picture {number}"] for number in range(3)]
+    assert counts(manifest) == {"caption_on_many_images": 3}

@@ -46,7 +46,7 @@ def test_tar_members_carry_nothing_of_the_machine(tmp_path):
     with tarfile.open(writer.tar_path) as tar:
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
-    assert [m.name for m in members][:2] == ["key-0.jpg", "key-0.json"]
+    assert [m.name for m in members][:3] == ["key-0.jpg", "key-0.json", "key-0.txt"]
 
 
 def test_the_index_finds_each_images_bytes(tmp_path):
@@ -68,6 +68,7 @@ def test_webdataset_reads_it(tmp_path):
     metadata = json.loads(found[1]["json"])
     assert metadata["captions"] == ["caption 1", "é ü"]
     assert metadata["split"] == rows[1].split
+    assert found[1]["txt"] == b"caption 1"
     assert found[1]["jpg"] == list(samples(2))[1].image
 
 

@@ -1,0 +1,48 @@
+"""Images in one format, from whatever they came: upright, in sRGB, without metadata."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image
+
+from softalign.config.curation import DEFAULT_IMAGE_QUALITY, CurationConfig
+
+_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+_MAX_SIDES_PX = {"jpg": 65_500, "webp": 16_383}
+"""What Pillow's encoders take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcoding:
+    """A format to write.
+
+    Attributes:
+        extension: of the files.
+        quality: 1 to 100, of JPEG and WebP.
+    """
+
+    extension: Literal["jpg", "png", "webp"]
+    quality: int
+
+    def flaw_of(self, width_px: int, height_px: int) -> str:
+        """Return why an image of this size cannot be written; empty if it can."""
+        most = _MAX_SIDES_PX.get(self.extension)
+        is_too_long = most is not None and max(width_px, height_px) > most
+        return f"{width_px} x {height_px} px, {self.extension} has {most} px a side at most" if is_too_long else ""
+
+    def encoded(self, image: Image.Image) -> bytes:
+        """Return the file of an RGB image; JPEG's colours have the resolution of its light."""
+        options = {"jpg": {"quality": self.quality, "subsampling": 0}, "webp": {"quality": self.quality}, "png": {}}
+        buffer = io.BytesIO()
+        image.save(buffer, _FORMATS[self.extension], **options[self.extension])
+        return buffer.getvalue()
+
+
+def transcoding_of(config: CurationConfig) -> Transcoding | None:
+    """Return what images are written as; None: as the files they are."""
+    if config.image_format == "keep":
+        return None
+    return Transcoding(config.image_format, config.image_quality or DEFAULT_IMAGE_QUALITY)

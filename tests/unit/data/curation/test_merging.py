@@ -1,0 +1,117 @@
+"""An image that is listed several times keeps the captions of all listings, wherever they are."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from softalign.config import CocoSource
+from softalign.data.curation import merging, pipeline, shards
+from softalign.data.curation.pipeline import curate
+from softalign.data.curation.shards import read_index
+from softalign.stages.narration import dataset_figures
+from softalign.store.files import list_files
+from softalign.store.store import Store
+from tests.killing import Fuse, is_killed
+
+
+def rows_of(manifest):
+    return [row for path in sorted(Path(manifest.uri).glob("shard-*.parquet")) for row in read_index(path)]
+
+
+def repeat(handover, name, of, captions):
+    handover.add(name, captions, data=(handover.images / of).read_bytes())
+
+
+@pytest.fixture
+def repeated(handover):
+    """Six images; copies within a shard, in a later one, and after the last."""
+    handover.add_pictures(2)
+    repeat(handover, "near.png", "000.png", ["a near copy", "picture number 0"])
+    handover.add_pictures(4, start=2)
+    repeat(handover, "far.png", "000.png", ["a far copy", "a near copy"])
+    repeat(handover, "last.png", "003.png", ["the last"])
+    return handover
+
+
+def test_captions_of_copies_go_to_the_image_that_is_kept(repeated, store, configure):
+    manifest = curate(configure(repeated.coco(), samples_per_shard=2), store, "k")
+    rows = {row.file_name: row for row in rows_of(manifest)}
+    first = rows["000.png"]
+    assert first.captions == ["picture number 0", "another view of 0", "a near copy", "a far copy"]
+    assert first.caption_files == ["000.png", "000.png", "near.png", "far.png"]
+    assert first.caption_sources == ["0-coco"] * 4
+    assert first.caption_digests == [shards.caption_digest(caption) for caption in first.captions]
+    assert rows["003.png"].captions == ["picture number 3", "another view of 3", "the last"]
+    assert [len(rows[name].captions) for name in ("001.png", "002.png", "004.png", "005.png")] == [2] * 4
+    assert (manifest.num_samples, manifest.num_captions, manifest.num_merged_captions) == (6, 15, 3)
+    assert [(entry.reason, entry.count) for entry in manifest.rejected] == [("exact_duplicate", 3)]
+    assert "; 3 captions are of exact duplicates; rejected: 3 exact_duplicate" in dataset_figures(manifest)
+
+
+def test_tar_and_index_say_the_same(repeated, store, configure):
+    manifest = curate(configure(repeated.coco(), samples_per_shard=2), store, "k")
+    for path in sorted(Path(manifest.uri).glob("shard-*.tar")):
+        data = path.read_bytes()
+        for row in read_index(path.with_suffix(".parquet")):
+            with tarfile.open(path) as tar:
+                metadata = json.load(tar.extractfile(f"{row.key}.json"))
+                image = tar.extractfile(f"{row.key}.png").read()
+            assert (metadata["captions"], metadata["caption_files"]) == (row.captions, row.caption_files)
+            assert data[row.offset_bytes : row.offset_bytes + row.size_bytes] == image
+            assert image == (repeated.images / row.file_name).read_bytes()
+
+
+def test_a_second_source_adds_captions_of_its_own(repeated, store, configure, tmp_path):
+    table = {"images": [{"id": 1, "file_name": "001.png"}]}
+    table["annotations"] = [{"id": 1, "image_id": 1, "caption": caption} for caption in ("seen anew", "x")]
+    (tmp_path / "more.json").write_text(json.dumps(table))
+    more = CocoSource(annotations_uri=str(tmp_path / "more.json"), images_uri=str(repeated.images))
+    rows = {row.file_name: row for row in rows_of(curate(configure(repeated.coco(), more), store, "k"))}
+    assert rows["001.png"].captions[2:] == ["seen anew"], "captions that do not pass are not merged either"
+    assert rows["001.png"].caption_sources == ["0-coco", "0-coco", "1-coco"]
+
+
+def test_copies_that_are_kept_keep_their_captions(repeated, store, configure):
+    manifest = curate(configure(repeated.coco(), drop_exact_duplicates=False, max_hash_distance=-1), store, "k")
+    assert (manifest.num_samples, manifest.num_merged_captions) == (9, 0)
+    assert all(set(row.caption_files) == {row.file_name} for row in rows_of(manifest))
+
+
+def test_killed_at_any_write_it_ends_with_the_same_bytes(repeated, tmp_path, configure, monkeypatch):
+    config = configure(repeated.coco(), samples_per_shard=2)
+    expected = curate(config, Store(str(tmp_path / "undisturbed")), "k")
+    content = [(entry.path, entry.sha256) for entry in list_files(Path(expected.uri))]
+    reads = []
+    for number in range(1, 60):
+        store = Store(str(tmp_path / f"killed-{number}"))
+
+        def killed(store=store, number=number):
+            fuse = Fuse(number)
+            for owner, name in ((shards, "write_table"), (merging, "write_table"), (merging, "rewrite_shard")):
+                setattr(owner, name, fuse.wrap(getattr(owner, name)))
+            for name in ("write_atomically", "write_rejections"):
+                setattr(pipeline, name, fuse.wrap(getattr(pipeline, name)))
+            curate(config, store, "k")
+
+        if not is_killed(killed):
+            break
+        with monkeypatch.context() as patched:
+            read, seen = pipeline.read_sample, []
+            patched.setattr(pipeline, "read_sample", lambda *args, read=read, seen=seen: seen.append(1) or read(*args))
+            again = curate(config, store, "k")
+        reads.append(len(seen))
+        assert again.digest == expected.digest
+        assert [(entry.path, entry.sha256) for entry in list_files(Path(again.uri))] == content
+    assert 15 < number < 59
+    assert reads[-1] <= 2, "what was merged is not read again"
+
+
+def test_tables_of_earlier_versions_are_read(repeated, store, configure, tmp_path):
+    path = next(Path(curate(configure(repeated.coco()), store, "k").uri).glob("shard-*.parquet"))
+    table = pq.read_table(path).drop_columns(["caption_sources", "caption_files"])
+    pq.write_table(table, tmp_path / "old.parquet")
+    row = read_index(tmp_path / "old.parquet")[0]
+    assert row.caption_files == [row.file_name] * len(row.captions)
