@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from softalign.config.curation import CocoSource
-from softalign.data.curation.names import shown
+from softalign.data.curation.names import NameRules, shown
 from softalign.data.curation.rejections import Flaw
 from softalign.data.curation.tables import CaptionTable, empty_table, kind_of, read_table
 from softalign.errors import DataError
@@ -32,7 +32,7 @@ def read_coco(source: CocoSource) -> CaptionTable:
     """
     where = source.annotations_uri
     content = _parsed(read_table(where), where)
-    table = CaptionTable()
+    table = CaptionTable(rules=NameRules.of_folder(source.images_uri))
     names = _add_images(table, _entries(content, "images", where))
     annotations = _entries(content, "annotations", where)
     if not any(isinstance(annotation, dict) and "caption" in annotation for annotation in annotations):

@@ -65,7 +65,9 @@ class ImageFolder:
     def read(self, filename: str) -> bytes:
         """Return a file's content.
 
-        A file that is refused or breaks off is tried once more, if the folder answers for another one.
+        A file that is refused or breaks off is tried once more, if the folder answers for another one. Where no file
+        has the name, the one is read that has it with / for \\ or with its accents in Unicode's other form: exports of
+        Windows and macOS name files so.
 
         Args:
             filename: one for which ``flaw_of_name`` finds nothing.
@@ -100,7 +102,10 @@ class ImageFolder:
             detail = _why_not_there(error.__cause__)
             if detail is None:
                 raise
-            raise ItemError("missing_image", detail or self._other_spelling(filename)) from error
+            content = None if detail else self._of_other_spelling(filename)
+            if content is not None:
+                return content
+            raise ItemError("missing_image", detail) from error
 
     def _fetch(self, filename: str) -> bytes:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
@@ -124,14 +129,14 @@ class ImageFolder:
             return _why_not_there(error.__cause__) is not None
         return True
 
-    def _other_spelling(self, filename: str) -> str:
-        for spelling, difference in other_spellings(filename).items():
+    def _of_other_spelling(self, filename: str) -> bytes | None:
+        for spelling in other_spellings(filename):
             try:
-                self._fetch(spelling)
-            except SoftAlignError:
-                continue
-            return difference
-        return ""
+                return self._fetch(spelling)
+            except SoftAlignError as error:
+                if _why_not_there(error.__cause__) is None:
+                    raise
+        return None
 
 
 def _require_regular_file(path: str) -> None:

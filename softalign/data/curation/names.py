@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from dataclasses import dataclass
+from urllib.parse import unquote
 
 from softalign.data.curation.rejections import Flaw
+from softalign.store.files import is_local, local_path_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_HTTP = ("http://", "https://")
+_BACKSLASH = "\\"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True, slots=True)
+class NameRules:
+    """What a source's cells may name.
+
+    Attributes:
+        roots: the beginnings of absolute paths (and URIs) of files below the image folder.
+    """
+
+    roots: tuple[str, ...] = ()
+
+    @classmethod
+    def of_folder(cls, images_uri: str) -> NameRules:
+        """Return the rules of an image folder; of a local one absolute paths are known with links followed or not."""
+        places = [images_uri]
+        if images_uri and is_local(images_uri):
+            path = local_path_of(images_uri)
+            places = [os.path.abspath(path), os.path.realpath(path), f"file://{os.path.abspath(path)}"]
+        roots = (f"{place.replace(_BACKSLASH, '/').rstrip('/')}/" for place in places if place)
+        return cls(tuple(dict.fromkeys(roots)))
+
+    def relative(self, cell: object) -> object:
+        """Return a cell's path relative to the image folder where it is an absolute one below it; others as they are.
+
+        So a dataset does not hold where a machine keeps its files.
+        """
+        if not isinstance(cell, str):
+            return cell
+        path = cell.replace(_BACKSLASH, "/")
+        root = next((root for root in self.roots if path.startswith(root)), None)
+        if root is None:
+            return cell
+        return unquote(path[len(root) :]) if root.startswith(_HTTP) else path[len(root) :].lstrip("/")
 
 
 def flaw_of_name(name: object) -> Flaw | None:
@@ -44,17 +84,16 @@ def shown(name: object) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def other_spellings(name: str) -> dict[str, str]:
-    """Return the names that may have been meant, with what they differ in: separators, the form of accents."""
-    spellings = {name.replace("\\", "/"): "with / in the place of \\ it is there"}
-    for form in ("NFC", "NFD"):
-        spellings[unicodedata.normalize(form, name)] = f"in Unicode's form {form} it is there"
-    spellings.pop(name, None)
-    return spellings
+def other_spellings(name: str) -> tuple[str, ...]:
+    """Return the names by which the same file may lie in a folder: / for Windows' separator, other forms of accents."""
+    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    spellings = dict.fromkeys((*forms, *(form.replace(_BACKSLASH, "/") for form in forms)))
+    spellings.pop(name)
+    return tuple(spellings)
 
 
 def _unsafe(name: str) -> str:
-    path = name.replace("\\", "/")
+    path = name.replace(_BACKSLASH, "/")
     parts = [part for part in path.split("/") if part not in {"", "."}]
     if "\0" in name:
         return "a zero byte"

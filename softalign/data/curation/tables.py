@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from softalign.data.curation.names import flaw_of_name, shown
+from softalign.data.curation.names import NameRules, flaw_of_name, shown
 from softalign.data.curation.rejections import Flaw
 from softalign.errors import DataError, MissingInputError
 from softalign.store.files import open_filesystem, read_bytes
@@ -33,10 +33,12 @@ class CaptionTable:
     Attributes:
         captions: of each image, unchecked, in the table's order; the names can all name a file of the image folder.
         flaws: of the entries without such a name, or that cannot be used at all, by the name or place that is shown.
+        rules: what names may be.
     """
 
     captions: dict[str, list[object]] = field(default_factory=dict)
     flaws: dict[str, Flaw] = field(default_factory=dict)
+    rules: NameRules = NameRules()
 
     def add_image(self, name: object, place: str) -> str | None:
         """List an image and return its name, or None where it has none that can be used; that is noted.
@@ -45,6 +47,7 @@ class CaptionTable:
             name: the cell; bytes where it is no UTF-8.
             place: where the table says so, such as ``images[3]``; shown for an image without a name.
         """
+        name = self.rules.relative(name)
         flaw = flaw_of_name(name)
         if flaw is None:
             self.captions.setdefault(str(name), [])

@@ -179,15 +179,23 @@ def test_a_name_means_the_file_of_that_name(tmp_path, scheme, name):
     assert ImageFolder(uri).read(name) == name.encode()
 
 
-def test_a_missing_file_says_where_another_spelling_is_there(tmp_path):
-    accented = unicodedata.normalize("NFD", "caf\u00e9.jpg")
-    for name in ("train/a.jpg", accented):
+def test_a_file_of_another_spelling_is_read_where_none_has_the_name(tmp_path):
+    composed = "caf\u00e9.jpg"
+    decomposed = unicodedata.normalize("NFD", composed)
+    for name in ("train/a.jpg", f"train/{decomposed}", "both/b.jpg", "both\\b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(name.encode())
     folder = ImageFolder(str(tmp_path))
-    assert "with / in the place of" in flaw_of(folder, "train\\a.jpg").detail
-    assert "NFD" in flaw_of(folder, unicodedata.normalize("NFC", accented)).detail
-    assert flaw_of(folder, "train\\b\u00e9.jpg").detail == ""
+    assert folder.read("train\\a.jpg") == b"train/a.jpg"
+    assert folder.read(f"train/{composed}") == folder.read(f"train\\{composed}") == f"train/{decomposed}".encode()
+    assert folder.read("both\\b.jpg") == b"both\\b.jpg", "the name itself comes first"
+    assert flaw_of(folder, f"train\\b{composed}") == Flaw("missing_image")
+
+
+def test_a_store_that_fails_for_the_other_spelling_is_not_taken_for_a_missing_file(answering):
+    folder = answering(**{"a\\b.jpg": FileNotFoundError("x"), "b.jpg": TimeoutError()})
+    with pytest.raises(StorageUnavailableError):
+        folder.read("a\\b.jpg")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
