@@ -8,7 +8,7 @@ from softalign.adapters.locating import resolved
 from softalign.artifacts import Record
 from softalign.backbones.locating import is_hub_id, model_folder
 from softalign.config.backbone import BackboneConfig
-from softalign.config.curation import ShapesSource, Source
+from softalign.config.curation import CocoSource, ParquetSource, Source, TableSource
 from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
 from softalign.errors import MissingInputError
@@ -51,21 +51,20 @@ def check_source(source: Source, index: int) -> None:
         DataError: the table cannot be used.
         StorageUnavailableError: its place did not answer.
     """
-    from softalign.data.curation.sources import check_table
+    from softalign.data.curation.sources import check_source as check_content
 
-    if isinstance(source, ShapesSource):
+    check_content(source)
+    images_uri = source.images_uri if isinstance(source, CocoSource | ParquetSource | TableSource) else None
+    if images_uri is None or images_uri.startswith(HTTP):  # a web server need not list its folders
         return
-    check_table(source)
-    filesystem, path = open_filesystem(source.images_uri)
-    if source.images_uri.startswith(HTTP):  # a web server need not list its folders
-        return
-    with reaching(source.images_uri):
+    filesystem, path = open_filesystem(images_uri)
+    with reaching(images_uri):
         is_there = filesystem.isdir(path)
     if not is_there:
         raise MissingInputError(
             "There is no folder of images.",
             expected="the folder that the table's file names are relative to",
-            where=source.images_uri,
+            where=images_uri,
             fix=f"correct curation.sources.{index}.images_uri",
         )
 

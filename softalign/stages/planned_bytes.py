@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
-from softalign.config.curation import CocoSource, ShapesSource, Source
+from softalign.config.curation import (
+    CocoSource,
+    FileSource,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    ShapesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from softalign.config.recipe import Recipe
 from softalign.stages.published import Published
 from softalign.store.files import open_filesystem
@@ -19,7 +29,7 @@ GENERATED_BYTES_PER_PIXEL = 2
 
 
 def _source_counts(source: Source) -> tuple[int, int] | None:
-    """Return the numbers of images and captions a source announces; of a Parquet table, neither without reading it."""
+    """Return the numbers of images and captions a source announces; of others, neither without reading them."""
     if isinstance(source, ShapesSource):
         return source.num_scenes, source.num_scenes * source.captions_per_scene
     if isinstance(source, CocoSource):
@@ -35,15 +45,27 @@ def unknown_bytes(_recipe: Recipe, _published: Published) -> None:
 
 
 def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
-    """Return about how many bytes ``curate`` writes: the sources' images."""
+    """Return about how many bytes ``curate`` writes: the sources' images; None where they are in tables or archives."""
     total = 0
     for source in recipe.curation.sources:
         if isinstance(source, ShapesSource):
             total += source.num_scenes * SHAPES_PNG_BYTES
             continue
-        filesystem, path = open_filesystem(source.images_uri)
+        uri = _images_uri(source)
+        if uri is None:
+            return None
+        filesystem, path = open_filesystem(uri)
         total += int(filesystem.du(path)) if filesystem.exists(path) else 0
     return total
+
+
+def _images_uri(source: FileSource) -> str | None:
+    """Return the folder that a source's images lie in; None where they are in its table or archives, or behind URLs."""
+    match source:
+        case CocoSource() | ParquetSource() | FolderSource() | TableSource():
+            return source.images_uri
+        case WebDatasetSource() | HFSource():
+            return None
 
 
 def encode_bytes(recipe: Recipe, published: Published) -> int | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from softalign.config.curation import CocoSource
 from softalign.data.curation.names import NameRules, shown
 from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.samples import ListedSample
 from softalign.data.curation.tables import CaptionTable, empty_table, kind_of, read_table
 from softalign.errors import DataError
 
@@ -19,6 +22,21 @@ _OTHER_ANNOTATIONS = {
     "category_id": "categories",
 }
 """What annotations hold in files that are handed over in place of captions, by a field that tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class CocoReader:
+    """A captions file in COCO's layout, which is read whole."""
+
+    source: CocoSource
+
+    def check(self) -> None:
+        """Check the file; see ``read_coco``."""
+        read_coco(self.source)
+
+    def samples(self, name: str, on_number: Callable[[int], None]) -> Iterator[ListedSample]:
+        """Yield the samples; see ``sources.SourceReader``."""
+        return read_coco(self.source).samples(name, self.source.images_uri, on_number)
 
 
 def read_coco(source: CocoSource) -> CaptionTable:

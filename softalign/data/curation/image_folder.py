@@ -15,7 +15,7 @@ from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
 
 NUM_WITNESSES = 8
-_HTTP = ("http://", "https://")
+HTTP = ("http://", "https://")
 _BUSY_STATUS = {408, 425, 429, 502, 503, 504}
 """What servers answer when they cannot answer now, whatever they are asked for."""
 _NOT_THERE = {
@@ -48,7 +48,7 @@ class ImageFolder:
             ConfigError: it cannot be opened.
             StorageUnavailableError: the store does not answer.
         """
-        if self.uri.startswith(_HTTP):
+        if self.uri.startswith(HTTP):
             return
         filesystem, root = open_filesystem(self.uri)
         with reaching(self.uri):
@@ -66,8 +66,8 @@ class ImageFolder:
         """Return a file's content.
 
         A file that is refused or breaks off is tried once more, if the folder answers for another one. Where no file
-        has the name, the one is read that has it with / for \\ or with its accents in Unicode's other form: exports of
-        Windows and macOS name files so.
+        has the name, the one is read that has it with / for a backslash, or with its accents in
+        Unicode's other form: exports of Windows and macOS name files so.
 
         Args:
             filename: one for which ``flaw_of_name`` finds nothing.
@@ -110,7 +110,7 @@ class ImageFolder:
     def _fetch(self, filename: str) -> bytes:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
-        name = quote(filename) if self.uri.startswith(_HTTP) else filename
+        name = quote(filename) if self.uri.startswith(HTTP) else filename
         path = f"{root.rstrip('/')}/{name}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from softalign.data.curation.rejections import Flaw
 from softalign.store.files import is_local, local_path_of
@@ -23,19 +23,28 @@ class NameRules:
 
     Attributes:
         roots: the beginnings of absolute paths (and URIs) of files below the image folder.
+        are_urls_allowed: a cell may be an ``http://`` or ``https://`` URL.
     """
 
     roots: tuple[str, ...] = ()
+    are_urls_allowed: bool = False
 
     @classmethod
-    def of_folder(cls, images_uri: str) -> NameRules:
+    def of_folder(cls, images_uri: str, *, are_urls_allowed: bool = False) -> NameRules:
         """Return the rules of an image folder; of a local one absolute paths are known with links followed or not."""
         places = [images_uri]
         if images_uri and is_local(images_uri):
             path = local_path_of(images_uri)
             places = [os.path.abspath(path), os.path.realpath(path), f"file://{os.path.abspath(path)}"]
         roots = (f"{place.replace(_BACKSLASH, '/').rstrip('/')}/" for place in places if place)
-        return cls(tuple(dict.fromkeys(roots)))
+        return cls(tuple(dict.fromkeys(roots)), are_urls_allowed)
+
+    def read(self, cell: object) -> str | Flaw:
+        """Return what a cell names: a path relative to the image folder, or a URL; or why it names none."""
+        name = self.relative(cell)
+        if self.are_urls_allowed and isinstance(name, str) and is_url(name):
+            return _flaw_of_url(name) or name
+        return flaw_of_name(name) or str(name)
 
     def relative(self, cell: object) -> object:
         """Return a cell's path relative to the image folder where it is an absolute one below it; others as they are.
@@ -65,6 +74,25 @@ def flaw_of_name(name: object) -> Flaw | None:
         return Flaw("name_not_text", type(name).__name__)
     problem = _unsafe(name)
     return Flaw("unsafe_path", problem) if problem else None
+
+
+def is_url(name: str) -> bool:
+    """Whether a name is the URL of something behind HTTP."""
+    return name.lower().startswith(_HTTP)
+
+
+def _flaw_of_url(url: str) -> Flaw | None:
+    if has_surrogates(url):
+        return Flaw("name_not_text", "no valid Unicode")
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0 and not any(char < " " for char in url)
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        return Flaw("unsafe_path", "no whole URL")
+    # it would stand in the dataset
+    return Flaw("unsafe_path", "a URL with a password") if "@" in parts.netloc else None
 
 
 def has_surrogates(text: str) -> bool:

@@ -158,11 +158,12 @@ def test_a_captions_file_that_is_not_coco(handover, tmp_path, content):
     ("columns", "message"),
     [
         ({"file_name": ["a"]}, "lacks a column"),
-        ({"file_name": ["a"], "caption": [7]}, "not text"),
-        ({"file_name": [1], "caption": ["x"]}, "not text"),
-        ({"file_name": [b"a"], "caption": ["x"]}, "to files below images_uri"),
-        ({"file_name": [{"bytes": b"x", "path": "a.png"}], "caption": ["x"]}, "to files below images_uri"),
-        ({"file_name": ["a"], "caption": [["x", "y"]]}, "one row for each caption"),
+        ({"file_name": ["a"], "caption": [7]}, "text, or lists of texts"),
+        ({"file_name": ["a"], "caption": [{"en": "x"}]}, "text, or lists of texts"),
+        ({"file_name": ["a"], "caption": [[7]]}, "text, or lists of texts"),
+        ({"file_name": [1], "caption": ["x"]}, "paths as text, or images as bytes"),
+        ({"file_name": [["a"]], "caption": ["x"]}, "paths as text, or images as bytes"),
+        ({"file_name": [{"path": "a.png"}], "caption": ["x"]}, "paths as text, or images as bytes"),
         ({"file_name": ["a"], "caption": pa.nulls(1)}, "no value in any row"),
     ],
 )
@@ -203,13 +204,11 @@ def test_a_cell_that_cannot_be_used_spoils_no_other(handover, tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", [CocoSource, ParquetSource])
-def test_a_folder_in_the_place_of_a_table_says_what_it_holds(tmp_path, kind):
+def test_a_folder_in_the_place_of_a_captions_file_says_what_it_holds(tmp_path):
     (tmp_path / "table").mkdir()
     for name in ("part-00000.parquet", "part-00001.parquet", "_SUCCESS"):
         (tmp_path / "table" / name).touch()
-    uri = str(tmp_path / "table")
-    source = kind(images_uri="x", **{"annotations_uri" if kind is CocoSource else "table_uri": uri})
+    source = CocoSource(images_uri="x", annotations_uri=str(tmp_path / "table"))
     with pytest.raises(MissingInputError, match="a folder with _SUCCESS, part-00000"):
         listed(source, tmp_path)
 

@@ -1,0 +1,186 @@
+"""Tables in Parquet and Arrow IPC files, read batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from softalign.data.curation.opening import opened
+from softalign.data.curation.parts import SourceFile
+from softalign.data.curation.rows import Columns, OpenTable, Row, StoredImage, captions_of, check_names
+from softalign.errors import DataError
+
+_ARROW_FILE = b"ARROW1"
+_ROWS_OF_TEXT = 65_536
+_ROWS_OF_IMAGES = 16
+"""Rows that are read at a time: a few MB, whatever the rows hold."""
+_BUFFER_BYTES = 1 << 20
+
+
+class ArrowTable:
+    """An opened table with an Arrow schema.
+
+    Args:
+        schema: of all columns.
+        batches: a function that yields record batches of some columns, with at most so many rows each.
+        num_rows: how many there are, where the file says so.
+        where: the table's URI.
+    """
+
+    def __init__(self, schema: Any, batches: Callable[[list[str], int], Any], num_rows: int | None, where: str) -> None:
+        self._schema, self._batches, self._where = schema, batches, where
+        self.num_rows = num_rows
+
+    def check(self, columns: Columns) -> None:
+        """Refuse a table whose columns hold neither images nor text; see ``OpenTable``."""
+        check_names(self._schema.names, columns, self._where)
+        _check_type(self._schema.field(columns.image).type, _is_image, f"{self._where}: {columns.image}")
+        for name in columns.captions:
+            _check_type(self._schema.field(name).type, _is_captions, f"{self._where}: {name}")
+
+    def holds_images(self, column: str) -> bool:
+        """Whether a column holds images themselves."""
+        kind = self._schema.field(column).type
+        return _is_bytes(kind) or _is_stored(kind)
+
+    def rows(self, columns: Columns) -> Iterator[Row]:
+        """Yield its rows."""
+        most = _ROWS_OF_IMAGES if self.holds_images(columns.image) else _ROWS_OF_TEXT
+        for batch in self._batches(list(columns.names), most):
+            for start in range(0, batch.num_rows, most):
+                part = batch.slice(start, most)
+                captions = zip(*(_cells(part.column(name)) for name in columns.captions), strict=True)
+                for image, cells in zip(_images(part.column(columns.image)), captions, strict=True):
+                    yield Row(image, captions_of(cells))
+
+
+@contextmanager
+def open_parquet(file: SourceFile) -> Iterator[OpenTable]:
+    """Open a Parquet file; for errors see ``opening.opened``."""
+    import pyarrow.parquet as pq
+
+    with opened(file, "Parquet file", is_seekable=True) as stream:
+        parquet = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+        def batches(names: list[str], most: int) -> Any:
+            return parquet.iter_batches(batch_size=most, columns=names)
+
+        yield ArrowTable(parquet.schema_arrow, batches, parquet.metadata.num_rows, file.uri)
+
+
+@contextmanager
+def open_arrow(file: SourceFile) -> Iterator[OpenTable]:
+    """Open an Arrow IPC file, or a stream as Hugging Face datasets write it; for errors see ``opening.opened``."""
+    import pyarrow as pa
+
+    with opened(file, "Arrow file", is_seekable=True) as stream:
+        is_file = stream.read(len(_ARROW_FILE)) == _ARROW_FILE
+        stream.seek(0)
+        reader = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+
+        def batches(names: list[str], _most: int) -> Iterator[Any]:
+            found = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+            return (batch.select(names) for batch in found)
+
+        yield ArrowTable(reader.schema, batches, None, file.uri)
+
+
+def _images(array: Any) -> list[object]:
+    """Return a column's image cells: texts (bytes where a cell is no UTF-8), or stored images."""
+    import pyarrow.compute as pc
+
+    if _is_stored(array.type):
+        names = [array.type.field(index).name for index in range(array.type.num_fields)]
+        fields = [_cells(pc.struct_field(array, name)) if name in names else [None] * len(array) for name in _STORED]
+        return [None if data is path is None else StoredImage(data, path) for data, path in zip(*fields, strict=True)]
+    if _is_bytes(array.type):
+        return [None if data is None else StoredImage(data) for data in array.to_pylist()]
+    return _cells(array)
+
+
+def _cells(array: Any) -> list[Any]:
+    """Return a column's values; bytes where a text is no UTF-8."""
+    import pyarrow as pa
+
+    flat = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    try:
+        return list(flat.to_pylist())
+    except UnicodeDecodeError:
+        as_bytes = pa.large_list(pa.large_binary()) if _is_list(flat.type) else pa.large_binary()
+        return [_text(cell) for cell in flat.cast(as_bytes).to_pylist()]
+
+
+def _text(cell: Any) -> Any:
+    if isinstance(cell, list):
+        return [_text(inner) for inner in cell]
+    try:
+        return None if cell is None else cell.decode()
+    except UnicodeDecodeError:
+        return cell
+
+
+_STORED = ("bytes", "path")
+"""The fields of an image as Hugging Face datasets keep it."""
+
+
+def _values_of(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    values = _values_of(kind)
+    return bool(pa.types.is_string(values) or pa.types.is_large_string(values) or pa.types.is_string_view(values))
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_stored(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if not pa.types.is_struct(kind):
+        return False
+    fields = {kind.field(index).name: kind.field(index).type for index in range(kind.num_fields)}
+    data, path = (fields.get(name) for name in _STORED)
+    is_path = path is None or _is_text(path) or pa.types.is_null(path)
+    return bool(data is not None and _is_bytes(data) and is_path)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _is_image(kind: Any) -> str:
+    is_known = _is_text(kind) or _is_bytes(kind) or _is_stored(kind)
+    return "" if is_known else "paths as text, or images as bytes or as struct{bytes, path}"
+
+
+def _is_captions(kind: Any) -> str:
+    return "" if _is_text(kind) or (_is_list(kind) and _is_text(kind.value_type)) else "text, or lists of texts"
+
+
+def _check_type(kind: Any, expected_of: Callable[[Any], str], where: str) -> None:
+    import pyarrow as pa
+
+    if pa.types.is_null(_values_of(kind)):
+        raise DataError(
+            "A column of the captions table is empty.", expected="text", found="no value in any row", where=where
+        )
+    if expected := expected_of(kind):
+        raise DataError(
+            "A column of the captions table cannot be used.",
+            expected=expected,
+            found=str(kind)[:500],
+            where=where,
+            fix="name another column of this source, or write such a one",
+        )

@@ -1,0 +1,50 @@
+"""The files below a folder, local or not, with their sizes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from softalign.store.files import is_local, open_filesystem
+from softalign.store.reaching import reaching
+
+
+def files_below(uri: str) -> dict[str, int | None]:
+    """Return the sizes of all files below a folder by their relative names; none where there is no folder.
+
+    A link that leads nowhere has no size (None).
+
+    Raises:
+        ConfigError: access was refused.
+        StorageUnavailableError: the store did not answer.
+    """
+    return {name.lstrip("/"): size for name, size in sizes_below(uri).items()}
+
+
+def sizes_below(uri: str) -> dict[str, int | None]:
+    """Return what ``files_below`` does, each name as it follows the folder's."""
+    filesystem, path = open_filesystem(uri)
+    with reaching(uri):
+        if is_local(uri):
+            files = dict(_local_files(path))
+        else:
+            found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
+            files = {name: entry.get("size") for name, entry in found.items()}
+    return {name.removeprefix(path): size for name, size in files.items()}
+
+
+def _local_files(root: str) -> Iterator[tuple[str, int | None]]:
+    """Yield paths and sizes below a folder; a link that leads nowhere has no size, one in a circle is not followed."""
+    walked: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in walked:
+            subfolders.clear()
+            continue
+        walked.add((status.st_dev, status.st_ino))
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                yield path, os.stat(path).st_size
+            except OSError:
+                yield path, None
