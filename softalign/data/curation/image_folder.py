@@ -8,8 +8,10 @@ import stat
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from softalign.config.curation import HttpConfig
 from softalign.data.curation.names import other_spellings
 from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.urls import HTTP_DEFAULTS, FetchError
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
 from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
@@ -35,10 +37,12 @@ class ImageFolder:
         uri: a folder, or any fsspec URI.
         witnesses: some of the names the table lists: while one of them can be read, or is known to be missing, the
             store answers, and what cannot be read is one file.
+        http: how images are fetched, where the folder is behind HTTP; its own host may be a private one.
     """
 
     uri: str
     witnesses: tuple[str, ...] = ()
+    http: HttpConfig = HTTP_DEFAULTS
 
     def require(self) -> None:
         """Refuse a folder that is not there: its files would all be counted as missing. HTTP knows no folders.
@@ -108,10 +112,15 @@ class ImageFolder:
             raise ItemError("missing_image", detail) from error
 
     def _fetch(self, filename: str) -> bytes:
+        if self.uri.startswith(HTTP):
+            from softalign.data.curation.fetching import fetch
+
+            url = f"{self.uri.rstrip('/')}/{quote(filename)}"
+            with reaching(url):
+                return fetch(url, self.http, trusted_uri=self.uri)
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
-        name = quote(filename) if self.uri.startswith(HTTP) else filename
-        path = f"{root.rstrip('/')}/{name}"
+        path = f"{root.rstrip('/')}/{filename}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
                 _require_regular_file(path)
@@ -161,6 +170,8 @@ def _code(cause: BaseException | None) -> str:
     status = getattr(cause, "status", None)
     if isinstance(status, int):
         return f"HTTP {status}"
+    if isinstance(cause, FetchError):
+        return cause.detail
     if isinstance(cause, ConnectionError) or type(cause).__module__.startswith("aiohttp"):
         return "broken connection"  # which class it is depends on the moment
     number = cause.errno if isinstance(cause, OSError) else None

@@ -95,7 +95,7 @@ def check_names(names: Sequence[str], columns: Columns, where: str) -> None:
             expected=f"columns {', '.join(columns.names)}",
             found=f"columns {shown}",
             where=where,
-            fix="set the columns of images and captions of this source",
+            fix="set image_column and caption_column (of a table: caption_columns) of this source",
         )
     for name in columns.names:
         if names.count(name) > 1:

@@ -127,7 +127,7 @@ def reader_of(source: FileSource) -> SourceReader:
             files = table_files(source.table_uri, is_table)
             columns = Columns(source.image_column, source.caption_columns)
             images_uri = source.images_uri if source.images_uri is not None else folder_of(source.table_uri)
-            return TableReader(files, columns, images_uri)
+            return TableReader(files, columns, images_uri, None, source.http, source.allow_urls)
         case FolderSource():
             return FolderReader(source)
         case WebDatasetSource():

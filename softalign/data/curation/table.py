@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 
+from softalign.config.curation import HttpConfig
 from softalign.data.curation.arrow_tables import open_arrow, open_parquet
 from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.data.curation.names import NameRules, is_url, shown
@@ -15,9 +16,10 @@ from softalign.data.curation.opening import COMPRESSED_SUFFIXES, plain_name
 from softalign.data.curation.parts import SourceFile, files_of
 from softalign.data.curation.rejections import Flaw
 from softalign.data.curation.rows import Columns, OpenTable, Row, StoredImage
-from softalign.data.curation.samples import HeldImage, Images, ListedSample
+from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.data.curation.tables import CaptionTable, empty_table
 from softalign.data.curation.text_tables import open_csv, open_jsonl, open_tsv
+from softalign.data.curation.urls import HTTP_DEFAULTS, UrlImages
 from softalign.errors import DataError
 
 Opener = Callable[[SourceFile], AbstractContextManager[OpenTable]]
@@ -63,14 +65,16 @@ class TableReader:
         columns: which are read.
         images_uri: what paths are relative to.
         opener: what opens each file; None: by its name.
-        urls: what images behind URLs are read from; None: they are refused.
+        http: how images behind HTTP are fetched.
+        allows_urls: cells may be URLs.
     """
 
     files: tuple[SourceFile, ...]
     columns: Columns
     images_uri: str
     opener: Opener | None = None
-    urls: Images | None = None
+    http: HttpConfig = HTTP_DEFAULTS
+    allows_urls: bool = False
 
     def check(self) -> None:
         """Check the first file's columns, without reading on.
@@ -91,7 +95,7 @@ class TableReader:
             if (number := self._num_rows()) is not None:
                 on_number(number)
             return self._held(name)
-        return self.grouped().samples(name, self.images_uri, on_number, self.urls)
+        return self.grouped().samples(name, self.images_uri, on_number, self.http)
 
     def grouped(self) -> CaptionTable:
         """Return the captions of each image of a table of paths.
@@ -124,7 +128,7 @@ class TableReader:
             raise empty_table(self.files[0].uri, "rows")
         paths = [self._path_of(row.image) for _, row in first]
         witnesses = tuple(path for path in paths if isinstance(path, str) and not is_url(path))
-        folder = ImageFolder(self.images_uri, witnesses)
+        folder = ImageFolder(self.images_uri, witnesses, self.http)
         for place, row in chain(first, rows):
             yield self._held_sample(name, place, row, folder)
 
@@ -136,7 +140,7 @@ class TableReader:
         if isinstance(found, Flaw):
             cell = row.image.path if isinstance(row.image, StoredImage) else row.image
             return ListedSample(name, place if found.reason == "no_name" else shown(cell), folder, (), found)
-        images = self.urls if self.urls is not None and is_url(found) else folder
+        images = UrlImages(self.http) if is_url(found) else folder
         return ListedSample(name, found, images, row.captions)
 
     def _path_of(self, cell: object) -> str | Flaw:
@@ -144,7 +148,7 @@ class TableReader:
 
     @cached_property
     def _rules(self) -> NameRules:
-        return NameRules.of_folder(self.images_uri, are_urls_allowed=self.urls is not None)
+        return NameRules.of_folder(self.images_uri, are_urls_allowed=self.allows_urls)
 
     def _num_rows(self) -> int | None:
         if len(self.files) > _MAX_COUNTED_FILES:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from softalign.config.curation import HttpConfig
 from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.data.curation.names import NameRules, is_url, shown
 from softalign.data.curation.rejections import Flaw
-from softalign.data.curation.samples import Images, ListedSample
+from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.urls import HTTP_DEFAULTS, UrlImages
 from softalign.errors import DataError, MissingInputError
 from softalign.store.files import open_filesystem, read_bytes
 from softalign.store.reaching import reaching
@@ -58,7 +60,7 @@ class CaptionTable:
         return found
 
     def samples(
-        self, source: str, images_uri: str, on_number: Callable[[int], None], urls: Images | None = None
+        self, source: str, images_uri: str, on_number: Callable[[int], None], http: HttpConfig = HTTP_DEFAULTS
     ) -> Iterator[ListedSample]:
         """Yield the images in the table's order, then the entries that cannot be used, with their flaw.
 
@@ -66,19 +68,19 @@ class CaptionTable:
             source: the source's name.
             images_uri: the folder of the images.
             on_number: called with their number before the first.
-            urls: what images behind URLs are read from.
+            http: how images behind HTTP are fetched.
 
         Raises:
             MissingInputError: the image folder is not there.
         """
-        paths = [name for name in self.captions if urls is None or not is_url(name)]
+        paths = [name for name in self.captions if not is_url(name)]
         witnesses = tuple(paths[:: max(1, len(paths) // NUM_WITNESSES)][:NUM_WITNESSES])
-        folder = ImageFolder(images_uri, witnesses)
+        folder = ImageFolder(images_uri, witnesses, http)
         if paths or not self.captions:
             folder.require()
         on_number(len(self.captions) + len(self.flaws))
         for name, captions in self.captions.items():
-            images = folder if urls is None or not is_url(name) else urls
+            images = UrlImages(http) if is_url(name) else folder
             yield ListedSample(source, name, images, tuple(captions))
         for shown_name, flaw in self.flaws.items():
             yield ListedSample(source, shown_name, folder, (), flaw)

@@ -214,6 +214,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body[:2] if name.startswith("cut") else body)
 
 
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    """Take no time between tries."""
+    monkeypatch.setattr("softalign.data.curation.fetching.BACKOFF_S", 0.0)
+
+
 @pytest.fixture
 def served():
     """Return the URI of a folder behind HTTP."""
