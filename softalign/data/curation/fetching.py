@@ -15,7 +15,7 @@ import httpcore
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.addresses import AddressRefusedError, CheckedBackend, Deadline, UnknownHostError
-from softalign.data.curation.urls import FetchError, NotThereError, RefusedError, SlowError
+from softalign.data.curation.fetch_errors import FetchError, NotThereError, RefusedError, SlowError
 from softalign.errors import StorageUnavailableError
 from softalign.version import __version__
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from softalign.config.curation import HttpConfig
+from softalign.data.curation.fetch_errors import FetchError
 from softalign.data.curation.names import other_spellings
 from softalign.data.curation.rejections import ItemError
-from softalign.data.curation.urls import HTTP_DEFAULTS, FetchError
+from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
 from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching

@@ -11,12 +11,13 @@ import pytest
 from softalign.config import HttpConfig, TableSource
 from softalign.data.curation import fetching
 from softalign.data.curation.addresses import is_public
+from softalign.data.curation.fetch_errors import FetchError
 from softalign.data.curation.fetching import fetch
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.rejections import Flaw, ItemError
 from softalign.data.curation.sources import list_samples
-from softalign.data.curation.urls import FetchError, UrlImages
+from softalign.data.curation.urls import UrlImages
 from softalign.errors import StorageUnavailableError
 
 ALLOWED = HttpConfig(allow_private_addresses=True)
