@@ -51,7 +51,6 @@ class HttpConfig(Frozen):
     timeout_s: Positive = Field(30.0, description="seconds that one try of one image may take")
     max_tries: Count = Field(3, description="tries of an image whose server is busy, slow or breaks off")
     max_per_host: Count = Field(4, description="requests at once to one host, in each process that reads images")
-    max_bytes: Count = Field(50_000_000, description="larger files are given up")
     allow_private_addresses: bool = Field(
         False, description="whether addresses of this machine and of private networks are fetched from"
     )

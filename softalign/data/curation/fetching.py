@@ -16,6 +16,7 @@ import httpcore
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.addresses import AddressRefusedError, CheckedBackend, Deadline, UnknownHostError
 from softalign.data.curation.fetch_errors import FetchError, NotThereError, RefusedError, SlowError
+from softalign.data.curation.rejections import UNLIMITED, too_large
 from softalign.errors import StorageUnavailableError
 from softalign.version import __version__
 
@@ -32,22 +33,24 @@ _SAFE = "/%:@!$&'()*+,;=~-._"
 _HEADERS = {"User-Agent": f"softalign/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 
 
-def fetch(url: str, http: HttpConfig, trusted_uri: str = "") -> bytes:
+def fetch(url: str, http: HttpConfig, max_bytes: int = UNLIMITED, trusted_uri: str = "") -> bytes:
     """Return what lies behind a URL; what may pass is tried again.
 
     Args:
         url: ``http`` or ``https``; characters that no URL may hold are escaped.
         http: the limits.
+        max_bytes: of a larger file no more is read.
         trusted_uri: an address that a recipe names itself: its host may be a private one.
 
     Raises:
-        FetchError: it cannot be fetched, or is too large.
+        ItemError: it is too large.
+        FetchError: it cannot be fetched.
         StorageUnavailableError: no host at all is heard of any more.
     """
     client = _client(http, trusted_uri, os.getpid())
     for number in range(http.max_tries):
         try:
-            return client.fetch(url)
+            return client.fetch(url, max_bytes)
         except FetchError as error:
             if not error.may_pass or number == http.max_tries - 1:
                 raise
@@ -81,7 +84,7 @@ class _Client:
         self._limits: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
         self._silent: set[str] = set()
 
-    def fetch(self, url: str) -> bytes:
+    def fetch(self, url: str, max_bytes: int) -> bytes:
         """Return what lies behind a URL, after redirects.
 
         Raises:
@@ -90,13 +93,13 @@ class _Client:
         """
         self._deadline.at = time.monotonic() + self._http.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
-            found = self._get(url)
+            found = self._get(url, max_bytes)
             if isinstance(found, bytes):
                 return found
             url = found
         raise FetchError("too many redirects")
 
-    def _get(self, url: str) -> bytes | str:
+    def _get(self, url: str, max_bytes: int) -> bytes | str:
         """Return what lies behind a URL, or the URL that it redirects to."""
         parts = _parts_of(url)
         host = _host_of(parts)
@@ -104,7 +107,7 @@ class _Client:
         with self._limit_of(host):
             self._deadline.at += time.monotonic() - asked_at  # waiting for others to the same host is no slowness
             try:
-                found = self._answer(url, parts, host)
+                found = self._answer(url, parts, host, max_bytes)
             except AddressRefusedError as error:
                 raise RefusedError("a private address") from error
             except UnknownHostError as error:
@@ -118,7 +121,7 @@ class _Client:
                 raise FetchError("broken connection", may_pass=True) from error
         return found
 
-    def _answer(self, url: str, parts: SplitResult, host: str) -> bytes | str:
+    def _answer(self, url: str, parts: SplitResult, host: str, max_bytes: int) -> bytes | str:
         address = httpcore.URL(scheme=parts.scheme, host=host, port=parts.port, target=_target_of(parts))
         named = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
         headers: list[tuple[str | bytes, str | bytes]] = [
@@ -134,18 +137,7 @@ class _Client:
                 return urljoin(url, answered[b"location"])
             if response.status != 200:
                 _refuse(response.status, answered.get(b"retry-after", ""))
-            return self._body(response, answered.get(b"content-length", ""))
-
-    def _body(self, response: httpcore.Response, announced: str) -> bytes:
-        too_large = FetchError(f"more than {self._http.max_bytes} bytes")
-        if announced.isdecimal() and int(announced[:20]) > self._http.max_bytes:
-            raise too_large
-        data = bytearray()
-        for chunk in response.iter_stream():
-            data += chunk
-            if len(data) > self._http.max_bytes:
-                raise too_large
-        return bytes(data)
+            return _body(response, answered.get(b"content-length", ""), max_bytes)
 
     def _limit_of(self, host: str) -> threading.Semaphore:
         with self._lock:
@@ -166,6 +158,17 @@ class _Client:
                 where=host,
                 fix="check this machine's network, then run again: finished work is kept",
             )
+
+
+def _body(response: httpcore.Response, announced: str, max_bytes: int) -> bytes:
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise too_large(max_bytes)
+    data = bytearray()
+    for chunk in response.iter_stream():
+        data += chunk
+        if len(data) > max_bytes:
+            raise too_large(max_bytes)
+    return bytes(data)
 
 
 def _refuse(status: int, retry_after: str) -> NoReturn:

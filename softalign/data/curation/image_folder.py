@@ -6,12 +6,13 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.fetch_errors import FetchError
 from softalign.data.curation.names import other_spellings
-from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.rejections import UNLIMITED, ItemError, too_large
 from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
 from softalign.store.files import is_local, open_filesystem
@@ -67,7 +68,7 @@ class ImageFolder:
                 fix="correct images_uri of this source",
             )
 
-    def read(self, filename: str) -> bytes:
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         """Return a file's content.
 
         A file that is refused or breaks off is tried once more, if the folder answers for another one. Where no file
@@ -76,25 +77,26 @@ class ImageFolder:
 
         Args:
             filename: one for which ``flaw_of_name`` finds nothing.
+            max_bytes: of a larger file no more is read.
 
         Raises:
-            ItemError: this file is missing, no file, refused, or cannot be read to its end.
+            ItemError: this file is missing, no file, refused, larger than that, or cannot be read to its end.
             ConfigError: the folder cannot be opened, or is refused as a whole.
             StorageUnavailableError: the store does not answer.
         """
         try:
-            return self._read(filename)
+            return self._read(filename, max_bytes)
         except (ConfigError, StorageUnavailableError) as error:
             if not self._answers_beside(filename, error):
                 raise
         try:
-            return self._read(filename)
+            return self._read(filename, max_bytes)
         except (ConfigError, StorageUnavailableError) as error:
             code = _code(error.__cause__)
             is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
             raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
 
-    def _read(self, filename: str) -> bytes:
+    def _read(self, filename: str, max_bytes: int) -> bytes:
         """Return a file's content.
 
         Raises:
@@ -102,30 +104,35 @@ class ImageFolder:
             ConfigError, StorageUnavailableError: it was refused or broke off; that may be the store's failure.
         """
         try:
-            return self._fetch(filename)
+            return self._fetch(filename, max_bytes)
         except SoftAlignError as error:
             detail = _why_not_there(error.__cause__)
             if detail is None:
                 raise
-            content = None if detail else self._of_other_spelling(filename)
+            content = None if detail else self._of_other_spelling(filename, max_bytes)
             if content is not None:
                 return content
             raise ItemError("missing_image", detail) from error
 
-    def _fetch(self, filename: str) -> bytes:
+    def _fetch(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         if self.uri.startswith(HTTP):
             from softalign.data.curation.fetching import fetch
 
             url = f"{self.uri.rstrip('/')}/{quote(filename)}"
             with reaching(url):
-                return fetch(url, self.http, trusted_uri=self.uri)
+                return fetch(url, self.http, max_bytes, trusted_uri=self.uri)
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
         path = f"{root.rstrip('/')}/{filename}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
-                _require_regular_file(path)
-            return bytes(filesystem.cat_file(path))
+                _require_regular_file(path, max_bytes)
+            data = (
+                bytes(filesystem.cat_file(path)) if is_local(self.uri) else _start_of(filesystem, path, max_bytes + 1)
+            )
+        if len(data) > max_bytes:
+            raise too_large(max_bytes)
+        return data
 
     def _answers_beside(self, filename: str, error: SoftAlignError) -> bool:
         if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
@@ -139,19 +146,31 @@ class ImageFolder:
             return _why_not_there(error.__cause__) is not None
         return True
 
-    def _of_other_spelling(self, filename: str) -> bytes | None:
+    def _of_other_spelling(self, filename: str, max_bytes: int) -> bytes | None:
         for spelling in other_spellings(filename):
             try:
-                return self._fetch(spelling)
+                return self._fetch(spelling, max_bytes)
             except SoftAlignError as error:
                 if _why_not_there(error.__cause__) is None:
                     raise
         return None
 
 
-def _require_regular_file(path: str) -> None:
+def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:
+    try:
+        return bytes(filesystem.cat_file(path, start=0, end=num_bytes))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what S3 answers for a part of an empty object
+            raise
+        return bytes(filesystem.cat_file(path))
+
+
+def _require_regular_file(path: str, max_bytes: int) -> None:
     """Refuse anything but a regular file before it is opened: a pipe would block, and a device never ends."""
-    mode = os.stat(path).st_mode
+    found = os.stat(path)
+    mode = found.st_mode
+    if stat.S_ISREG(mode) and found.st_size > max_bytes:
+        raise too_large(max_bytes)
     if not stat.S_ISREG(mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         raise FileNotFoundError(code, os.strerror(code), path)

@@ -12,6 +12,8 @@ from typing import Literal
 
 from softalign.errors import DataError
 
+UNLIMITED = 1 << 40
+"""A number of bytes that no image has."""
 Reason = Literal[
     "access_refused",
     "aspect_ratio",
@@ -28,6 +30,7 @@ Reason = Literal[
     "no_caption_left",
     "no_name",
     "perceptual_duplicate",
+    "too_many_bytes",
     "too_many_pixels",
     "too_small",
     "unknown_image",
@@ -58,6 +61,11 @@ class ItemError(DataError):
     def __init__(self, reason: Reason, detail: str = "", *, expected: str = "") -> None:
         super().__init__("An item cannot be used.", expected=expected, found=f"{reason} {detail}".strip())
         self.flaw = Flaw(reason, detail)
+
+
+def too_large(max_bytes: int) -> ItemError:
+    """Return the error of an image file with more bytes than are allowed."""
+    return ItemError("too_many_bytes", f"more than {max_bytes} bytes")
 
 
 @dataclass(frozen=True, slots=True)

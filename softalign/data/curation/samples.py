@@ -6,14 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.rejections import UNLIMITED, Flaw, too_large
 
 
 class Images(Protocol):
     """Where a listed sample's image comes from."""
 
-    def read(self, filename: str) -> bytes:
-        """Return an image file's content.
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
+        """Return an image file's content, of at most ``max_bytes``.
 
         Raises:
             ItemError: this one cannot be read; others can.
@@ -29,8 +29,14 @@ class HeldImage:
 
     data: bytes
 
-    def read(self, filename: str) -> bytes:
-        """Return the image file's content, whatever it is called."""
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
+        """Return the image file's content, whatever it is called.
+
+        Raises:
+            ItemError: it is too large.
+        """
+        if len(self.data) > max_bytes:
+            raise too_large(max_bytes)
         return self.data
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.fetch_errors import FetchError, NotThereError, RefusedError
-from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.rejections import UNLIMITED, ItemError
 
 HTTP_DEFAULTS = HttpConfig()
 
@@ -17,17 +17,17 @@ class UrlImages:
 
     http: HttpConfig
 
-    def read(self, filename: str) -> bytes:
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         """Return what lies behind a URL.
 
         Raises:
-            ItemError: it cannot be fetched.
+            ItemError: it cannot be fetched, or is too large.
             StorageUnavailableError: no host at all is heard of any more.
         """
         from softalign.data.curation.fetching import fetch
 
         try:
-            return fetch(filename, self.http)
+            return fetch(filename, self.http, max_bytes)
         except NotThereError as error:
             raise ItemError("missing_image", "" if error.status == 404 else error.detail) from error
         except FetchError as error:

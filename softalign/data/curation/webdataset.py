@@ -13,7 +13,7 @@ from softalign.data.curation.caption_files import IMAGE_SUFFIXES, TEXT_SUFFIXES,
 from softalign.data.curation.names import shown
 from softalign.data.curation.opening import opened, plain_name
 from softalign.data.curation.parts import SourceFile, files_of
-from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.rejections import Flaw, too_large
 from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.errors import DataError
 
@@ -115,7 +115,7 @@ def _add_member(group: _Group, tar: tarfile.TarFile, member: tarfile.TarInfo, ex
     if is_image:
         group.image = member.name
     if member.size > MAX_MEMBER_BYTES:
-        group.flaw = Flaw("unreadable_file", f"more than {MAX_MEMBER_BYTES} bytes")
+        group.flaw = too_large(MAX_MEMBER_BYTES).flaw
         return
     stream = tar.extractfile(member)
     data = stream.read() if stream is not None else b""

@@ -209,11 +209,13 @@ def test_failures_of_the_network_are_told_in_stable_words(server, names):
 
 
 def test_a_file_above_the_cap_is_given_up(server):
-    config = ALLOWED.model_copy(update={"max_bytes": 1000})
-    assert len(fetch(f"{server.uri}/large/1000", config)) == 1000
+    assert len(fetch(f"{server.uri}/large/1000", ALLOWED, 1000)) == 1000
     for url in (f"{server.uri}/large/1001", f"{server.uri}/endless"):
-        assert flaw_of(url, config) == Flaw("unreadable_file", "more than 1000 bytes")
-        assert server.asked.total() < 5, "it is not tried again"
+        for read in (lambda: UrlImages(ALLOWED).read(url, 1000), lambda: ImageFolder(url).read("", 1000)):  # noqa: B023
+            with pytest.raises(ItemError) as caught:
+                read()
+            assert caught.value.flaw == Flaw("too_many_bytes", "more than 1000 bytes")
+    assert server.asked.total() == 5, "it is not tried again"
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])

@@ -11,6 +11,7 @@ from typing import ClassVar
 import fsspec
 import pytest
 from aiohttp import ClientResponseError, RequestInfo
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from yarl import URL
 
@@ -248,3 +249,32 @@ def test_a_server_that_is_gone_is_no_items_failure():
         port = server.server_address[1]
     with pytest.raises(StorageUnavailableError):
         ImageFolder(f"http://127.0.0.1:{port}/images", ("good.jpg", "other.jpg")).read("good.jpg")
+
+
+def test_of_a_local_file_above_the_limit_nothing_is_read(tmp_path, monkeypatch):
+    (tmp_path / "fits").write_bytes(bytes(10))
+    (tmp_path / "large").write_bytes(bytes(11))
+    folder = ImageFolder(str(tmp_path))
+    assert len(folder.read("fits", 10)) == 10
+    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ItemError) as caught:
+        folder.read("large", 10)
+    assert caught.value.flaw == Flaw("too_many_bytes", "more than 10 bytes")
+
+
+def test_a_store_is_asked_for_no_more_than_the_limit(monkeypatch):
+    asked, whole = [], {"fits": bytes(10), "large": bytes(1000), "empty": b""}
+
+    def part(_self, path, start=None, end=None):
+        data = whole[path.rpartition("/")[2]]
+        asked.append(end)
+        if start == 0 and not data:
+            raise OSError(errno.EINVAL, "InvalidRange")
+        return data[start:end]
+
+    monkeypatch.setattr(AnsweringFileSystem, "cat_file", part)
+    folder = ImageFolder("answering://bucket")
+    assert [len(folder.read(name, 10)) for name in ("fits", "empty")] == [10, 0]
+    with pytest.raises(ItemError, match="too_many_bytes"):
+        folder.read("large", 10)
+    assert asked == [11, 11, None, 11]
