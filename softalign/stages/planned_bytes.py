@@ -16,8 +16,8 @@ from softalign.config.curation import (
     WebDatasetSource,
 )
 from softalign.config.recipe import Recipe
+from softalign.data.curation.listing import files_below
 from softalign.stages.published import Published
-from softalign.store.files import open_filesystem
 
 FLOAT_BYTES = 4
 ENCODED_BYTES = 2
@@ -54,8 +54,7 @@ def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
         uri = _images_uri(source)
         if uri is None:
             return None
-        filesystem, path = open_filesystem(uri)
-        total += int(filesystem.du(path)) if filesystem.exists(path) else 0
+        total += sum(size or 0 for size in files_below(uri).values())
     return total
 
 

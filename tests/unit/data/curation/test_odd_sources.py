@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from softalign.config import load_recipe
 from softalign.config.curation import CocoSource
 from softalign.data.curation.caption_files import IMAGE_SUFFIXES
 from softalign.data.curation.fingerprint import source_fingerprint
@@ -17,6 +18,8 @@ from softalign.data.curation.names import shown
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.rejections import Reason
 from softalign.data.curation.shards import read_index
+from softalign.stages.planned_bytes import curate_bytes
+from softalign.stages.published import Published
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from tests.odd_sources import OddSource, cell_of
@@ -102,6 +105,9 @@ def test_links_that_lead_nowhere_or_in_circles_end_neither_the_listing_nor_the_r
     captions = [{"image_id": number, "caption": f"picture {number}"} for number in range(len(names))]
     (tmp_path / "captions.json").write_text(json.dumps({"images": listed, "annotations": captions}))
     source = CocoSource(type="coco", annotations_uri=str(tmp_path / "captions.json"), images_uri=str(images))
+    changes = [f"curation.sources=[{source.model_dump_json()}]"]
+    size = (images / "more/a.png").stat().st_size
+    assert curate_bytes(load_recipe("shapes-unet", changes), Published()) == size
     before = source_fingerprint(source)
     assert source_fingerprint(source) == before
     (images / "nowhere.png").write_bytes(b"now it leads somewhere")
