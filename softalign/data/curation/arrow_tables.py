@@ -30,11 +30,12 @@ class ArrowTable:
 
     def __init__(self, schema: Any, batches: Callable[[list[str], int], Any], num_rows: int | None, where: str) -> None:
         self._schema, self._batches, self._where = schema, batches, where
+        self.names: list[str] = schema.names
         self.num_rows = num_rows
 
     def check(self, columns: Columns) -> None:
         """Refuse a table whose columns hold neither images nor text; see ``OpenTable``."""
-        check_names(self._schema.names, columns, self._where)
+        check_names(self.names, columns, self._where)
         _check_type(self._schema.field(columns.image).type, _is_image, f"{self._where}: {columns.image}")
         for name in columns.captions:
             _check_type(self._schema.field(name).type, _is_captions, f"{self._where}: {name}")

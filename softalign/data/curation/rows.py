@@ -50,6 +50,11 @@ class OpenTable(Protocol):
     """A table's file, opened: it is checked, then read once from its start."""
 
     @property
+    def names(self) -> Sequence[str]:
+        """What its columns are called."""
+        ...
+
+    @property
     def num_rows(self) -> int | None:
         """How many rows it announces; None where that is known at its end only."""
         ...

@@ -40,15 +40,16 @@ _MAX_COUNTED_FILES = 64
 
 def is_table(name: str) -> bool:
     """Return whether a file is a table, by its name."""
-    return _format_of(name) is not None
+    return format_of(name) is not None
 
 
 def is_parquet(name: str) -> bool:
     """Return whether a file is a Parquet table, by its name."""
-    return _format_of(name) is open_parquet
+    return format_of(name) is open_parquet
 
 
-def _format_of(name: str) -> Opener | None:
+def format_of(name: str) -> Opener | None:
+    """Return what opens a file, by its name; None where it is no table."""
     plain = plain_name(name)
     return next((opener for suffix, opener in FORMATS.items() if plain.endswith(suffix)), None)
 
@@ -178,7 +179,7 @@ class TableReader:
                     yield f"{before}rows[{number}]", row
 
     def _opened(self, file: SourceFile) -> AbstractContextManager[OpenTable]:
-        opener = self.opener or _format_of(file.name)
+        opener = self.opener or format_of(file.name)
         if opener is None:
             raise DataError(
                 "This file is no table of a known kind.",
@@ -207,7 +208,7 @@ def table_files(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile,
         StorageUnavailableError: the store did not answer.
     """
     files = files_of(uri, is_wanted)
-    if len(formats := {_format_of(file.name): file.name for file in files}) > 1:
+    if len(formats := {format_of(file.name): file.name for file in files}) > 1:
         raise DataError(
             "The files of this table are of several kinds.",
             expected="files of one kind",

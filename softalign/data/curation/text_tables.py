@@ -42,13 +42,13 @@ class CsvTable:
         self._rows = csv.reader(text, delimiter=delimiter, strict=True)
         self._where = where
         try:
-            self._names = next(self._rows, [])
+            self.names = next(self._rows, [])
         except csv.Error as error:
             raise damaged(where, "CSV file", f"a first line that names no columns; {error}") from error
 
     def check(self, columns: Columns) -> None:
         """Refuse a table that lacks a column; see ``OpenTable``."""
-        check_names(self._names, columns, self._where)
+        check_names(self.names, columns, self._where)
 
     def holds_images(self, column: str) -> bool:
         """Whether a column holds images themselves: never."""
@@ -56,8 +56,8 @@ class CsvTable:
 
     def rows(self, columns: Columns) -> Iterator[Row]:
         """Yield its rows; lines of nothing are none."""
-        image = self._names.index(columns.image)
-        captions = [self._names.index(name) for name in columns.captions]
+        image = self.names.index(columns.image)
+        captions = [self.names.index(name) for name in columns.captions]
         while True:
             try:
                 cells = next(self._rows)
@@ -66,10 +66,10 @@ class CsvTable:
             except csv.Error:  # the reader goes on with the next line
                 yield Row(None, (), Flaw("unusable_entry", "quotes that are not closed, or not doubled"))
                 continue
-            if len(cells) == len(self._names):
+            if len(cells) == len(self.names):
                 yield Row(cells[image], captions_of([cells[index] for index in captions]))
             elif cells:
-                yield Row(None, (), Flaw("unusable_entry", f"{len(cells)} fields in place of {len(self._names)}"))
+                yield Row(None, (), Flaw("unusable_entry", f"{len(cells)} fields in place of {len(self.names)}"))
 
 
 class JsonTable:
@@ -86,15 +86,15 @@ class JsonTable:
         self._where = where
         entries = map(_parsed, (line for line in text if line.strip()))
         judged = list(islice(entries, _NUM_JUDGED))
-        self._names = list(dict.fromkeys(str(name) for entry in judged if isinstance(entry, dict) for name in entry))
-        if judged and not self._names:
+        self.names = list(dict.fromkeys(str(name) for entry in judged if isinstance(entry, dict) for name in entry))
+        if judged and not self.names:
             raise damaged(where, "file of JSON lines", "no object with fields in its first lines")
         self._entries = chain(judged, entries)
 
     def check(self, columns: Columns) -> None:
         """Refuse a table whose first lines lack a column; see ``OpenTable``."""
-        if self._names:
-            check_names(self._names, columns, self._where)
+        if self.names:
+            check_names(self.names, columns, self._where)
 
     def holds_images(self, column: str) -> bool:
         """Whether a column holds images themselves: never."""
