@@ -67,7 +67,8 @@ class TableSource(Frozen):
         description="path or URI of the table: a file, a folder of parts, a glob, or a range such as {000..012}"
     )
     images_uri: str | None = Field(
-        None, description="folder or URI that image paths are relative to; `null`: the table's own folder"
+        None,
+        description="folder or URI that image paths are relative to; `null`: images are in the table or behind URLs",
     )
     image_column: str = Field("file_name", description="the column of image paths or URLs, or of images as bytes")
     caption_columns: CaptionColumns = Field(

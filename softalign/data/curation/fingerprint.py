@@ -20,7 +20,7 @@ from softalign.config.curation import (
 from softalign.data.curation.caption_files import TEXT_SUFFIXES
 from softalign.data.curation.image_folder import HTTP, ImageFolder
 from softalign.data.curation.listing import files_below, sizes_below
-from softalign.data.curation.parts import SourceFile, folder_of
+from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.saved_dataset import saved_files
 from softalign.data.curation.table import is_parquet, is_table, table_files
@@ -57,9 +57,8 @@ def _found(source: FileSource) -> list[Any]:
             digests = [_content(file, None) for file in table_files(source.table_uri, is_parquet)]
             return [digests[0] if len(digests) == 1 else digests, _images(source.images_uri)]
         case TableSource():
-            images_uri = source.images_uri if source.images_uri is not None else folder_of(source.table_uri)
-            listed = [] if images_uri.startswith(HTTP) else _images(images_uri)
-            return [_contents(table_files(source.table_uri, is_table)), listed]
+            images = _images(uri) if (uri := source.images_uri) and not uri.startswith(HTTP) else []
+            return [_contents(table_files(source.table_uri, is_table)), images]
         case FolderSource():
             return [_captions(source.images_uri), _images(source.images_uri)]
         case WebDatasetSource():

@@ -24,14 +24,23 @@ class NameRules:
     Attributes:
         roots: the beginnings of absolute paths (and URIs) of files below the image folder.
         are_urls_allowed: a cell may be an ``http://`` or ``https://`` URL.
+        has_folder: there is an image folder, so that a cell may be a path.
     """
 
     roots: tuple[str, ...] = ()
     are_urls_allowed: bool = False
+    has_folder: bool = True
 
     @classmethod
-    def of_folder(cls, images_uri: str, *, are_urls_allowed: bool = False) -> NameRules:
-        """Return the rules of an image folder; of a local one absolute paths are known with links followed or not."""
+    def of_folder(cls, images_uri: str | None, *, are_urls_allowed: bool = False) -> NameRules:
+        """Return the rules of an image folder; of a local one absolute paths are known with links followed or not.
+
+        Args:
+            images_uri: the folder; None: there is none.
+            are_urls_allowed: see above.
+        """
+        if images_uri is None:
+            return cls((), are_urls_allowed, has_folder=False)
         places = [images_uri]
         if images_uri and is_local(images_uri):
             path = local_path_of(images_uri)
@@ -44,7 +53,9 @@ class NameRules:
         name = self.relative(cell)
         if self.are_urls_allowed and isinstance(name, str) and is_url(name):
             return _flaw_of_url(name) or name
-        return flaw_of_name(name) or str(name)
+        if (flaw := flaw_of_name(name)) is not None:
+            return flaw
+        return str(name) if self.has_folder else Flaw("unsafe_path", "a path, and the source has no images_uri")
 
     def relative(self, cell: object) -> object:
         """Return a cell's path relative to the image folder where it is an absolute one below it; others as they are.

@@ -58,16 +58,6 @@ def files_of(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile, ..
     return tuple(file for one in _expanded(uri) for file in _files_of_one(one, is_wanted))
 
 
-def folder_of(uri: str) -> str:
-    """Return the folder that a URI's files lie in: itself, if there is such a folder, else what is above its name."""
-    filesystem, path = open_filesystem(uri)
-    with reaching(uri):
-        if filesystem.isdir(path):
-            return uri
-    plain = uri[: match.start()] if (match := re.search(r"[*?\[{]", uri)) else uri
-    return plain.rpartition("/")[0] or ("/" if plain.startswith("/") else ".")
-
-
 def _expanded(uri: str) -> Iterator[str]:
     """Yield a URI for each number of its ranges, written with as many digits, and for each of its choices."""
     if match := _RANGE.search(uri):

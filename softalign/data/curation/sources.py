@@ -20,7 +20,6 @@ from softalign.config.curation import (
 from softalign.data.curation.arrow_tables import open_arrow, open_parquet
 from softalign.data.curation.coco import CocoReader
 from softalign.data.curation.folder import FolderReader
-from softalign.data.curation.parts import folder_of
 from softalign.data.curation.rows import Columns
 from softalign.data.curation.samples import ListedSample
 from softalign.data.curation.saved_dataset import saved_files
@@ -126,12 +125,11 @@ def reader_of(source: FileSource) -> SourceReader:
         case TableSource():
             files = table_files(source.table_uri, is_table)
             columns = Columns(source.image_column, source.caption_columns)
-            images_uri = source.images_uri if source.images_uri is not None else folder_of(source.table_uri)
-            return TableReader(files, columns, images_uri, None, source.http, source.allow_urls)
+            return TableReader(files, columns, source.images_uri, None, source.http, source.allow_urls)
         case FolderSource():
             return FolderReader(source)
         case WebDatasetSource():
             return WebDatasetReader(source, webdataset_files(source.shards_uri))
         case HFSource():
             columns = Columns(source.image_column, source.caption_columns)
-            return TableReader(saved_files(source.dataset_uri), columns, source.dataset_uri, open_arrow)
+            return TableReader(saved_files(source.dataset_uri), columns, None, open_arrow)

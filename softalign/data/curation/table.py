@@ -64,7 +64,7 @@ class TableReader:
     Attributes:
         files: in their order.
         columns: which are read.
-        images_uri: what paths are relative to.
+        images_uri: what paths are relative to; None: there are none.
         opener: what opens each file; None: by its name.
         http: how images behind HTTP are fetched.
         allows_urls: cells may be URLs.
@@ -72,7 +72,7 @@ class TableReader:
 
     files: tuple[SourceFile, ...]
     columns: Columns
-    images_uri: str
+    images_uri: str | None
     opener: Opener | None = None
     http: HttpConfig = HTTP_DEFAULTS
     allows_urls: bool = False
@@ -96,7 +96,7 @@ class TableReader:
             if (number := self._num_rows()) is not None:
                 on_number(number)
             return self._held(name)
-        return self.grouped().samples(name, self.images_uri, on_number, self.http)
+        return self.grouped().samples(name, self.images_uri or "", on_number, self.http)
 
     def grouped(self) -> CaptionTable:
         """Return the captions of each image of a table of paths.
@@ -129,7 +129,7 @@ class TableReader:
             raise empty_table(self.files[0].uri, "rows")
         paths = [self._path_of(row.image) for _, row in first]
         witnesses = tuple(path for path in paths if isinstance(path, str) and not is_url(path))
-        folder = ImageFolder(self.images_uri, witnesses, self.http)
+        folder = ImageFolder(self.images_uri or "", witnesses, self.http)
         for place, row in chain(first, rows):
             yield self._held_sample(name, place, row, folder)
 

@@ -76,7 +76,7 @@ class CaptionTable:
         paths = [name for name in self.captions if not is_url(name)]
         witnesses = tuple(paths[:: max(1, len(paths) // NUM_WITNESSES)][:NUM_WITNESSES])
         folder = ImageFolder(images_uri, witnesses, http)
-        if paths or not self.captions:
+        if paths or (self.rules.has_folder and not self.captions):
             folder.require()
         on_number(len(self.captions) + len(self.flaws))
         for name, captions in self.captions.items():

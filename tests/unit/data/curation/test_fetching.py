@@ -340,7 +340,7 @@ def test_urls_in_a_table(tmp_path, server, store, configure, make_picture):
     ]
     rows = "".join(f"{name},caption of {number}\n" for number, name in enumerate(names))
     (tmp_path / "t.csv").write_text(f"file_name,caption\n{rows}")
-    refused = TableSource(table_uri=str(tmp_path / "t.csv"))
+    refused = TableSource(table_uri=str(tmp_path / "t.csv"), images_uri=str(tmp_path))
     flaws = {s.filename: s.flaw for s in list_samples(refused, "s", tmp_path)}
     assert [flaws[name] for name in names] == [None, *[Flaw("unsafe_path", "a URL")] * 5]
     source = refused.model_copy(update={"allow_urls": True, "http": ALLOWED})

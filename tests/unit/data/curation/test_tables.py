@@ -67,10 +67,9 @@ def flaws(source, tmp_path):
 def test_every_format_lists_the_same(tmp_path, kind, suffix):
     path = tmp_path / f"Table.{kind.upper()}{suffix}"
     path.write_bytes(compressed(written(ROWS, kind), suffix))
-    source = TableSource(table_uri=str(path))
+    source = TableSource(table_uri=str(path), images_uri=str(tmp_path))
     check_source(source)
     assert pairs(source, tmp_path) == WANTED
-    assert {sample.images.uri for sample in listed(source, tmp_path)} == {str(tmp_path)}, "the table's own folder"
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
@@ -95,7 +94,7 @@ def test_parts_on_another_filesystem(tmp_path):
         memory.pipe_file(f"/parts/part-{number}.csv.gz", gzip.compress(written(rows, "csv")))
     memory.pipe_file("/parts/a.png", b"content")
     for uri in ("memory://parts", "memory://parts/part-*.csv.gz", "memory://parts/part-{0..1}.csv.gz"):
-        source = TableSource(table_uri=uri)
+        source = TableSource(table_uri=uri, images_uri="memory://parts")
         assert pairs(source, tmp_path) == WANTED
         assert listed(source, tmp_path)[1].images.read("a.png") == b"content"
         assert source_fingerprint(source) == source_fingerprint(source)
@@ -156,13 +155,15 @@ def test_lists_of_captions_and_several_columns(tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in pa.table(columns).to_pylist()))
     for name in ("t.parquet", "t.jsonl"):
-        source = TableSource(table_uri=str(tmp_path / name), caption_columns=("short", "long"))
+        source = TableSource(
+            table_uri=str(tmp_path / name), images_uri=str(tmp_path), caption_columns=("short", "long")
+        )
         assert pairs(source, tmp_path) == [
             ("a.png", ("a cat", "a black cat", "a cat, black")),
             ("b.png", ("a dog",)),
             ("c.png", ()),
         ]
-        one = TableSource(table_uri=str(tmp_path / name), caption_columns=("long",))
+        one = TableSource(table_uri=str(tmp_path / name), images_uri=str(tmp_path), caption_columns=("long",))
         assert pairs(one, tmp_path)[:2] == [("a.png", ("a black cat", "a cat, black")), ("b.png", ("a dog",))]
     source = ParquetSource(table_uri=str(tmp_path / "t.parquet"), images_uri=str(tmp_path), caption_column="long")
     assert pairs(source, tmp_path)[0] == ("a.png", ("a black cat", "a cat, black"))
@@ -172,8 +173,17 @@ def test_a_text_in_a_list_that_is_no_utf8_spoils_no_other(tmp_path):
     flat = pa.array([b"one", b"caf\xe9", b"two"], pa.binary()).view(pa.string())
     lists = pa.ListArray.from_arrays(pa.array([0, 2, 3], pa.int32()), flat)
     pq.write_table(pa.table({"file_name": ["a.png", "b.png"], "caption": lists}), tmp_path / "t.parquet")
-    found = pairs(TableSource(table_uri=str(tmp_path / "t.parquet")), tmp_path)
+    found = pairs(TableSource(table_uri=str(tmp_path / "t.parquet"), images_uri=str(tmp_path)), tmp_path)
     assert found == [("a.png", ("one", b"caf\xe9")), ("b.png", ("two",))]
+
+
+def test_paths_in_a_table_without_an_image_folder(tmp_path):
+    (tmp_path / "t.csv").write_text("file_name,caption\na.png,x\n/etc/passwd,y\n")
+    source = TableSource(table_uri=str(tmp_path / "t.csv"))
+    assert flaws(source, tmp_path) == {
+        "a.png": ("unsafe_path", "a path, and the source has no images_uri"),
+        "/etc/passwd": ("unsafe_path", "an absolute path"),
+    }
 
 
 STORED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -244,7 +254,7 @@ def test_lines_of_a_csv_file_that_are_no_rows(tmp_path):
     lines = [b"a.png,one", b"", b"b.png", b'c.png,"two"x', b"d.png,caf\xe9", b",five", b"a.png,six", b'"e.png,seven']
     text = b"\r\n".join([b"\xef\xbb\xbffile_name,caption", *lines, b""])
     (tmp_path / "t.csv").write_bytes(text)
-    source = TableSource(table_uri=str(tmp_path / "t.csv"))
+    source = TableSource(table_uri=str(tmp_path / "t.csv"), images_uri=str(tmp_path))
     assert pairs(source, tmp_path) == [("a.png", ("one", "six")), ("d.png", ("caf\udce9",))]
     assert {place: reason for place, (reason, _) in flaws(source, tmp_path).items()} == {
         "rows[1]": "unusable_entry",
@@ -269,7 +279,7 @@ def test_lines_of_a_json_file_that_are_no_rows(tmp_path):
         '{"file_name": "a.png", "caption": 7}',
     ]
     (tmp_path / "t.jsonl").write_text("\r\n".join(rows))
-    source = TableSource(table_uri=str(tmp_path / "t.jsonl"))
+    source = TableSource(table_uri=str(tmp_path / "t.jsonl"), images_uri=str(tmp_path))
     assert pairs(source, tmp_path) == [("a.png", ("one", 7)), ("c.png", (None,))]
     assert {place: reason for place, (reason, _) in flaws(source, tmp_path).items()} == {
         "rows[1]": "unusable_entry",
@@ -285,7 +295,7 @@ def test_lines_of_a_json_file_that_are_no_rows(tmp_path):
 @pytest.mark.parametrize("kind", ["tsv", "jsonl"])
 def test_text_tables_may_be_in_any_unicode(tmp_path, kind, encoding):
     (tmp_path / f"t.{kind}").write_bytes(written(ROWS, kind).decode().encode(encoding))
-    assert pairs(TableSource(table_uri=str(tmp_path / f"t.{kind}")), tmp_path) == WANTED
+    assert pairs(TableSource(table_uri=str(tmp_path / f"t.{kind}"), images_uri=str(tmp_path)), tmp_path) == WANTED
 
 
 @pytest.mark.parametrize(
@@ -305,7 +315,7 @@ def test_text_tables_may_be_in_any_unicode(tmp_path, kind, encoding):
 def test_a_table_that_cannot_be_used_says_what_it_is(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        listed(TableSource(table_uri=str(tmp_path / name)), tmp_path)
+        listed(TableSource(table_uri=str(tmp_path / name), images_uri=str(tmp_path)), tmp_path)
 
 
 def saved(folder, table, num_files=2):
