@@ -82,9 +82,48 @@ def open_arrow(file: SourceFile) -> Iterator[OpenTable]:
 
         def batches(names: list[str], _most: int) -> Iterator[Any]:
             found = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-            return (batch.select(names) for batch in found)
+            for batch in found:
+                wanted = batch.select(names)
+                for column in wanted.columns:
+                    _check_layout(column)
+                yield wanted
 
         yield ArrowTable(reader.schema, batches, None, file.uri)
+
+
+def _check_layout(array: Any) -> None:
+    """Refuse an array that leads outside its memory: Arrow files are taken as they are, and damage ends the process.
+
+    Texts are looked at as bytes, for those that are no UTF-8 cost their row alone.
+
+    Raises:
+        ArrowInvalid: offsets, lengths or indices are damaged.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(array.type):
+        array.indices.validate(full=True)
+        _check_layout(array.dictionary)
+        array.dictionary.take(array.indices)  # which checks that they are within
+    else:
+        array.validate()
+        array.view(_as_bytes(array.type)).validate(full=True)
+
+
+def _as_bytes(kind: Any) -> Any:
+    """Return a type with bytes in the place of texts."""
+    import pyarrow as pa
+
+    known = ((pa.string(), pa.binary()), (pa.large_string(), pa.large_binary()), (pa.string_view(), pa.binary_view()))
+    if found := [as_bytes for text, as_bytes in known if kind == text]:
+        return found[0]
+    if pa.types.is_struct(kind):
+        fields = [kind.field(index) for index in range(kind.num_fields)]
+        return pa.struct([field.with_type(_as_bytes(field.type)) for field in fields])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = kind.value_field.with_type(_as_bytes(kind.value_type))
+        return pa.list_(inner) if pa.types.is_list(kind) else pa.large_list(inner)
+    return kind
 
 
 def _images(array: Any) -> list[object]:

@@ -21,6 +21,8 @@ from softalign.errors import ConfigError, DataError, MissingInputError
 ROWS = [("b.png", "one, two"), ("a.png", 'said "three"\nof caf\u00e9'), ("b.png", "four")]
 WANTED = [("b.png", ("one, two", "four")), ("a.png", ('said "three"\nof caf\u00e9',))]
 
+STORED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
 
 def written(rows, kind, names=("file_name", "caption")):
     """Return a table of text columns as a file's bytes."""
@@ -146,6 +148,31 @@ def test_a_table_that_is_cut_or_no_table_is_told_apart(tmp_path, kind, suffix):
             listed(source, tmp_path)
 
 
+def out_of_bounds(kind):
+    """Return an array of two cells that leads outside its memory."""
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(pa.array([0, 1000], pa.int32()), pa.array(["x"]), safe=False)
+    wrong = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\xff\xff\xff\x7f\x02\0\0\0"), pa.py_buffer(b"ab")]
+    )
+    if kind == STORED:
+        return pa.StructArray.from_arrays([wrong.view(pa.binary()), wrong], ["bytes", "path"])
+    return pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), wrong) if pa.types.is_list(kind) else wrong
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.list_(pa.string()), STORED, pa.dictionary(pa.int32(), pa.string())], ids=str
+)
+def test_an_arrow_file_that_leads_outside_its_memory_does_not_end_the_process(tmp_path, kind):
+    whole = pa.array(["a.png", "b.png"])
+    names = ["caption", "file_name"] if kind == STORED else ["file_name", "caption"]
+    batch = pa.record_batch([whole, out_of_bounds(kind)], names)
+    with pa.ipc.new_stream(tmp_path / "t.arrow", batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(DataError, match="not a sound Arrow file"):
+        listed(TableSource(table_uri=str(tmp_path / "t.arrow"), images_uri=str(tmp_path)), tmp_path)
+
+
 def test_lists_of_captions_and_several_columns(tmp_path):
     columns = {
         "file_name": ["a.png", "b.png", "c.png"],
@@ -184,9 +211,6 @@ def test_paths_in_a_table_without_an_image_folder(tmp_path):
         "a.png": ("unsafe_path", "a path, and the source has no images_uri"),
         "/etc/passwd": ("unsafe_path", "an absolute path"),
     }
-
-
-STORED = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), STORED, pa.struct([("bytes", pa.binary())])])
