@@ -11,7 +11,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import CocoSource, ParquetSource, Source, TableSource
 from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
-from softalign.errors import MissingInputError
+from softalign.errors import DataError, MissingInputError, SoftAlignError
 from softalign.processes.launch import require_work_for_all
 from softalign.stages.sense import mismatches
 from softalign.store.files import open_filesystem
@@ -38,9 +38,28 @@ def is_in_registry(record: Record, store: Store) -> bool:
 
 
 def check_sources(recipe: Recipe, _store: Store) -> None:
-    """Refuse a recipe with a source that cannot be used (see ``check_source``)."""
+    """Refuse a recipe with sources that cannot be used (see ``check_source``); all of them are named.
+
+    Raises:
+        SoftAlignError: what ``check_source`` raises; of several sources one that names them.
+    """
+    errors: list[tuple[int, SoftAlignError]] = []
     for index, source in enumerate(recipe.curation.sources):
-        check_source(source, index)
+        try:
+            check_source(source, index)
+        except (DataError, MissingInputError) as error:
+            errors.append((index, error))
+    if len(errors) == 1:
+        raise errors[0][1]
+    if errors:
+        found = [f"curation.sources.{index}: {error.what} {error.found} ({error.where})" for index, error in errors]
+        fixes = dict.fromkeys(error.fix for _, error in errors if error.fix)
+        raise DataError(
+            f"{len(errors)} sources cannot be used.",
+            found="; ".join(found),
+            where="curation.sources",
+            fix="; ".join(fixes),
+        )
 
 
 def check_source(source: Source, index: int) -> None:

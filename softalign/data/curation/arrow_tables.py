@@ -8,7 +8,7 @@ from typing import Any
 
 from softalign.data.curation.opening import opened
 from softalign.data.curation.parts import SourceFile
-from softalign.data.curation.rows import Columns, OpenTable, Row, StoredImage, captions_of, check_names
+from softalign.data.curation.rows import Columns, OpenTable, Row, StoredImage, captions_of, findings_of_names, refuse
 from softalign.errors import DataError
 
 _ARROW_FILE = b"ARROW1"
@@ -35,10 +35,12 @@ class ArrowTable:
 
     def check(self, columns: Columns) -> None:
         """Refuse a table whose columns hold neither images nor text; see ``OpenTable``."""
-        check_names(self.names, columns, self._where)
-        _check_type(self._schema.field(columns.image).type, _is_image, f"{self._where}: {columns.image}")
-        for name in columns.captions:
-            _check_type(self._schema.field(name).type, _is_captions, f"{self._where}: {name}")
+        found = findings_of_names(self.names, columns, self._where)
+        for name in columns.names:
+            if self.names.count(name) == 1:
+                expected_of = _is_image if name == columns.image else _is_captions
+                found += _findings_of_type(self._schema.field(name).type, expected_of, f"{self._where}: {name}")
+        refuse(found, self._where)
 
     def holds_images(self, column: str) -> bool:
         """Whether a column holds images themselves."""
@@ -209,18 +211,20 @@ def _is_captions(kind: Any) -> str:
     return "" if _is_text(kind) or (_is_list(kind) and _is_text(kind.value_type)) else "text, or lists of texts"
 
 
-def _check_type(kind: Any, expected_of: Callable[[Any], str], where: str) -> None:
+def _findings_of_type(kind: Any, expected_of: Callable[[Any], str], where: str) -> list[DataError]:
     import pyarrow as pa
 
     if pa.types.is_null(_values_of(kind)):
-        raise DataError(
-            "A column of the captions table is empty.", expected="text", found="no value in any row", where=where
-        )
+        empty = "A column of the captions table is empty."
+        return [DataError(empty, expected="text", found="no value in any row", where=where)]
     if expected := expected_of(kind):
-        raise DataError(
-            "A column of the captions table cannot be used.",
-            expected=expected,
-            found=str(kind)[:500],
-            where=where,
-            fix="name another column of this source, or write such a one",
-        )
+        return [
+            DataError(
+                "A column of the captions table cannot be used.",
+                expected=expected,
+                found=str(kind)[:500],
+                where=where,
+                fix="name another column of this source, or write such a one",
+            )
+        ]
+    return []

@@ -119,12 +119,26 @@ def _entries(content: Any, name: str, where: str) -> list[Any]:
         raise DataError(
             "The captions file is not in COCO's layout.",
             expected=f"an object with a list {name!r}",
-            found=f"keys {sorted(content)[:10]}" if isinstance(content, dict) else type(content).__name__,
+            found=_layout_of(content),
             where=where,
+            fix="hand over a captions_*.json file of COCO, or JSON lines, an object with file_name and caption (or a list "
+            "of captions) each, as a source of type table",
         )
     if not entries:
         raise empty_table(where, name)
     return entries
+
+
+def _layout_of(content: Any) -> str:
+    """Return in words what a JSON file holds that is not in COCO's layout."""
+    if isinstance(content, list):
+        return f"a list of {len(content)} entries"
+    if not isinstance(content, dict):
+        return type(content).__name__
+    images = content.get("images")
+    first = images[0] if isinstance(images, list) and images else None
+    kind = "Karpathy's layout, sentences in the images: " if isinstance(first, dict) and "sentences" in first else ""
+    return f"{kind}keys {', '.join(sorted(map(str, content))[:10])}"
 
 
 def _no_captions(annotations: list[Any], where: str) -> DataError:

@@ -87,27 +87,45 @@ def captions_of(cells: Sequence[object]) -> tuple[object, ...]:
     return tuple(found)
 
 
-def check_names(names: Sequence[str], columns: Columns, where: str) -> None:
-    """Refuse a table that lacks a column, or has two of one name.
-
-    Raises:
-        DataError: says which are there.
-    """
-    shown = ", ".join(names)[:500] or "none"
+def findings_of_names(names: Sequence[str], columns: Columns, where: str) -> list[DataError]:
+    """Return what is wrong with a table's columns by their names: one that is not there, or two of one name."""
+    found, shown = [], ", ".join(names)[:500] or "none"
     if any(name not in names for name in columns.names):
-        raise DataError(
-            "The captions table lacks a column.",
-            expected=f"columns {', '.join(columns.names)}",
-            found=f"columns {shown}",
-            where=where,
-            fix="set image_column and caption_column (of a table: caption_columns) of this source",
-        )
-    for name in columns.names:
-        if names.count(name) > 1:
-            raise DataError(
-                "The captions table has several columns of one name.",
-                expected=f"one column {name}",
+        found.append(
+            DataError(
+                "The captions table lacks a column.",
+                expected=f"columns {', '.join(columns.names)}",
                 found=f"columns {shown}",
                 where=where,
-                fix="rename or drop the others",
+                fix="set image_column and caption_column (of a table: caption_columns) of this source",
             )
+        )
+    found += [
+        DataError(
+            "The captions table has several columns of one name.",
+            expected=f"one column {name}",
+            found=f"columns {shown}",
+            where=where,
+            fix="rename or drop the others",
+        )
+        for name in columns.names
+        if names.count(name) > 1
+    ]
+    return found
+
+
+def refuse(findings: Sequence[DataError], where: str) -> None:
+    """Refuse a table with everything that is wrong with it; one without findings passes.
+
+    Raises:
+        DataError: there are some.
+    """
+    if len(findings) > 1:
+        raise DataError(
+            f"The captions table cannot be used, for {len(findings)} reasons.",
+            found="; ".join(f"{one.what} {one.found} (expected: {one.expected})" for one in findings),
+            where=where,
+            fix="; ".join(dict.fromkeys(one.fix for one in findings if one.fix)),
+        )
+    for one in findings:
+        raise one

@@ -14,7 +14,7 @@ from typing import IO, Any
 from softalign.data.curation.opening import damaged, opened
 from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import Flaw
-from softalign.data.curation.rows import Columns, OpenTable, Row, captions_of, check_names
+from softalign.data.curation.rows import Columns, OpenTable, Row, captions_of, findings_of_names, refuse
 
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -48,7 +48,7 @@ class CsvTable:
 
     def check(self, columns: Columns) -> None:
         """Refuse a table that lacks a column; see ``OpenTable``."""
-        check_names(self.names, columns, self._where)
+        refuse(findings_of_names(self.names, columns, self._where), self._where)
 
     def holds_images(self, column: str) -> bool:
         """Whether a column holds images themselves: never."""
@@ -94,7 +94,7 @@ class JsonTable:
     def check(self, columns: Columns) -> None:
         """Refuse a table whose first lines lack a column; see ``OpenTable``."""
         if self.names:
-            check_names(self.names, columns, self._where)
+            refuse(findings_of_names(self.names, columns, self._where), self._where)
 
     def holds_images(self, column: str) -> bool:
         """Whether a column holds images themselves: never."""

@@ -33,6 +33,8 @@ def kind_of(path: Path) -> str:
     if not isinstance(table, dict) or not isinstance(table.get("images"), list):
         return ""
     annotations = table.get("annotations")
+    if not isinstance(annotations, list) and any("sentences" in image for image in table["images"][:1]):
+        return "captions"  # in another layout, which reading it says
     first: Any = annotations[0] if isinstance(annotations, list) and annotations else {}
     if isinstance(first, dict) and "caption" in first:
         return "captions"

@@ -83,6 +83,7 @@ def test_a_missing_table_is_named(tmp_path, kind):
         ({"annotations": [{"image_id": 0, "segments_info": []}]}, "panoptic"),
         ({"annotations": ["a caption"]}, "found: str"),
         ({"images": ["a.png"]}, "names an image"),
+        ({"images": [{"filename": "a.png", "sentences": []}], "annotations": 0}, "Karpathy's layout(?s:.)*JSON lines"),
     ],
 )
 def test_a_coco_table_of_another_kind_is_told_apart(handover, tmp_path, changes, message):

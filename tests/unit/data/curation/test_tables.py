@@ -411,6 +411,16 @@ def test_sources_of_all_kinds_become_one_dataset(tmp_path, handover, configure, 
     ]
 
 
+def test_all_that_is_wrong_with_a_table_is_said_at_once(tmp_path):
+    arrays = [pa.array([1]), pa.array(["x"]), pa.array(["y"]), pa.nulls(1)]
+    pq.write_table(pa.Table.from_arrays(arrays, ["file_name", "a", "a", "b"]), tmp_path / "t.parquet")
+    source = TableSource(table_uri=str(tmp_path / "t.parquet"), caption_columns=("a", "b", "c"))
+    with pytest.raises(DataError, match="4 reasons") as caught:
+        check_source(source)
+    for words in ("lacks a column", "several columns of one name", "is empty", "paths as text, or images"):
+        assert words in str(caught.value)
+
+
 def test_a_source_on_no_known_filesystem():
     with pytest.raises(ConfigError):
         check_source(TableSource(table_uri="nosuch://x/t.csv"))
