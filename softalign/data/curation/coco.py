@@ -121,8 +121,8 @@ def _entries(content: Any, name: str, where: str) -> list[Any]:
             expected=f"an object with a list {name!r}",
             found=_layout_of(content),
             where=where,
-            fix="hand over a captions_*.json file of COCO, or JSON lines, an object with file_name and caption (or a list "
-            "of captions) each, as a source of type table",
+            fix="hand over a captions_*.json file of COCO, or JSON lines, an object with file_name and caption (or a "
+            "list of captions) each, as a source of type table",
         )
     if not entries:
         raise empty_table(where, name)

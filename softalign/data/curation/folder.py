@@ -16,6 +16,8 @@ from softalign.data.curation.samples import ListedSample
 from softalign.errors import DataError
 from softalign.store.read_ahead import map_ahead
 
+MAX_TEXT_BYTES = 2**20
+"""Of a file of captions: what is larger is none."""
 NUM_READERS = 8
 """Captions files that are read at a time: each is small, and a remote store is waited for."""
 
@@ -74,7 +76,7 @@ class FolderReader:
         if flaw := flaw_of_name(pair.image):
             return ListedSample(name, shown(pair.image), folder, (), flaw)
         try:
-            texts = {suffix: folder.read(text) for suffix, text in pair.texts.items()}
+            texts = {suffix: folder.read(text, MAX_TEXT_BYTES) for suffix, text in pair.texts.items()}
         except ItemError as error:
             return ListedSample(name, pair.image, folder, (), error.flaw)
         return ListedSample(name, pair.image, folder, captions_in(texts, self.source.caption_field))

@@ -99,8 +99,9 @@ def test_a_caption_of_the_same_length_is_another_content(tmp_path):
 
 def test_odd_files_in_a_folder_cost_their_image_alone(tmp_path):
     source = folder_of(tmp_path)
-    for name in ("l.jpg", "m.jpg", "n.jpg", "caf\udce9.jpg"):
+    for name in ("l.jpg", "m.jpg", "n.jpg", "o.jpg", "caf\udce9.jpg"):
         (tmp_path / "images" / name).write_bytes(b"x")
+    (tmp_path / "images/o.txt").write_bytes(bytes(2**20 + 1))
     (tmp_path / "images/l.txt").symlink_to("nowhere")
     (tmp_path / "images/m.txt").symlink_to("m.txt")
     (tmp_path / "images/up").symlink_to(".")
@@ -111,6 +112,7 @@ def test_odd_files_in_a_folder_cost_their_image_alone(tmp_path):
         "l.jpg": "missing_image",
         "m.jpg": "missing_image",
         "n.jpg": "missing_image",
+        "o.jpg": "too_many_bytes",
         "caf\\udce9.jpg": "name_not_text",
     }
     assert source_fingerprint(source) == source_fingerprint(source)
