@@ -135,7 +135,10 @@ def _images(array: Any) -> list[object]:
     if _is_stored(array.type):
         names = [array.type.field(index).name for index in range(array.type.num_fields)]
         fields = [_cells(pc.struct_field(array, name)) if name in names else [None] * len(array) for name in _STORED]
-        return [None if data is path is None else StoredImage(data, path) for data, path in zip(*fields, strict=True)]
+        return [
+            None if (data, path) == (None, None) else StoredImage(data, path)
+            for data, path in zip(*fields, strict=True)
+        ]
     if _is_bytes(array.type):
         return [None if data is None else StoredImage(data) for data in array.to_pylist()]
     return _cells(array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from softalign.artifacts import digest_of
@@ -18,8 +19,9 @@ from softalign.config.curation import (
     WebDatasetSource,
 )
 from softalign.data.curation.caption_files import TEXT_SUFFIXES
+from softalign.data.curation.folder import visible_files
 from softalign.data.curation.image_folder import HTTP, ImageFolder
-from softalign.data.curation.listing import files_below, sizes_below
+from softalign.data.curation.listing import sizes_below
 from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.saved_dataset import saved_files
@@ -60,7 +62,8 @@ def _found(source: FileSource) -> list[Any]:
             images = _images(uri) if (uri := source.images_uri) and not uri.startswith(HTTP) else []
             return [_contents(table_files(source.table_uri, is_table)), images]
         case FolderSource():
-            return [_captions(source.images_uri), _images(source.images_uri)]
+            files = visible_files(source.images_uri)
+            return [_captions(source.images_uri, files), list(files.items())]
         case WebDatasetSource():
             return _contents(webdataset_files(source.shards_uri))
         case HFSource():
@@ -71,9 +74,9 @@ def _images(uri: str) -> list[tuple[str, int | None]]:
     return sorted(sizes_below(uri).items())
 
 
-def _captions(uri: str) -> list[tuple[str, str]]:
-    """Return the captions files below a folder with digests of their content."""
-    names = sorted(name for name in files_below(uri) if name.lower().endswith(TEXT_SUFFIXES))
+def _captions(uri: str, files: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the captions files among those below a folder, with digests of their content."""
+    names = [name for name in files if name.lower().endswith(TEXT_SUFFIXES)]
     digests = map_ahead(lambda name: _digest_in(uri, name), names, NUM_READERS)
     return list(zip(names, digests, strict=True))
 

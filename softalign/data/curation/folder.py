@@ -61,16 +61,13 @@ class FolderReader:
     def _pairs(self) -> list[_Pair]:
         texts: dict[str, dict[str, str]] = {}
         images = []
-        for name in sorted(files_below(self.source.images_uri)):
-            path = PurePosixPath(name)
-            suffix = path.suffix.lower()
-            if path.name.startswith("."):
-                continue
-            if suffix in TEXT_SUFFIXES:
-                texts.setdefault(name[: -len(suffix)], {})[suffix] = name
-            elif suffix in IMAGE_SUFFIXES:
+        for name in visible_files(self.source.images_uri):
+            suffix = PurePosixPath(name).suffix
+            if suffix.lower() in TEXT_SUFFIXES:
+                texts.setdefault(name.removesuffix(suffix), {})[suffix.lower()] = name
+            elif suffix.lower() in IMAGE_SUFFIXES:
                 images.append(name)
-        return [_Pair(name, texts.get(name[: -len(PurePosixPath(name).suffix)], {})) for name in images]
+        return [_Pair(name, texts.get(name.removesuffix(PurePosixPath(name).suffix), {})) for name in images]
 
     def _sample(self, name: str, pair: _Pair, folder: ImageFolder) -> ListedSample:
         if flaw := flaw_of_name(pair.image):
@@ -80,3 +77,14 @@ class FolderReader:
         except ItemError as error:
             return ListedSample(name, pair.image, folder, (), error.flaw)
         return ListedSample(name, pair.image, folder, captions_in(texts, self.source.caption_field))
+
+
+def visible_files(uri: str) -> dict[str, int | None]:
+    """Return the files below a folder in the order of their names, with their sizes, without hidden ones.
+
+    Raises:
+        ConfigError: access was refused.
+        StorageUnavailableError: the store did not answer.
+    """
+    files = sorted(files_below(uri).items())
+    return {name: size for name, size in files if not any(part.startswith(".") for part in name.split("/"))}

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
+from softalign.store.store import DEFAULT_STORE
 
 
 def files_below(uri: str) -> dict[str, int | None]:
     """Return the sizes of all files below a folder by their relative names; none where there is no folder.
 
-    A link that leads nowhere has no size (None).
+    A link that leads nowhere has no size (None). A store of this library below it is left out: it is no source, and
+    changes with every run.
 
     Raises:
         ConfigError: access was refused.
@@ -30,7 +32,8 @@ def sizes_below(uri: str) -> dict[str, int | None]:
         else:
             found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
             files = {name: entry.get("size") for name, entry in found.items()}
-    return {name.removeprefix(path): size for name, size in files.items()}
+    names = ((name.removeprefix(path), size) for name, size in files.items())
+    return {name: size for name, size in names if f"/{DEFAULT_STORE}/" not in name}
 
 
 def _local_files(root: str) -> Iterator[tuple[str, int | None]]:

@@ -53,8 +53,11 @@ def listed(source, tmp_path):
     return list(list_samples(source, "0-test", tmp_path / "work"))
 
 
+PASSED_OVER = {".git/j.jpg": b"hidden too", "softalign-store/train/0.png": b"made here"}
+
+
 def folder_of(tmp_path, files=FILES):
-    for name, data in files.items():
+    for name, data in {**files, **PASSED_OVER}.items():
         path = tmp_path / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
