@@ -48,6 +48,17 @@ def test_relative_paths_are_of_the_working_folder(handover, tmp_path, monkeypatc
     assert sample.images.read(sample.filename) == b"content"
 
 
+@pytest.mark.parametrize("table", ["coco", "parquet"])
+def test_names_as_windows_and_training_tools_write_them_are_found(handover, tmp_path, table):
+    handover.rows = [("train\\a.png", ["one"]), (str(handover.images / "b.png"), ["two"])]
+    for name in ("train/a.png", "b.png"):
+        (handover.images / name).parent.mkdir(parents=True, exist_ok=True)
+        (handover.images / name).write_bytes(name.encode())
+    samples = listed(getattr(handover, table)(), tmp_path)
+    assert [(s.filename, s.flaw) for s in samples] == [("train\\a.png", None), ("b.png", None)]
+    assert [s.images.read(s.filename) for s in samples] == [b"train/a.png", b"b.png"]
+
+
 def test_tables_on_other_filesystems(handover, tmp_path):
     handover.rows = [("a.png", ["one"])]
     memory = fsspec.filesystem("memory")
