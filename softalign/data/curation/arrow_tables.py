@@ -130,9 +130,9 @@ def _as_bytes(kind: Any) -> Any:
 
 def _images(array: Any) -> list[object]:
     """Return a column's image cells: texts (bytes where a cell is no UTF-8), or stored images."""
-    import pyarrow.compute as pc
-
     if _is_stored(array.type):
+        import pyarrow.compute as pc  # which takes 20 MB
+
         names = [array.type.field(index).name for index in range(array.type.num_fields)]
         fields = [_cells(pc.struct_field(array, name)) if name in names else [None] * len(array) for name in _STORED]
         return [

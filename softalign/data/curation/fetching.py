@@ -25,6 +25,8 @@ BACKOFF_S = 0.5
 MAX_WAIT_S = 30.0
 """The longest wait between tries, whatever a server asks for."""
 MAX_REDIRECTS = 5
+MAX_IDLE_CONNECTIONS = 32
+"""Kept open for the next request to their hosts: images may be behind a million of them."""
 MAX_SILENT_HOSTS = 20
 """After so many hosts in a row that nothing was heard of, it is this machine that is cut off."""
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -79,7 +81,12 @@ class _Client:
         parts = urlsplit(trusted_uri)
         trusted = (_host_of(parts), _port_of(parts)) if parts.hostname else ("", 0)
         backend = CheckedBackend(self._deadline, trusted, http.allow_private_addresses)
-        self._pool = httpcore.ConnectionPool(max_connections=None, keepalive_expiry=20.0, network_backend=backend)
+        self._pool = httpcore.ConnectionPool(
+            max_connections=None,  # the callers' threads are few
+            max_keepalive_connections=MAX_IDLE_CONNECTIONS,
+            keepalive_expiry=20.0,
+            network_backend=backend,
+        )
         self._lock = threading.Lock()
         self._limits: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
         self._silent: set[str] = set()
