@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -135,7 +136,7 @@ class ImageFolder:
         return data
 
     def _answers_beside(self, filename: str, error: SoftAlignError) -> bool:
-        if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
+        if _is_of_all(error.__cause__):
             return False
         return any(self._is_answered(name) for name in self.witnesses if name != filename)
 
@@ -154,6 +155,14 @@ class ImageFolder:
                 if _why_not_there(error.__cause__) is None:
                     raise
         return None
+
+
+def _is_of_all(cause: BaseException | None) -> bool:
+    """Whether a failure is the store's, whatever was asked for; behind HTTP one file was tried several times by now."""
+    status = getattr(cause, "status", None)
+    if isinstance(cause, FetchError):
+        return status == HTTPStatus.TOO_MANY_REQUESTS
+    return isinstance(cause, TimeoutError) or status in _BUSY_STATUS
 
 
 def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:

@@ -226,6 +226,16 @@ def test_a_server_that_drips_ends_at_the_timeout(server, part):
     assert time.monotonic() - started < 3
 
 
+def test_one_image_that_never_comes_is_no_failure_of_its_folder(server):
+    config = HttpConfig(timeout_s=0.2, max_tries=1)
+    folder = ImageFolder(server.uri, ("ok/a", "drip/body"), config)
+    with pytest.raises(ItemError) as caught:
+        folder.read("drip/body")
+    assert caught.value.flaw == Flaw("unreadable_file", "took too long")
+    with pytest.raises(StorageUnavailableError):
+        ImageFolder(server.uri, ("drip/headers",), config).read("drip/body")
+
+
 def test_requests_at_once_to_one_host_are_limited(server):
     config = ALLOWED.model_copy(update={"max_per_host": 2})
     threads = [threading.Thread(target=fetch, args=(f"{server.uri}/slow/{n}", config)) for n in range(6)]

@@ -238,8 +238,10 @@ def test_images_behind_http(served):
     assert flaw_of(folder, "403.jpg") == Flaw("access_refused", "HTTP 403")
     assert flaw_of(folder, "500.jpg") == Flaw("unreadable_file", "HTTP 500")
     assert flaw_of(folder, "cut.jpg") == Flaw("unreadable_file", "broken connection")
-    with pytest.raises(StorageUnavailableError):
-        folder.read("503.jpg")
+    assert flaw_of(folder, "503.jpg") == Flaw("unreadable_file", "HTTP 503")
+    for name, witnesses in (("429.jpg", ("good.jpg",)), ("503.jpg", ("503-too.jpg",))):
+        with pytest.raises(StorageUnavailableError):
+            ImageFolder(served, witnesses).read(name)
     with pytest.raises(ConfigError, match="refused access"):
         ImageFolder(served, ("403.jpg",)).read("403-too.jpg")
 
