@@ -341,6 +341,12 @@ def test_sources_of_all_kinds_there_list_what_local_ones_do(store, tmp_path):
     with pytest.raises(MissingInputError):
         check_source(TableSource(table_uri=f"{there}/nowhere/*.csv"))
 
+    parts = sources(there)[0]
+    before, elsewhere = source_fingerprint(parts), fsspec.filesystem("s3", skip_instance_cache=True)
+    elsewhere.pipe_file(f"{base}/tables/part-3.csv", b"file_name,caption\n0.jpg,one more\n")
+    assert source_fingerprint(parts) != before, "what another process adds is seen"
+    assert len(next(iter(list_samples(parts, "s", tmp_path))).captions) == 2
+
 
 def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, caplog):
     rendered = render_source(ShapesSource(num_scenes=24, seed=3), tmp_path / "scenes")

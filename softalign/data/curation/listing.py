@@ -30,6 +30,7 @@ def sizes_below(uri: str) -> dict[str, int | None]:
         if is_local(uri):
             files = dict(_local_files(path))
         else:
+            filesystem.invalidate_cache(path)  # what this process listed before may have changed
             found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
             files = {name: entry.get("size") for name, entry in found.items()}
     names = ((name.removeprefix(path), size) for name, size in files.items())

@@ -53,6 +53,7 @@ def files_of(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile, ..
     """
     filesystem, path = open_filesystem(uri)
     with reaching(uri):
+        filesystem.invalidate_cache()  # what this process listed before may have changed
         if filesystem.isfile(path):
             return (SourceFile(filesystem, path, uri),)
     return tuple(file for one in _expanded(uri) for file in _files_of_one(one, is_wanted))
