@@ -41,6 +41,10 @@ PURPOSES = {
     "CocoSource.images_uri": "the folder of the images, such as `images_uri: images`",
     "ParquetSource.table_uri": "the table of captions, such as `table_uri: captions.parquet`",
     "ParquetSource.images_uri": "the folder of the images, such as `images_uri: images`",
+    "TableSource.table_uri": "the table of captions, such as `table_uri: captions.csv`",
+    "FolderSource.images_uri": "the folder of the images and their text files, such as `images_uri: images`",
+    "WebDatasetSource.shards_uri": "the tar files, such as `shards_uri: shards/{000..012}.tar`",
+    "HFSource.dataset_uri": "the dataset's folder, such as `dataset_uri: flickr/train`",
     "Guard.metric": "the number that is held to a bound, such as `metric: overall_adapter`",
     "RegisterConfig.name": "the name under which the adapter is registered, such as `name: softalign-cats`",
 }

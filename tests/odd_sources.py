@@ -5,10 +5,12 @@ Every item has a name of its own, so that whatever happens to it can be told.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from softalign.config import CocoSource, ParquetSource
+from softalign.config import CocoSource, FolderSource, ParquetSource, TableSource, WebDatasetSource
 
 Rng = np.random.Generator
 T = TypeVar("T")
@@ -239,17 +241,88 @@ class OddSource:
         )
         return CocoSource(annotations_uri=str(path), images_uri=str(self.images))
 
-    def parquet(self) -> ParquetSource:
-        """Write the rows as a Parquet table with cells that are no UTF-8, and null ones."""
-        cells = [
+    def _cells(self) -> list[tuple[bytes | None, bytes | None]]:
+        """Return a row for each caption, in the bytes of text cells."""
+        return [
             (cell_of(name), cell_of(caption))
             for name, captions in zip(self.names, self.captions, strict=True)
             for caption in (captions or [None])
         ]
-        columns = [pa.array(column, pa.binary()).view(pa.string()) for column in zip(*cells, strict=True)]
+
+    def parquet(self) -> ParquetSource:
+        """Write the rows as a Parquet table with cells that are no UTF-8, and null ones."""
+        columns = [pa.array(column, pa.binary()).view(pa.string()) for column in zip(*self._cells(), strict=True)]
         path = self.root / "captions.parquet"
         pq.write_table(pa.table(columns, ["file_name", "caption"]), path)
         return ParquetSource(table_uri=str(path), images_uri=str(self.images))
+
+    def stored(self) -> TableSource:
+        """Write the images into an Arrow table with lists of captions; those that are no files by their path."""
+        data = [self.content(name) for name in self.names]
+        paths = pa.array([cell_of(name) for name in self.names], pa.binary()).view(pa.string())
+        flat = pa.array([cell_of(text) for texts in self.captions for text in texts], pa.binary()).view(pa.string())
+        ends = np.cumsum([0, *map(len, self.captions)])
+        table = pa.table(
+            {
+                "file_name": pa.StructArray.from_arrays([pa.array(data, pa.binary()), paths], ["bytes", "path"]),
+                "caption": pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat),
+            }
+        )
+        path = self.root / "images.arrow"
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table, 50)
+        return TableSource(table_uri=str(path), images_uri=str(self.images))
+
+    def csv(self) -> TableSource:
+        """Write the rows as CSV, as what knows nothing of quotes does; bytes stay as they are."""
+        lines = [b",".join(cell or b"" for cell in row) for row in self._cells()]
+        path = self.root / "captions.csv.gz"
+        path.write_bytes(gzip.compress(b"\n".join([b"file_name,caption", *lines])))
+        return TableSource(table_uri=str(path), images_uri=str(self.images))
+
+    def jsonl(self) -> TableSource:
+        """Write the items as lines of JSON, with lists of captions, and bytes that are no UTF-8."""
+        pairs = zip(self.names, self.captions, strict=True)
+        lines = [json.dumps({"file_name": name, "caption": captions}) for name, captions in pairs]
+        path = self.root / "captions.jsonl"
+        path.write_bytes("\n".join([*lines, "{", "[]"]).encode().replace(rb"\udce9", b"\xe9"))
+        return TableSource(table_uri=str(path), images_uri=str(self.images))
+
+    def folder(self) -> FolderSource:
+        """Write the first caption of each image beside it."""
+        for name, captions in zip(self.names, self.captions, strict=True):
+            if self.content(name) is not None and captions:
+                path = self.images / str(name).replace("\\", "/").strip("/")
+                path.with_suffix(".txt").write_bytes(cell_of(captions[0]) or b"")
+        return FolderSource(images_uri=str(self.images))
+
+    def tars(self) -> WebDatasetSource:
+        """Write the images and all captions into two tars; of the second the end is missing."""
+        for number in range(2):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w", errors="surrogateescape") as tar:
+                for name, captions in zip(self.names[number::2], self.captions[number::2], strict=True):
+                    if (data := self.content(name)) is not None:
+                        stem = str(name).rpartition(".")[0]
+                        add_member(tar, str(name), data)
+                        add_member(tar, f"{stem}.json", json.dumps({"caption": captions}).encode())
+            whole = buffer.getvalue()
+            (self.root / f"{number}.tar").write_bytes(whole[: len(whole) * (3 if number else 4) // 4])
+        return WebDatasetSource(shards_uri=str(self.root / "{0..1}.tar"))
+
+    def content(self, name: object) -> bytes | None:
+        """Return an item's bytes where it has a file, and a name that every system can write."""
+        if not isinstance(name, str) or "\0" in name or "\ud83d" in name or len(name) > 200:
+            return None
+        path = self.images / name.replace("\\", "/").strip("/")
+        return path.read_bytes() if path.is_file() and ".." not in path.parts else None
+
+
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a tar."""
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
 
 
 def cell_of(value: object) -> bytes | None:

@@ -172,7 +172,7 @@ _stage_command("register", "Register the adapter and decide whether it becomes c
 @app.command()
 def init(
     place: Annotated[
-        Path, typer.Argument(metavar="FOLDER|TABLE", help="a folder, a COCO captions file, a Parquet table")
+        Path, typer.Argument(metavar="FOLDER|TABLE", help="a folder, a COCO captions file, a table, a tar")
     ],
     out: Annotated[Path, typer.Option("--out", help="the recipe's file")] = Path("recipe.yaml"),
     family: Annotated[Family, typer.Option("--family", help="family of the base model")] = "sd15",

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_COUNT, MAX_NAME_CHARS, Count, Positive, Ratio, Seed, StageConfig
-from softalign.config.curation import CocoSource, CurationConfig, FilterConfig, ParquetSource, ShapesSource, Source
+from softalign.config.curation import (
+    CocoSource,
+    CurationConfig,
+    FilterConfig,
+    FolderSource,
+    HFSource,
+    HttpConfig,
+    ParquetSource,
+    ShapesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from softalign.config.evaluation import EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
 from softalign.config.loading import load_recipe, recipe_names, yaml_problem
 from softalign.config.objective import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig
@@ -29,6 +41,9 @@ __all__ = [
     "CurationConfig",
     "EvalConfig",
     "FilterConfig",
+    "FolderSource",
+    "HFSource",
+    "HttpConfig",
     "LayersEnd",
     "MAX_COUNT",
     "MAX_NAME_CHARS",
@@ -50,9 +65,11 @@ __all__ = [
     "SoftTokensConfig",
     "Source",
     "StageConfig",
+    "TableSource",
     "TrainConfig",
     "UNetTokensConfig",
     "UnconditionalBank",
+    "WebDatasetSource",
     "load_recipe",
     "recipe_names",
     "yaml_problem",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_NAME_CHARS, Count, Ratio, StageConfig
+from softalign.config.base import MAX_NAME_CHARS, Count, Positive, Ratio, StageConfig
 from softalign.config.captions import CaptionFilterConfig
 from softalign.config.model_filters import ModelFilterConfig
 
@@ -40,16 +40,80 @@ class CocoSource(Frozen):
 
 
 class ParquetSource(Frozen):
-    """A Parquet table, one row per caption: an image path relative to ``images_uri``, and the caption."""
+    """A Parquet table: image paths relative to ``images_uri`` or images as bytes, and captions."""
 
-    type: Literal["parquet"] = Field("parquet", description="a Parquet table with a row per caption")
-    table_uri: str = Field(description="path or URI of the table")
+    type: Literal["parquet"] = Field("parquet", description="a Parquet table")
+    table_uri: str = Field(description="path or URI of the table: a file, a folder of parts, or a glob")
     images_uri: str = Field(description="folder or URI that the table's image paths are relative to")
-    image_column: str = Field("file_name", description="the column of image paths")
-    caption_column: str = Field("caption", description="the column of captions")
+    image_column: str = Field("file_name", description="the column of image paths, or of images as bytes")
+    caption_column: str = Field("caption", description="the column of captions: text, or lists of texts")
 
 
-Source = Annotated[ShapesSource | CocoSource | ParquetSource, Field(discriminator="type")]
+class HttpConfig(Frozen):
+    """How images behind URLs are fetched."""
+
+    timeout_s: Positive = Field(30.0, description="seconds that one try of one image may take")
+    max_tries: Count = Field(3, description="tries of an image whose server is busy, slow or breaks off")
+    max_per_host: Count = Field(4, description="requests at once to one host, in each process that reads images")
+    allow_private_addresses: bool = Field(
+        False, description="whether addresses of this machine and of private networks are fetched from"
+    )
+
+
+CaptionColumns = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class TableSource(Frozen):
+    """A table in Parquet, Arrow, CSV, TSV or JSON lines, plain or compressed (.gz, .zst): a file, parts, or a glob."""
+
+    type: Literal["table"] = Field("table", description="a table: .parquet, .arrow, .csv, .tsv, .jsonl; also .gz, .zst")
+    table_uri: str = Field(
+        description="path or URI of the table: a file, a folder of parts, a glob, or a range such as {000..012}"
+    )
+    images_uri: str | None = Field(
+        None,
+        description="folder or URI that image paths are relative to; `null`: images are in the table or behind URLs",
+    )
+    image_column: str = Field("file_name", description="the column of image paths or URLs, or of images as bytes")
+    caption_columns: CaptionColumns = Field(
+        ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
+    )
+    allow_urls: bool = Field(False, description="whether URLs in the image column are fetched")
+    http: HttpConfig = Field(HttpConfig(), description="how URLs are fetched")
+
+
+class FolderSource(Frozen):
+    """Images with a file of the same name beside each: ``.txt`` or ``.caption`` (one caption), or ``.json``."""
+
+    type: Literal["folder"] = Field("folder", description="images with text files of the same names beside them")
+    images_uri: str = Field(description="folder or URI of the images and their captions; folders below it too")
+    caption_field: str = Field("caption", description="of the .json files: what holds a caption, or a list of them")
+
+
+class WebDatasetSource(Frozen):
+    """Tar files of the WebDataset layout: members of one name are a sample, an image with ``.txt`` or ``.json``."""
+
+    type: Literal["webdataset"] = Field("webdataset", description="tar files with images and captions")
+    shards_uri: str = Field(
+        description="path or URI of the tars: a file, a folder, a glob, or a range such as {000..012}; also .gz, .zst"
+    )
+    caption_field: str = Field("caption", description="of the .json members: what holds a caption, or a list of them")
+
+
+class HFSource(Frozen):
+    """A Hugging Face dataset saved to disk (``save_to_disk``): its Arrow files, images as bytes in them."""
+
+    type: Literal["hf"] = Field("hf", description="a Hugging Face dataset saved to disk")
+    dataset_uri: str = Field(description="folder or URI of the dataset (with state.json); of several splits, of one")
+    image_column: str = Field("image", description="the column of images")
+    caption_columns: CaptionColumns = Field(
+        ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
+    )
+
+
+FileSource = CocoSource | ParquetSource | TableSource | FolderSource | WebDatasetSource | HFSource
+"""Sources that somebody hands over; what they hold may change."""
+Source = Annotated[ShapesSource | FileSource, Field(discriminator="type")]
 
 
 class FilterConfig(Frozen):

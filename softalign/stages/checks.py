@@ -8,10 +8,10 @@ from softalign.adapters.locating import resolved
 from softalign.artifacts import Record
 from softalign.backbones.locating import is_hub_id, model_folder
 from softalign.config.backbone import BackboneConfig
-from softalign.config.curation import ShapesSource, Source
+from softalign.config.curation import CocoSource, ParquetSource, Source, TableSource
 from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
-from softalign.errors import MissingInputError
+from softalign.errors import DataError, MissingInputError, SoftAlignError
 from softalign.processes.launch import require_work_for_all
 from softalign.stages.sense import mismatches
 from softalign.store.files import open_filesystem
@@ -47,9 +47,28 @@ def is_in_registry(record: Record, store: Store) -> bool:
 
 
 def check_sources(recipe: Recipe, _store: Store) -> None:
-    """Refuse a recipe with a source that cannot be used (see ``check_source``)."""
+    """Refuse a recipe with sources that cannot be used (see ``check_source``); all of them are named.
+
+    Raises:
+        SoftAlignError: what ``check_source`` raises; of several sources one that names them.
+    """
+    errors: list[tuple[int, SoftAlignError]] = []
     for index, source in enumerate(recipe.curation.sources):
-        check_source(source, index)
+        try:
+            check_source(source, index)
+        except (DataError, MissingInputError) as error:
+            errors.append((index, error))
+    if len(errors) == 1:
+        raise errors[0][1]
+    if errors:
+        found = [f"curation.sources.{index}: {error.what} {error.found} ({error.where})" for index, error in errors]
+        fixes = dict.fromkeys(error.fix for _, error in errors if error.fix)
+        raise DataError(
+            f"{len(errors)} sources cannot be used.",
+            found="; ".join(found),
+            where="curation.sources",
+            fix="; ".join(fixes),
+        )
 
 
 def check_source(source: Source, index: int) -> None:
@@ -60,21 +79,20 @@ def check_source(source: Source, index: int) -> None:
         DataError: the table cannot be used.
         StorageUnavailableError: its place did not answer.
     """
-    from softalign.data.curation.sources import check_table
+    from softalign.data.curation.sources import check_source as check_content
 
-    if isinstance(source, ShapesSource):
+    check_content(source)
+    images_uri = source.images_uri if isinstance(source, CocoSource | ParquetSource | TableSource) else None
+    if images_uri is None or images_uri.startswith(HTTP):  # a web server need not list its folders
         return
-    check_table(source)
-    filesystem, path = open_filesystem(source.images_uri)
-    if source.images_uri.startswith(HTTP):  # a web server need not list its folders
-        return
-    with reaching(source.images_uri):
+    filesystem, path = open_filesystem(images_uri)
+    with reaching(images_uri):
         is_there = filesystem.isdir(path)
     if not is_there:
         raise MissingInputError(
             "There is no folder of images.",
             expected="the folder that the table's file names are relative to",
-            where=source.images_uri,
+            where=images_uri,
             fix=f"correct curation.sources.{index}.images_uri",
         )
 

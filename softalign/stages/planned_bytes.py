@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from softalign.artifacts import DatasetManifest
 from softalign.backbones.sizes import model_sizes
-from softalign.config.curation import CocoSource, ShapesSource, Source
+from softalign.config.curation import (
+    CocoSource,
+    FileSource,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    ShapesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
 from softalign.config.recipe import Recipe
+from softalign.data.curation.listing import files_below
 from softalign.stages.published import Published
-from softalign.store.files import open_filesystem
 
 FLOAT_BYTES = 4
 ENCODED_BYTES = 2
@@ -19,7 +29,7 @@ GENERATED_BYTES_PER_PIXEL = 2
 
 
 def _source_counts(source: Source) -> tuple[int, int] | None:
-    """Return the numbers of images and captions a source announces; of a Parquet table, neither without reading it."""
+    """Return the numbers of images and captions a source announces; of others, neither without reading them."""
     if isinstance(source, ShapesSource):
         return source.num_scenes, source.num_scenes * source.captions_per_scene
     if isinstance(source, CocoSource):
@@ -35,7 +45,7 @@ def unknown_bytes(_recipe: Recipe, _published: Published) -> None:
 
 
 def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
-    """Return about how many bytes ``curate`` writes: the sources' images; None where they are saved anew."""
+    """Return about how many bytes ``curate`` writes: the sources' images; None where that is not known before."""
     if recipe.curation.image_format != "keep":
         return None
     total = 0
@@ -43,9 +53,20 @@ def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
         if isinstance(source, ShapesSource):
             total += source.num_scenes * SHAPES_PNG_BYTES
             continue
-        filesystem, path = open_filesystem(source.images_uri)
-        total += int(filesystem.du(path)) if filesystem.exists(path) else 0
+        uri = _images_uri(source)
+        if uri is None:
+            return None
+        total += sum(size or 0 for size in files_below(uri).values())
     return total
+
+
+def _images_uri(source: FileSource) -> str | None:
+    """Return the folder that a source's images lie in; None where they are in its table or archives, or behind URLs."""
+    match source:
+        case CocoSource() | ParquetSource() | FolderSource() | TableSource():
+            return source.images_uri
+        case WebDatasetSource() | HFSource():
+            return None
 
 
 def encode_bytes(recipe: Recipe, published: Published) -> int | None:

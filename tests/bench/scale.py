@@ -104,7 +104,7 @@ def captions_table(root, rows):
     import pyarrow.parquet as pq
 
     from softalign.config import ParquetSource
-    from softalign.data.curation.parquet import read_parquet
+    from softalign.data.curation.sources import reader_of
 
     def write():
         listed = [row for shard in range(rows // ROWS_PER_SHARD) for row in rows_of(shard)]
@@ -117,7 +117,7 @@ def captions_table(root, rows):
 
     number = apart(write)
     source = ParquetSource(type="parquet", table_uri=str(root / "captions.parquet"), images_uri=str(root))
-    seconds, memory, _kept = measured(lambda: read_parquet(source))
+    seconds, memory, _kept = measured(lambda: reader_of(source).grouped())
     size = (root / "captions.parquet").stat().st_size
     yield Cost("captions table (curate reads it whole)", "images", number, seconds, memory, size)
 

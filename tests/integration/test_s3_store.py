@@ -1,24 +1,42 @@
 """A store on a real S3 server (SeaweedFS): published once, raced, damaged, refused and out of reach."""
 
+import gzip
 import os
 import re
 import shutil
 import socket
+import tarfile
 import threading
 import time
 import uuid
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest
-from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime, ShapesSource, TrainConfig
+from softalign.config import (
+    BackboneConfig,
+    CocoSource,
+    CurationConfig,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    Runtime,
+    ShapesSource,
+    TableSource,
+    TrainConfig,
+    WebDatasetSource,
+)
 from softalign.data.curation.changes import CaptionEdit, to_lines
+from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.rejections import Flaw, ItemError
 from softalign.data.curation.reuse import Beside
+from softalign.data.curation.sources import check_source, list_samples
 from softalign.data.curation.tables import read_table
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
@@ -302,6 +320,57 @@ def test_images_and_tables_there_fail_one_by_one(store, monkeypatch):
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(ConfigError, match="refused access"):
         images.read(names[0])
+
+
+def test_sources_of_all_kinds_there_list_what_local_ones_do(store, tmp_path):
+    here, there = tmp_path / "handover", f"{store.uri}/handover"
+    for name in ("images", "tables", "hf"):
+        (here / name).mkdir(parents=True)
+    for number in range(3):
+        (here / f"images/{number}.jpg").write_bytes(b"image")
+        (here / f"images/{number}.txt").write_text(f"caption {number}")
+        rows = f"file_name,caption\n{number}.jpg,caption {number}\ngone.jpg,x\n"
+        (here / f"tables/part-{number}.csv.gz").write_bytes(gzip.compress(rows.encode(), mtime=0))
+        with tarfile.open(here / f"{number:05d}.tar", "w") as tar:
+            for name in (f"{number}.jpg", f"{number}.txt"):
+                tar.add(here / "images" / name, name)
+    table = pa.table({"image": [{"bytes": b"one", "path": "a.jpg"}], "caption": ["caption"]})
+    with pa.ipc.new_stream(here / "hf/data.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (here / "hf/state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    pq.write_table(table, here / "held.parquet", row_group_size=1)
+    filesystem, base = fsspec.core.url_to_fs(there)
+    filesystem.put(f"{here}/", f"{base}/", recursive=True)
+
+    def sources(root):
+        images = f"{root}/images"
+        return (
+            *(
+                TableSource(table_uri=f"{root}/{uri}", images_uri=images)
+                for uri in ("tables", "tables/part-[01].csv.gz")
+            ),
+            *(WebDatasetSource(shards_uri=f"{root}/{uri}") for uri in ("{00000..00002}.tar", "*.tar")),
+            FolderSource(images_uri=images),
+            HFSource(dataset_uri=f"{root}/hf"),
+            ParquetSource(table_uri=f"{root}/held.parquet", images_uri=images, image_column="image"),
+        )
+
+    for local, remote in zip(sources(here), sources(there), strict=True):
+        check_source(remote)
+        found = [list(list_samples(source, "s", tmp_path)) for source in (local, remote)]
+        assert len(found[0]) > 0
+        local_ones, remote_ones = ([(s.filename, s.captions, s.flaw) for s in samples] for samples in found)
+        assert local_ones == remote_ones
+        assert found[1][0].images.read(found[1][0].filename) in {b"image", b"one"}
+        assert source_fingerprint(remote) == source_fingerprint(remote)
+    with pytest.raises(MissingInputError):
+        check_source(TableSource(table_uri=f"{there}/nowhere/*.csv"))
+
+    parts = sources(there)[0]
+    before, elsewhere = source_fingerprint(parts), fsspec.filesystem("s3", skip_instance_cache=True)
+    elsewhere.pipe_file(f"{base}/tables/part-3.csv", b"file_name,caption\n0.jpg,one more\n")
+    assert source_fingerprint(parts) != before, "what another process adds is seen"
+    assert len(next(iter(list_samples(parts, "s", tmp_path))).captions) == 2
 
 
 def test_training_goes_on_from_there_on_a_fresh_machine(store, tmp_path, caplog):

@@ -74,12 +74,14 @@ EXAMPLES = {
     "union_tag_invalid": (
         "curation.sources",
         [{"type": "coc"}],
-        "curation.sources.0: its type must be one of shapes, coco, parquet (found 'coc'); did you mean coco?",
+        "curation.sources.0: its type must be one of shapes, coco, parquet, table, folder, webdataset, hf "
+        "(found 'coc'); did you mean coco?",
     ),
     "union_tag_not_found": (
         "curation.sources",
         [{}],
-        "curation.sources.0: its type must be one of shapes, coco, parquet (found nothing)",
+        "curation.sources.0: its type must be one of shapes, coco, parquet, table, folder, webdataset, hf "
+        "(found nothing)",
     ),
     "value_error": (
         "train.export_step",

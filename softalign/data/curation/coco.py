@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from softalign.config.curation import CocoSource
-from softalign.data.curation.names import shown
+from softalign.data.curation.names import NameRules, shown
 from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.samples import ListedSample
 from softalign.data.curation.tables import CaptionTable, empty_table, kind_of, read_table
 from softalign.errors import DataError
 
@@ -19,6 +22,21 @@ _OTHER_ANNOTATIONS = {
     "category_id": "categories",
 }
 """What annotations hold in files that are handed over in place of captions, by a field that tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class CocoReader:
+    """A captions file in COCO's layout, which is read whole."""
+
+    source: CocoSource
+
+    def check(self) -> None:
+        """Check the file; see ``read_coco``."""
+        read_coco(self.source)
+
+    def samples(self, name: str, on_number: Callable[[int], None]) -> Iterator[ListedSample]:
+        """Yield the samples; see ``sources.SourceReader``."""
+        return read_coco(self.source).samples(name, self.source.images_uri, on_number)
 
 
 def read_coco(source: CocoSource) -> CaptionTable:
@@ -32,7 +50,7 @@ def read_coco(source: CocoSource) -> CaptionTable:
     """
     where = source.annotations_uri
     content = _parsed(read_table(where), where)
-    table = CaptionTable()
+    table = CaptionTable(rules=NameRules.of_folder(source.images_uri))
     names = _add_images(table, _entries(content, "images", where))
     annotations = _entries(content, "annotations", where)
     if not any(isinstance(annotation, dict) and "caption" in annotation for annotation in annotations):
@@ -101,12 +119,26 @@ def _entries(content: Any, name: str, where: str) -> list[Any]:
         raise DataError(
             "The captions file is not in COCO's layout.",
             expected=f"an object with a list {name!r}",
-            found=f"keys {sorted(content)[:10]}" if isinstance(content, dict) else type(content).__name__,
+            found=_layout_of(content),
             where=where,
+            fix="hand over a captions_*.json file of COCO, or JSON lines, an object with file_name and caption (or a "
+            "list of captions) each, as a source of type table",
         )
     if not entries:
         raise empty_table(where, name)
     return entries
+
+
+def _layout_of(content: Any) -> str:
+    """Return in words what a JSON file holds that is not in COCO's layout."""
+    if isinstance(content, list):
+        return f"a list of {len(content)} entries"
+    if not isinstance(content, dict):
+        return type(content).__name__
+    images = content.get("images")
+    first = images[0] if isinstance(images, list) and images else None
+    kind = "Karpathy's layout, sentences in the images: " if isinstance(first, dict) and "sentences" in first else ""
+    return f"{kind}keys {', '.join(sorted(map(str, content))[:10])}"
 
 
 def _no_captions(annotations: list[Any], where: str) -> DataError:

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable
+from typing import Any
 
 from softalign.artifacts import digest_of
 from softalign.config.captions import GENEVAL
-from softalign.config.curation import CocoSource, FilterConfig, ShapesSource, Source
+from softalign.config.curation import (
+    CocoSource,
+    FileSource,
+    FilterConfig,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    ShapesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
+from softalign.data.curation.caption_files import TEXT_SUFFIXES
+from softalign.data.curation.folder import visible_files
+from softalign.data.curation.image_folder import HTTP, ImageFolder
+from softalign.data.curation.listing import sizes_below
+from softalign.data.curation.parts import SourceFile
+from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.saved_dataset import saved_files
+from softalign.data.curation.table import is_parquet, is_table, table_files
 from softalign.data.curation.tables import read_table
-from softalign.store.files import is_local, open_filesystem, read_bytes
+from softalign.data.curation.webdataset import webdataset_files
+from softalign.store.files import read_bytes
 from softalign.store.reaching import reaching
+from softalign.store.read_ahead import map_ahead
+
+MAX_HASHED_BYTES = 64 * 2**20
+"""Larger files of tables and archives go by size and by what their store says of their last change: hashing terabytes
+of images would take longer than reading them."""
+NUM_READERS = 16
+_CHUNK_BYTES = 1 << 20
 
 
 def source_fingerprint(source: Source) -> str:
-    """Return a digest of a source's present content: its captions table, and its images' names and sizes.
+    """Return a digest of a source's present content: its captions, and its images' names and sizes.
 
     Raises:
-        MissingInputError: the captions table is not there.
+        MissingInputError: the captions are not there.
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
-    if isinstance(source, ShapesSource):
-        return ""
-    table_uri = source.annotations_uri if isinstance(source, CocoSource) else source.table_uri
-    table = hashlib.sha256(read_table(table_uri)).hexdigest()
-    return digest_of([table, _names_and_sizes(source.images_uri)])
+    return "" if isinstance(source, ShapesSource) else digest_of(_found(source))
 
 
 def evaluation_fingerprints(filters: FilterConfig) -> dict[str, str]:
@@ -41,34 +64,63 @@ def evaluation_fingerprints(filters: FilterConfig) -> dict[str, str]:
         contents = [hashlib.sha256(read_bytes(uri)).hexdigest() for uri in uris]
         found["curation.filters.captions.exclude_prompts"] = digest_of(contents)
     if filters.exclude_images:
-        listings = [_names_and_sizes(uri) for uri in filters.exclude_images]
-        found["curation.filters.exclude_images"] = digest_of(listings)
+        found["curation.filters.exclude_images"] = digest_of([_images(uri) for uri in filters.exclude_images])
     return found
 
 
-def _names_and_sizes(uri: str) -> list[tuple[str, int | None]]:
-    filesystem, path = open_filesystem(uri)
-    with reaching(uri):
-        if is_local(uri):
-            images = dict(_local_files(path))
-        else:
-            found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
-            images = {name: entry.get("size") for name, entry in found.items()}
-    return sorted((name.removeprefix(path), size) for name, size in images.items())
+def _found(source: FileSource) -> list[Any]:
+    """Return what is there of a source: its captions by digest, its images by name and size."""
+    match source:
+        case CocoSource():
+            table = hashlib.sha256(read_table(source.annotations_uri)).hexdigest()
+            return [table, _images(source.images_uri)]
+        case ParquetSource():
+            digests = [_content(file, None) for file in table_files(source.table_uri, is_parquet)]
+            return [digests[0] if len(digests) == 1 else digests, _images(source.images_uri)]
+        case TableSource():
+            images = _images(uri) if (uri := source.images_uri) and not uri.startswith(HTTP) else []
+            return [_contents(table_files(source.table_uri, is_table)), images]
+        case FolderSource():
+            files = visible_files(source.images_uri)
+            return [_captions(source.images_uri, files), list(files.items())]
+        case WebDatasetSource():
+            return _contents(webdataset_files(source.shards_uri))
+        case HFSource():
+            return _contents(saved_files(source.dataset_uri))
 
 
-def _local_files(root: str) -> Iterator[tuple[str, int | None]]:
-    """Yield paths and sizes below a folder; a link that leads nowhere has no size, one in a circle is not followed."""
-    walked: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in walked:
-            subfolders.clear()
-            continue
-        walked.add((status.st_dev, status.st_ino))
-        for name in names:
-            path = os.path.join(folder, name)
-            try:
-                yield path, os.stat(path).st_size
-            except OSError:
-                yield path, None
+def _images(uri: str) -> list[tuple[str, int | None]]:
+    return sorted(sizes_below(uri).items())
+
+
+def _captions(uri: str, files: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the captions files among those below a folder, with digests of their content."""
+    names = [name for name in files if name.lower().endswith(TEXT_SUFFIXES)]
+    digests = map_ahead(lambda name: _digest_in(uri, name), names, NUM_READERS)
+    return list(zip(names, digests, strict=True))
+
+
+def _digest_in(uri: str, name: str) -> str:
+    try:
+        return hashlib.sha256(ImageFolder(uri).read(name)).hexdigest()
+    except ItemError as error:  # which costs its image, no more
+        return error.flaw.reason
+
+
+def _contents(files: tuple[SourceFile, ...]) -> list[Any]:
+    return [(file.name, _content(file, MAX_HASHED_BYTES)) for file in files]
+
+
+def _content(file: SourceFile, max_bytes: int | None) -> str:
+    """Return the sha256 hex digest of a file's bytes, or of a large file's size and last change."""
+    with reaching(file.uri):
+        if max_bytes is not None:
+            entry = file.filesystem.info(file.path)
+            if (entry.get("size") or 0) > max_bytes:
+                changed = next((entry[name] for name in ("ETag", "mtime", "LastModified") if entry.get(name)), "")
+                return digest_of([entry["size"], str(changed)])
+        digest = hashlib.sha256()
+        with file.filesystem.open(file.path, "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -6,18 +6,21 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+from softalign.config.curation import HttpConfig
+from softalign.data.curation.fetch_errors import FetchError
 from softalign.data.curation.names import other_spellings
-from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.rejections import UNLIMITED, ItemError, too_large
+from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
 from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
 
 NUM_WITNESSES = 8
-UNLIMITED = 1 << 40
-_HTTP = ("http://", "https://")
+HTTP = ("http://", "https://")
 _BUSY_STATUS = {408, 425, 429, 502, 503, 504}
 """What servers answer when they cannot answer now, whatever they are asked for."""
 _NOT_THERE = {
@@ -37,10 +40,12 @@ class ImageFolder:
         uri: a folder, or any fsspec URI.
         witnesses: some of the names the table lists: while one of them can be read, or is known to be missing, the
             store answers, and what cannot be read is one file.
+        http: how images are fetched, where the folder is behind HTTP; its own host may be a private one.
     """
 
     uri: str
     witnesses: tuple[str, ...] = ()
+    http: HttpConfig = HTTP_DEFAULTS
 
     def require(self) -> None:
         """Refuse a folder that is not there: its files would all be counted as missing. HTTP knows no folders.
@@ -50,7 +55,7 @@ class ImageFolder:
             ConfigError: it cannot be opened.
             StorageUnavailableError: the store does not answer.
         """
-        if self.uri.startswith(_HTTP):
+        if self.uri.startswith(HTTP):
             return
         filesystem, root = open_filesystem(self.uri)
         with reaching(self.uri):
@@ -67,11 +72,13 @@ class ImageFolder:
     def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
         """Return a file's content.
 
-        A file that is refused or breaks off is tried once more, if the folder answers for another one.
+        A file that is refused or breaks off is tried once more, if the folder answers for another one. Where no file
+        has the name, the one is read that has it with / for a backslash, or with its accents in
+        Unicode's other form: exports of Windows and macOS name files so.
 
         Args:
             filename: one for which ``flaw_of_name`` finds nothing.
-            max_bytes: of a larger file, of a local disk or an object store, no more is read.
+            max_bytes: of a larger file no more is read.
 
         Raises:
             ItemError: this file is missing, no file, refused, larger than that, or cannot be read to its end.
@@ -103,24 +110,33 @@ class ImageFolder:
             detail = _why_not_there(error.__cause__)
             if detail is None:
                 raise
-            raise ItemError("missing_image", detail or self._other_spelling(filename)) from error
+            content = None if detail else self._of_other_spelling(filename, max_bytes)
+            if content is not None:
+                return content
+            raise ItemError("missing_image", detail) from error
 
     def _fetch(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
+        if self.uri.startswith(HTTP):
+            from softalign.data.curation.fetching import fetch
+
+            url = f"{self.uri.rstrip('/')}/{quote(filename)}"
+            with reaching(url):
+                return fetch(url, self.http, max_bytes, trusted_uri=self.uri)
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         filesystem, root = open_filesystem(self.uri)
-        name = quote(filename) if self.uri.startswith(_HTTP) else filename
-        path = f"{root.rstrip('/')}/{name}"
+        path = f"{root.rstrip('/')}/{filename}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
                 _require_regular_file(path, max_bytes)
-            is_whole = is_local(self.uri) or self.uri.startswith(_HTTP)
-            data = bytes(filesystem.cat_file(path)) if is_whole else _start_of(filesystem, path, max_bytes + 1)
+            data = (
+                bytes(filesystem.cat_file(path)) if is_local(self.uri) else _start_of(filesystem, path, max_bytes + 1)
+            )
         if len(data) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
         return data
 
     def _answers_beside(self, filename: str, error: SoftAlignError) -> bool:
-        if isinstance(error.__cause__, TimeoutError) or getattr(error.__cause__, "status", None) in _BUSY_STATUS:
+        if _is_of_all(error.__cause__):
             return False
         return any(self._is_answered(name) for name in self.witnesses if name != filename)
 
@@ -131,14 +147,22 @@ class ImageFolder:
             return _why_not_there(error.__cause__) is not None
         return True
 
-    def _other_spelling(self, filename: str) -> str:
-        for spelling, difference in other_spellings(filename).items():
+    def _of_other_spelling(self, filename: str, max_bytes: int) -> bytes | None:
+        for spelling in other_spellings(filename):
             try:
-                self._fetch(spelling)
-            except SoftAlignError:
-                continue
-            return difference
-        return ""
+                return self._fetch(spelling, max_bytes)
+            except SoftAlignError as error:
+                if _why_not_there(error.__cause__) is None:
+                    raise
+        return None
+
+
+def _is_of_all(cause: BaseException | None) -> bool:
+    """Whether a failure is the store's, whatever was asked for; behind HTTP one file was tried several times by now."""
+    status = getattr(cause, "status", None)
+    if isinstance(cause, FetchError):
+        return status == HTTPStatus.TOO_MANY_REQUESTS
+    return isinstance(cause, TimeoutError) or status in _BUSY_STATUS
 
 
 def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:
@@ -150,16 +174,12 @@ def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:
         return bytes(filesystem.cat_file(path))
 
 
-def _too_large(max_bytes: int) -> ItemError:
-    return ItemError("too_many_bytes", f"more than {max_bytes} bytes")
-
-
 def _require_regular_file(path: str, max_bytes: int) -> None:
     """Refuse anything but a regular file before it is opened: a pipe would block, and a device never ends."""
     found = os.stat(path)
     mode = found.st_mode
     if stat.S_ISREG(mode) and found.st_size > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     if not stat.S_ISREG(mode):
         code = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
         raise FileNotFoundError(code, os.strerror(code), path)
@@ -179,6 +199,8 @@ def _code(cause: BaseException | None) -> str:
     status = getattr(cause, "status", None)
     if isinstance(status, int):
         return f"HTTP {status}"
+    if isinstance(cause, FetchError):
+        return cause.detail
     if isinstance(cause, ConnectionError) or type(cause).__module__.startswith("aiohttp"):
         return "broken connection"  # which class it is depends on the moment
     number = cause.errno if isinstance(cause, OSError) else None

@@ -16,6 +16,8 @@ from softalign.artifacts import ReasonCount
 from softalign.config.curation import Source
 from softalign.errors import DataError, StorageUnavailableError
 
+UNLIMITED = 1 << 40
+"""A number of bytes that no image has."""
 Reason = Literal[
     "access_refused",
     "animated",
@@ -90,6 +92,11 @@ class ItemError(DataError):
         self.flaw = Flaw(reason, detail)
 
 
+def too_large(max_bytes: int) -> ItemError:
+    """Return the error of an image file with more bytes than are allowed."""
+    return ItemError("too_many_bytes", f"more than {max_bytes} bytes")
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """Why an image (``caption_index`` -1) or one of its captions is not in the dataset, or not as it was listed.
@@ -162,6 +169,6 @@ def nothing_left(rejections: Sequence[Rejection], num_seen: int, sources: Sequen
         + ", ".join(f"{reason}: {count}" for reason, count in sorted(counts.items()))
         + f"; {most_frequent} such as {shown}",
         where=", ".join(f"{index}-{source.type}" for index, source in enumerate(sources)),
-        fix="check images_uri and the tables (names are paths below images_uri, and URLs are not fetched), or "
-        "relax curation.filters",
+        fix="check images_uri and the tables (names are paths below images_uri; URLs are fetched with allow_urls of a "
+        "table), or relax curation.filters",
     )

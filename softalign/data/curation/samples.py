@@ -4,9 +4,40 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
-from softalign.data.curation.image_folder import ImageFolder
-from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.rejections import UNLIMITED, Flaw, too_large
+
+
+class Images(Protocol):
+    """Where a listed sample's image comes from."""
+
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
+        """Return an image file's content, of at most ``max_bytes``.
+
+        Raises:
+            ItemError: this one cannot be read; others can.
+            ConfigError: it cannot be opened at all, or is refused as a whole.
+            StorageUnavailableError: the store does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image that its table or archive holds itself."""
+
+    data: bytes
+
+    def read(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
+        """Return the image file's content, whatever it is called.
+
+        Raises:
+            ItemError: it is too large.
+        """
+        if len(self.data) > max_bytes:
+            raise too_large(max_bytes)
+        return self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +46,15 @@ class ListedSample:
 
     Attributes:
         source: the source's name within the dataset, such as ``0-coco``.
-        filename: the image's path as the table gives it, relative to the image folder.
-        images: the image folder.
+        filename: the image's path relative to the image folder, its URL, or its place in the table or archive.
+        images: what it is read from.
         captions: as found; anything that is not a string is rejected by the filters.
         flaw: why the table's entry cannot be used, so that no image is looked for.
     """
 
     source: str
     filename: str
-    images: ImageFolder
+    images: Images
     captions: tuple[object, ...]
     flaw: Flaw | None = None
 

@@ -1,19 +1,59 @@
-"""Sources: captions tables as a data team hands them over, read as one stream of listed samples.
-
-A table is read whole (text only: about 0.5 GB for the 590 000 captions of COCO); images are read one by one, later.
-"""
+"""Sources: captions with images as a data team hands them over, read as one stream of listed samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
-from softalign.config.curation import CocoSource, ParquetSource, ShapesSource, Source
-from softalign.data.curation.coco import read_coco
-from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
-from softalign.data.curation.parquet import check_parquet, read_parquet
+from softalign.config.curation import (
+    CocoSource,
+    FileSource,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    ShapesSource,
+    Source,
+    TableSource,
+    WebDatasetSource,
+)
+from softalign.data.curation.arrow_tables import open_arrow, open_parquet
+from softalign.data.curation.coco import CocoReader
+from softalign.data.curation.folder import FolderReader
+from softalign.data.curation.rows import Columns
 from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.saved_dataset import saved_files
+from softalign.data.curation.table import TableReader, is_parquet, is_table, table_files
+from softalign.data.curation.webdataset import WebDatasetReader, webdataset_files
 from softalign.shapes.rendering import render_source
+
+
+class SourceReader(Protocol):
+    """Reads one kind of source."""
+
+    def check(self) -> None:
+        """Check that it can be read, by its beginning.
+
+        Raises:
+            MissingInputError: it is not there.
+            DataError: it cannot be used as a whole.
+        """
+        ...
+
+    def samples(self, name: str, on_number: Callable[[int], None]) -> Iterator[ListedSample]:
+        """Yield its images in its order, the same each time; what cannot be used comes with its flaw.
+
+        Args:
+            name: the source's.
+            on_number: called with their number before the first, where that can be known.
+
+        Raises:
+            MissingInputError: it, or its image folder, is not there.
+            DataError: it cannot be used as a whole.
+            ConfigError: access to it was refused.
+            StorageUnavailableError: its store did not answer.
+        """
+        ...
 
 
 def _ignore(_number: int) -> None:
@@ -28,7 +68,7 @@ def list_sources(
     Args:
         sources: in their order.
         work_path: a folder for what is rendered.
-        on_total: called with the number of all samples once the last source's table is read.
+        on_total: called with the number of all samples once the last source's is known; never where one's is not.
 
     Raises:
         MissingInputError: a table or an image folder is not there.
@@ -49,36 +89,47 @@ def list_sources(
 def list_samples(
     source: Source, name: str, work_path: Path, on_number: Callable[[int], None] = _ignore
 ) -> Iterator[ListedSample]:
-    """Yield one source's samples, images in the table's order, then the entries that cannot be used, with their flaw.
-
-    ``on_number`` is called with their number before the first.
-
-    Raises:
-        MissingInputError: the table or the image folder is not there.
-        DataError: the table cannot be used as a whole.
-    """
+    """Yield one source's samples; see ``SourceReader.samples``."""
     if isinstance(source, ShapesSource):
         source = render_source(source, work_path)
-    table = read_coco(source) if isinstance(source, CocoSource) else read_parquet(source)
-    names = list(table.captions)
-    witnesses = tuple(names[:: max(1, len(names) // NUM_WITNESSES)][:NUM_WITNESSES])
-    images = ImageFolder(source.images_uri, witnesses)
-    images.require()
-    on_number(len(table.captions) + len(table.flaws))
-    for filename, texts in table.captions.items():
-        yield ListedSample(name, filename, images, tuple(texts))
-    for shown_name, flaw in table.flaws.items():
-        yield ListedSample(name, shown_name, images, (), flaw)
+    return reader_of(source).samples(name, on_number)
 
 
-def check_table(source: CocoSource | ParquetSource) -> None:
-    """Check a captions table without reading rows of a Parquet file.
+def check_source(source: Source) -> None:
+    """Check that a source can be read, by its beginning; one that is rendered always can.
 
     Raises:
-        MissingInputError: the table is not there.
-        DataError: the table cannot be used as a whole.
+        MissingInputError: it is not there.
+        DataError: it cannot be used as a whole.
     """
-    if isinstance(source, CocoSource):
-        read_coco(source)
-    else:
-        check_parquet(source)
+    if not isinstance(source, ShapesSource):
+        reader_of(source).check()
+
+
+def reader_of(source: FileSource) -> SourceReader:
+    """Return what reads a source.
+
+    Raises:
+        MissingInputError: a folder, glob or range names no file.
+        DataError: it names files of several kinds.
+        ConfigError: its place cannot be opened.
+        StorageUnavailableError: its store did not answer.
+    """
+    match source:
+        case CocoSource():
+            return CocoReader(source)
+        case ParquetSource():
+            files = table_files(source.table_uri, is_parquet)
+            columns = Columns(source.image_column, (source.caption_column,))
+            return TableReader(files, columns, source.images_uri, open_parquet)
+        case TableSource():
+            files = table_files(source.table_uri, is_table)
+            columns = Columns(source.image_column, source.caption_columns)
+            return TableReader(files, columns, source.images_uri, None, source.http, source.allow_urls)
+        case FolderSource():
+            return FolderReader(source)
+        case WebDatasetSource():
+            return WebDatasetReader(source, webdataset_files(source.shards_uri))
+        case HFSource():
+            columns = Columns(source.image_column, source.caption_columns)
+            return TableReader(saved_files(source.dataset_uri), columns, None, open_arrow)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from softalign.data.curation.names import flaw_of_name, shown
+from softalign.config.curation import HttpConfig
+from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
+from softalign.data.curation.names import NameRules, is_url, shown
 from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.urls import HTTP_DEFAULTS, UrlImages
 from softalign.errors import DataError, MissingInputError
 from softalign.store.files import open_filesystem, read_bytes
 from softalign.store.reaching import reaching
@@ -33,10 +38,12 @@ class CaptionTable:
     Attributes:
         captions: of each image, unchecked, in the table's order; the names can all name a file of the image folder.
         flaws: of the entries without such a name, or that cannot be used at all, by the name or place that is shown.
+        rules: what names may be.
     """
 
     captions: dict[str, list[object]] = field(default_factory=dict)
     flaws: dict[str, Flaw] = field(default_factory=dict)
+    rules: NameRules = field(default_factory=NameRules)
 
     def add_image(self, name: object, place: str) -> str | None:
         """List an image and return its name, or None where it has none that can be used; that is noted.
@@ -45,12 +52,38 @@ class CaptionTable:
             name: the cell; bytes where it is no UTF-8.
             place: where the table says so, such as ``images[3]``; shown for an image without a name.
         """
-        flaw = flaw_of_name(name)
-        if flaw is None:
-            self.captions.setdefault(str(name), [])
-            return str(name)
-        self.flaws.setdefault(place if flaw.reason == "no_name" else shown(name), flaw)
-        return None
+        found = self.rules.read(name)
+        if isinstance(found, Flaw):
+            self.flaws.setdefault(place if found.reason == "no_name" else shown(name), found)
+            return None
+        self.captions.setdefault(found, [])
+        return found
+
+    def samples(
+        self, source: str, images_uri: str, on_number: Callable[[int], None], http: HttpConfig = HTTP_DEFAULTS
+    ) -> Iterator[ListedSample]:
+        """Yield the images in the table's order, then the entries that cannot be used, with their flaw.
+
+        Args:
+            source: the source's name.
+            images_uri: the folder of the images.
+            on_number: called with their number before the first.
+            http: how images behind HTTP are fetched.
+
+        Raises:
+            MissingInputError: the image folder is not there.
+        """
+        paths = [name for name in self.captions if not is_url(name)]
+        witnesses = tuple(paths[:: max(1, len(paths) // NUM_WITNESSES)][:NUM_WITNESSES])
+        folder = ImageFolder(images_uri, witnesses, http)
+        if paths or (self.rules.has_folder and not self.captions):
+            folder.require()
+        on_number(len(self.captions) + len(self.flaws))
+        for name, captions in self.captions.items():
+            images = UrlImages(http) if is_url(name) else folder
+            yield ListedSample(source, name, images, tuple(captions))
+        for shown_name, flaw in self.flaws.items():
+            yield ListedSample(source, shown_name, folder, (), flaw)
 
 
 def read_table(uri: str) -> bytes:
@@ -72,7 +105,7 @@ def read_table(uri: str) -> bytes:
             expected="one file",
             found=f"a folder with {', '.join(names[:_MAX_NAMES_SHOWN])}" + (", ..." * (len(names) > _MAX_NAMES_SHOWN)),
             where=uri,
-            fix="name one file; a table in parts is several sources, one for each part",
+            fix="name one file; for a table in parts see the source types parquet and table",
         ) from error
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from softalign.config.curation import CocoSource
 from softalign.data.curation.coco import read_coco
 from softalign.data.drafting.images import find_images, list_images, look_at_images
-from softalign.data.drafting.records import Alternative, Found, FoundSource, SourceDraft
+from softalign.data.drafting.records import Alternative, Found, FoundSource, ImageLook, SourceDraft
 from softalign.errors import DataError
 
 OTHER_KINDS = ("instances", "person_keypoints", "stuff", "panoptic", "image_info")
@@ -32,6 +33,8 @@ def kind_of(path: Path) -> str:
     if not isinstance(table, dict) or not isinstance(table.get("images"), list):
         return ""
     annotations = table.get("annotations")
+    if not isinstance(annotations, list) and any("sentences" in image for image in table["images"][:1]):
+        return "captions"  # in another layout, which reading it says
     first: Any = annotations[0] if isinstance(annotations, list) and annotations else {}
     if isinstance(first, dict) and "caption" in first:
         return "captions"
@@ -45,8 +48,10 @@ def find_coco(path: Path, roots: list[Path], images: Path | None) -> Found:
         DataError: it cannot be used.
         MissingInputError: the images are nowhere.
     """
-    captions = read_coco(CocoSource(annotations_uri=str(path), images_uri="")).captions
-    folders = find_images(list(captions), [images] if images else roots, path)
+    table = read_coco(CocoSource(annotations_uri=str(path), images_uri=str(images or "")))
+    captions = table.captions
+    names = list(captions) or list(table.flaws)  # of which the error shows one
+    folders = find_images(names, [images] if images else roots, path)
     drafts = [
         SourceDraft(type="coco", table=str(path), images=str(folder)) for folder in (folders.chosen, *folders.others)
     ]
@@ -67,14 +72,27 @@ def counted(draft: SourceDraft, captions: dict[str, list[object]]) -> FoundSourc
     folder = Path(draft.images)
     there = list_images(folder)
     present = [name for name in captions if name in there or (name and os.path.isfile(folder / name))]
+    return counted_apart(draft, captions.values(), look_at_images(folder, present)).model_copy(
+        update={"num_missing": len(captions) - len(present), "num_unlisted": len(there - captions.keys())}
+    )
+
+
+def counted_apart(draft: SourceDraft, captions: Collection[Sequence[object]], look: ImageLook) -> FoundSource:
+    """Return a source whose images are in no folder of their own, with what it holds.
+
+    Args:
+        draft: the source.
+        captions: of each image.
+        look: at some of the images.
+    """
     return FoundSource(
         source=draft,
         num_images=len(captions),
-        num_captions=sum(_is_caption(text) for texts in captions.values() for text in texts),
-        num_missing=len(captions) - len(present),
-        num_without_caption=sum(not any(map(_is_caption, texts)) for texts in captions.values()),
-        num_unlisted=len(there - captions.keys()),
-        look=look_at_images(folder, present),
+        num_captions=sum(_is_caption(text) for texts in captions for text in texts),
+        num_missing=0,
+        num_without_caption=sum(not any(map(_is_caption, texts)) for texts in captions),
+        num_unlisted=0,
+        look=look,
     )
 
 
@@ -89,7 +107,7 @@ def refuse_other_kind(path: Path, kind: str) -> DataError:
             "This JSON file is no captions file in COCO's format.",
             expected='an object with the lists "images" (id, file_name) and "annotations" (image_id, caption)',
             where=str(path),
-            fix="export captions in COCO's format, or a Parquet table with a row per caption",
+            fix="export captions in COCO's format, or a table with a row per caption (Parquet, CSV, JSON lines)",
         )
     sibling = path.with_name(path.name.replace(kind, "captions", 1))
     here = (

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from softalign.artifacts import Family, Frozen
 from softalign.config.loading import load_recipe
-from softalign.data.drafting.pairs import read_pairs, write_pairs
-from softalign.data.drafting.parquet import find_parquet
 from softalign.data.drafting.recipe_text import RESOLUTIONS, recipe_name, recipe_text
 from softalign.data.drafting.records import Found, FoundSource, SourceDraft
 from softalign.data.drafting.survey import survey
@@ -41,8 +39,6 @@ class Draft(Frozen):
 def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *, is_forced: bool) -> Draft:
     """Write a recipe for what lies at a place, and return what was found.
 
-    A folder of images with a ``.txt`` file beside each becomes a Parquet table beside the recipe first.
-
     Args:
         place: a folder, or a captions table.
         out: the recipe's file.
@@ -56,7 +52,7 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
         DataError: a table cannot be used.
     """
     _check_out(out, is_forced)
-    found = _find(place, out.with_name(f"{out.stem}-captions.parquet"), images, is_forced)
+    found = survey(place, images)
     name = recipe_name(place.absolute().name if place.is_dir() else place.stem)
     text = recipe_text(name, found, family, f"softalign init {place}")
     try:
@@ -69,34 +65,13 @@ def draft_recipe(place: Path, out: Path, family: Family, images: Path | None, *,
     return Draft(recipe=str(out), family=family, found=found, problems=problems)
 
 
-def _find(place: Path, table: Path, images: Path | None, is_forced: bool) -> Found:
-    """Return what lies at a place; captions in text files are written to ``table`` first."""
-    is_written_anew = table.is_file() and place.is_dir() and bool(read_pairs(place))
-    try:
-        return survey(place, images, ignored=table if is_written_anew else None)
-    except ConfigError:
-        pairs = read_pairs(place) if place.is_dir() else {}
-        if not pairs:
-            raise
-    _check_absent(table, is_forced)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    write_pairs(pairs, table)
-    found = find_parquet(table, [place], images)
-    note = f"wrote {table} from the .txt files beside the images: run this again when they change"
-    return found.model_copy(update={"notes": (note, *found.notes)})
-
-
 def _check_out(out: Path, is_forced: bool) -> None:
     if out.suffix not in {".yaml", ".yml"}:
         raise ConfigError("A recipe is a .yaml or .yml file.", found=str(out), fix="name another file with --out")
-    _check_absent(out, is_forced)
-
-
-def _check_absent(path: Path, is_forced: bool) -> None:
-    if path.is_dir() or (path.exists() and not is_forced):
+    if out.is_dir() or (out.exists() and not is_forced):
         raise ConfigError(
             "This file is already there; nothing was written.",
-            where=str(path),
+            where=str(out),
             fix="name another file with --out, or replace it with --force",
         )
 
@@ -114,7 +89,8 @@ def _report(found: FoundSource) -> list[str]:
 
 def _place(source: SourceDraft) -> str:
     columns = f"columns {source.image_column} and {source.caption_column}, " if source.image_column else ""
-    return f"{columns}images in {source.images}"
+    where = f"in {source.images}" if source.images else "behind URLs" if source.allow_urls else "held there"
+    return f"{columns}images {where}"
 
 
 def _problems(found: FoundSource, resolution_px: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def _relative(names: Sequence[str], table: Path) -> list[str]:
             expected="paths such as 0001.jpg or train/0001.jpg",
             found=(names[0] if names else "no rows")[:200],
             where=str(table),
-            fix="write paths relative to the folder of images; images behind URLs must be downloaded first",
+            fix="name the folder that absolute paths lie below with --images, or write paths relative to it",
         )
     return usable
 
@@ -105,18 +106,22 @@ def list_images(folder: Path) -> set[str]:
 
 def look_at_images(folder: Path, names: Sequence[str]) -> ImageLook:
     """Return what the headers of at most NUM_LOOKED_AT of the named images say, by the default filters."""
+    return look_at([folder / name for name in spread(names, NUM_LOOKED_AT)])
+
+
+def look_at(images: Sequence[Path | bytes]) -> ImageLook:
+    """Return what the headers of some images say, files or their content, by the default filters."""
     filters, sizes = FilterConfig(), []
-    looked_at = spread(names, NUM_LOOKED_AT)
-    for name in looked_at:
+    for content in images:
         try:
-            with Image.open(folder / name) as image:
+            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
                 sizes.append(image.size)
         except _UNREADABLE:
             continue
     sides = [min(size) for size in sizes]
     return ImageLook(
-        num_looked_at=len(looked_at),
-        num_unreadable=len(looked_at) - len(sizes),
+        num_looked_at=len(images),
+        num_unreadable=len(images) - len(sizes),
         num_below_min_side=sum(side < filters.min_side_px for side in sides),
         num_too_elongated=sum(max(size) > filters.max_aspect_ratio * min(size) for size in sizes),
         smallest_side_px=min(sides, default=0),

@@ -1,32 +1,27 @@
-"""Folders of images with a text file of the same name beside each: written down as a Parquet table."""
+"""Folders of images with a file of captions beside each."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from softalign.data.drafting.images import list_images
+from softalign.config.curation import FolderSource
+from softalign.data.curation.folder import FolderReader
+from softalign.data.drafting.coco import counted
+from softalign.data.drafting.records import Found, SourceDraft
+from softalign.errors import DataError
 
 
-def read_pairs(folder: Path) -> dict[str, str]:
-    """Return the captions of images that have a ``.txt`` file of the same name, by the image's relative name.
+def find_pairs(folder: Path) -> Found | None:
+    """Return the images below a folder with their captions; None where no image has one.
 
-    The whole file is one caption; its white space is made plain. Files that are no text are left out.
+    Raises:
+        StorageUnavailableError: a file cannot be read for reasons of its disk.
     """
-    captions = {}
-    for name in sorted(list_images(folder)):
-        path = (folder / name).with_suffix(".txt")
-        try:
-            text = " ".join(path.read_text(encoding="utf-8").split())
-        except (OSError, ValueError):
-            continue
-        if text:
-            captions[name] = text
-    return captions
-
-
-def write_pairs(captions: dict[str, str], path: Path) -> None:
-    """Write the pairs as a Parquet table with the columns ``file_name`` and ``caption``."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.table({"file_name": list(captions), "caption": list(captions.values())}), path)
+    reader = FolderReader(FolderSource(images_uri=str(folder)))
+    try:
+        captions = {sample.filename: list(sample.captions) for sample in reader.samples("", lambda _: None)}
+    except DataError:
+        return None
+    if not any(captions.values()):
+        return None
+    return Found(sources=(counted(SourceDraft(type="folder", table=str(folder), images=str(folder)), captions),))

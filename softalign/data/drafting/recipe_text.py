@@ -35,9 +35,9 @@ def recipe_text(name: str, found: Found, family: Family, command: str) -> str:
     return f"""\
 # Written by `{_printable(command)}` (softalign {__version__}): {num_images} images, {num_captions} captions.
 # Relative paths start in the folder that softalign runs in. A field that is not here has its default.
-name: {name}
+name: {_plain(name)}
 curation:
-  name: {name}
+  name: {_plain(name)}
   sources:
 {sources}{others}\
   val_share: 0.05  # held out for validation and sample images
@@ -66,13 +66,8 @@ def recipe_name(place: str) -> str:
 
 
 def _source(source: SourceDraft) -> str:
-    table = "annotations_uri" if source.type == "coco" else "table_uri"
-    lines = [f"- type: {source.type}", f"  {table}: {_quoted(source.table)}", f"  images_uri: {_quoted(source.images)}"]
-    if source.type == "parquet":
-        lines += [
-            f"  image_column: {_quoted(source.image_column)}",
-            f"  caption_column: {_quoted(source.caption_column)}",
-        ]
+    fields = source.to_source().model_dump(mode="json", exclude_unset=True)
+    lines = [f"- type: {source.type}", *(f"  {name}: {_quoted(value)}" for name, value in fields.items())]
     return "".join(f"    {line}\n" for line in lines)
 
 
@@ -81,5 +76,14 @@ def _alternative(other: Alternative) -> str:
     return f"    # instead: {other.why}\n{commented}"
 
 
-def _quoted(text: str) -> str:
-    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf).strip()
+def _plain(text: str) -> str:
+    """Return a text as YAML, in quotes only where it would be taken for a number, a date, yes or no."""
+    return text if yaml.safe_load(text) == text else _quoted(text)
+
+
+def _quoted(value: str | bool | list[str]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_quoted, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf).strip()

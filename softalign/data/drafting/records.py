@@ -5,28 +5,61 @@ from __future__ import annotations
 from typing import Literal
 
 from softalign.artifacts import Frozen
-from softalign.config.curation import CocoSource, ParquetSource
+from softalign.config.curation import (
+    CocoSource,
+    FileSource,
+    FolderSource,
+    HFSource,
+    ParquetSource,
+    TableSource,
+    WebDatasetSource,
+)
 
 
 class SourceDraft(Frozen):
-    """A source as a recipe will name it; the columns are a Parquet table's."""
+    """A source as a recipe will name it.
 
-    type: Literal["coco", "parquet"]
+    Attributes:
+        table: the table, or the folder or glob that takes its place.
+        images: the folder of images; empty where they are in the table, in archives or behind URLs.
+        image_column: of a table.
+        caption_column: of a table; of archives the field of their JSON members, where it is not the usual one.
+        allow_urls: the table names URLs.
+    """
+
+    type: Literal["coco", "parquet", "table", "folder", "webdataset", "hf"]
     table: str
-    images: str
+    images: str = ""
     image_column: str = ""
     caption_column: str = ""
+    allow_urls: bool = False
 
-    def to_source(self) -> CocoSource | ParquetSource:
-        """Return the source as stages read it."""
-        if self.type == "coco":
-            return CocoSource(annotations_uri=self.table, images_uri=self.images)
-        return ParquetSource(
-            table_uri=self.table,
-            images_uri=self.images,
-            image_column=self.image_column,
-            caption_column=self.caption_column,
-        )
+    def to_source(self) -> FileSource:
+        """Return the source as stages read it; what is not said has its default."""
+        match self.type:
+            case "coco":
+                return CocoSource(annotations_uri=self.table, images_uri=self.images)
+            case "parquet":
+                return ParquetSource(
+                    table_uri=self.table,
+                    images_uri=self.images,
+                    image_column=self.image_column,
+                    caption_column=self.caption_column,
+                )
+            case "table":
+                given = {"images_uri": self.images} if self.images else {}
+                allowed = {"allow_urls": True} if self.allow_urls else {}
+                columns = {"image_column": self.image_column, "caption_columns": (self.caption_column,)}
+                return TableSource.model_validate({"table_uri": self.table, **given, **columns, **allowed})
+            case "folder":
+                return FolderSource(images_uri=self.table)
+            case "webdataset":
+                given = {"caption_field": self.caption_column} if self.caption_column else {}
+                return WebDatasetSource.model_validate({"shards_uri": self.table, **given})
+            case "hf":
+                return HFSource(
+                    dataset_uri=self.table, image_column=self.image_column, caption_columns=(self.caption_column,)
+                )
 
 
 class ImageLook(Frozen):

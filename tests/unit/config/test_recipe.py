@@ -232,7 +232,10 @@ def test_a_later_override_wins_and_the_recipe_is_untouched():
         ("train.soft_tokens.blocks=[side]", r"blocks"),
         ("train.objective.logit_scale=4", "no effect with the objective 'agsm'"),
         ("curation.sources=[]", r"curation\.sources"),
-        ("curation.sources=[{type: csv}]", "must be one of shapes, coco, parquet .found 'csv'"),
+        (
+            "curation.sources=[{type: csv}]",
+            "must be one of shapes, coco, parquet, table, folder, webdataset, hf .found 'csv'",
+        ),
         ("curation.sources=[{type: shapes, seed: -1}]", "seed"),
         ("curation.sources=[{type: shapes, wrong_share: 0.6, incomplete_share: 0.6}]", "more than 1"),
         ("curation.filters.min_caption_chars=2000", "no caption could pass"),

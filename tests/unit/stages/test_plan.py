@@ -261,6 +261,15 @@ def test_a_damaged_record_is_a_row(tmp_path, store):
     assert (row.state, "remove this prefix" in row.fix) == ("blocked", True)
 
 
+def test_all_sources_that_cannot_be_used_are_named_at_once(tmp_path, store):
+    (tmp_path / "t.csv").write_text("file,text\na.png,a cat\n")
+    sources = f"[{{type: table, table_uri: {tmp_path}/t.csv}}, {{type: folder, images_uri: {tmp_path}/nowhere}}]"
+    row = plan(load_recipe("shapes-unet", [f"curation.sources={sources}"]), store)[0]
+    assert row.state == "blocked"
+    assert "curation.sources.0: The captions table lacks a column" in row.reason
+    assert "curation.sources.1: The image folder is not there" in row.reason
+
+
 def test_a_table_that_cannot_be_used_is_a_row(tmp_path, store):
     import pyarrow as pa
     import pyarrow.parquet as pq

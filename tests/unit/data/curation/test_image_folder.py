@@ -180,15 +180,23 @@ def test_a_name_means_the_file_of_that_name(tmp_path, scheme, name):
     assert ImageFolder(uri).read(name) == name.encode()
 
 
-def test_a_missing_file_says_where_another_spelling_is_there(tmp_path):
-    accented = unicodedata.normalize("NFD", "caf\u00e9.jpg")
-    for name in ("train/a.jpg", accented):
+def test_a_file_of_another_spelling_is_read_where_none_has_the_name(tmp_path):
+    composed = "caf\u00e9.jpg"
+    decomposed = unicodedata.normalize("NFD", composed)
+    for name in ("train/a.jpg", f"train/{decomposed}", "both/b.jpg", "both\\b.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(name.encode())
     folder = ImageFolder(str(tmp_path))
-    assert "with / in the place of" in flaw_of(folder, "train\\a.jpg").detail
-    assert "NFD" in flaw_of(folder, unicodedata.normalize("NFC", accented)).detail
-    assert flaw_of(folder, "train\\b\u00e9.jpg").detail == ""
+    assert folder.read("train\\a.jpg") == b"train/a.jpg"
+    assert folder.read(f"train/{composed}") == folder.read(f"train\\{composed}") == f"train/{decomposed}".encode()
+    assert folder.read("both\\b.jpg") == b"both\\b.jpg", "the name itself comes first"
+    assert flaw_of(folder, f"train\\b{composed}") == Flaw("missing_image")
+
+
+def test_a_store_that_fails_for_the_other_spelling_is_not_taken_for_a_missing_file(answering):
+    folder = answering(**{"a\\b.jpg": FileNotFoundError("x"), "b.jpg": TimeoutError()})
+    with pytest.raises(StorageUnavailableError):
+        folder.read("a\\b.jpg")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -205,6 +213,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[:2] if name.startswith("cut") else body)
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    """Take no time between tries."""
+    monkeypatch.setattr("softalign.data.curation.fetching.BACKOFF_S", 0.0)
 
 
 @pytest.fixture
@@ -224,8 +238,10 @@ def test_images_behind_http(served):
     assert flaw_of(folder, "403.jpg") == Flaw("access_refused", "HTTP 403")
     assert flaw_of(folder, "500.jpg") == Flaw("unreadable_file", "HTTP 500")
     assert flaw_of(folder, "cut.jpg") == Flaw("unreadable_file", "broken connection")
-    with pytest.raises(StorageUnavailableError):
-        folder.read("503.jpg")
+    assert flaw_of(folder, "503.jpg") == Flaw("unreadable_file", "HTTP 503")
+    for name, witnesses in (("429.jpg", ("good.jpg",)), ("503.jpg", ("503-too.jpg",))):
+        with pytest.raises(StorageUnavailableError):
+            ImageFolder(served, witnesses).read(name)
     with pytest.raises(ConfigError, match="refused access"):
         ImageFolder(served, ("403.jpg",)).read("403-too.jpg")
 

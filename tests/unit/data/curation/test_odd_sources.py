@@ -9,12 +9,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from softalign.config import load_recipe
 from softalign.config.curation import CocoSource
+from softalign.data.curation.caption_files import IMAGE_SUFFIXES
 from softalign.data.curation.fingerprint import source_fingerprint
+from softalign.data.curation.listing import files_below
 from softalign.data.curation.names import shown
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.rejections import Reason
 from softalign.data.curation.shards import read_index
+from softalign.stages.planned_bytes import curate_bytes
+from softalign.stages.published import Published
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from tests.odd_sources import OddSource, cell_of
@@ -30,9 +35,31 @@ def kept_of(manifest):
 
 def expected_names(odd, table):
     """Return the names under which the items of a table must come out again; what has none comes out by its place."""
-    if table == "coco":
+    if table in {"coco", "jsonl"}:
         return {shown(name) for name in odd.names if name not in ("", None)}
+    if table == "csv":  # a name with a line's end in it is none there
+        return {shown(name) for name in odd.names if isinstance(name, str) and name and is_plain(name)}
+    if table == "folder":
+        return {
+            name
+            for name in files_below(str(odd.images))
+            if name.endswith(IMAGE_SUFFIXES) and is_text(name.encode("utf-8", "surrogateescape"))
+        }
+    if table == "tars":  # those of the whole one that end in the image's extension
+        return {
+            f"0.tar/{name}"
+            for name in odd.names[::2]
+            if odd.content(name) is not None
+            and f"{name}".count(".") == 1
+            and f"{name}".endswith(IMAGE_SUFFIXES)
+            and is_plain(name)
+        }
     return {shown(name if is_text(cell) else cell) for name in odd.names if (cell := cell_of(name))}
+
+
+def is_plain(name):
+    """Whether a name has nothing that lines, quotes or systems could stumble over."""
+    return name.isascii() and name.isprintable() and not set(name) & set(',"/\\')
 
 
 def is_text(cell):
@@ -43,11 +70,11 @@ def is_text(cell):
         return False
 
 
-@pytest.mark.parametrize("table", ["coco", "parquet"])
+@pytest.mark.parametrize("table", ["coco", "parquet", "stored", "csv", "jsonl", "folder", "tars"])
 @pytest.mark.parametrize("num_items", [200, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, configure, table, num_items):
     odd = OddSource(tmp_path / "odd").fill(num_items, seed=num_items)
-    source = odd.coco(seed=1) if table == "coco" else odd.parquet()
+    source = odd.coco(seed=1) if table == "coco" else getattr(odd, table)()
     stores = [Store(str(tmp_path / name)) for name in ("one", "two")]
     manifests = [curate(configure(source, samples_per_shard=32), store, "k") for store in stores]
     assert manifests[0].digest == manifests[1].digest
@@ -57,7 +84,9 @@ def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, con
     lost = [row["file_name"] for row in rejected if row["caption_index"] == -1]
     assert max(Counter(kept + lost).values()) == 1, "each once"
     assert len(kept) + len(lost) == manifests[0].num_seen
-    assert expected_names(odd, table) <= set(kept + lost)
+    expected = expected_names(odd, table)
+    assert expected <= set(kept + lost)
+    assert len(expected) > num_items / 10
     assert {row["reason"] for row in rejected} <= set(get_args(Reason))
     assert source_fingerprint(source) == source_fingerprint(source)
     assert not [row for row in rejected if "0x" in row["detail"] or str(tmp_path) in row["detail"]]
@@ -76,7 +105,13 @@ def test_links_that_lead_nowhere_or_in_circles_end_neither_the_listing_nor_the_r
     captions = [{"image_id": number, "caption": f"picture {number}"} for number in range(len(names))]
     (tmp_path / "captions.json").write_text(json.dumps({"images": listed, "annotations": captions}))
     source = CocoSource(type="coco", annotations_uri=str(tmp_path / "captions.json"), images_uri=str(images))
+    changes = [f"curation.sources=[{source.model_dump_json()}]"]
+    size = (images / "more/a.png").stat().st_size
+    assert curate_bytes(load_recipe("shapes-unet", changes), Published()) == size
     before = source_fingerprint(source)
+    assert source_fingerprint(source) == before
+    (images / "softalign-store/curate").mkdir(parents=True)
+    (images / "softalign-store/curate/manifest.json").write_text("a run's own files are no change of its source")
     assert source_fingerprint(source) == before
     (images / "nowhere.png").write_bytes(b"now it leads somewhere")
     assert source_fingerprint(source) != before

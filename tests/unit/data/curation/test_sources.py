@@ -48,6 +48,17 @@ def test_relative_paths_are_of_the_working_folder(handover, tmp_path, monkeypatc
     assert sample.images.read(sample.filename) == b"content"
 
 
+@pytest.mark.parametrize("table", ["coco", "parquet"])
+def test_names_as_windows_and_training_tools_write_them_are_found(handover, tmp_path, table):
+    handover.rows = [("train\\a.png", ["one"]), (str(handover.images / "b.png"), ["two"])]
+    for name in ("train/a.png", "b.png"):
+        (handover.images / name).parent.mkdir(parents=True, exist_ok=True)
+        (handover.images / name).write_bytes(name.encode())
+    samples = listed(getattr(handover, table)(), tmp_path)
+    assert [(s.filename, s.flaw) for s in samples] == [("train\\a.png", None), ("b.png", None)]
+    assert [s.images.read(s.filename) for s in samples] == [b"train/a.png", b"b.png"]
+
+
 def test_tables_on_other_filesystems(handover, tmp_path):
     handover.rows = [("a.png", ["one"])]
     memory = fsspec.filesystem("memory")
@@ -83,6 +94,7 @@ def test_a_missing_table_is_named(tmp_path, kind):
         ({"annotations": [{"image_id": 0, "segments_info": []}]}, "panoptic"),
         ({"annotations": ["a caption"]}, "found: str"),
         ({"images": ["a.png"]}, "names an image"),
+        ({"images": [{"filename": "a.png", "sentences": []}], "annotations": 0}, "Karpathy's layout(?s:.)*JSON lines"),
     ],
 )
 def test_a_coco_table_of_another_kind_is_told_apart(handover, tmp_path, changes, message):
@@ -158,11 +170,12 @@ def test_a_captions_file_that_is_not_coco(handover, tmp_path, content):
     ("columns", "message"),
     [
         ({"file_name": ["a"]}, "lacks a column"),
-        ({"file_name": ["a"], "caption": [7]}, "not text"),
-        ({"file_name": [1], "caption": ["x"]}, "not text"),
-        ({"file_name": [b"a"], "caption": ["x"]}, "to files below images_uri"),
-        ({"file_name": [{"bytes": b"x", "path": "a.png"}], "caption": ["x"]}, "to files below images_uri"),
-        ({"file_name": ["a"], "caption": [["x", "y"]]}, "one row for each caption"),
+        ({"file_name": ["a"], "caption": [7]}, "text, or lists of texts"),
+        ({"file_name": ["a"], "caption": [{"en": "x"}]}, "text, or lists of texts"),
+        ({"file_name": ["a"], "caption": [[7]]}, "text, or lists of texts"),
+        ({"file_name": [1], "caption": ["x"]}, "paths as text, or images as bytes"),
+        ({"file_name": [["a"]], "caption": ["x"]}, "paths as text, or images as bytes"),
+        ({"file_name": [{"path": "a.png"}], "caption": ["x"]}, "paths as text, or images as bytes"),
         ({"file_name": ["a"], "caption": pa.nulls(1)}, "no value in any row"),
     ],
 )
@@ -203,13 +216,11 @@ def test_a_cell_that_cannot_be_used_spoils_no_other(handover, tmp_path):
     }
 
 
-@pytest.mark.parametrize("kind", [CocoSource, ParquetSource])
-def test_a_folder_in_the_place_of_a_table_says_what_it_holds(tmp_path, kind):
+def test_a_folder_in_the_place_of_a_captions_file_says_what_it_holds(tmp_path):
     (tmp_path / "table").mkdir()
     for name in ("part-00000.parquet", "part-00001.parquet", "_SUCCESS"):
         (tmp_path / "table" / name).touch()
-    uri = str(tmp_path / "table")
-    source = kind(images_uri="x", **{"annotations_uri" if kind is CocoSource else "table_uri": uri})
+    source = CocoSource(images_uri="x", annotations_uri=str(tmp_path / "table"))
     with pytest.raises(MissingInputError, match="a folder with _SUCCESS, part-00000"):
         listed(source, tmp_path)
 

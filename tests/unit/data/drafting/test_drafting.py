@@ -1,7 +1,10 @@
 """A recipe for what lies in a folder: looked at, reported, accepted by plan; all else is a message that helps."""
 
+import gzip
+import io
 import json
 import sys
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +15,7 @@ from PIL import Image
 from softalign.cli import app
 from softalign.config import load_recipe
 from softalign.data.drafting import draft_recipe
-from softalign.data.drafting.parquet import judge_columns
+from softalign.data.drafting.tables import judge_columns
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages.plan import plan
 from softalign.store.store import Store
@@ -56,6 +59,7 @@ def planned(out="recipe.yaml"):
 
 
 NAMES = [f"{index:04d}.jpg" for index in range(6)]
+SMALL = "more than half of the images have a shorter side below 512 px (backbone.resolution_px) and are enlarged"
 
 
 @pytest.mark.parametrize("family", ["sd15", "sd21", "sdxl", "sd3", "sd35"])
@@ -91,7 +95,7 @@ def test_problems_are_counted(here):
         "1 of 6 images looked at cannot be opened",
         "1 of 6 images looked at are below curation.filters.min_side_px",
         "1 of 6 images looked at are above curation.filters.max_aspect_ratio",
-        "more than half of the images have a shorter side below 512 px (backbone.resolution_px) and are enlarged",
+        SMALL,
     )
     text = report.to_text()
     assert "problem: 1 of 7 listed" in text
@@ -134,7 +138,7 @@ def test_a_parquet_table_has_its_columns_guessed_and_said(here):
     assert source.source.images == "data/pictures"
     assert (source.num_images, source.num_captions) == (6, 6)
     assert {other.why for other in report.found.alternatives} == {
-        "this column holds file names too",
+        "this column holds images too",
         "this column holds text too",
     }
     assert planned()[0] == "run"
@@ -165,31 +169,121 @@ def test_what_is_too_much_to_look_at_is_said(here, monkeypatch):
     notes = draft("data").found.notes
     assert notes == (
         "data/images: 3 JSON files, more than 2, were not looked at",
-        "data: of 3 Parquet files the first 2 were looked at",
+        "data: of 3 tables the first 2 were looked at",
     )
 
 
-def test_images_with_text_files_become_a_table(here):
+def test_images_with_text_files_become_a_folder(here):
     make_images("data", NAMES)
     for name in NAMES[:4]:
-        Path("data", name).with_suffix(".txt").write_text("two  cats,\n on a mat\n")
-    Path("data", NAMES[4]).with_suffix(".txt").write_bytes(b"\xff\xfe")
+        Path("data", name).with_suffix(".txt").write_text("two cats on a mat")
+    Path("data", NAMES[4]).with_suffix(".caption").write_bytes(b"caf\xe9")
     report = draft("data", "out/cats.yaml")
-    assert pq.read_table("out/cats-captions.parquet").to_pydict() == {
-        "file_name": NAMES[:4],
-        "caption": ["two cats, on a mat"] * 4,
-    }
-    assert "run this again when they change" in report.found.notes[0]
-    assert report.problems[0] == "2 images in data are not listed"
+    (source,) = report.found.sources
+    assert (source.source.type, source.num_images, source.num_captions) == ("folder", 6, 4)
+    assert report.problems == ("2 listed images have no caption", SMALL)
     assert planned("out/cats.yaml")[0] == "run"
-    Path("out/cats.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"cats-captions\.parquet(?s:.)*--force"):
-        draft("data", "out/cats.yaml")
-    draft("data", "out/cats.yaml", is_forced=True)
-    draft("data", "data/recipe.yaml")
-    Path("data", NAMES[0]).with_suffix(".txt").write_text("changed")
-    draft("data", "data/recipe.yaml", is_forced=True)
-    assert pq.read_table("data/recipe-captions.parquet")["caption"][0].as_py() == "changed"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["cats.yaml"]
+
+
+def rows_of(suffix, folder):
+    """Write a table of three images and their captions in a format, named relative to ``folder``."""
+    table = pa.table({"file_name": NAMES[:3], "text": ["two cats", "a dog", "one bird"]})
+    path = Path(folder, f"table{suffix}")
+    if suffix == ".csv":
+        path.write_text(
+            "file_name,text\n" + "".join(f"{row['file_name']},{row['text']}\n" for row in table.to_pylist())
+        )
+    elif suffix == ".arrow":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        text = "".join(f"{json.dumps(row)}\n" for row in table.to_pylist())
+        path.write_bytes(gzip.compress(text.encode()))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl.gz", ".arrow"])
+def test_tables_of_other_formats(here, suffix):
+    make_images("data/images", NAMES)
+    rows_of(suffix, "data")
+    for place in ("data", f"data/table{suffix}"):
+        (source,) = draft(place, is_forced=True).found.sources
+        assert (source.source.type, source.source.images) == ("table", "data/images")
+        assert (source.num_images, source.num_captions, source.num_unlisted) == (3, 3, 3)
+        assert planned()[0] == "run"
+    assert load_recipe("recipe.yaml").curation.sources[0].caption_columns == ("text",)
+
+
+def picture():
+    buffer = io.BytesIO()
+    Image.new("RGB", (640, 480)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_images_in_a_table_and_lists_of_captions(here):
+    cells = [{"bytes": picture(), "path": None}, {"bytes": b"no image", "path": None}]
+    make_parquet("data/t.parquet", image=cells, captions=[["a cat", "two cats"], []], id=[1, 2])
+    report = draft("data")
+    (source,) = report.found.sources
+    assert (source.source.image_column, source.source.caption_column) == ("image", "captions")
+    assert (source.num_images, source.num_captions, source.look.smallest_side_px) == (2, 2, 480)
+    assert report.problems == ("1 listed images have no caption", "1 of 2 images looked at cannot be opened", SMALL)
+    assert "held there" in report.to_text()
+    assert planned()[0] == "run"
+
+
+def test_urls_in_a_table(here):
+    make_parquet("data/t.parquet", url=["https://example.org/a", "https://example.org/b?x=1"], text=["a cat", "two"])
+    report = draft("data")
+    assert load_recipe("recipe.yaml").curation.sources[0].allow_urls
+    assert report.found.notes == ("data/t.parquet: images behind URLs were not looked at",)
+    assert (report.problems, planned()[0]) == ((), "run")
+
+
+def test_absolute_paths_below_the_folder_that_is_said(here):
+    make_images("data/images", NAMES)
+    names = [str((here / "data/images" / name).absolute()) for name in NAMES]
+    make_coco("data/captions.json", names)
+    make_parquet("data/t.parquet", file_name=names, caption=["a cat"] * 6)
+    for place in ("data/captions.json", "data/t.parquet"):
+        (source,) = draft(place, images=here / "data/images", is_forced=True).found.sources
+        assert (source.num_images, source.num_missing, source.num_unlisted) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("field", ["caption", "captions"])
+def test_tars(here, field):
+    Path("data").mkdir()
+    for number in range(2):
+        with tarfile.open(f"data/{number:05d}.tar", "w") as tar:
+            for name, data in (("a.png", picture()), ("a.json", json.dumps({field: ["one cat", "two"]}).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    report = draft("data")
+    (source,) = report.found.sources
+    assert (source.source.table, source.num_images, source.num_captions) == ("data/*.tar", 1, 2)
+    assert report.found.notes == ("data/*.tar: counted in the first of 2 tars",)
+    assert load_recipe("recipe.yaml").curation.sources[0].caption_field == field
+    assert planned()[0] == "run"
+    assert draft("data/00001.tar", is_forced=True).found.sources[0].source.table == "data/00001.tar"
+    Path("data/00001.tar").write_bytes(b"")
+    with pytest.raises(DataError):
+        draft("data/00001.tar", is_forced=True)
+
+
+def test_a_saved_hugging_face_dataset(here):
+    table = pa.table({"image": [{"bytes": picture(), "path": "a.png"}], "text": ["two cats"]})
+    for split in ("train", "test"):
+        Path("data", split).mkdir(parents=True)
+        with pa.ipc.new_stream(f"data/{split}/data-00000-of-00001.arrow", table.schema) as writer:
+            writer.write_table(table)
+        Path("data", split, "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    report = draft("data")
+    (source,) = report.found.sources
+    assert (source.source.type, source.source.table, source.num_captions) == ("hf", "data/test", 1)
+    assert [other.source.table for other in report.found.alternatives] == ["data/train"]
+    assert planned()[0] == "run"
+    assert draft("data/train", is_forced=True).found.sources[0].source.table == "data/train"
 
 
 def test_nothing_is_overwritten_unless_asked(here):
@@ -214,7 +308,7 @@ def csv(folder):
 
 
 def jsonl(folder):
-    (folder / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "a cat"}\n')
+    (folder / "metadata.jsonl").write_text("[1]\n")
 
 
 def images_alone(folder):
@@ -233,16 +327,8 @@ def images_elsewhere(folder):
     make_coco(folder / "captions.json", NAMES)
 
 
-def images_in_the_table(folder):
-    make_parquet(folder / "t.parquet", image=[{"bytes": b"x", "path": "a.jpg"}], text=["a cat"])
-
-
-def lists_of_captions(folder):
-    make_parquet(folder / "t.parquet", file_name=["a.jpg"], captions=[["a cat", "a dog"]])
-
-
-def urls(folder):
-    make_parquet(folder / "t.parquet", url=["https://example.org/a.jpg"], text=["a cat"])
+def lists_of_numbers(folder):
+    make_parquet(folder / "t.parquet", file_name=["a.jpg"], captions=[[1, 2]])
 
 
 def absolute(folder):
@@ -266,19 +352,17 @@ def other_columns(folder):
     ("make", "error", "said"),
     [
         (empty, ConfigError, "nothing here"),
-        (csv, ConfigError, r"read_csv\('data/captions.csv'\), 'data/captions.parquet'"),
-        (jsonl, ConfigError, "read_json"),
+        (csv, MissingInputError, r"a\.jpg(?s:.)*--images"),
+        (jsonl, DataError, "not a sound file of JSON lines"),
         (images_alone, ConfigError, r"6 images(?s:.)*\.txt file of the same name"),
         (instances, DataError, "holds no captions but instances"),
         (boxes_of_another_name, DataError, r"captions_\*\.json"),
         (images_elsewhere, MissingInputError, r"0000\.jpg(?s:.)*--images"),
-        (images_in_the_table, DataError, "column image holds images themselves"),
-        (lists_of_captions, DataError, "column captions holds lists"),
-        (urls, DataError, r"https://example\.org/a\.jpg(?s:.)*downloaded first"),
-        (absolute, DataError, "not relative to a folder"),
+        (lists_of_numbers, DataError, "no column of captions"),
+        (absolute, DataError, "not relative to a folder(?s:.)*--images"),
         (too_long, MissingInputError, "--images"),
-        (broken, DataError, "no sound Parquet file"),
-        (other_columns, DataError, "no column of image files and none of captions"),
+        (broken, DataError, "not a sound Parquet file"),
+        (other_columns, DataError, "no column of images and none of captions"),
     ],
 )
 def test_what_is_no_source_gets_a_message_that_helps(here, make, error, said):
@@ -292,8 +376,7 @@ def test_what_is_no_source_gets_a_message_that_helps(here, make, error, said):
 @pytest.mark.parametrize(
     ("name", "error", "said"),
     [
-        ("a.csv", ConfigError, "read_csv"),
-        ("a.tsv", ConfigError, "delimiter"),
+        ("a.csv", DataError, "no column"),
         ("a.zip", ConfigError, "unpack"),
         ("a.png", ConfigError, "name the folder"),
         ("a.json", DataError, "no captions file in COCO's format"),
@@ -326,6 +409,14 @@ def test_odd_names_survive_the_recipe(here):
     assert load_recipe("recipe.yaml").name == "b-cher-x-1-y"
 
 
+@pytest.mark.parametrize("place", ["2017", "null", "no", "1e5", "2026-11-26"])
+def test_a_place_that_is_called_like_a_number_or_a_word_of_yaml(here, place):
+    make_images(place, NAMES)
+    make_coco(f"{place}/captions.json", NAMES)
+    draft(place)
+    assert load_recipe("recipe.yaml").name == load_recipe("recipe.yaml").curation.name == place
+
+
 def test_columns_are_judged_by_their_values():
     columns = judge_columns(
         {
@@ -337,7 +428,7 @@ def test_columns_are_judged_by_their_values():
             "empty": [None, None],
         }
     )
-    assert (columns.images, columns.captions, columns.problems) == (("img",), ("caption", "note"), ())
+    assert (columns.images, columns.captions) == (("img",), ("caption", "note"))
 
 
 def test_the_command_reports_in_json_and_for_people(here, monkeypatch, capsys):
