@@ -122,13 +122,13 @@ def captions_table(root, rows):
 
 def duplicates(root, rows):
     """Curate: what the duplicate filter remembers."""
-    from softalign.config import FilterConfig
+    from softalign.config import FilterConfig, Runtime
     from softalign.data.curation.pipeline import _CurateRun
 
     class Config:
         filters = FilterConfig()
 
-    run = _CurateRun(Config(), root / "work")
+    run = _CurateRun(Config(), Runtime(), root / "work")
     rng = random.Random(0)
     known = [(digest(number), rng.getrandbits(256)) for number in range(rows)]
     before, started = resident(), time.perf_counter()
@@ -144,7 +144,7 @@ def duplicates(root, rows):
 def journal(root, shards):
     """Curate: journal entries and shard indexes."""
     from softalign.artifacts import FileEntry
-    from softalign.data.curation.pipeline import JournalEntry
+    from softalign.data.curation.journal import JournalEntry
     from softalign.data.curation.shards import INDEX_SCHEMA, read_index, shard_name, write_rejections, write_table
     from softalign.store.files import write_atomically
 

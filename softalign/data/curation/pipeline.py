@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -36,12 +37,7 @@ from softalign.data.curation.reuse import (
     read_beside,
 )
 from softalign.data.curation.samples import ListedSample, Sample
-from softalign.data.curation.shards import (
-    read_index,
-    read_rejections,
-    shard_name,
-    write_rejections,
-)
+from softalign.data.curation.shards import read_index, read_rejections, shard_name, write_rejections
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
 from softalign.errors import IntegrityError
@@ -203,13 +199,8 @@ class _CurateRun:
         work = Work(sample_reader, (self.config,), num_threads=NUM_READERS)
         if self.earlier is None:
             return engine.map(work, listed)
-        return read_beside(
-            tuple(listed),
-            self.earlier,
-            self.config,
-            lambda unknown: engine.map(work, unknown),
-            lambda one: read_sample(one, self.config),
-        )
+        read_all, read_one = partial(engine.map, work), sample_reader(self.config)
+        return read_beside(tuple(listed), self.earlier, self.config, read_all, read_one)
 
     def _write(self, samples: Iterable[ReadSample]) -> None:
         draft: Draft | None = None
@@ -220,8 +211,7 @@ class _CurateRun:
             rejections.extend(read.rejections)
             self.failures.count(read.rejections)
             duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
-            if duplicate is not None:
-                rejections.append(duplicate)
+            rejections.extend(() if duplicate is None else (duplicate,))
             if read.sample is None or duplicate is not None:
                 if self.earlier is not None and read.placed is not None:
                     self.earlier.lost()
