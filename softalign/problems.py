@@ -45,6 +45,10 @@ PURPOSES = {
     "FolderSource.images_uri": "the folder of the images and their text files, such as `images_uri: images`",
     "WebDatasetSource.shards_uri": "the tar files, such as `shards_uri: shards/{000..012}.tar`",
     "HFSource.dataset_uri": "the dataset's folder, such as `dataset_uri: flickr/train`",
+    "ClipScoreFilter.model": "the CLIP model, such as `model: openai/clip-vit-base-patch32`",
+    "ClipScoreFilter.min_score": "the lowest cosine of an image and its caption, such as `min_score: 0.2`",
+    "ImageClassFilter.model": "the image classifier, a folder or hub id, such as `model: OWNER/NAME`",
+    "ImageClassFilter.labels": "the classes whose images are left out, such as `labels: [nsfw]`",
     "Guard.metric": "the number that is held to a bound, such as `metric: overall_adapter`",
     "RegisterConfig.name": "the name under which the adapter is registered, such as `name: softalign-cats`",
 }

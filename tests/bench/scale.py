@@ -124,13 +124,13 @@ def captions_table(root, rows):
 
 def duplicates(root, rows):
     """Curate: what the duplicate filter remembers."""
-    from softalign.config import FilterConfig
+    from softalign.config import FilterConfig, Runtime
     from softalign.data.curation.pipeline import _CurateRun
 
     class Config:
         filters = FilterConfig()
 
-    run = _CurateRun(Config(), root / "work")
+    run = _CurateRun(Config(), Runtime(), root / "work")
     rng = random.Random(0)
     known = [(digest(number), rng.getrandbits(256)) for number in range(rows)]
     before, started = resident(), time.perf_counter()

@@ -20,10 +20,9 @@ from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
-from softalign.data.curation.filters import load_evaluation_sets
 from softalign.data.curation.journal import JournalEntry, Progress
 from softalign.data.curation.merging import DuplicateCaptions, merge_captions
-from softalign.data.curation.reading import HERE, read_sample, sample_reader
+from softalign.data.curation.reading import HERE, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.reuse import (
@@ -139,14 +138,8 @@ class _CurateRun:
         work = Work(sample_reader, (self.config, runtime), asks_models, NUM_READERS)
         if self.earlier is None:
             return engine.map(work, listed)
-        load_evaluation_sets(self.config.filters)
-        return read_beside(
-            tuple(listed),
-            self.earlier,
-            self.config,
-            lambda unknown: engine.map(work, unknown),
-            lambda one: read_sample(one, self.config),
-        )
+        read_all, read_one = partial(engine.map, work), sample_reader(self.config, runtime)
+        return read_beside(tuple(listed), self.earlier, self.config, read_all, read_one)
 
     def _write(self, samples: Iterable[ReadSample]) -> None:
         draft: Draft | None = None
