@@ -8,7 +8,7 @@ import yaml
 
 from softalign.cli.app import app
 from softalign.config import Recipe
-from softalign.data.curation import pipeline
+from softalign.data.curation import reading
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import read_index
@@ -30,15 +30,15 @@ class Place:
         self.root, self.store = root, Store(str(root / "store"))
         self.handover = Handover(root / "handover").add_pictures(24)
         self.refused, self.read, self.decoded = set(), [], []
-        fetch, inspect = ImageFolder._fetch, pipeline.inspect_image
-        monkeypatch.setattr(ImageFolder, "_fetch", lambda folder, name: self._fetch(fetch, folder, name))
-        monkeypatch.setattr(pipeline, "inspect_image", lambda data: self.decoded.append(data) or inspect(data))
+        fetch, inspect = ImageFolder._fetch, reading.inspect_image
+        monkeypatch.setattr(ImageFolder, "_fetch", lambda folder, name, *rest: self._fetch(fetch, folder, name, *rest))
+        monkeypatch.setattr(reading, "inspect_image", lambda *asked: self.decoded.append(asked[0]) or inspect(*asked))
 
-    def _fetch(self, fetch, folder, name):
+    def _fetch(self, fetch, folder, name, *rest):
         self.read.append(name)
         if name in self.refused:
             raise StorageUnavailableError("refused") from PermissionError(13, "no", name)
-        return fetch(folder, name)
+        return fetch(folder, name, *rest)
 
     def recipe(self, **runtime):
         curation = {"name": "tiny", "sources": [self.handover.coco().model_dump()], "samples_per_shard": 8}

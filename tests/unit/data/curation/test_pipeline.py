@@ -12,7 +12,7 @@ from PIL import Image
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, ShapesSource
-from softalign.data.curation import pipeline, shards
+from softalign.data.curation import pipeline, reading, shards
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import ShardWriter, read_index
@@ -206,8 +206,8 @@ def test_killed_at_random_points_ends_with_the_same_bytes(handover, tmp_path, co
 
     def work():
         fuse = Fuse(rng.randint(1, 40))
-        for name in ("read_sample", "write_rejections", "write_atomically"):
-            setattr(pipeline, name, fuse.wrap(getattr(pipeline, name)))
+        for module, name in ((reading, "read_sample"), (pipeline, "write_rejections"), (pipeline, "write_atomically")):
+            setattr(module, name, fuse.wrap(getattr(module, name)))
         for owner, name in ((shards, "write_table"), (ShardWriter, "add"), (Store, "publish"), (Store, "find")):
             setattr(owner, name, fuse.wrap(getattr(owner, name)))
         curate(config, killed, "k")
@@ -228,7 +228,7 @@ class Killed(BaseException):
 def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, configure, monkeypatch, stop_after):
     config = configure(handover.add_pictures(20).coco(), samples_per_shard=5)
     expected = curate(config, Store(str(tmp_path / "undisturbed")), "k")
-    store, read, seen = Store(str(tmp_path / "store")), pipeline.read_sample, []
+    store, read, seen = Store(str(tmp_path / "store")), reading.read_sample, []
 
     def interrupted(listed, config):
         seen.append(listed.filename)
@@ -237,14 +237,14 @@ def test_finished_shards_are_kept_and_damaged_ones_redone(handover, tmp_path, co
         return read(listed, config)
 
     monkeypatch.setattr(pipeline, "NUM_READERS", 1)
-    monkeypatch.setattr(pipeline, "read_sample", interrupted)
+    monkeypatch.setattr(reading, "read_sample", interrupted)
     with pytest.raises(Killed):
         curate(config, store, "k")
     finished = sorted((Path(store.uri) / ".work/curate/k/output").glob("shard-*.tar"))
     if len(finished) > 1:
         finished[1].write_bytes(b"damaged")
     done_again = []
-    monkeypatch.setattr(pipeline, "read_sample", lambda *args: done_again.append(args[0].filename) or read(*args))
+    monkeypatch.setattr(reading, "read_sample", lambda *args: done_again.append(args[0].filename) or read(*args))
     assert curate(config, store, "k").digest == expected.digest
     assert len(done_again) == 20 - 5 * min(len(finished), 1)
 

@@ -59,7 +59,9 @@ def refresh(store, tmp_path, many, configure):
         reads = []
         inner = ImageFolder.read
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(ImageFolder, "read", lambda folder, name: reads.append(name) or inner(folder, name))
+            patched.setattr(
+                ImageFolder, "read", lambda folder, name, *rest: reads.append(name) or inner(folder, name, *rest)
+            )
             child = curate(changed, store, key, parent_key="parent", beside=Beside("parent"))
         scratch = curate(changed, Store(str(tmp_path / f"scratch-{key}")), key, parent_key="parent")
         assert child.digest == scratch.digest
