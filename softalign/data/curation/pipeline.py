@@ -15,17 +15,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from softalign.artifacts import DatasetManifest, FileEntry, Frozen
+from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.filters import filter_captions, image_rejection, load_evaluation_sets
-from softalign.data.curation.merging import DuplicateCaptions, merge_captions
+from softalign.data.curation.merging import DuplicateCaptions, MergedShards
 from softalign.data.curation.reading import open_sample
 from softalign.data.curation.rejections import REPAIRS, ItemError, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import (
+    JournalEntry,
     Progress,
     ShardWriter,
     read_index,
@@ -47,13 +48,6 @@ NUM_READERS = 4
 KEY_CHARS = 32
 HERE = Runtime()
 """The stage's own process does the work."""
-
-
-class JournalEntry(Frozen):
-    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
-
-    num_seen: int
-    files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +138,11 @@ class _CurateRun:
         self.progress, self.num_kept = Progress(), 0
         self.extension = ""  # of the first image, and so of all
         self.of_duplicates = DuplicateCaptions(self.journal_path)
+        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged")
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
+        self.merged.put_in_place()
         while (journal := self._journal(self.progress.num_shards)).is_file():
             entry = JournalEntry.model_validate_json(journal.read_bytes())
             try:
@@ -238,14 +234,7 @@ class _CurateRun:
         notes = self.of_duplicates.read(self.progress.num_shards)
         if not notes and not self.progress.num_merged_captions:
             return 0
-        num_merged = 0
-        for shard in merge_captions(self.output_path, self.progress.num_shards, notes):
-            num_merged += shard.num_merged
-            if shard.is_rewritten:
-                entry = JournalEntry.model_validate_json(self._journal(shard.index).read_bytes())
-                files = (self.work_path / file.path for file in entry.files)
-                self._write_journal(shard.index, entry.num_seen, files)
-        return num_merged
+        return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_writer(self) -> ShardWriter:
         return ShardWriter(self.output_path, shard_name(self.progress.num_shards), self.config.val_share)

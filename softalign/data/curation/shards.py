@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from softalign.artifacts import canonical_json, digest_of
+from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample, caption_digest
 from softalign.store.files import replacing
@@ -87,6 +87,13 @@ class IndexRow(CaptionedImage):
         origins = zip(self.captions, self.caption_sources, self.caption_files, strict=True)
         own = (self.source, self.file_name)
         return tuple(Caption(*origin) for origin in origins if origin[1:] == own)
+
+
+class JournalEntry(Frozen):
+    """A finished shard: how many listed samples were consumed up to its end, and the files it consists of."""
+
+    num_seen: int
+    files: tuple[FileEntry, ...]
 
 
 @dataclass(slots=True)
@@ -243,10 +250,10 @@ def _own_origins(row: dict[str, Any]) -> dict[str, Any]:
     return {"caption_sources": [row["source"]] * number, "caption_files": [row["file_name"]] * number}
 
 
-def rewrite_shard(folder: Path, name: str, rows: Iterable[IndexRow]) -> None:
-    """Write a shard's rows with the images it holds, in its place; tar first, then the index."""
-    writer = ShardWriter(folder, name, 0.0)
-    with writer.tar_path.open("rb") as before:
+def rewrite_shard(folder: Path, target: Path, name: str, rows: Iterable[IndexRow]) -> None:
+    """Write a shard into another folder, with the images it holds and other rows of them."""
+    writer = ShardWriter(target, name, 0.0)
+    with (folder / writer.tar_path.name).open("rb") as before:
         for row in rows:
             before.seek(row.offset_bytes)
             writer.append(row, before.read(row.size_bytes))
