@@ -146,8 +146,14 @@ def duplicates(root, rows):
 def journal(root, shards):
     """Curate: journal entries and shard indexes."""
     from softalign.artifacts import FileEntry
-    from softalign.data.curation.shards import JournalEntry
-    from softalign.data.curation.shards import INDEX_SCHEMA, read_index, shard_name, write_rejections, write_table
+    from softalign.data.curation.shards import (
+        INDEX_SCHEMA,
+        JournalEntry,
+        read_index,
+        shard_name,
+        write_rejections,
+        write_table,
+    )
     from softalign.store.files import write_atomically
 
     number = min(shards, 2000)
