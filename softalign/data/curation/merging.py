@@ -7,13 +7,16 @@ whole dataset are held at once then: the duplicates' captions, as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
+from softalign.data.curation.journal import JournalEntry
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.shards import Caption, read_index, rewrite_shard, shard_name, write_table
+from softalign.store.files import file_entry, write_atomically
 
 NOTE_SCHEMA = {"duplicate_of": "string", "text": "string", "source": "string", "file_name": "string"}
 
@@ -65,32 +68,62 @@ class DuplicateCaptions:
         return self._folder / f"{shard_name(index)}.notes.parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class MergedShard:
-    """A shard whose rows have what they shall: how many captions are of duplicates, and whether it was written."""
-
-    index: int
-    num_merged: int
-    is_rewritten: bool
-
-
-def merge_captions(folder: Path, num_shards: int, notes: list[Note]) -> Iterator[MergedShard]:
-    """Give every image its own captions and those of its duplicates, in the order of the listing, each text once.
-
-    Shards that have them already stay as they are, so this may be stopped and done again.
+class MergedShards:
+    """Shards with the captions of duplicates, made beside those without, and put in their place whole.
 
     Args:
-        folder: where the shards lie.
-        num_shards: how many there are.
-        notes: of all shards, in the listing's order.
+        output: where shards lie.
+        journal: where their entries lie.
+        made: where merged ones are made, with their entry last.
     """
-    by_digest: dict[str, list[Caption]] = {}
+
+    def __init__(self, output: Path, journal: Path, made: Path) -> None:
+        self._output, self._journal, self._made = output, journal, made
+
+    def merge(self, num_shards: int, notes: Sequence[Note]) -> int:
+        """Give every image its own captions and those of its duplicates, in the listing's order, each text once.
+
+        Shards that have them already stay as they are, so this may be stopped and done again.
+
+        Args:
+            num_shards: how many there are.
+            notes: of all shards, in the listing's order.
+
+        Returns:
+            How many captions of duplicates there are then.
+        """
+        captions, num_merged = _captions_by_digits(notes), 0
+        for name in map(shard_name, range(num_shards)):
+            rows = read_index(self._output / f"{name}.parquet")
+            merged = tuple(row.with_captions(captions.get(row.image_digest[:SHOWN_DIGITS], ())) for row in rows)
+            if merged != rows:
+                self._made.mkdir(exist_ok=True)
+                rewrite_shard(self._output, self._made, name, merged)
+                self._enter(name)
+                self.put_in_place()
+            num_merged += sum(len(row.captions) - len(row.own_captions) for row in merged)
+        return num_merged
+
+    def put_in_place(self) -> None:
+        """Move the shards that were entered to the others: all that belongs to one, whatever was moved before."""
+        for entry in sorted(self._made.glob("*.json")):
+            for name in (f"{entry.stem}.tar", f"{entry.stem}.parquet"):
+                if (self._made / name).exists():
+                    os.replace(self._made / name, self._output / name)
+            os.replace(entry, self._journal / entry.name)
+
+    def _enter(self, name: str) -> None:
+        """Write the journal entry of a merged shard: from then on it is the one that counts."""
+        before = JournalEntry.model_validate_json((self._journal / f"{name}.json").read_bytes())
+        made = {path.name: path for path in self._made.iterdir()}
+        files = (made.get(Path(file.path).name) for file in before.files)
+        entered = tuple(file_entry(new, old.path) if new else old for new, old in zip(files, before.files, strict=True))
+        entry = JournalEntry(num_seen=before.num_seen, files=entered)
+        write_atomically(self._made / f"{name}.json", entry.model_dump_json().encode())
+
+
+def _captions_by_digits(notes: Sequence[Note]) -> dict[str, list[Caption]]:
+    found: dict[str, list[Caption]] = {}
     for note in notes:
-        by_digest.setdefault(note.duplicate_of, []).append(Caption(note.text, note.source, note.file_name))
-    for index in range(num_shards):
-        rows = read_index(folder / f"{shard_name(index)}.parquet")
-        merged = tuple(row.with_captions(by_digest.get(row.image_digest[:SHOWN_DIGITS], ())) for row in rows)
-        if merged != rows:
-            rewrite_shard(folder, shard_name(index), merged)
-        num_merged = sum(len(row.captions) - len(row.own_captions) for row in merged)
-        yield MergedShard(index, num_merged, merged != rows)
+        found.setdefault(note.duplicate_of, []).append(Caption(note.text, note.source, note.file_name))
+    return found

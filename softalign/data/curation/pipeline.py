@@ -21,7 +21,7 @@ from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.journal import JournalEntry, Progress
-from softalign.data.curation.merging import DuplicateCaptions, merge_captions
+from softalign.data.curation.merging import DuplicateCaptions, MergedShards
 from softalign.data.curation.reading import HERE, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
@@ -100,9 +100,11 @@ class _CurateRun:
         self.progress, self.num_kept = Progress(), 0
         self.extension = ""  # of the first image, and so of all
         self.of_duplicates = DuplicateCaptions(self.journal_path)
+        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged")
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
+        self.merged.put_in_place()
         while (journal := self._journal(self.progress.num_shards)).is_file():
             entry = JournalEntry.model_validate_json(journal.read_bytes())
             try:
@@ -212,14 +214,7 @@ class _CurateRun:
         notes = self.of_duplicates.read(self.progress.num_shards)
         if not notes and not self.progress.num_merged_captions:
             return 0
-        num_merged = 0
-        for shard in merge_captions(self.output_path, self.progress.num_shards, notes):
-            num_merged += shard.num_merged
-            if shard.is_rewritten:
-                entry = JournalEntry.model_validate_json(self._journal(shard.index).read_bytes())
-                files = (self.work_path / file.path for file in entry.files)
-                self._write_journal(shard.index, entry.num_seen, files)
-        return num_merged
+        return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_draft(self) -> Draft:
         return Draft(self.progress.num_shards, self.output_path, self.config.val_share, self.earlier)

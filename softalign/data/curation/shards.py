@@ -220,10 +220,10 @@ def _own_origins(row: dict[str, Any]) -> dict[str, Any]:
     return {"caption_sources": [row["source"]] * number, "caption_files": [row["file_name"]] * number}
 
 
-def rewrite_shard(folder: Path, name: str, rows: Iterable[IndexRow]) -> None:
-    """Write a shard's rows with the images it holds, in its place; tar first, then the index."""
-    writer = ShardWriter(folder, name, 0.0)
-    with writer.tar_path.open("rb") as before:
+def rewrite_shard(folder: Path, target: Path, name: str, rows: Iterable[IndexRow]) -> None:
+    """Write a shard into another folder, with the images it holds and other rows of them."""
+    writer = ShardWriter(target, name, 0.0)
+    with (folder / writer.tar_path.name).open("rb") as before:
         for row in rows:
             before.seek(row.offset_bytes)
             writer.append(row, before.read(row.size_bytes))
