@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +14,10 @@ from softalign.cli.options import JsonOption, SetOption, StoreOption, app, emit,
 from softalign.errors import ConfigError
 from softalign.processes.leaving import leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE, Store
+
+if TYPE_CHECKING:  # which load much more than the command line needs to show its help
+    from softalign.stages.refresh import Refresh
+    from softalign.stages.run import StageResult
 
 log = logging.getLogger("softalign")
 
@@ -32,9 +37,7 @@ def refresh(
     ],
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe", metavar="RECIPE", help="encode too, for this recipe's model", autocompletion=recipe_words
-        ),
+        typer.Option(metavar="RECIPE", help="encode too, for this recipe's model", autocompletion=recipe_words),
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -53,13 +56,15 @@ def refresh(
     asked = prepare_refresh(find_dataset(dataset, opened), captions, opened, loaded)
     with leaving_in_order(lambda: kept_line(asked.recipe, opened)):
         results = run_until("encode" if recipe else "curate", asked.recipe, opened, log.info, is_through=True).results
-    record = results[0].record
-    payload = {
+    text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
+    emit(_payload(results, asked), as_json, text)
+
+
+def _payload(results: Sequence[StageResult], asked: Refresh) -> dict[str, object]:
+    return {
         "stages": [{"label": one.label, "is_reused": one.is_reused, "uri": one.record.uri} for one in results],
         "num_edits": asked.num_edits,
         "override": asked.override,
-        "digest": record.digest,
-        **record.model_dump(mode="json"),
+        "digest": results[0].record.digest,
+        **results[0].record.model_dump(mode="json"),
     }
-    text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
-    emit(payload, as_json, text)

@@ -27,7 +27,6 @@ from softalign.store.files import (
     list_files,
     local_path_of,
     on_filesystem_of,
-    open_filesystem,
     private_cache,
     private_folder,
     read_bytes,
@@ -35,9 +34,9 @@ from softalign.store.files import (
 from softalign.store.holder import Held
 from softalign.store.leases import require_held
 from softalign.store.reaching import reaching
-from softalign.store.read_ahead import map_ahead
 from softalign.store.shared import SharedFiles
 from softalign.store.traffic import note_written
+from softalign.store.uploading import check_arrived, upload_files
 
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -48,10 +47,6 @@ STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
 REQUEST_FILENAME = "request.json"
 """What a stage was asked for (see ``softalign.stages.requests``)."""
-NUM_UPLOADS = 8
-"""Small files on their way at once: they are all latency (measured: 150 of them in 1.0 s instead of 2.6 s)."""
-LARGE_BYTES = 5 << 20
-"""From this size on a file is uploaded alone: the S3 client sends its parts side by side, each held in memory."""
 
 
 class Store(SharedFiles):
@@ -269,21 +264,8 @@ class Store(SharedFiles):
     def _publish_remote(
         self, final: Record, folder: Path, entries: tuple[FileEntry, ...], there: dict[str, str]
     ) -> None:
-        filesystem, base = open_filesystem(final.uri)
-
-        def upload(name: str) -> None:
-            if name in there:
-                filesystem.cp_file(open_filesystem(there[name])[1], f"{base}/{name}")
-            else:
-                filesystem.put_file(str(folder / name), f"{base}/{name}")
-
-        small = [entry.path for entry in entries if entry.size_bytes < LARGE_BYTES]
         try:
-            with reaching(final.uri):
-                for _ in map_ahead(upload, small, NUM_UPLOADS):
-                    pass
-                for name in (*(entry.path for entry in entries if entry.size_bytes >= LARGE_BYTES), "files.json"):
-                    upload(name)
+            upload_files(final.uri, folder, entries, there)
         except MissingInputError as error:
             raise MissingInputError(
                 "The store does not exist.",
@@ -291,19 +273,7 @@ class Store(SharedFiles):
                 where=self.uri,
                 fix="create the bucket or correct --store; the finished work is kept and published by a rerun",
             ) from error
-        with reaching(final.uri):
-            filesystem.invalidate_cache()
-            arrived = filesystem.find(base, detail=True)
-        for entry in entries:
-            found = arrived.get(f"{base}/{entry.path}", {}).get("size", "no")
-            if found != entry.size_bytes:
-                raise IntegrityError(
-                    "An upload arrived with another size.",
-                    expected=f"{entry.size_bytes} bytes",
-                    found=f"{found} bytes",
-                    where=f"{final.uri}/{entry.path}",
-                    fix="rerun the stage: nothing was published",
-                )
+        check_arrived(final.uri, entries)
         prefix = self.prefix(final.stage, final.stage_key)
         if (folder / REQUEST_FILENAME).is_file():
             create_file(f"{prefix}/{REQUEST_FILENAME}", (folder / REQUEST_FILENAME).read_bytes())

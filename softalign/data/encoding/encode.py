@@ -25,6 +25,7 @@ from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
+from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
@@ -65,7 +66,7 @@ def encode(
 ) -> EncodedManifest:
     """Encode a dataset's images and captions, and publish the index of them.
 
-    Computed in float32, stored in float16. The empty caption is among the texts: guidance and the soft tokens need it.
+    Computed in float32, stored in float16. Among the texts is the empty one, for guidance and the soft tokens.
 
     Args:
         dataset: the curated images and captions.
@@ -83,20 +84,52 @@ def encode(
     """
     work_path = store.work_path("encode", key)
     shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
-    encoders, output = shard_encoder.encoders, work_path / "output"
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
+    latents, texts = _encode_shards(shards, shard_encoder, before, store, runtime)
+    _write_index(work_path / "output", shards, latents, texts)
+    made_by, encoded = shard_encoder.encoders, (latents, texts)
+    manifest = _manifest(key, dataset, before, made_by, shards, encoded, hard_negatives_per_caption)
+    published = store.publish(manifest, work_path / "output")
+    shutil.rmtree(work_path, ignore_errors=True)
+    return published
+
+
+def _encode_shards(
+    shards: tuple[DatasetShard, ...],
+    shard_encoder: ShardEncoder,
+    before: EncodedManifest | None,
+    store: Store,
+    runtime: Runtime,
+) -> tuple[tuple[PoolShard, ...], tuple[PoolShard, ...]]:
+    """Return the shards of latents and of text states; those of earlier encodings that are of use are among them."""
+    encoders = shard_encoder.encoders
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
-    images, captions = _digests_of_images(shards), _digests_of_texts(shards)
-    latents = _of_use(_shards_before(before, "latents.json", store), images, latents_pool)
-    texts = _of_use(_shards_before(before, "texts.json", store), captions, texts_pool)
+    latents = _of_use(_shards_before(before, "latents.json", store), _digests_of_images(shards), latents_pool)
+    texts = _of_use(_shards_before(before, "texts.json", store), _digests_of_texts(shards), texts_pool)
+    image_groups, text_groups = _image_groups(shards, _rows(latents)), _text_groups(shards, _rows(texts))
     with open_engine(runtime) as engine:
-        image_groups, text_groups = _image_groups(shards, _rows(latents)), _text_groups(shards, _rows(texts))
         latents = _encode_groups(latents, image_groups, latents_pool, "images", engine, shard_encoder)
         texts = _encode_groups(texts, text_groups, texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
-    _write_index(output, shards, latents, texts)
-    manifest = EncodedManifest(
+    return latents, texts
+
+
+def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+    names = (shard_name(index) for index in range(dataset.num_shards))
+    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
+
+
+def _manifest(
+    key: str,
+    dataset: DatasetManifest,
+    before: EncodedManifest | None,
+    encoders: FrozenEncoders,
+    shards: tuple[DatasetShard, ...],
+    encoded: tuple[tuple[PoolShard, ...], tuple[PoolShard, ...]],
+    hard_negatives_per_caption: int,
+) -> EncodedManifest:
+    return EncodedManifest(
         stage_key=key,
         parents=(dataset.digest, *((before.digest,) if before is not None else ())),
         name=dataset.name,
@@ -106,19 +139,11 @@ def encode(
         hard_negatives_per_caption=hard_negatives_per_caption,
         num_samples=dataset.num_samples,
         num_val_samples=dataset.num_val_samples,
-        num_latents=len(images),
-        num_texts=len(captions),
+        num_latents=len(_digests_of_images(shards)),
+        num_texts=len(_digests_of_texts(shards)),
         dataset_parent_key=dataset.parent_key,
-        **_sizes(latents, texts),
+        **_sizes(*encoded),
     )
-    published = store.publish(manifest, output)
-    shutil.rmtree(work_path, ignore_errors=True)
-    return published
-
-
-def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
-    names = (shard_name(index) for index in range(dataset.num_shards))
-    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
 
 
 def _sizes(latents: tuple[PoolShard, ...], texts: tuple[PoolShard, ...]) -> dict[str, Any]:

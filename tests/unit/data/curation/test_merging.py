@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from softalign.config import CocoSource
-from softalign.data.curation import pipeline, shards
+from softalign.data.curation import reading, shards
 from softalign.data.curation.merging import MergedShards
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import read_index
@@ -86,7 +86,7 @@ def test_killed_at_any_moment_of_merging_it_ends_with_the_same_bytes(repeated, t
     config = configure(repeated.coco(), samples_per_shard=2)
     expected = curate(config, Store(str(tmp_path / "undisturbed")), "k")
     content = [(entry.path, entry.sha256) for entry in list_files(Path(expected.uri))]
-    merge, read, num_kills = MergedShards.merge, pipeline.read_sample, 0
+    merge, read, num_kills = MergedShards.merge, reading.read_sample, 0
     for number in range(1, 60):
         store, seen = Store(str(tmp_path / f"killed-{number}")), []
 
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_of_merging_it_ends_with_the_same_bytes(repeated, t
         num_kills += 1
         with monkeypatch.context() as patched:
             patched.setattr(
-                pipeline, "read_sample", lambda *args, seen=seen: seen.append(args[0].filename) or read(*args)
+                reading, "read_sample", lambda *args, seen=seen: seen.append(args[0].filename) or read(*args)
             )
             again = curate(config, store, "k")
         assert seen == ["far.png", "last.png"], "what follows the last shard, and nothing else, is read again"
