@@ -89,9 +89,8 @@ def list_samples_of(
     edits = read_edits(config.caption_changes)
     if not edits:
         return list_sources(config.sources, work_path, on_total)
-    listed = tuple(changed_listing(list_sources(config.sources, work_path), edits))
-    on_total(len(listed))
-    return iter(listed)
+    on_total(sum(1 for _ in changed_listing(list_sources(config.sources, work_path), edits)))  # and all of them apply
+    return changed_listing(list_sources(config.sources, work_path), edits)
 
 
 def changed_listing(listed: Iterable[ListedSample], edits: Iterable[CaptionEdit]) -> Iterator[ListedSample]:

@@ -141,7 +141,7 @@ class _CurateRun:
         if self.earlier is None:
             return engine.map(work, listed)
         read_all, read_one = partial(engine.map, work), sample_reader(self.config, runtime)
-        return read_beside(tuple(listed), self.earlier, self.config, read_all, read_one)
+        return read_beside(listed, self.earlier, self.config, read_all, read_one)
 
     def _write(self, samples: Iterable[ReadSample]) -> None:
         draft: Draft | None = None

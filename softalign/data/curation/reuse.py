@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import tee
 from pathlib import Path
 
 from softalign.artifacts import DatasetManifest
@@ -19,7 +20,7 @@ from softalign.config.curation import CurationConfig
 from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import TO_TRY_AGAIN, Reason, Rejection
-from softalign.data.curation.samples import ListedSample, Sample
+from softalign.data.curation.samples import HeldImage, ListedSample, Sample
 from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name, split_of
 from softalign.errors import IntegrityError
 from softalign.store.store import Store
@@ -111,6 +112,12 @@ class EarlierVersion:
             return listed
         return ToConfirm(listed, known.placed) if self._is_compared and known.placed is not None else None
 
+    def without_image(self, listed: ListedSample) -> ListedSample:
+        """Return a listed sample, which may hold its image, without it where nobody will ask for it."""
+        known = self.find(listed)
+        is_asked = known is None or (known.rejection is not None and known.rejection.reason in DUPLICATE)
+        return listed if is_asked or self.to_read(listed) is not None else replace(listed, images=HeldImage(b""))
+
     def accepted(self, image_digest: str) -> None:
         """Hear of an image that was accepted: as long as all are as before, so are duplicates."""
         at = self._num_accepted
@@ -181,7 +188,7 @@ def known_sample(listed: ListedSample, placed: Placed, captions: tuple[str, ...]
 
 
 def read_beside(
-    listed: Sequence[ListedSample],
+    listed: Iterable[ListedSample],
     earlier: EarlierVersion,
     config: CurationConfig,
     read_all: Callable[[Iterable[ListedSample | ToConfirm]], Iterator[ReadSample]],
@@ -198,8 +205,9 @@ def read_beside(
         read_all: reads samples, in order, some ahead.
         read_one: reads one now; one without a caption that passes is not looked for.
     """
-    read = iter(read_all(item for one in listed if (item := earlier.to_read(one)) is not None))
-    for one in listed:
+    ahead, here = tee(map(earlier.without_image, listed))
+    read = iter(read_all(item for one in ahead if (item := earlier.to_read(one)) is not None))
+    for one in here:
         known = earlier.find(one)
         if known is None or earlier.to_read(one) is not None:
             yield next(read)
