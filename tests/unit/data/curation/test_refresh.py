@@ -1,20 +1,24 @@
 """A refresh is curating from nothing, byte for byte, but for what it reads and writes."""
 
+import io
 import os
 import random
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from softalign.artifacts import DatasetManifest
-from softalign.config import CocoSource, CurationConfig
-from softalign.data.curation import pipeline, reuse
-from softalign.data.curation.changes import CaptionEdit, changed_listing, read_edits, to_lines
+from softalign.config import CocoSource, CurationConfig, TableSource
+from softalign.data.curation import pipeline, reuse, table
+from softalign.data.curation.changes import CaptionEdit, changed_listing, list_samples_of, read_edits, to_lines
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.reuse import Beside
-from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.data.curation.shards import ShardWriter, read_index
 from softalign.errors import DataError
 from softalign.store.store import Store
@@ -269,3 +273,37 @@ def test_nothing_is_published_when_changes_do_not_fit(store, tmp_path, many, con
     with pytest.raises(DataError, match="cannot be applied"):
         curate(config.model_copy(update={"caption_changes": (str(path),)}), store, "child", beside=Beside("parent"))
     assert store.find(DatasetManifest, "child") is None
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_of_a_table_that_holds_images_few_are_held_at_once(tmp_path, store, configure, make_picture, monkeypatch):
+    rows = [{"image": png(make_picture(number)), "caption": f"picture number {number}"} for number in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "table.parquet", row_group_size=4)
+    source = TableSource(table_uri=str(tmp_path / "table.parquet"), image_column="image")
+    config = configure(source, samples_per_shard=8)
+    (first, *_) = list_samples_of(config, tmp_path / "listed")
+    curate(config, store, "parent")
+    path = tmp_path / "changes.jsonl"
+    path.write_bytes(to_lines([edit(first.filename, "change", "picture number 0", "in other words", "0-table")]))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    held, most = weakref.WeakSet(), []
+    made = HeldImage
+
+    class Counted(made):
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, data):
+            super().__init__(data)
+            held.add(self)
+            most.append(sum(bool(one.data) for one in held))
+
+    monkeypatch.setattr(table, "HeldImage", Counted)
+    child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
+    monkeypatch.undo()
+    assert len(most) == 2 * len(rows) and max(most) < 10
+    assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent").digest
