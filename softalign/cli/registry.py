@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +11,10 @@ from typing import Annotated
 import typer
 
 from softalign.cli.options import JsonOption, StoreOption, TrackingOption, app, emit
+from softalign.errors import ConfigError
 from softalign.store.store import DEFAULT_STORE, Store
+
+log = logging.getLogger("softalign")
 
 
 def _registry(tracking_uri: str | None, store: str) -> str:
@@ -38,6 +43,9 @@ def pull(
 
     found = pull_version(reference, to, _registry(tracking_uri, store), offline=offline, timeout_s=timeout_s)
     payload = {**asdict(found), "path": str(found.path), "reference": reference}
+    if not as_json:
+        said = ", as it was when the registry was last asked" if found.is_offline and found.alias else ""
+        log.info("%s/%d%s", found.name, found.version, said)
     emit(payload, as_json, str(found.path))
 
 
@@ -53,6 +61,14 @@ def promote(
     """Make a version champion by hand."""
     from softalign.registry import promote as promote_version
 
+    if "/" in name or "@" in name:
+        model, number = re.split("[/@]", name, maxsplit=1)
+        raise ConfigError(
+            "A model is promoted by its name.",
+            expected="NAME and --version N",
+            found=name,
+            fix=f"softalign promote {model}" + (f" --version {number}" if number.isdecimal() else ""),
+        )
     entry = promote_version(name, version, reason, _registry(tracking_uri, store))
     emit(entry.model_dump(mode="json"), as_json, entry.to_text())
 

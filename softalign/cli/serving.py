@@ -36,10 +36,7 @@ def ui(
     pages = _pages(Store(store))
     text = "\n".join(f"{name:<10}{address or f'not known: {why}'}" for name, (address, why) in pages.items())
     addresses = {name: address for name, (address, _) in pages.items()}
-    has_display = bool(
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
-    )
-    if is_opening and has_display and not as_json:
+    if is_opening and _has_display() and not as_json:
         for address in filter(None, addresses.values()):
             webbrowser.open(address)
     emit(addresses, as_json, text)
@@ -53,15 +50,16 @@ def _has_display() -> bool:
 def _pages(store: Store) -> dict[str, tuple[str | None, str]]:
     """Return each page's address, and what is missing where there is none."""
     from softalign.credentials import without_credentials
-    from softalign.registry.connection import HTTP, TRACKING_VARIABLE
+    from softalign.registry.connection import HTTP, TRACKING_VARIABLE, registry_of_store
 
     api, registry = os.environ.get("PREFECT_API_URL", ""), os.environ.get(TRACKING_VARIABLE, "")
     page = os.environ.get("PREFECT_UI_URL") or api.removesuffix("/api")
     prefect = without_credentials(page).removesuffix("/api") or None
     mlflow = without_credentials(registry) if registry.startswith(HTTP) else None
+    own = f"; the store's own: mlflow ui --backend-store-uri {registry_of_store(store)}" if store.is_local else ""
     return {
         "prefect": (prefect, "set PREFECT_API_URL"),
-        "mlflow": (mlflow, f"set {TRACKING_VARIABLE} to a server; the store's own: mlflow ui --backend-store-uri"),
+        "mlflow": (mlflow, f"set {TRACKING_VARIABLE} to a server{own}"),
         "report": (_newest_report(store), f"no comparison in {store.uri}"),
     }
 

@@ -62,6 +62,7 @@ def promote(name: str, version: int | None, reason: str, tracking_uri: str | Non
         while True:
             stack = ledger.champions
             if ledger.champion == version and stack and stack[-1].version == version:
+                logger.info("%s/%d is champion already: nothing was changed", name, version)
                 return stack[-1]
             _refuse_if_followed(name, begun, ledger, version)
             event = new_event("promote", version, ledger.champion, reason)

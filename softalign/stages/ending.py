@@ -180,9 +180,9 @@ def nearby(path: Path) -> str:
 def _ui(summary: ChainSummary) -> tuple[str, str]:
     """Return how to look at the registry: a server's own pages, or MLflow's started on the database."""
     if summary.tracking_uri.startswith(("http://", "https://")):
-        return "see the runs and versions in a browser", summary.tracking_uri
+        return "see the runs and versions, with the page switched to model training", summary.tracking_uri
     command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(summary.tracking_uri)}"
-    return "see the runs and versions at http://127.0.0.1:5000", command
+    return "see the runs and versions at http://127.0.0.1:5000, with the page switched to model training", command
 
 
 def _registry_options(summary: ChainSummary) -> list[str]:

@@ -35,7 +35,8 @@ torch.save(torch.nn.Parameter(tensors["{tokens}"]), "{tokens_file}"){table}
 ```
 
 Their files do not say where the tokens stand, so their scripts must be told: base model `{base_model}`, {num_tokens}
-tokens {place}{no_table}. `softalign convert THIS_FOLDER OUT --backbone {family}` reads `{file}` back bit for bit.
+tokens {place}{no_table}. `softalign convert THIS_FOLDER OUT --backbone {family}` reads `{file}` back bit for bit; of a
+base model of other sizes than the published one's add `--base FOLDER`, the base model in diffusers layout.
 
 {left_out}
 """
