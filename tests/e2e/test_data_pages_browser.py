@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from softalign.config import CurationConfig
+from softalign.config import CurationConfig, FilterConfig
+from softalign.config.captions import CaptionFilterConfig
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.diff import compare_datasets
@@ -28,7 +29,8 @@ def pages(tmp_path_factory):
     handover.add(f"gone {HOSTILE}", ["gone"])
     opened = []
     for key in ("a" * 64, "b" * 64):
-        config = CurationConfig(name="test", sources=(handover.coco(),))
+        as_written = FilterConfig(captions=CaptionFilterConfig(repair=False, drop_non_captions=False))
+        config = CurationConfig(name="test", sources=(handover.coco(),), filters=as_written)
         opened.append(OpenedDataset(curate(config, store, key), store))
         handover.rows[0][1][0] = "{{ 7 * 7 }} <b>other words</b>"
     for name, text in (
