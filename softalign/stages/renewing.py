@@ -19,7 +19,7 @@ from softalign.stages.asked_before import published_requests
 from softalign.stages.newer import NEWER_FILENAME, Newer, beside_uri, newest
 from softalign.stages.requests import StageInputs, StageRequest, curate_request, parent_request
 from softalign.store.files import create_file, overwrite_file, read_bytes
-from softalign.store.store import Store
+from softalign.store.store import REQUEST_FILENAME, Store
 
 logger = logging.getLogger(__name__)
 TRIES_FILENAME = "tries.json"
@@ -66,7 +66,18 @@ def renewal(given: StageInputs, record: Record) -> StageRequest | None:
         return None
     logger.info("Of the images that failed, %d can be used now", len(found))
     request = curate_request(given)
-    return request.model_copy(update={"content": request.content | {MENDED: digest_of([record.stage_key, found])}})
+    own = {name: digest for name, digest in _asked(record, store).items() if name == REPLACED}  # which stays so
+    content = request.content | own | {MENDED: digest_of([record.stage_key, found])}
+    return request.model_copy(update={"content": content})
+
+
+def _asked(record: DatasetManifest, store: Store) -> dict[str, str]:
+    """Return the content of a dataset's own request; nothing where it has none."""
+    try:
+        stored = read_bytes(f"{store.prefix('curate', record.stage_key)}/{REQUEST_FILENAME}")
+    except MissingInputError:
+        return {}
+    return StageRequest.model_validate_json(stored).content
 
 
 def recheck_request(given: StageInputs, record: DatasetManifest) -> StageRequest | None:

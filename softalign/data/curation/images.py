@@ -114,6 +114,17 @@ def inspect_image(
         )
 
 
+def extension_of(data: bytes) -> str:
+    """Return the extension of an accepted image file's format.
+
+    Raises:
+        UnreadableImageError: it is none.
+    """
+    pixels = picture_of(data).pixels
+    with _flaws_of(pixels), Image.open(io.BytesIO(pixels), formats=_FORMATS) as opened:
+        return EXTENSIONS[str(opened.format)]
+
+
 def perceptual_hash(image: Image.Image) -> int:
     """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
     import imagehash  # of the pipeline extra; images are decoded without it

@@ -20,8 +20,10 @@ from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
+from softalign.data.curation.images import extension_of
 from softalign.data.curation.journal import JournalEntry, Progress
 from softalign.data.curation.merging import DuplicateCaptions, MergedShards
+from softalign.data.curation.published import Placed
 from softalign.data.curation.reading import HERE, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
@@ -33,7 +35,7 @@ from softalign.data.curation.reuse import (
     open_earlier,
     read_beside,
 )
-from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import read_index, read_rejections, shard_name, write_rejections
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
@@ -163,7 +165,7 @@ class _CurateRun:
                 continue
             draft = draft if draft is not None else self._new_draft()
             key = self._remember(read.sample.image_digest, read.sample.perceptual_hash)
-            self.extension = self.extension or read.sample.extension
+            self.extension = self.extension or self._extension_of(read.sample, read.placed)
             draft.add(replace(read.sample, extension=self.extension), read.placed, key)
             self.num_kept += 1
             if len(draft) == self.config.samples_per_shard:
@@ -175,6 +177,12 @@ class _CurateRun:
         self.progress.num_seen = num_seen
         write_rejections(self._rejected(self.progress.num_shards), rejections)
         self.of_duplicates.write(self.progress.num_shards)
+
+    def _extension_of(self, sample: Sample, placed: Placed | None) -> str:
+        """Return the extension of the first image's format, which an earlier version may have under another one."""
+        if placed is None or self.earlier is None or self.config.image_format != "keep":
+            return sample.extension
+        return extension_of(self.earlier.with_image(sample, placed).image)
 
     def _watched_figures(self) -> tuple[Figure, ...]:
         return (Figure(name="kept", value=self.num_kept),)

@@ -52,7 +52,8 @@ def confirm_sample(item: ToConfirm, config: CurationConfig) -> ReadSample:
     if verdict.captions:
         with suppress(ItemError):  # which reading it as any other says
             data = listed.images.read(listed.filename, config.filters.max_file_bytes)
-            if hashlib.sha256(data).hexdigest() == item.placed.row.image_digest:
+            is_stored = config.image_format == "keep"  # else the digest is of the image as it was saved anew
+            if is_stored and hashlib.sha256(data).hexdigest() == item.placed.row.image_digest:
                 sample = known_sample(listed, item.placed, verdict.captions, data)
                 return ReadSample(sample, verdict.rejections, item.placed)
     return read_sample(listed, config)

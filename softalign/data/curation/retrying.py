@@ -11,7 +11,7 @@ from softalign.config.curation import CurationConfig
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.pipeline import NUM_READERS
 from softalign.data.curation.published import OpenedDataset
-from softalign.data.curation.reading import read_sample
+from softalign.data.curation.reading import open_sample, read_sample
 from softalign.data.curation.rejections import TO_TRY_AGAIN, ItemError
 from softalign.data.curation.samples import ListedSample
 from softalign.processes.reporter import Reporter
@@ -54,14 +54,17 @@ def replaced(config: CurationConfig, dataset: OpenedDataset) -> dict[str, str]:
     with TemporaryDirectory(prefix="softalign-") as folder:
         listed = [one for one in list_samples_of(config, Path(folder)) if (one.source, one.filename) in kept]
         with Reporter("recheck", "images", len(listed)) as images:
-            found = images.over(map_ahead(_digest_of, listed, NUM_READERS))
+            found = images.over(map_ahead(lambda one: _digest_of(one, config), listed, NUM_READERS))
             digests = {(one.source, one.filename): digest for one, digest in zip(listed, found, strict=True)}
     changed = {place: digest for place, digest in digests.items() if digest and digest != kept[place]}
     return {f"{source}/{name}": digest for (source, name), digest in sorted(changed.items())}
 
 
-def _digest_of(listed: ListedSample) -> str:
+def _digest_of(listed: ListedSample, config: CurationConfig) -> str:
+    """Return the digest of an image as the dataset would store it; empty where it cannot be read now."""
     try:
+        if config.image_format != "keep":
+            return open_sample(listed, (), config).image_digest
         return hashlib.sha256(listed.images.read(listed.filename)).hexdigest()
     except ItemError:
         return ""

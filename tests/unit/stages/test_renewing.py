@@ -11,6 +11,7 @@ from softalign.config import Recipe
 from softalign.data.curation import reading
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
+from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.shards import read_index
 from softalign.errors import StorageUnavailableError
 from softalign.stages.chain import run_until
@@ -178,7 +179,8 @@ def test_a_recheck_notices_an_image_that_changed_under_the_same_name_and_size(pl
     assert json.loads(capsys.readouterr().out)["files_digest"] == first.record.files_digest
 
 
-def test_a_recheck_of_a_refreshed_dataset_notices_it_too(place):
+def test_a_recheck_of_a_refreshed_dataset_notices_it_too_and_mending_keeps_it(place):
+    place.refused = {"003.png"}
     place.curate()
     table = place.root / "changes.jsonl"
     table.write_text(json.dumps({"action": "add", "file_name": "001.png", "caption": "one more"}))
@@ -192,6 +194,26 @@ def test_a_recheck_of_a_refreshed_dataset_notices_it_too(place):
     assert made.record.files_digest != refreshed.files_digest and made.record.num_captions == refreshed.num_captions
     assert published_dataset(asked.recipe, place.store) == made.record
     assert recheck(asked.recipe, place.store, lambda line: None) is None
+    place.refused = set()
+    mended = run_until("curate", asked.recipe, place.store, lambda line: None, is_through=True).results[0].record
+    digests = [
+        {one.row.file_name: one.row.image_digest for one in OpenedDataset(record, place.store).samples()}
+        for record in (refreshed, made.record, mended)
+    ]
+    assert digests[0]["009.png"] != digests[1]["009.png"] == digests[2]["009.png"] and "003.png" in digests[2]
+
+
+def test_a_recheck_of_images_that_are_saved_anew_compares_them_so(place):
+    recipe = place.recipe()
+    recipe = recipe.model_copy(update={"curation": recipe.curation.model_copy(update={"image_format": "jpg"})})
+    run_until("curate", recipe, place.store, lambda line: None, is_through=True)
+    assert recheck(recipe, place.store, lambda line: None) is None
+    path = place.handover.images / "009.png"
+    size = path.stat().st_size
+    picture(77).save(path)
+    path.write_bytes(path.read_bytes().ljust(size, b"\0")[:size])
+    assert recheck(recipe, place.store, lambda line: None) is not None
+    assert recheck(recipe, place.store, lambda line: None) is None
 
 
 def test_copying_the_folder_decodes_nothing(place):

@@ -24,7 +24,7 @@ from softalign.errors import DataError
 from softalign.store.store import Store
 from softalign.store.traffic import traffic
 from tests.killing import Fuse, is_killed
-from tests.unit.data.curation.test_pipeline import COCO, content
+from tests.unit.data.curation.test_pipeline import COCO, content, rows_of
 
 
 def edit(name, action, before="", caption="", source="0-coco"):
@@ -306,4 +306,20 @@ def test_of_a_table_that_holds_images_few_are_held_at_once(tmp_path, store, conf
     child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
     monkeypatch.undo()
     assert len(most) == 2 * len(rows) and max(most) < 10
+    assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent").digest
+
+
+def test_the_extension_is_that_of_the_first_image_also_of_another_first_one(
+    tmp_path, store, handover, configure, make_picture
+):
+    handover.add("000.png", ["the only PNG file"], make_picture(0))
+    for number in range(1, 7):
+        handover.add(f"{number:03d}.jpg", [f"JPEG number {number}"], make_picture(number), quality=95)
+    config = configure(handover.coco())
+    assert {row.extension for row in rows_of(curate(config, store, "parent"))} == {"png"}
+    path = tmp_path / "changes.jsonl"
+    path.write_bytes(to_lines([edit("000.png", "remove")]))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
+    assert {row.extension for row in rows_of(child)} == {"jpg"}
     assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent").digest
