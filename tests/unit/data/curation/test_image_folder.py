@@ -264,6 +264,7 @@ def test_of_a_local_file_above_the_limit_nothing_is_read(tmp_path, monkeypatch):
     assert caught.value.flaw == Flaw("too_many_bytes", "more than 10 bytes")
 
 
+@pytest.mark.usefixtures("answering")
 def test_a_store_is_asked_for_no_more_than_the_limit(monkeypatch):
     asked, whole = [], {"fits": bytes(10), "large": bytes(1000), "empty": b""}
 
