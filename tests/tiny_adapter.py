@@ -9,6 +9,22 @@ from softalign.method.soft_tokens import SoftTokens
 NUM_TOKENS = 2
 
 
+def tiny_config(**fields):
+    """Return an adapter's configuration; what does not matter to most tests need not be said."""
+    usual = {
+        "base_model_revision": "",
+        "num_banks": 2,
+        "has_ema": False,
+        "objective": "agsm",
+        "num_steps": 1,
+        "samples_seen": 4,
+        "dataset_digest": "d",
+        "library_version": "0",
+        "weights_sha256": "",
+    }
+    return AdapterConfig(**{**usual, **fields})
+
+
 def write_adapter(folder, family, denoiser, *, is_random=False):
     """Write an adapter: psi+ is 1 everywhere, psi- is 2, the table 0; or all is random."""
     is_joint = family == "sd3"
@@ -20,24 +36,16 @@ def write_adapter(folder, family, denoiser, *, is_random=False):
     if is_random:
         generator = torch.Generator().manual_seed(7)
         banks, table = (torch.randn(like.shape, generator=generator) for like in (banks, table))
-    config = AdapterConfig(
+    config = tiny_config(
         base_model="tiny",
-        base_model_revision="",
         family=family,
         placement=MMDiTPlacement(num_layers=1, position="append")
         if is_joint
         else UNetPlacement(blocks=("down",), position="after_bos"),
         num_soft_tokens=NUM_TOKENS,
-        num_banks=2,
         width=width,
         timestep_bins=100,
-        has_ema=False,
-        objective="agsm",
-        num_steps=1,
-        samples_seen=4,
         dataset_digest="",
-        library_version="0",
-        weights_sha256="",
         base_fingerprint=fingerprint_of(denoiser),
     )
     save_adapter(folder, config, SoftTokens(banks, table), None)

@@ -7,8 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from softalign.cli.options import JsonOption, StoreOption, TrackingOption, app, emit
-from softalign.store.store import DEFAULT_STORE, Store
+from softalign.cli.options import (
+    JsonOption,
+    OfflineOption,
+    StoreOption,
+    TimeoutOption,
+    TrackingOption,
+    app,
+    emit,
+    registry_named,
+)
+from softalign.store.store import DEFAULT_STORE
 
 
 @app.command()
@@ -27,20 +36,15 @@ def export(
     revision: Annotated[str | None, typer.Option("--revision", help="of a hub id")] = None,
     tracking_uri: TrackingOption = None,
     store: StoreOption = DEFAULT_STORE,
-    offline: Annotated[
-        bool, typer.Option("--offline", envvar="SOFTALIGN_OFFLINE", help="a registered version from the cache alone")
-    ] = False,
-    timeout_s: Annotated[
-        float | None, typer.Option("--timeout", min=1.0, help="seconds that a registry may be silent; default: 30")
-    ] = None,
+    offline: OfflineOption = False,
+    timeout_s: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write an adapter for the Hugging Face hub, for ComfyUI, or in the papers' layout; verified first."""
     from softalign.adapters.exporting.exporting import export_adapter
     from softalign.adapters.exporting.source import Asking, find_source
-    from softalign.registry import registry_of_store
 
-    asking = Asking(lambda: tracking_uri or registry_of_store(Store(store)), offline or None, timeout_s)
+    asking = Asking(lambda: registry_named(tracking_uri, store), offline or None, timeout_s)
     done = export_adapter(find_source(reference, revision, asking), to, layout, licence)
     payload = {
         "path": str(done.path),

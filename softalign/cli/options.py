@@ -48,6 +48,20 @@ TrackingOption = Annotated[
     typer.Option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="MLflow; default: the store's own database"),
 ]
 
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", envvar="SOFTALIGN_OFFLINE", help="from the cache alone, asking nobody")
+]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", min=1.0, help="seconds that a server may be silent; default: 30")
+]
+
+
+def registry_named(tracking_uri: str | None, store: str) -> str:
+    """Return the registry to ask: the one named, or the store's own database."""
+    from softalign.registry import registry_of_store
+
+    return tracking_uri or registry_of_store(Store(store))
+
 
 def emit(result: dict[str, Any], as_json: bool, text: str) -> None:
     """Print a result on standard output: as JSON, or as the text for people."""

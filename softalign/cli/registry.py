@@ -10,18 +10,20 @@ from typing import Annotated
 
 import typer
 
-from softalign.cli.options import JsonOption, StoreOption, TrackingOption, app, emit
+from softalign.cli.options import (
+    JsonOption,
+    OfflineOption,
+    StoreOption,
+    TimeoutOption,
+    TrackingOption,
+    app,
+    emit,
+    registry_named,
+)
 from softalign.errors import ConfigError
-from softalign.store.store import DEFAULT_STORE, Store
+from softalign.store.store import DEFAULT_STORE
 
 log = logging.getLogger("softalign")
-
-
-def _registry(tracking_uri: str | None, store: str) -> str:
-    """Return the registry to ask: the one named, or the store's own database."""
-    from softalign.registry import registry_of_store
-
-    return tracking_uri or registry_of_store(Store(store))
 
 
 @app.command()
@@ -30,18 +32,14 @@ def pull(
     to: Annotated[Path, typer.Option("--to", help="folder for the adapter's files")],
     tracking_uri: TrackingOption = None,
     store: StoreOption = DEFAULT_STORE,
-    offline: Annotated[
-        bool, typer.Option("--offline", envvar="SOFTALIGN_OFFLINE", help="from the cache alone, asking nobody")
-    ] = False,
-    timeout_s: Annotated[
-        float | None, typer.Option("--timeout", min=1.0, help="seconds that a server may be silent; default: 30")
-    ] = None,
+    offline: OfflineOption = False,
+    timeout_s: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a registered adapter: verified by sha256, cached, offline afterwards; a folder that is there is updated."""
     from softalign.registry import pull_version
 
-    found = pull_version(reference, to, _registry(tracking_uri, store), offline=offline, timeout_s=timeout_s)
+    found = pull_version(reference, to, registry_named(tracking_uri, store), offline=offline, timeout_s=timeout_s)
     payload = {**asdict(found), "path": str(found.path), "reference": reference}
     if not as_json:
         said = ", as it was when the registry was last asked" if found.is_offline and found.alias else ""
@@ -69,7 +67,7 @@ def promote(
             found=name,
             fix=f"softalign promote {model}" + (f" --version {number}" if number.isdecimal() else ""),
         )
-    entry = promote_version(name, version, reason, _registry(tracking_uri, store))
+    entry = promote_version(name, version, reason, registry_named(tracking_uri, store))
     emit(entry.model_dump(mode="json"), as_json, entry.to_text())
 
 
@@ -84,7 +82,7 @@ def rollback(
     """Give the champion alias back to the champion before."""
     from softalign.registry import rollback as roll_back
 
-    entry = roll_back(name, reason, _registry(tracking_uri, store))
+    entry = roll_back(name, reason, registry_named(tracking_uri, store))
     emit(entry.model_dump(mode="json"), as_json, entry.to_text())
 
 
@@ -96,7 +94,7 @@ def history(
     from softalign.registry import history as read_history
     from softalign.registry import version_links
 
-    registry = _registry(tracking_uri, store)
+    registry = registry_named(tracking_uri, store)
     entries, links = read_history(name, registry), version_links(name, registry)
     lines = {one.version: one.to_lines() for one in links}
     text: list[str] = []
@@ -122,5 +120,5 @@ def compare(
     """Compare two registered versions: in pairs where both were drawn from the same prompts and noise."""
     from softalign.evaluation.versions import compare_versions
 
-    found = compare_versions(a, b, _registry(tracking_uri, store))
+    found = compare_versions(a, b, registry_named(tracking_uri, store))
     emit(found.model_dump(mode="json"), as_json, found.to_text())

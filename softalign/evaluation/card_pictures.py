@@ -57,14 +57,10 @@ def _chosen(results: Sequence[ImageResult]) -> Iterator[list[ImageResult]]:
     first: dict[str, list[ImageResult]] = {}
     for result in results:
         row = first.setdefault(result.tag, [])
-        is_of_prompt = not row or _folder(row[0]) == _folder(result)
+        is_of_prompt = not row or row[0].folder == result.folder
         if is_of_prompt and len(row) < IMAGES_PER_PROMPT:
             row.append(result)
     yield from first.values()
-
-
-def _folder(result: ImageResult) -> str:
-    return result.filename.partition("/")[0]
 
 
 def _cell(file: bytes, *, is_small: bool) -> Image.Image:

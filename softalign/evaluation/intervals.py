@@ -5,7 +5,7 @@ Shape legend: P prompts of one tag, R bootstrap resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,9 +36,19 @@ class PromptCounts:
 
 def counts_by_tag(results: Sequence[ImageResult]) -> dict[str, PromptCounts]:
     """Return the counts per prompt of each tag that occurs, in the official order of tags."""
-    folders: dict[str, dict[str, list[bool]]] = {tag: {} for tag in TAGS}
-    for result in results:
-        folders[result.tag].setdefault(result.folder, []).append(result.correct)
+    return counts_of(((result.tag, result.folder, result.correct) for result in results), TAGS)
+
+
+def counts_of(verdicts: Iterable[tuple[str, str, bool]], tags: Iterable[str] = ()) -> dict[str, PromptCounts]:
+    """Return the counts per prompt of each tag that occurs.
+
+    Args:
+        verdicts: of each image its tag, its prompt's folder, and whether it is right.
+        tags: those that come first, in this order; others follow as they occur.
+    """
+    folders: dict[str, dict[str, list[bool]]] = {tag: {} for tag in tags}
+    for tag, folder, is_correct in verdicts:
+        folders.setdefault(tag, {}).setdefault(folder, []).append(is_correct)
     return {
         tag: PromptCounts(
             correct_P=np.array([sum(verdicts) for verdicts in prompts.values()]),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
 from softalign.errors import CompatibilityError, MissingInputError
-from softalign.evaluation.intervals import OVERALL, PromptCounts, paired_intervals
+from softalign.evaluation.intervals import OVERALL, PromptCounts, counts_of, paired_intervals
 from softalign.registry import RegisteredScores, Verdict, parse_reference, registered_scores
 
 NUM_BOOTSTRAP = 2000
@@ -121,13 +119,4 @@ def _differences(first: Iterable[Verdict], second: Iterable[Verdict]) -> tuple[T
 
 
 def _counts(verdicts: Iterable[Verdict]) -> dict[str, PromptCounts]:
-    prompts: dict[str, dict[str, list[bool]]] = {}
-    for one in verdicts:
-        prompts.setdefault(one.tag, {}).setdefault(one.filename.partition("/")[0], []).append(one.is_correct)
-    return {
-        tag: PromptCounts(
-            correct_P=np.array([sum(found) for found in folders.values()]),
-            images_P=np.array([len(found) for found in folders.values()]),
-        )
-        for tag, folders in prompts.items()
-    }
+    return counts_of((one.tag, one.filename.partition("/")[0], one.is_correct) for one in verdicts)

@@ -17,6 +17,7 @@ from softalign.errors import ConfigError, DataError
 from softalign.registry.gate_text import difference_text, numbers_of, sentences
 from softalign.registry.sureness import detectable, widened
 
+Comparison = Literal[">=", ">", "<="]
 OVERALL = "overall"
 """The entry of a comparison's differences that is the mean over tags."""
 TOLERANCE = 1e-9
@@ -62,7 +63,7 @@ class Check(Frozen):
     name: str
     measured: float
     threshold: float
-    comparison: Literal[">=", ">", "<="]
+    comparison: Comparison
     is_passed: bool
     interval: tuple[float, float, float] | None = None
 
@@ -149,14 +150,14 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: i
     gain = widened(_overall(candidate.adapter_vs_base, "adapter_vs_base"), candidate, look)
     checks = [_at_least("overall_gain", gain.difference, policy.min_overall_gain)]
     if policy.requires_significant_gain:
-        checks.append(_above("gain_significant", gain.ci_low, 0.0, gain))
+        checks.append(_check("gain_significant", gain.ci_low, ">", 0.0, gain))
     checks += _tag_checks("tag_drop", candidate.adapter_vs_base, policy.max_tag_drop)
     if policy.must_beat_untrained:
         over = widened(_overall(candidate.adapter_vs_untrained, "adapter_vs_untrained"), candidate, look)
         if policy.requires_significant_gain and over.difference > 0.0:
-            checks.append(_above("untrained_gain_significant", over.ci_low, 0.0, over))
+            checks.append(_check("untrained_gain_significant", over.ci_low, ">", 0.0, over))
         else:
-            checks.append(_above("beats_untrained", over.difference, 0.0))
+            checks.append(_check("beats_untrained", over.difference, ">", 0.0))
     return checks
 
 
@@ -188,30 +189,26 @@ def _guarded(guard: Guard, candidate: ComparisonReport) -> Check:
     measured, name = numbers[guard.metric], f"guard:{guard.metric}"
     if guard.at_least is not None:
         return _at_least(name, measured, guard.at_least)
-    threshold = guard.at_most or 0.0
-    is_passed = measured <= threshold + TOLERANCE
-    return Check(name=name, measured=measured, threshold=threshold, comparison="<=", is_passed=is_passed)
+    return _check(name, measured, "<=", guard.at_most or 0.0)
 
 
 def _at_least(name: str, measured: float, threshold: float, entry: TagDifference | None = None) -> Check:
-    is_passed = measured >= threshold - TOLERANCE
+    return _check(name, measured, ">=", threshold, entry)
+
+
+def _check(
+    name: str, measured: float, comparison: Comparison, threshold: float, entry: TagDifference | None = None
+) -> Check:
+    is_passed = {
+        ">=": measured >= threshold - TOLERANCE,
+        ">": measured > threshold + TOLERANCE,
+        "<=": measured <= threshold + TOLERANCE,
+    }[comparison]
     return Check(
         name=name,
         measured=measured,
         threshold=threshold,
-        comparison=">=",
-        is_passed=is_passed,
-        interval=_interval(entry),
-    )
-
-
-def _above(name: str, measured: float, threshold: float, entry: TagDifference | None = None) -> Check:
-    is_passed = measured > threshold + TOLERANCE
-    return Check(
-        name=name,
-        measured=measured,
-        threshold=threshold,
-        comparison=">",
+        comparison=comparison,
         is_passed=is_passed,
         interval=_interval(entry),
     )

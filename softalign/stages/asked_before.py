@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import ValidationError
 
-from softalign.artifacts import Stage
+from softalign.artifacts import Record, Stage
 from softalign.stages.requests import StageRequest
-from softalign.store.files import open_filesystem
+from softalign.store.files import open_filesystem, read_bytes
 from softalign.store.reaching import reaching
 from softalign.store.store import REQUEST_FILENAME, Store
+from softalign.store.written import written_at
 
 
 def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str, StageRequest]]:
@@ -31,10 +31,15 @@ def published_requests(stage: Stage, store: Store) -> Iterator[tuple[float, str,
             request = StageRequest.model_validate_json(contents[name])
         except ValidationError:
             continue
-        yield _written_at(entry), store.prefix(stage, name.rsplit("/", 2)[1]), request
+        yield written_at(entry), store.prefix(stage, name.rsplit("/", 2)[1]), request
 
 
-def _written_at(entry: dict[str, Any]) -> float:
-    """Return when a file was written, as its filesystem says it; 0 where it does not."""
-    written = entry.get("mtime") or entry.get("LastModified") or entry.get("created") or 0.0
-    return float(written.timestamp()) if hasattr(written, "timestamp") else float(written)
+def request_of(record: Record, store: Store) -> StageRequest:
+    """Return the request that a published record answered.
+
+    Raises:
+        MissingInputError: none lies beside it.
+        ValidationError: it is of another format.
+    """
+    uri = f"{store.prefix(record.stage, record.stage_key)}/{REQUEST_FILENAME}"
+    return StageRequest.model_validate_json(read_bytes(uri))

@@ -10,9 +10,8 @@ from softalign.adapters.files import read_adapter_config
 from softalign.artifacts import Adapter, DatasetManifest
 from softalign.artifacts.card import DataChange
 from softalign.data.changes import dataset_change
+from softalign.data.versions.finding import published_datasets
 from softalign.errors import SoftAlignError
-from softalign.store.files import open_filesystem
-from softalign.store.reaching import reaching
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -61,10 +60,4 @@ def _between(champion: str, before: DatasetManifest | None, after: DatasetManife
 
 def _dataset(digest: str, store: Store) -> DatasetManifest | None:
     """Return the dataset of a digest; None where the store has it no more."""
-    uri = f"{store.uri}/{DatasetManifest.stage}"
-    filesystem, path = open_filesystem(uri)
-    with reaching(uri):
-        filesystem.invalidate_cache()
-        names = filesystem.glob(f"{path}/*/{DatasetManifest.filename}")
-    found = (store.find(DatasetManifest, str(name).rsplit("/", 2)[1]) for name in names)
-    return next((one for one in found if one is not None and one.digest == digest), None)
+    return next((one for one in published_datasets(store) if one.digest == digest), None)

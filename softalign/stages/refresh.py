@@ -15,11 +15,12 @@ from softalign.data.curation.changes import to_lines
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
+from softalign.stages.asked_before import request_of
 from softalign.stages.newer import newest
-from softalign.stages.requests import StageInputs, StageRequest, curate_request
+from softalign.stages.requests import StageInputs, curate_request
 from softalign.stages.table import row_of
 from softalign.stages.what_changed import changes
-from softalign.store.files import create_file, read_bytes
+from softalign.store.files import create_file
 from softalign.store.store import REQUEST_FILENAME, Store
 
 FOLDER = "captions"
@@ -95,7 +96,7 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
 def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:
     where = f"{store.prefix(dataset.stage, dataset.stage_key)}/{REQUEST_FILENAME}"
     try:
-        return CurationConfig.model_validate(_request_of(dataset, store).config["curation"])
+        return CurationConfig.model_validate(request_of(dataset, store).config["curation"])
     except (MissingInputError, ValidationError, KeyError) as error:
         raise MissingInputError(
             "The dataset does not say what it was made of.",
@@ -106,17 +107,12 @@ def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:
         ) from error
 
 
-def _request_of(dataset: DatasetManifest, store: Store) -> StageRequest:
-    prefix = store.prefix(dataset.stage, dataset.stage_key)
-    return StageRequest.model_validate_json(read_bytes(f"{prefix}/{REQUEST_FILENAME}"))
-
-
 def _require_same_sources(dataset: DatasetManifest, recipe: Recipe, store: Store) -> None:
     """Refuse a dataset that would come out otherwise today: a refresh of it would mix two states of the sources."""
     now = curate_request(StageInputs(recipe, store))
     published = store.find(DatasetManifest, now.key)
     if published is None or newest(published, store).stage_key != dataset.stage_key:
-        found = "; ".join(change.text for change in changes(_request_of(dataset, store), now)) or "another format"
+        found = "; ".join(change.text for change in changes(request_of(dataset, store), now)) or "another format"
         raise DataError(
             "The dataset's sources are not what it was curated of.",
             expected=f"stage key {dataset.stage_key[:16]}",

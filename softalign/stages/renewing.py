@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 
 from softalign.artifacts import DatasetManifest, Frozen, Record, digest_of
 from softalign.config.curation import ShapesSource
@@ -15,11 +16,11 @@ from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.rejections import TO_TRY_AGAIN
 from softalign.data.curation.reuse import Beside
 from softalign.errors import IntegrityError, MissingInputError, SoftAlignError
-from softalign.stages.asked_before import published_requests
+from softalign.stages.asked_before import published_requests, request_of
 from softalign.stages.newer import NEWER_FILENAME, Newer, beside_uri, newest
-from softalign.stages.requests import StageInputs, StageRequest, curate_request, parent_request
+from softalign.stages.requests import StageInputs, StageRequest, curate_request
 from softalign.store.files import create_file, overwrite_file, read_bytes
-from softalign.store.store import REQUEST_FILENAME, Store
+from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
 TRIES_FILENAME = "tries.json"
@@ -66,18 +67,15 @@ def renewal(given: StageInputs, record: Record) -> StageRequest | None:
         return None
     logger.info("Of the images that failed, %d can be used now", len(found))
     request = curate_request(given)
-    own = {name: digest for name, digest in _asked(record, store).items() if name == REPLACED}  # which stays so
-    content = request.content | own | {MENDED: digest_of([record.stage_key, found])}
+    content = request.content | _replaced(record, store) | {MENDED: digest_of([record.stage_key, found])}
     return request.model_copy(update={"content": content})
 
 
-def _asked(record: DatasetManifest, store: Store) -> dict[str, str]:
-    """Return the content of a dataset's own request; nothing where it has none."""
-    try:
-        stored = read_bytes(f"{store.prefix('curate', record.stage_key)}/{REQUEST_FILENAME}")
-    except MissingInputError:
-        return {}
-    return StageRequest.model_validate_json(stored).content
+def _replaced(record: DatasetManifest, store: Store) -> dict[str, str]:
+    """Return what a recheck had found of a dataset, which stays so when images are mended."""
+    with suppress(MissingInputError):
+        return {name: digest for name, digest in request_of(record, store).content.items() if name == REPLACED}
+    return {}
 
 
 def recheck_request(given: StageInputs, record: DatasetManifest) -> StageRequest | None:
@@ -114,18 +112,18 @@ def tries_of(dataset: DatasetManifest, store: Store) -> int:
         return 0
 
 
-def version_beside(given: StageInputs, key: str) -> Beside | None:
+def version_beside(given: StageInputs, key: str, parent_key: str) -> Beside | None:
     """Return the version that the dataset to be curated can go by: its parent, or the newest that is like it.
 
     Args:
         given: what the stage starts from.
         key: of the request that is answered.
+        parent_key: of the dataset before the last caption changes; empty: there is none.
     """
-    path, asked = given.store.request_path("curate", key), curate_request(given)
-    if asked.key != key and path.is_file():
-        asked = StageRequest.model_validate_json(path.read_bytes())
-    parent = parent_request(given) if REPLACED not in asked.content else None
-    found = given.store.find(DatasetManifest, parent.key) if parent is not None else None
+    path = given.store.request_path("curate", key)
+    asked = StageRequest.model_validate_json(path.read_bytes()) if path.is_file() else curate_request(given)
+    goes_by_parent = parent_key and REPLACED not in asked.content
+    found = given.store.find(DatasetManifest, parent_key) if goes_by_parent else None
     if found is not None:
         return Beside(newest(found, given.store).stage_key)
     alike = [

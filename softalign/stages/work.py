@@ -23,7 +23,7 @@ def curate(given: StageInputs, key: str, _on_line: OnLine) -> DatasetManifest:
 
     parent = parent_request(given)
     parent_key = parent.key if parent is not None else ""
-    recipe, beside = given.recipe, version_beside(given, key)
+    recipe, beside = given.recipe, version_beside(given, key, parent_key)
     dataset = curate(recipe.curation, given.store, key, recipe.runtime, parent_key, beside)
     keep_report(dataset, given.store)
     return dataset

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from softalign.store.files import is_local, local_path_of, open_filesystem
 from softalign.store.reaching import reaching
+from softalign.store.written import written_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,4 @@ def _list_remote(uri: str, under: str) -> Iterable[StoredFile]:
         filesystem.invalidate_cache()
         found = filesystem.find(f"{root}/{under}".rstrip("/"), detail=True)
     for path, info in found.items():
-        changed = info.get("LastModified") or info.get("mtime") or info.get("created")
-        changed_at = changed.timestamp() if hasattr(changed, "timestamp") else float(changed or 0.0)
-        yield StoredFile(str(path).removeprefix(f"{root}/"), int(info["size"] or 0), changed_at)
+        yield StoredFile(str(path).removeprefix(f"{root}/"), int(info["size"] or 0), written_at(info))

@@ -6,21 +6,32 @@ agree in at least one. So a look-up reads d + 1 buckets instead of all hashes, a
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 from softalign.config.curation import FilterConfig
 from softalign.data.curation.images import HASH_BITS
-from softalign.data.curation.rejections import Rejection
+from softalign.data.curation.rejections import Reason, Rejection
 from softalign.data.curation.samples import Sample
 
 SHOWN_DIGITS = 16
 """Of an image's digest, hexadecimal: 64 bits, enough to tell the images of a dataset apart."""
 _SAME_BYTES = "same bytes as image "
+_KEPT = re.compile(rf"(same bytes|\d+ bits)(?: as| from) image ([0-9a-f]{{{SHOWN_DIGITS}}})")
+"""What is said of duplicates of either kind, in ``DuplicateFilter.check``."""
+DUPLICATE: frozenset[Reason] = frozenset({"exact_duplicate", "perceptual_duplicate"})
+
+
+def twin_of(rejection: Rejection) -> tuple[str, str] | None:
+    """Return the first digits of the image that a duplicate was left out for, and how far it is; None of others."""
+    match = _KEPT.fullmatch(rejection.detail) if rejection.reason in DUPLICATE else None
+    return (match[2], match[1]) if match else None
 
 
 def duplicate_of(rejection: Rejection) -> str:
     """Return the first digits of the image whose bytes a rejected image has; empty for another rejection."""
-    return rejection.detail.removeprefix(_SAME_BYTES) if rejection.reason == "exact_duplicate" else ""
+    twin = twin_of(rejection) if rejection.reason == "exact_duplicate" else None
+    return twin[0] if twin else ""
 
 
 class HammingIndex:

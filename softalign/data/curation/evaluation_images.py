@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from softalign.data.curation.dedup import HammingIndex
 from softalign.data.curation.images import EXTENSIONS, UnreadableImageError, inspect_image
+from softalign.data.curation.listing import files_below
 from softalign.errors import DataError
 from softalign.store.files import open_filesystem
 from softalign.store.reaching import reaching
@@ -25,14 +26,14 @@ def evaluation_hashes(folders: tuple[str, ...], max_distance: int) -> HammingInd
     index = HammingIndex(max_distance)
     for folder in folders:
         filesystem, root = open_filesystem(folder)
-        with reaching(folder):
-            names = [name for name in sorted(filesystem.find(root)) if PurePosixPath(name).suffix.lower() in _SUFFIXES]
+        names = [name for name in sorted(files_below(folder)) if PurePosixPath(name).suffix.lower() in _SUFFIXES]
         if not names:
             raise DataError("A folder of evaluation images is empty.", expected="JPEG, PNG or WebP files", where=folder)
         for name in names:
-            with reaching(name):
-                data = bytes(filesystem.cat_file(name))
-            index.add(_hash_of(data, name))
+            path = f"{root.rstrip('/')}/{name}"
+            with reaching(path):
+                data = bytes(filesystem.cat_file(path))
+            index.add(_hash_of(data, path))
     return index
 
 

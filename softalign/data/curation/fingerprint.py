@@ -22,8 +22,9 @@ from softalign.config.curation import (
 )
 from softalign.data.curation.caption_files import TEXT_SUFFIXES
 from softalign.data.curation.folder import visible_files
-from softalign.data.curation.image_folder import HTTP, ImageFolder
+from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.listing import sizes_below
+from softalign.data.curation.names import HTTP
 from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.saved_dataset import saved_files

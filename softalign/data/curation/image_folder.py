@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.fetch_errors import FetchError
-from softalign.data.curation.names import other_spellings
+from softalign.data.curation.names import HTTP, other_spellings
 from softalign.data.curation.rejections import UNLIMITED, ItemError, too_large
 from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
@@ -20,7 +20,6 @@ from softalign.store.files import is_local, open_filesystem
 from softalign.store.reaching import reaching
 
 NUM_WITNESSES = 8
-HTTP = ("http://", "https://")
 _BUSY_STATUS = {408, 425, 429, 502, 503, 504}
 """What servers answer when they cannot answer now, whatever they are asked for."""
 _NOT_THERE = {

@@ -12,7 +12,7 @@ from softalign.data.curation.rejections import Flaw
 from softalign.store.files import is_local, local_path_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_HTTP = ("http://", "https://")
+HTTP = ("http://", "https://")
 _BACKSLASH = "\\"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -68,7 +68,7 @@ class NameRules:
         root = next((root for root in self.roots if path.startswith(root)), None)
         if root is None:
             return cell
-        return unquote(path[len(root) :]) if root.startswith(_HTTP) else path[len(root) :].lstrip("/")
+        return unquote(path[len(root) :]) if root.startswith(HTTP) else path[len(root) :].lstrip("/")
 
 
 def flaw_of_name(name: object) -> Flaw | None:
@@ -89,7 +89,7 @@ def flaw_of_name(name: object) -> Flaw | None:
 
 def is_url(name: str) -> bool:
     """Whether a name is the URL of something behind HTTP."""
-    return name.lower().startswith(_HTTP)
+    return name.lower().startswith(HTTP)
 
 
 def _flaw_of_url(url: str) -> Flaw | None:

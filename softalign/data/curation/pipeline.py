@@ -153,7 +153,7 @@ class _CurateRun:
             num_seen += 1
             rejections.extend(read.rejections)
             self.failures.count(read.rejections)
-            for known in read.rejections if read.captions else ():
+            for known in read.rejections:
                 self.of_duplicates.note(known, read.captions)
             duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
             if read.sample is not None and duplicate is not None:
@@ -232,15 +232,10 @@ class _CurateRun:
         rows = draft.close()
         write_rejections(self._rejected(index), rejections)
         files = (*draft.paths, self._rejected(index), self.of_duplicates.write(index))
-        self._write_journal(index, num_seen, files)
-        self.progress.add_shard(rows, num_seen)
-
-    def _write_journal(self, index: int, num_seen: int, files: Iterable[Path]) -> None:
-        entry = JournalEntry(
-            num_seen=num_seen,
-            files=tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files),
-        )
+        entries = tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files)
+        entry = JournalEntry(num_seen=num_seen, files=entries)
         write_atomically(self._journal(index), entry.model_dump_json().encode())
+        self.progress.add_shard(rows, num_seen)
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""

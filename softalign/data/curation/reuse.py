@@ -17,6 +17,7 @@ from pathlib import Path
 
 from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
+from softalign.data.curation.dedup import DUPLICATE
 from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import TO_TRY_AGAIN, Reason, Rejection
@@ -28,7 +29,6 @@ from softalign.store.store import Store
 logger = logging.getLogger(__name__)
 OF_CAPTIONS: frozenset[Reason] = frozenset({"no_caption", "no_caption_left"})
 """Whose images were never read."""
-DUPLICATE: frozenset[Reason] = frozenset({"exact_duplicate", "perceptual_duplicate"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.files import is_local, local_path_of, open_filesystem, read_bytes
 from softalign.store.reaching import reaching
 from softalign.store.store import Store
+from softalign.store.written import written_at
 
 _HEX = re.compile(r"[0-9a-f]{6,64}")
 _MAX_SHOWN = 8
@@ -72,7 +73,7 @@ def published_datasets(store: Store) -> list[DatasetManifest]:
         with suppress(MissingInputError, IntegrityError):
             dataset = store.find(DatasetManifest, str(name).rsplit("/", 2)[1])
             if dataset is not None:
-                found.append(_Listed(dataset, _written_at(entry)))
+                found.append(_Listed(dataset, written_at(entry)))
     newest = sorted(found, key=lambda one: (-one.written_at, one.dataset.stage_key))
     return [one.dataset for one in newest]
 
@@ -104,8 +105,3 @@ def _missing(reference: str, listed: list[DatasetManifest], store: Store) -> Mis
         where=store.uri,
         fix="name one of these, or add --store",
     )
-
-
-def _written_at(entry: dict[str, object]) -> float:
-    written = entry.get("mtime") or entry.get("LastModified") or entry.get("created") or 0.0
-    return float(getattr(written, "timestamp", lambda: written)())  # type: ignore[arg-type]

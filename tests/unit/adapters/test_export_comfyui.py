@@ -11,10 +11,11 @@ from softalign import load_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.exporting.exporting import export_adapter
 from softalign.adapters.exporting.source import find_source
-from softalign.adapters.files import AdapterConfig, MMDiTPlacement, UNetPlacement, save_adapter
+from softalign.adapters.files import MMDiTPlacement, UNetPlacement, save_adapter
 from softalign.errors import CompatibilityError
 from softalign.method.soft_tokens import SoftTokens
 from tests import fake_comfyui, tiny_sd3, tiny_sdxl, tiny_unet
+from tests.tiny_adapter import tiny_config
 from tests.tiny_families import drawn
 
 ROWS, TOKENS = 3, 2
@@ -56,22 +57,13 @@ def write_adapter(folder, family, denoiser, place, *, has_table=True, base_model
     width = denoiser.config.caption_projection_dim if layers else denoiser.config.cross_attention_dim
     banks = drawn(2, *layers, TOKENS, width, seed=1, dtype=torch.float32)
     table = drawn(100, (layers or (1,))[0] * width, seed=2, dtype=torch.float32) if has_table else None
-    config = AdapterConfig(
+    config = tiny_config(
         base_model=base_model,
-        base_model_revision="",
         family=family,
         placement=place,
         num_soft_tokens=TOKENS,
-        num_banks=2,
         width=width,
         timestep_bins=100 if has_table else 0,
-        has_ema=False,
-        objective="agsm",
-        num_steps=1,
-        samples_seen=4,
-        dataset_digest="d",
-        library_version="0",
-        weights_sha256="",
         base_fingerprint=fingerprint_of(denoiser),
     )
     save_adapter(folder, config, SoftTokens(banks, table), None)

@@ -9,7 +9,6 @@ from softalign.adapters.convert import convert
 from softalign.adapters.exporting.exporting import export_adapter
 from softalign.adapters.exporting.source import find_source
 from softalign.adapters.files import (
-    AdapterConfig,
     MMDiTPlacement,
     UNetPlacement,
     load_adapter,
@@ -18,6 +17,7 @@ from softalign.adapters.files import (
 )
 from softalign.errors import CompatibilityError, ConfigError, DataError, IntegrityError
 from softalign.method.soft_tokens import SoftTokens
+from tests.tiny_adapter import tiny_config
 from tests.tiny_families import drawn
 
 WIDTHS = {"sd15": 768, "sdxl": 2048, "sd3": 1536}
@@ -30,9 +30,8 @@ def write_adapter(folder, family="sd15", num_banks=2, bins=100, place=None, has_
     width, layers = WIDTHS.get(family, 1536), place.layer_axis
     banks = drawn(num_banks, *layers, TOKENS, width, seed=1, dtype=torch.float32)
     table = drawn(bins, (layers or (1,))[0] * width, seed=2, dtype=torch.float32) if bins else None
-    config = AdapterConfig(
+    config = tiny_config(
         base_model="tiny",
-        base_model_revision="",
         family=family,
         placement=place,
         num_soft_tokens=TOKENS,
@@ -40,12 +39,6 @@ def write_adapter(folder, family="sd15", num_banks=2, bins=100, place=None, has_
         width=width,
         timestep_bins=bins,
         has_ema=has_ema,
-        objective="agsm",
-        num_steps=1,
-        samples_seen=4,
-        dataset_digest="d",
-        library_version="0",
-        weights_sha256="",
         base_fingerprint=None,
     )
     tokens = SoftTokens(banks, table)

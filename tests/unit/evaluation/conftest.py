@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from softalign.adapters.base_fingerprint import fingerprint_of
-from softalign.adapters.files import AdapterConfig, UNetPlacement, save_adapter
+from softalign.adapters.files import UNetPlacement, save_adapter
 from softalign.artifacts import Adapter, ArmReports
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, EvalConfig
@@ -15,6 +15,7 @@ from softalign.method.soft_tokens import SoftTokens
 from softalign.shapes.suite import build_suite
 from softalign.store.store import Store
 from tests.recorded_arms import publish_arms
+from tests.tiny_adapter import tiny_config
 from tests.tiny_pipeline import TEXT_WIDTH, save_tiny_pipeline
 
 
@@ -72,22 +73,13 @@ def publish_tokens(backbone):
 
     def publish(store, strength=3.0):
         unet = load_backbone(backbone, device=torch.device("cpu"), dtype=torch.float32).denoiser
-        config = AdapterConfig(
+        config = tiny_config(
             base_model=backbone.model,
-            base_model_revision="",
             family="sd15",
             placement=UNetPlacement(blocks=("down", "mid"), position="after_bos"),
             num_soft_tokens=2,
-            num_banks=2,
             width=TEXT_WIDTH,
             timestep_bins=10,
-            has_ema=False,
-            objective="agsm",
-            num_steps=1,
-            samples_seen=4,
-            dataset_digest="d",
-            library_version="0",
-            weights_sha256="",
             base_fingerprint=fingerprint_of(unet),
         )
         folder: Path = store.work_path("train", "tokens") / "out"

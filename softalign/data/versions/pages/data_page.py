@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from softalign.artifacts import DatasetManifest
+from softalign.data.curation.dedup import SHOWN_DIGITS, twin_of
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Rejection
 from softalign.data.versions.distributions import (
@@ -25,9 +25,6 @@ MAX_SAMPLES = 36
 MAX_GROUPS = 24
 MAX_NAMES = 5
 """Examples of a reason, and duplicates of an image that are named."""
-_TWIN = re.compile(r"(same bytes|\d+ bits)(?: as| from) image ([0-9a-f]{16})")
-"""How a duplicate's detail names the image that was kept: by so many digits of its digest."""
-TWIN_DIGITS = 16
 _STEPS = (
     ("entries of the table that cannot be used", {"name_not_text", "no_name", "unsafe_path", "unusable_entry"}),
     ("entries of captions whose image is not listed", {"unknown_image"}),
@@ -141,8 +138,8 @@ class _Tally:
         if self._num_seen in self._places:
             self.shown.append(one)
         self._num_seen += 1
-        if row.image_digest[:TWIN_DIGITS] in self._wanted:
-            self.kept.setdefault(row.image_digest[:TWIN_DIGITS], one)
+        if row.image_digest[:SHOWN_DIGITS] in self._wanted:
+            self.kept.setdefault(row.image_digest[:SHOWN_DIGITS], one)
         self.images[row.source] += 1
         self.captions[row.source] += len(row.captions)
         self.size_bytes[row.source] += row.size_bytes
@@ -197,9 +194,9 @@ def _twins(rejections: Sequence[Rejection]) -> dict[str, list[tuple[str, str]]]:
     """Return names and distances of duplicates by the first digits of the digest of the image that was kept."""
     found: dict[str, list[tuple[str, str]]] = {}
     for one in rejections:
-        match = _TWIN.fullmatch(one.detail) if one.reason in {"exact_duplicate", "perceptual_duplicate"} else None
-        if match:
-            found.setdefault(match[2], []).append((one.file_name, match[1]))
+        if twin := twin_of(one):
+            digits, distance = twin
+            found.setdefault(digits, []).append((one.file_name, distance))
     return found
 
 
