@@ -9,36 +9,27 @@ import gzip
 import io
 import json
 import os
-import struct
 import tarfile
-import zlib
-from collections.abc import Callable, Sequence
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from softalign.config import CocoSource, FolderSource, ParquetSource, TableSource, WebDatasetSource
+from tests.odd_images import CONTENTS, Rng, pick
 
-Rng = np.random.Generator
-T = TypeVar("T")
-
-CHUNKS = b"tEXt zTXt iTXt eXIf pHYs gAMA cHRM iCCP tRNS acTL fcTL fdAT sBIT bKGD ABCD PLTE IDAT abcd".split()
-MARKERS = (0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE, 0xDB, 0xC4, 0xDD)
-SEGMENTS = (b"", b"JFIF\0", b"Exif\0\0", b"MPF\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"Adobe", b"http://x\0")
-STARTS = (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WEBPVP8 ", b"GIF89a", b"<html>", b"%PDF-1.4")
-MODES = ("RGB", "RGB", "RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16")
+COPIES_SHARE = 0.15
 LONG, DEEP = "x" * 300, "/x" * 3000
 NAMES = (
     *("{}.jpg", "{} with space.png", "{}%20.jpg", "{}?x=1#y.jpg", "{}[1]*.jpg", "{}'\".jpg", "album/{}::b.jpg"),
     *("web/https://h/{}.jpg", "~{}.jpg", "12:30-{}.jpg", "{}\u00e9.jpg", "{}e\u0301.jpg", "\u732b/{}\U0001f600.jpg"),
     *("{} .jpg", "./{}.jpg", "d//{}.jpg", "-{}.jpg", "{}\n.jpg", "{}\x1b[31m.jpg", "{}\u202e.jpg", "{}.jpg/"),
     *("{}\ud83d.jpg", "{}\udce9.jpg", "{}\0.jpg", "../{}.jpg", "/abs/{}.jpg", "C:\\{}.jpg", "https://h/{}.jpg"),
-    *("train\\{}.jpg", f"{{}}{LONG}.jpg", f"{{}}{DEEP}", "{}.jpg/below.jpg"),
+    *("train\\{}.jpg", f"{{}}{LONG}.jpg", f"{{}}{DEEP}", "{}.jpg/below.jpg", "{}..jpg", "...{}.jpg", "d/./{}.jpg"),
+    *("d/../{}.jpg", "s3://b/{}.jpg", "{}://x.jpg", "{}.JPG", "{}.", "circle/{}.jpg", "\u00c5{}.jpg", "A\u030a{}.jpg"),
 )
 """Patterns of names as tables of other systems hold them; some can name no file anywhere."""
 CAPTIONS = (
@@ -53,120 +44,10 @@ CAPTIONS = (
         "byte \udce9",
         "caf\u00c3\u00a9",
     ),
-    *(None, 7, 7.5, True, ("a",)),
+    *(None, 7, 7.5, True, ("a",), float("nan"), 10**30, -0.0, [["deep"], None], {"text": "a"}, [], "nan", "null", "[]"),
+    *("a word " * 30_000, '"', "a,b", "caption\r\nwith lines", "\ufeffmarked", "&lt;b&gt;bold", "\u202eturned"),
 )
 ENTRIES = (None, 7, "x", (), {}, {"id": None, "file_name": "x.jpg"}, {"image_id": "unknown", "caption": "x"})
-
-
-def pick(rng: Rng, items: Sequence[T]) -> T:
-    """Return one of some things."""
-    return items[int(rng.integers(len(items)))]
-
-
-def picture(rng: Rng) -> Image.Image:
-    """Return a picture like no other, of any shape and mode."""
-    width, height = (int(side) for side in rng.integers(29, 90, 2))
-    coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    mode = pick(rng, MODES)
-    if mode == "I;16":
-        return Image.fromarray(np.asarray(image.convert("L"), dtype=np.uint16) * 257)
-    return image.convert(mode)
-
-
-def encoded(rng: Rng, formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")) -> bytes:
-    """Return a picture as a file of one of the formats."""
-    chosen, image, buffer = pick(rng, formats), picture(rng), io.BytesIO()
-    image = image.convert("RGB") if chosen != "PNG" and image.mode not in {"RGB", "L"} else image
-    image = image.convert("L") if chosen == "PNG" and image.mode == "CMYK" else image
-    image.save(buffer, chosen)
-    return buffer.getvalue()
-
-
-def noise(rng: Rng, most: int = 64) -> bytes:
-    """Return a few random bytes."""
-    return rng.bytes(int(rng.integers(0, most)))
-
-
-def fuzzed(rng: Rng, data: bytes) -> bytes:
-    """Replace, insert, overwrite or leave out some bytes."""
-    changed = bytearray(data)
-    for _ in range(int(rng.integers(1, 5))):
-        place, kind = int(rng.integers(0, len(changed) + 1)), int(rng.integers(4))
-        if kind == 0:
-            changed[place : place + 1] = noise(rng, 3)
-        elif kind == 1:
-            changed[place:place] = noise(rng, 8)
-        elif kind == 2:
-            changed[place : place + 4] = struct.pack(">I", pick(rng, (0, 1, 0x7FFFFFFF, 0xFFFFFFFF)))
-        else:
-            changed[place : place + int(rng.integers(1, 40))] = b""
-    return bytes(changed)
-
-
-def tiff(rng: Rng) -> bytes:
-    """Return EXIF data whose entries have any type, count and value."""
-    tags = (0x0112, 0x8769, 0x8825, 0x010E, 0x011A, 0x0132, int(rng.integers(1 << 16)))
-    entries = b"".join(
-        struct.pack("<HHI", pick(rng, tags), int(rng.integers(0, 16)), pick(rng, (0, 1, 2, 9, 1 << 31)))
-        + (bytes([int(rng.integers(0, 10)), 0, 0, 0]) if rng.random() < 0.5 else rng.bytes(4))
-        for _ in range(int(rng.integers(0, 6)))
-    )
-    count = struct.pack("<H", pick(rng, (*[len(entries) // 12] * 8, 0, 0xFFFF)))
-    return b"Exif\0\0" + pick(rng, (b"II*\0", b"II*\0", b"MM\0*", b"XX")) + b"\x08\0\0\0" + count + entries + bytes(4)
-
-
-def odd_png(rng: Rng) -> bytes:
-    """Return a PNG file with chunks that no reader needs, or that none can use."""
-    data, chunks = encoded(rng, ("PNG",)), b""
-    for _ in range(int(rng.integers(1, 4))):
-        bomb = b"a\0\0" + zlib.compress(bytes(pick(rng, (10, 10, 3_000_000))))
-        kind, body = pick(rng, CHUNKS), pick(rng, (noise(rng), bomb, tiff(rng)[6:]))
-        checksum = zlib.crc32(kind + body) if rng.random() < 0.8 else 7
-        chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
-    place = 33 if rng.random() < 0.8 else len(data) - 12
-    return data[:place] + chunks + data[place:]
-
-
-def odd_jpeg(rng: Rng) -> bytes:
-    """Return a JPEG file with segments that no reader needs, or that none can use."""
-    data, segments = encoded(rng, ("JPEG",)), b""
-    for _ in range(int(rng.integers(1, 4))):
-        body = tiff(rng) if rng.random() < 0.4 else pick(rng, SEGMENTS) + noise(rng)
-        length = len(body) + 2 if rng.random() < 0.9 else int(rng.integers(0, 1 << 16))
-        segments += bytes([0xFF, pick(rng, MARKERS)]) + struct.pack(">H", length) + body
-    return data[:2] + segments + data[2:]
-
-
-def odd_size(rng: Rng) -> bytes:
-    """Return a PNG file whose header announces another size: nothing, a little, a bomb."""
-    data = bytearray(encoded(rng, ("PNG",)))
-    data[16:24] = struct.pack(">II", *(pick(rng, (0, 1, 64, 9_500, 60_000, 2**31 - 1)) for _ in range(2)))
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    return bytes(data)
-
-
-def two_pictures(rng: Rng) -> bytes:
-    """Return a JPEG file with a second picture in it."""
-    first, second, buffer = picture(rng).convert("RGB"), picture(rng).convert("RGB"), io.BytesIO()
-    first.save(buffer, "MPO", save_all=True, append_images=[second])
-    return buffer.getvalue()
-
-
-CONTENTS: tuple[Callable[[Rng], bytes], ...] = (
-    encoded,
-    odd_png,
-    odd_jpeg,
-    odd_size,
-    two_pictures,
-    lambda rng: pick(rng, STARTS) + noise(rng, 200),
-    lambda rng: fuzzed(rng, encoded(rng)),
-    lambda rng: fuzzed(rng, odd_jpeg(rng)),
-    lambda rng: fuzzed(rng, odd_png(rng)),
-    lambda rng: encoded(rng)[: int(rng.integers(0, 400))],
-    lambda rng: encoded(rng, ("GIF", "BMP", "TIFF")),
-    lambda rng: b"",
-)
 
 
 def odd_name(rng: Rng, number: int) -> object:
@@ -199,10 +80,13 @@ class OddSource:
 
     def fill(self, num_items: int, seed: int) -> OddSource:
         """Make the files and rows of so many items."""
-        rng = np.random.default_rng(seed)
+        rng, earlier = np.random.default_rng(seed), list[bytes]()
         self.images.mkdir(parents=True)
+        os.symlink(".", self.images / "circle")
         for number in range(num_items):
-            name, content = odd_name(rng, number), pick(rng, CONTENTS)(rng)
+            name, is_copy = odd_name(rng, number), bool(earlier) and rng.random() < COPIES_SHARE
+            content = pick(rng, earlier) if is_copy else pick(rng, CONTENTS)(rng)
+            earlier.append(content)
             if isinstance(name, str) and name:
                 self._place(name, content, float(rng.random()))
             self.names.append(name)
@@ -211,7 +95,8 @@ class OddSource:
 
     def _place(self, name: str, content: bytes, kind: float) -> None:
         """Put a file, or what is none, where a name leads; outside the folder and where no file can be, nothing."""
-        path = self.images / name.replace("\\", "/").strip("/")
+        written = name if kind < 0.5 else unicodedata.normalize("NFD", name)  # accents: two ways to write them
+        path = self.images / written.replace("\\", "/").strip("/")
         if ".." in path.parts or "\0" in name or "\ud83d" in name or len(name) > 200:
             return
         path = path.parent if path.name == "below.jpg" else path
@@ -274,8 +159,8 @@ class OddSource:
         return TableSource(table_uri=str(path), images_uri=str(self.images))
 
     def csv(self) -> TableSource:
-        """Write the rows as CSV, as what knows nothing of quotes does; bytes stay as they are."""
-        lines = [b",".join(cell or b"" for cell in row) for row in self._cells()]
+        """Write the rows as CSV, captions in quotes where they need them; names and bytes stay as they are."""
+        lines = [b"%s,%s" % (name or b"", quoted(caption or b"")) for name, caption in self._cells()]
         path = self.root / "captions.csv.gz"
         path.write_bytes(gzip.compress(b"\n".join([b"file_name,caption", *lines])))
         return TableSource(table_uri=str(path), images_uri=str(self.images))
@@ -323,6 +208,11 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
+
+
+def quoted(cell: bytes) -> bytes:
+    """Return a cell of CSV in quotes where it has a comma, or begins with a quote that would take in the next lines."""
+    return b'"' + cell.replace(b'"', b'""') + b'"' if cell.startswith(b'"') or b"," in cell else cell
 
 
 def cell_of(value: object) -> bytes | None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from softalign.config import load_recipe
 from softalign.config.curation import CocoSource
+from softalign.data.curation import pipeline
 from softalign.data.curation.caption_files import IMAGE_SUFFIXES
 from softalign.data.curation.fingerprint import source_fingerprint
 from softalign.data.curation.listing import files_below
@@ -30,7 +31,11 @@ def rejected_of(manifest):
 
 
 def kept_of(manifest):
-    return [row.file_name for path in sorted(Path(manifest.uri).glob("shard-*.parquet")) for row in read_index(path)]
+    return [row.file_name for row in rows_of(manifest)]
+
+
+def rows_of(manifest):
+    return [row for path in sorted(Path(manifest.uri).glob("shard-*.parquet")) for row in read_index(path)]
 
 
 def expected_names(odd, table):
@@ -43,7 +48,9 @@ def expected_names(odd, table):
         return {
             name
             for name in files_below(str(odd.images))
-            if name.endswith(IMAGE_SUFFIXES) and is_text(name.encode("utf-8", "surrogateescape"))
+            if name.lower().endswith(IMAGE_SUFFIXES)
+            and not any(part.startswith(".") for part in name.split("/"))  # hidden ones are none
+            and is_text(name.encode("utf-8", "surrogateescape"))
         }
     if table == "tars":  # those of the whole one that end in the image's extension
         return {
@@ -71,7 +78,7 @@ def is_text(cell):
 
 
 @pytest.mark.parametrize("table", ["coco", "parquet", "stored", "csv", "jsonl", "folder", "tars"])
-@pytest.mark.parametrize("num_items", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_items", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, configure, table, num_items):
     odd = OddSource(tmp_path / "odd").fill(num_items, seed=num_items)
     source = odd.coco(seed=1) if table == "coco" else getattr(odd, table)()
@@ -91,6 +98,34 @@ def test_every_item_is_kept_or_rejected_by_name_and_twice_the_same(tmp_path, con
     assert source_fingerprint(source) == source_fingerprint(source)
     assert not [row for row in rejected if "0x" in row["detail"] or str(tmp_path) in row["detail"]]
     assert 0.1 * num_items < len(kept) < 0.6 * num_items, "or the generator is not odd, or nothing but"
+
+
+@pytest.mark.parametrize(
+    ("num_items", "seed"), [(50, 0), *(pytest.param(500, seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
+def test_a_folder_and_a_table_of_odd_items_come_to_the_same_in_other_folders_with_other_threads(
+    tmp_path, configure, monkeypatch, num_items, seed
+):
+    manifests, table = [], "coco" if seed % 2 else "parquet"
+    for place, num_readers in (("one", 1), ("two/deeper", 7)):
+        monkeypatch.setattr(pipeline, "NUM_READERS", num_readers)
+        files, rows = (OddSource(tmp_path / place / kind).fill(num_items, seed + n) for n, kind in enumerate("ab"))
+        sources = files.folder(), rows.coco(seed) if table == "coco" else rows.parquet()
+        store = Store(str(tmp_path / place / "store"))
+        manifests.append(curate(configure(*sources, samples_per_shard=16), store, "k"))
+    assert manifests[0].digest == manifests[1].digest
+    assert len({tuple((e.path, e.sha256) for e in list_files(Path(m.uri))) for m in manifests}) == 1
+
+    rejected = rejected_of(manifests[0])
+    lost = [(row["source"], row["file_name"]) for row in rejected if row["caption_index"] == -1]
+    kept = [(row.source, row.file_name) for row in rows_of(manifests[0])]
+    assert max(Counter(kept + lost).values()) == 1, "each once"
+    assert len(kept) + len(lost) == manifests[0].num_seen
+    named = {name for _, name in kept + lost}
+    assert expected_names(files, "folder") | expected_names(rows, table) <= named
+    assert {row["reason"] for row in rejected} <= set(get_args(Reason))
+    assert not [row for row in rejected if "0x" in row["detail"] or str(tmp_path) in row["detail"]]
+    assert "exact_duplicate" in {row["reason"] for row in rejected}
 
 
 def test_links_that_lead_nowhere_or_in_circles_end_neither_the_listing_nor_the_run(tmp_path):
