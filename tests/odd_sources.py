@@ -45,7 +45,7 @@ CAPTIONS = (
         "caf\u00c3\u00a9",
     ),
     *(None, 7, 7.5, True, ("a",), float("nan"), 10**30, -0.0, [["deep"], None], {"text": "a"}, [], "nan", "null", "[]"),
-    *("a word " * 30_000, '"', "a,b", "caption\r\nwith lines", "\ufeffmarked", "&lt;b&gt;bold", "\u202eturned"),
+    *("a word " * 12_000, '"', "a,b", "caption\r\nwith lines", "\ufeffmarked", "&lt;b&gt;bold", "\u202eturned"),
 )
 ENTRIES = (None, 7, "x", (), {}, {"id": None, "file_name": "x.jpg"}, {"image_id": "unknown", "caption": "x"})
 

@@ -63,8 +63,8 @@ class CsvTable:
                 cells = next(self._rows)
             except StopIteration:
                 return
-            except csv.Error:  # the reader goes on with the next line
-                yield Row(None, (), Flaw("unusable_entry", "quotes that are not closed, or not doubled"))
+            except csv.Error as error:  # the reader goes on with the next line
+                yield Row(None, (), Flaw("unusable_entry", _flaw_of_line(error)))
                 continue
             if len(cells) == len(self.names):
                 yield Row(cells[image], captions_of([cells[index] for index in captions]))
@@ -155,6 +155,12 @@ class _Raw(io.RawIOBase):
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def _flaw_of_line(error: csv.Error) -> str:
+    if str(error).startswith("field larger than field limit"):
+        return f"a field of more than {csv.field_size_limit()} characters, as where a quote is not closed"
+    return "quotes that are not closed, or not doubled"
 
 
 def _parsed(line: str) -> Any:

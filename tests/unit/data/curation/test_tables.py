@@ -289,6 +289,14 @@ def test_lines_of_a_csv_file_that_are_no_rows(tmp_path):
     assert flaws(source, tmp_path)["rows[1]"][1] == "1 fields in place of 2"
 
 
+def test_a_field_of_a_csv_file_that_is_too_long_is_called_that(tmp_path):
+    (tmp_path / "t.csv").write_text(f"file_name,caption\na.png,{'word ' * 30_000}\nb.png,two\n")
+    source = TableSource(table_uri=str(tmp_path / "t.csv"), images_uri=str(tmp_path))
+    assert pairs(source, tmp_path) == [("b.png", ("two",))]
+    told = "a field of more than 131072 characters, as where a quote is not closed"
+    assert flaws(source, tmp_path) == {"rows[0]": ("unusable_entry", told)}
+
+
 def test_lines_of_a_json_file_that_are_no_rows(tmp_path):
     rows = [
         '{"file_name": "a.png", "caption": "one"}',
