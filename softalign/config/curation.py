@@ -178,9 +178,18 @@ class CurationConfig(StageConfig):
     image_quality: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description=f"of images that are saved as jpg or webp; null: {DEFAULT_IMAGE_QUALITY}"
     )
+    image_size_px: Count | None = Field(
+        None,
+        description="shorter side, in pixels, that larger images are reduced to where they are saved anew; "
+        "null: all keep their size",
+    )
 
     @model_validator(mode="after")
-    def _check_quality(self) -> Self:
+    def _check_format(self) -> Self:
         if self.image_quality is not None and self.image_format not in {"jpg", "webp"}:
             raise ValueError(f"image_quality: it has no effect with image_format {self.image_format!r}; remove it")
+        if self.image_size_px is not None and self.image_format == "keep":
+            raise ValueError("image_size_px: it has no effect with image_format 'keep'; set image_format, such as jpg")
+        if self.image_size_px is not None and self.image_size_px < self.filters.min_side_px:
+            raise ValueError("image_size_px is below filters.min_side_px: no reduced image could pass")
         return self

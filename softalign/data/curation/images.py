@@ -51,7 +51,7 @@ class UnreadableImageError(ItemError):
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What curation needs to know of an image; sizes are after the EXIF orientation was applied.
+    """What curation needs to know of an image; sizes and the hash are those of the image as it is stored, upright.
 
     Attributes:
         stored: the file as the dataset has it.
@@ -106,6 +106,7 @@ def inspect_image(
     with _decoded(data, max_pixels) as decoded:
         image, stored, extension = decoded.image, data, EXTENSIONS[decoded.format]
         if transcoding is not None:
+            image = transcoding.fitted(image)
             if flaw := transcoding.flaw_of(image.width, image.height):
                 raise UnreadableImageError("too_many_pixels", flaw)
             stored, extension = transcoding.encoded(image), transcoding.extension

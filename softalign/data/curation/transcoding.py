@@ -1,4 +1,4 @@
-"""Images in one format, from whatever they came: upright, in sRGB, without metadata."""
+"""Images in one format, from whatever they came: upright, in sRGB, without metadata, and no larger than asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from softalign.config.curation import DEFAULT_IMAGE_QUALITY, CurationConfig
 _FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 _MAX_SIDES_PX = {"jpg": 65_500, "webp": 16_383}
 """What Pillow's encoders take."""
+_REDUCING_GAP = 3.0
+"""Lanczos gets at least so many pixels for one, which Pillow says cannot be told from all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,20 @@ class Transcoding:
     Attributes:
         extension: of the files.
         quality: 1 to 100, of JPEG and WebP.
+        size_px: what the shorter side of larger images is reduced to; None: images keep their size.
     """
 
     extension: Literal["jpg", "png", "webp"]
     quality: int
+    size_px: int | None = None
+
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """Return an image reduced to ``size_px`` (Lanczos, over whole blocks of pixels first), or as it is."""
+        shorter = min(image.size)
+        if self.size_px is None or shorter <= self.size_px:
+            return image
+        width, height = (max(1, round(side * self.size_px / shorter)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
 
     def flaw_of(self, width_px: int, height_px: int) -> str:
         """Return why an image of this size cannot be written; empty if it can."""
@@ -45,4 +57,4 @@ def transcoding_of(config: CurationConfig) -> Transcoding | None:
     """Return what images are written as; None: as the files they are."""
     if config.image_format == "keep":
         return None
-    return Transcoding(config.image_format, config.image_quality or DEFAULT_IMAGE_QUALITY)
+    return Transcoding(config.image_format, config.image_quality or DEFAULT_IMAGE_QUALITY, config.image_size_px)

@@ -130,3 +130,30 @@ def test_animated_files_are_left_out_if_asked(handover, make_picture, store, con
     assert kept.num_samples == 3
     left = curate(configure(handover.coco(), drop_animated=True), type(store)(str(tmp_path / "other")), "k")
     assert [(entry.reason, entry.count) for entry in left.rejected] == [("animated", 2)]
+
+
+def test_larger_images_are_reduced_to_the_shorter_side_and_none_is_enlarged(handover, make_picture, store, configure):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    handover.add("wide.png", ["a wide one"], make_picture(1, 400, 200))
+    handover.add("turned.jpg", ["a turned one"], make_picture(2, 300, 150), exif=exif)
+    small = handover.add("small.png", ["a small one"], make_picture(3, 60, 48))
+    root = curated(configure(handover.coco()), store, image_format="png", image_size_px=64)
+    rows, tar = images_of(root)
+    assert {row.file_name: (row.width_px, row.height_px) for row in rows} == {
+        "wide.png": (128, 64),
+        "turned.jpg": (64, 128),
+        "small.png": (60, 48),
+    }
+    stored = {row.file_name: tar[row.offset_bytes : row.offset_bytes + row.size_bytes] for row in rows}
+    reduced = {name: np.asarray(Image.open(io.BytesIO(data)), int) for name, data in stored.items()}
+    assert (reduced["small.png"] == np.asarray(Image.open(small), int)).all()
+    expected = make_picture(1, 400, 200).resize((128, 64), Image.Resampling.LANCZOS)
+    assert np.abs(reduced["wide.png"] - np.asarray(expected, int)).max() <= 2
+
+
+def test_a_size_is_refused_where_it_does_nothing_or_lets_nothing_through():
+    with pytest.raises(ValidationError, match="no effect with image_format 'keep'"):
+        CurationConfig(name="a", sources=(ShapesSource(),), image_size_px=64)
+    with pytest.raises(ValidationError, match="below filters.min_side_px"):
+        CurationConfig(name="a", sources=(ShapesSource(),), image_format="jpg", image_size_px=31)
