@@ -8,8 +8,8 @@ what an image costs, without the start. CPU time of the tool's processes counts,
 server is not in it. Both decode, reduce to the shorter side, save JPEG of quality 95, take SHA-256, write tars of 512.
 
 - img2dataset: area interpolation (OpenCV), colour at half the resolution (4:2:0), reads EXIF; one process, one thread.
-- ours: Lanczos (Pillow), colour at full resolution (4:4:4), sRGB by profile, captions checked and mended, a perceptual
-  hash and duplicates, what is left out by name, an index, checksums, a report; one process, its threads share the core.
+- ours: the mean of pixels (Pillow), colour at full resolution (4:4:4), sRGB by profile, captions checked and mended, a
+  perceptual hash, duplicates, what is left out by name, an index, checksums; one process, its threads share the core.
 
 img2dataset is no dependency: ``python -m venv /tmp/i2d && /tmp/i2d/bin/pip install img2dataset``, then
 ``--python /tmp/i2d/bin/python``. Exit code 1: ours is slower per core.

@@ -103,7 +103,7 @@ def inspect_image(
     Raises:
         UnreadableImageError: as ``decoded_rgb``, or it is too large to be stored.
     """
-    with _decoded(data, max_pixels) as decoded:
+    with _decoded(data, max_pixels, transcoding.size_px if transcoding is not None else None) as decoded:
         image, stored, extension = decoded.image, data, EXTENSIONS[decoded.format]
         if transcoding is not None:
             image = transcoding.fitted(image)
@@ -134,10 +134,11 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 @contextmanager
-def _decoded(data: bytes, max_pixels: int) -> Iterator[_Decoded]:
+def _decoded(data: bytes, max_pixels: int, size_px: int | None = None) -> Iterator[_Decoded]:
+    """Yield an image; one that is to be reduced to a shorter side perhaps smaller by then, but not below it."""
     picture = picture_of(data)
     with DECODING.taking(_bytes_to_decode(picture.pixels, max_pixels)):
-        yield _decode(picture)
+        yield _decode(picture, size_px)
 
 
 def _bytes_to_decode(pixels: bytes, max_pixels: int) -> int:
@@ -149,8 +150,10 @@ def _bytes_to_decode(pixels: bytes, max_pixels: int) -> int:
         return opened.width * opened.height * per_pixel
 
 
-def _decode(picture: Picture) -> _Decoded:
+def _decode(picture: Picture, size_px: int | None) -> _Decoded:
     with _flaws_of(picture.pixels), Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
+        if size_px is not None:
+            opened.draft(None, (size_px, size_px))  # a JPEG file can be decoded at a half, a quarter or an eighth
         opened.load()
         upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
         turned = opened if upright is None else opened.transpose(upright)
@@ -219,6 +222,6 @@ def to_rgb(image: Image.Image, profile: bytes = b"") -> Image.Image:
             colours.putalpha(rgba.getchannel("A"))
             rgba = colours
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode != "CMYK":
+    if image.mode not in {"RGB", "L", "CMYK"}:  # which would be copied
         image = image.convert("L" if is_grey else "RGB")
     return to_srgb(image, profile)
