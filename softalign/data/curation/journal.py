@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from softalign.artifacts import FileEntry, Frozen
 from softalign.data.curation.shards import IndexRow
@@ -26,7 +25,6 @@ class Progress:
     num_val_samples: int = 0
     num_shards: int = 0
     num_merged_captions: int = 0
-    occurrences: Counter[str] = field(default_factory=Counter)
 
     def add_shard(self, rows: tuple[IndexRow, ...], num_seen: int) -> None:
         """Count a finished shard."""

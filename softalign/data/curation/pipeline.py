@@ -239,11 +239,9 @@ class _CurateRun:
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""
-        self.duplicates.accept(image_digest, perceptual_hash)
+        number = self.duplicates.accept(image_digest, perceptual_hash)
         if self.earlier is not None:
             self.earlier.accepted(image_digest)
-        self.progress.occurrences[image_digest] += 1
-        number = self.progress.occurrences[image_digest]
         return image_digest[:KEY_CHARS] + (f"-{number}" if number > 1 else "")
 
     def _drop_unfinished(self) -> None:

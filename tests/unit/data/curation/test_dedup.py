@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from softalign.config import FilterConfig, ShapesSource
+from softalign.data.curation import keyed_numbers
 from softalign.data.curation.dedup import DuplicateFilter, HammingIndex
 from softalign.data.curation.images import HASH_BITS, perceptual_hash
 from softalign.data.curation.samples import Sample
@@ -16,6 +17,25 @@ from softalign.shapes.scenes import render_batch
 
 def sample(digest, value=0):
     return Sample("s", f"{digest}.png", ("x",), b"", "png", digest, value, 64, 64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def put_away_early():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyed_numbers, "MAX_RECENT", 8)
+        yield
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=200))
+def test_numbers_are_found_under_their_keys_in_the_order_in_which_they_came(keys):
+    spread = [key * (2**64 - 1) // 9 for key in keys]
+    found, expected = keyed_numbers.KeyedNumbers(), {}
+    for number, key in enumerate(spread):
+        assert list(found.find(key)) == expected.get(key, [])
+        found.add(key, number)
+        expected.setdefault(key, []).append(number)
+    assert {key: list(found.find(key)) for key in expected} == expected
 
 
 @settings(max_examples=60, deadline=None)
