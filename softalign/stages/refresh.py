@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
 from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.recipe import Recipe
-from softalign.data.curation.changes import to_lines
+from softalign.data.curation.changes import CaptionEdit, list_samples_of, to_lines
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
@@ -68,8 +70,7 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     )
     base = base.model_copy(update={"curation": curation})
     _require_same_sources(dataset, base, store)
-    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
-    edits = read_changes(captions, OpenedDataset(dataset, store), names)
+    edits = _edits(captions, OpenedDataset(dataset, store), curation)
     data = to_lines(edits)
     uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     create_file(uri, data)
@@ -91,6 +92,13 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
             fix="run `softalign curate` first: captions are refreshed of what is there",
         )
     return found
+
+
+def _edits(captions: str, dataset: OpenedDataset, curation: CurationConfig) -> tuple[CaptionEdit, ...]:
+    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
+    with TemporaryDirectory(prefix="softalign-") as folder:  # for what a source renders
+        listed = list_samples_of(curation, Path(folder))
+        return read_changes(captions, dataset, names, listed, repair=curation.filters.captions.repair)
 
 
 def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:

@@ -13,7 +13,8 @@ from softalign.cli.app import app
 from softalign.config import Recipe, load_recipe
 from softalign.data.curation.changes import read_edits
 from softalign.data.curation.published import OpenedDataset
-from softalign.data.versions.changes_table import COLUMNS, read_changes
+from softalign.data.versions.changes_file import COLUMNS
+from softalign.data.versions.changes_table import read_changes
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages.chain import run_until
 from softalign.stages.refresh import prepare_refresh, published_dataset
@@ -107,9 +108,9 @@ def test_all_rows_that_name_nothing_are_listed(made, tmp_path):
         ("a.csv", b"", "empty"),
         ("a.csv", b"action,what\nadd,x\n", "columns what"),
         ("a.csv", b"action,key\n\xff,x\n", "cannot be read"),
-        ("a.csv", b"action,key\nadd,x,more\n", "columns None"),
+        ("a.csv", b"action,key\nadd,x,more\n", "row 1: more cells than"),
         ("a.jsonl", b"[1]\n", "no object"),
-        ("a.jsonl", b'{"action": 1}\n', "holds int"),
+        ("a.jsonl", b'{"action": 1, "key": "x"}\n', "row 1: action holds int"),
         ("a.parquet", b"PAR1", "cannot be read"),
         ("a.xlsx", b"", "ends otherwise"),
     ],
