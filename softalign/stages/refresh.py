@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,10 @@ from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.changes import CaptionEdit, list_samples_of, to_lines
+from softalign.data.curation.filters import filter_captions, load_evaluation_sets
 from softalign.data.curation.published import OpenedDataset
+from softalign.data.curation.rejections import REPAIRS
+from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
 from softalign.stages.asked_before import request_of
@@ -25,6 +30,7 @@ from softalign.stages.what_changed import changes
 from softalign.store.files import create_file
 from softalign.store.store import REQUEST_FILENAME, Store
 
+logger = logging.getLogger(__name__)
 FOLDER = "captions"
 """Of a store: changes of captions, named by their content."""
 
@@ -71,6 +77,7 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     base = base.model_copy(update={"curation": curation})
     _require_same_sources(dataset, base, store)
     edits = _edits(captions, OpenedDataset(dataset, store), curation)
+    _warn_of_refused(edits, curation)
     data = to_lines(edits)
     uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     create_file(uri, data)
@@ -99,6 +106,19 @@ def _edits(captions: str, dataset: OpenedDataset, curation: CurationConfig) -> t
     with TemporaryDirectory(prefix="softalign-") as folder:  # for what a source renders
         listed = list_samples_of(curation, Path(folder))
         return read_changes(captions, dataset, names, listed, repair=curation.filters.captions.repair)
+
+
+def _warn_of_refused(edits: Sequence[CaptionEdit], curation: CurationConfig) -> None:
+    """Say which captions that come are left out by the dataset's filters, as any other caption would be."""
+    load_evaluation_sets(curation.filters)
+    refused: dict[str, list[str]] = {}
+    for edit in edits:
+        listed = ListedSample(edit.source, edit.file_name, HeldImage(b""), (edit.caption,))
+        for one in filter_captions(listed, curation.filters).rejections if edit.caption else ():
+            if one.caption_index >= 0 and one.reason not in REPAIRS:
+                refused.setdefault(one.reason, []).append(f"{edit.caption[:80]!r} of {edit.file_name[:80]}")
+    for reason, captions in sorted(refused.items()):
+        logger.warning("The filters leave out %d new captions: %s, such as %s", len(captions), reason, captions[0])
 
 
 def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:

@@ -21,8 +21,8 @@ class Applied:
 
     Attributes:
         captions: as they are left.
-        has_before: the caption that goes was there.
-        has_after: the caption that comes was there already, beside the one that goes.
+        has_before: what goes was there.
+        has_after: the caption that comes was there already.
     """
 
     captions: tuple[object, ...]
@@ -44,8 +44,8 @@ def applied(
         is_added: of ``add``: this is the listing that the caption goes to.
     """
     going = _places(captions, before, repair=repair)
-    there = _places(captions, after, repair=repair) - going
-    left = captions
+    there = _places(captions, after, repair=repair)
+    left, has_before = captions, bool(going)
     if action == "add" and is_added and not there:
         left = (*captions, after)
     elif action == "change" and going:
@@ -54,7 +54,8 @@ def applied(
         left = tuple(after if place == first else text for place, text in kept)
     elif action == "remove":
         left = tuple(text for place, text in enumerate(captions) if place not in going) if before else ()
-    return Applied(left, bool(going), bool(there))
+        has_before = len(left) < len(captions)
+    return Applied(left, has_before, bool(there))
 
 
 def plain(text: object) -> str:

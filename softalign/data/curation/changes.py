@@ -236,4 +236,6 @@ class Changes:
         elif not one.is_placed:  # where it is new its source has no place for it
             is_new = edit.action == "add"
             said = f"no such image in {edit.source}" + (", which holds its images itself" if is_new else "")
+        elif edit.action == "remove" and not one.has_before:
+            said = "no caption is left to remove"
         return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -37,6 +38,7 @@ def read_rows(uri: str) -> list[dict[str, str] | str]:
             expected=f".csv, .tsv, .jsonl or .parquet (UTF-8) with columns of {', '.join(COLUMNS)}",
             found=str(error)[:500],
             where=uri,
+            fix="correct the table, or write it anew as one of these; nothing was changed",
         ) from error
     if not listed:
         raise DataError("The table of caption changes is empty.", expected="at least one row", found="none", where=uri)
@@ -47,10 +49,15 @@ def _listed(name: str, data: bytes) -> list[dict[Any, Any]]:
     if name.endswith(".parquet"):
         return _parquet(data)
     if name.endswith((".jsonl", ".ndjson")):
-        return list(_json_lines(data.decode("utf-8-sig").split("\n")))
+        return list(_json_lines(_decoded(data).split("\n")))
     if name.endswith((".csv", ".tsv")):
-        return _csv(data.decode("utf-8-sig"), "\t" if name.endswith(".tsv") else ",")
+        return _csv(_decoded(data), "\t" if name.endswith(".tsv") else ",")
     raise ValueError("a name that ends otherwise")
+
+
+def _decoded(data: bytes) -> str:
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # as spreadsheets write it
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def _json_lines(lines: Iterable[str]) -> Iterator[dict[Any, Any]]:
@@ -74,7 +81,12 @@ def _csv(text: str, delimiter: str) -> list[dict[Any, Any]]:
     other = next((one for one in (",", ";", "\t") if one != delimiter and one in "".join(names)), None)
     if other is not None:
         raise ValueError(f"a header with {other!r} between its columns, not {delimiter!r}: {names[0][:80]!r}")
-    return list(reader)
+    rows: list[dict[Any, Any]] = []
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        raise ValueError(f"after row {len(rows)}: {error}; a quotation mark may be missing") from error
+    return rows
 
 
 def _parquet(data: bytes) -> list[dict[Any, Any]]:
@@ -97,7 +109,8 @@ def _require_columns(rows: Sequence[dict[Any, Any]]) -> None:
     """
     names = dict.fromkeys(name for row in rows for name in row if name is not None)
     if unknown := [str(name) for name in names if name not in COLUMNS]:
-        raise ValueError("columns " + ", ".join(f"{name}{_meant_by(name)}" for name in unknown))
+        shown = (f"{name}{_meant_by(name)}" if name else "one without a name (an index?)" for name in unknown)
+        raise ValueError("columns " + ", ".join(shown))
     if rows and "action" not in names:
         raise ValueError("no column action")
     if rows and not set(IDENTIFIERS) & set(names):

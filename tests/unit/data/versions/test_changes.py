@@ -74,6 +74,7 @@ def made(tmp_path, configure):
     handover.add("copy.png", ["from the copy"], data=first)
     handover.add("same.png", ["picture number 1"], data=first)
     handover.add("mended.png", [RAW, "Tom &amp; Jerry <b>run</b>", "no"], picture(50))
+    handover.add("mute.png", [], picture(51))
     return Refreshing(configure(handover.coco()), Store(str(tmp_path / "store")), tmp_path)
 
 
@@ -161,6 +162,10 @@ def test_all_rows_that_do_not_fit_are_said_at_once(made):
         {"action": "add", "file_name": "002.png", "caption": 7},
         {"action": "add", "file_name": "002.png", "caption": "<br>"},
         {"action": "remove", "file_name": "002.png", "before": "not said"},
+        {"action": "change", "file_name": "002.png", "before": "picture number 2", "caption": "picture  number 2"},
+        {"action": "remove", "file_name": "copy.png", "before": "from the copy"},
+        {"action": "remove", "file_name": "copy.png"},
+        {"action": "remove", "file_name": "mute.png"},
     ]
     lines = made.refused(*rows).split("\n")
     said = {int(line.strip().split(":")[0].split()[1]): line for line in lines if line.strip()}
@@ -177,6 +182,9 @@ def test_all_rows_that_do_not_fit_are_said_at_once(made):
         11: "caption holds int",
         12: "an empty caption",
         13: "no caption 'not said' to remove",
+        14: "'picture number 2' is there already",
+        16: "removes all captions of an image that row 15 changes",
+        17: "no caption is left to remove",
     }.items():
         assert text in said.pop(number), number
     assert not said
