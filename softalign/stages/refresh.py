@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
-from softalign.artifacts import DatasetManifest
+from softalign.artifacts import DatasetManifest, EncodedManifest, Record
 from softalign.config.curation import CurationConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.changes import CaptionEdit, list_samples_of, to_lines
@@ -40,11 +40,13 @@ class Refresh:
     """What a refresh asks for.
 
     Attributes:
+        dataset: what is refreshed.
         recipe: with the dataset's curation and the changes: its ``curate`` is the new version.
         num_edits: captions that come, go or are reworded.
         changes_uri: the changes, as the store keeps them.
     """
 
+    dataset: DatasetManifest
     recipe: Recipe
     num_edits: int
     changes_uri: str
@@ -82,7 +84,22 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     create_file(uri, data)
     refreshed = curation.model_copy(update={"caption_changes": (*curation.caption_changes, uri)})
-    return Refresh(base.model_copy(update={"curation": refreshed}), len(edits), uri)
+    return Refresh(dataset, base.model_copy(update={"curation": refreshed}), len(edits), uri)
+
+
+def log_lineage(asked: Refresh, records: Sequence[Record], store: Store) -> None:
+    """Say in the registry, where one is meant, what came of a refresh; one that is away costs a warning.
+
+    Args:
+        asked: the refresh.
+        records: what its stages published: the dataset, and its encodings if it was encoded.
+        store: where.
+    """
+    from softalign.registry import RefreshFacts, log_refresh
+
+    child = next(one for one in records if isinstance(one, DatasetManifest))
+    encoded = next((one for one in records if isinstance(one, EncodedManifest)), None)
+    log_refresh(RefreshFacts(asked.recipe, asked.dataset, child, asked.changes_uri, asked.num_edits, encoded), store)
 
 
 def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
