@@ -6,7 +6,12 @@ folders, so that each file must be named.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import uuid
+import weakref
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from fsspec import AbstractFileSystem
@@ -31,7 +36,9 @@ class WebFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     def __init__(self, http: HttpConfig) -> None:
         super().__init__()
         self._http = http
-        self._last: tuple[str, IO[bytes]] | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="softalign-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._last: tuple[str, Path] | None = None
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return a file's size and last change, as far as its server says them.
@@ -57,13 +64,19 @@ class WebFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
             FetchError: it cannot be fetched.
         """
         if self._last is None or self._last[0] != path:
-            self._last = (path, self._fetched(path))
-        return open(self._last[1].name, mode)  # whoever asked closes it
+            before, self._last = self._last, (path, self._fetched(path))
+            if before is not None:
+                with suppress(OSError):  # Windows keeps what somebody reads
+                    before[1].unlink()
+        opened: IO[bytes] = self._last[1].open(mode)
+        return opened
 
-    def _fetched(self, path: str) -> IO[bytes]:
-        target = tempfile.NamedTemporaryFile(prefix="softalign-")  # as long as it is the last
+    def _fetched(self, path: str) -> Path:
+        """Return a file that goes with this object at the latest."""
+        fetched = self._folder / uuid.uuid4().hex
         try:
-            fetch_into(target, path, self._http, self._http.max_table_bytes)
+            with fetched.open("wb") as target:
+                fetch_into(target, path, self._http, self._http.max_table_bytes)
         except FetchError as error:
             raise _explained(error, path) from error
         except ItemError as error:
@@ -74,8 +87,7 @@ class WebFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
                 where=path,
                 fix="raise http.max_table_bytes of this source, split the file, or copy it to a disk or object store",
             ) from error
-        target.flush()
-        return target
+        return fetched
 
 
 def _explained(error: FetchError, url: str) -> Exception:
