@@ -15,7 +15,7 @@ from flows.parameters import OverridesParameter, RecipeParameter, StoreParameter
 from flows.summary import FlowSummary, summarize_stages
 from flows.walk import run_stages
 from softalign.stages.recipe_sources import open_recipe
-from softalign.stages.refresh import prepare_refresh, published_dataset
+from softalign.stages.refresh import log_lineage, prepare_refresh, published_dataset
 from softalign.store.store import DEFAULT_STORE, Store
 
 CaptionsParameter = Annotated[
@@ -44,11 +44,14 @@ def refresh(
         captions: a table of changes to the captions of the dataset that the recipe has by now.
     """
     opened = Store(store)
-    loaded = open_recipe(recipe, overrides, opened)
+    loaded, asked = open_recipe(recipe, overrides, opened), None
     if captions:
         asked = prepare_refresh(published_dataset(loaded, opened), captions, opened, loaded)
         loaded, overrides = asked.recipe, [*overrides, asked.override]
-    summary = summarize_stages(loaded.name, run_stages(loaded, opened, "curate", "encode").results)
+    results = run_stages(loaded, opened, "curate", "encode").results
+    if asked is not None:
+        log_lineage(asked, [one.record for one in results], opened)
+    summary = summarize_stages(loaded.name, results)
     announce("dataset", summary.stages[0], recipe, overrides, store)
     return summary
 

@@ -48,7 +48,7 @@ def refresh(
     from softalign.data.versions.finding import find_dataset
     from softalign.stages.chain import run_until
     from softalign.stages.kept import kept_line
-    from softalign.stages.refresh import prepare_refresh
+    from softalign.stages.refresh import log_lineage, prepare_refresh
 
     if recipe is None and overrides:
         raise ConfigError("--set belongs to a recipe.", found="--set", fix="add --recipe, or leave it out")
@@ -56,6 +56,7 @@ def refresh(
     asked = prepare_refresh(find_dataset(dataset, opened), captions, opened, loaded)
     with leaving_in_order(lambda: kept_line(asked.recipe, opened)):
         results = run_until("encode" if recipe else "curate", asked.recipe, opened, log.info, is_through=True).results
+    log_lineage(asked, [one.record for one in results], opened)
     text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
     emit(_payload(results, asked), as_json, text)
 

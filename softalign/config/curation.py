@@ -31,12 +31,25 @@ class ShapesSource(Frozen):
         return self
 
 
+class HttpConfig(Frozen):
+    """How images behind URLs are fetched, and tables and archives that a source names by URLs."""
+
+    timeout_s: Positive = Field(30.0, description="seconds that one try of one image, or each MiB of a table, may take")
+    max_tries: Count = Field(3, description="tries of a file whose server is busy, slow or breaks off")
+    max_per_host: Count = Field(4, description="requests at once to one host, in each process that reads images")
+    allow_private_addresses: bool = Field(
+        False, description="whether addresses of this machine and of private networks are fetched from"
+    )
+    max_table_bytes: Count = Field(4 * 2**30, description="larger tables and archives are not fetched")
+
+
 class CocoSource(Frozen):
     """A COCO captions file (``images``, ``annotations``) and its image folder."""
 
     type: Literal["coco"] = Field("coco", description="a COCO captions file and its image folder")
     annotations_uri: str = Field(description="path or URI of the captions file (JSON with images and annotations)")
     images_uri: str = Field(description="folder or URI that the file's names are relative to")
+    http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
 
 
 class ParquetSource(Frozen):
@@ -47,17 +60,7 @@ class ParquetSource(Frozen):
     images_uri: str = Field(description="folder or URI that the table's image paths are relative to")
     image_column: str = Field("file_name", description="the column of image paths, or of images as bytes")
     caption_column: str = Field("caption", description="the column of captions: text, or lists of texts")
-
-
-class HttpConfig(Frozen):
-    """How images behind URLs are fetched."""
-
-    timeout_s: Positive = Field(30.0, description="seconds that one try of one image may take")
-    max_tries: Count = Field(3, description="tries of an image whose server is busy, slow or breaks off")
-    max_per_host: Count = Field(4, description="requests at once to one host, in each process that reads images")
-    allow_private_addresses: bool = Field(
-        False, description="whether addresses of this machine and of private networks are fetched from"
-    )
+    http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
 
 
 CaptionColumns = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -79,7 +82,7 @@ class TableSource(Frozen):
         ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
     )
     allow_urls: bool = Field(False, description="whether URLs in the image column are fetched")
-    http: HttpConfig = Field(HttpConfig(), description="how URLs are fetched")
+    http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
 
 
 class FolderSource(Frozen):
@@ -98,6 +101,7 @@ class WebDatasetSource(Frozen):
         description="path or URI of the tars: a file, a folder, a glob, or a range such as {000..012}; also .gz, .zst"
     )
     caption_field: str = Field("caption", description="of the .json members: what holds a caption, or a list of them")
+    http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
 
 
 class HFSource(Frozen):
@@ -109,6 +113,7 @@ class HFSource(Frozen):
     caption_columns: CaptionColumns = Field(
         ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
     )
+    http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
 
 
 FileSource = CocoSource | ParquetSource | TableSource | FolderSource | WebDatasetSource | HFSource

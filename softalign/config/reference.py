@@ -37,7 +37,8 @@ _COLUMNS = "| field | type | default | by family or preset | |\n| --- | --- | --
 def reference_text() -> str:
     """Return the reference as Markdown."""
     schema = recipe_schema()
-    return "\n".join([_HEAD, *_tables(schema, schema["$defs"], "")])
+    tables = dict.fromkeys(_tables(schema, schema["$defs"], ""))  # several kinds of a section may share one below
+    return "\n".join([_HEAD, *tables])
 
 
 def _tables(

@@ -23,6 +23,7 @@ from softalign.registry.promotion import history, promote, rollback
 from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
+from softalign.registry.refresh_runs import RefreshFacts, log_refresh
 from softalign.registry.verdicts import RegisteredScores, Verdict, registered_scores
 from softalign.registry.versions import Reference, parse_reference
 
@@ -30,6 +31,7 @@ __all__ = [
     "PromotionEvent",
     "PulledVersion",
     "Reference",
+    "RefreshFacts",
     "RegisteredScores",
     "RegistryAnswer",
     "Verdict",
@@ -39,6 +41,7 @@ __all__ = [
     "history",
     "is_in_registry",
     "live_run",
+    "log_refresh",
     "parse_reference",
     "pinned_champion",
     "promote",

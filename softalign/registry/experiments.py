@@ -13,7 +13,8 @@ NOTE_TAG = "mlflow.note.content"
 EXPERIMENT_NOTE = (
     "Trainings of soft text tokens by softalign. A run is one training: it begins with it, is taken up again after an "
     "interruption, and ends with scores and report once its adapter is registered. Curves are over samples seen, the "
-    "images that training has used so far. The adapters themselves are under Model registry, and "
+    "images that training has used so far. A run that is called refresh is a new version of a dataset: its input is "
+    "what was refreshed, its output what came of it. The adapters themselves are under Model registry, and "
     "runs under Runs, once the page is switched to model training."
 )
 

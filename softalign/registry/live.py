@@ -66,7 +66,7 @@ def live_run(recipe: Recipe, encoded: EncodedManifest, store: Store, key: str) -
         store: whose work folder the training writes to.
         key: the stage key of the training.
     """
-    uri = _registry(recipe, store)
+    uri = registry_meant(recipe, store)
     if uri is None:
         yield
         return
@@ -88,7 +88,8 @@ def live_run(recipe: Recipe, encoded: EncodedManifest, store: Store, key: str) -
         follower.end(outcome)
 
 
-def _registry(recipe: Recipe, store: Store) -> str | None:
+def registry_meant(recipe: Recipe, store: Store) -> str | None:
+    """Return the registry that runs are logged to; None where none is meant, or MLflow is not installed."""
     try:
         uri = tracking_uri(recipe.runtime, store)
     except ConfigError:

@@ -132,7 +132,7 @@ def _tags(facts: RunFacts) -> dict[str, str]:
         "mlflow.source.name": "softalign",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": source_commit(),
-        "mlflow.user": _user(),
+        "mlflow.user": user_name(),
         ORCHESTRATOR_TAG: orchestrator_run_url(),
         NOTE_TAG: note(facts),
     }
@@ -159,7 +159,8 @@ def source_commit() -> str:
     return (get_git_commit(str(Path.cwd())) or "") if shutil.which("git") else ""
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who works here; empty where that has no name."""
     with suppress(OSError, KeyError, ImportError):  # a container's user may have no name
         return getpass.getuser()
     return ""
@@ -178,19 +179,24 @@ def _lineage(facts: RunFacts) -> dict[str, dict[str, str]]:
 
 def _inputs(facts: RunFacts) -> Iterator[Any]:
     """Yield the curated dataset and its encodings as MLflow's dataset inputs."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     encoded = facts.encoded
     sizes = {} if encoded is None else {"num_rows": encoded.num_samples, "num_held_out": encoded.num_val_samples}
     for name, kind, digest in (
         (facts.name, "dataset_digest", facts.dataset_digest),
         (f"{facts.name}-encoded", "encoded_digest", facts.encoded_digest),
     ):
-        dataset = Dataset(
-            name=name,
-            digest=digest[:MAX_DATASET_DIGEST_CHARS],
-            source_type="softalign",
-            source=json.dumps({kind: digest, **_lineage(facts).get(kind, {})}),
-            profile=json.dumps(sizes) if sizes else None,
-        )
-        yield DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+        yield dataset_input(name, digest, {kind: digest, **_lineage(facts).get(kind, {})}, sizes, "training")
+
+
+def dataset_input(name: str, digest: str, source: Mapping[str, str], sizes: Mapping[str, int], context: str) -> Any:
+    """Return a dataset as MLflow lists it with a run; ``context`` says what the run has to do with it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=name,
+        digest=digest[:MAX_DATASET_DIGEST_CHARS],
+        source_type="softalign",
+        source=json.dumps(source),
+        profile=json.dumps(sizes) if sizes else None,
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])

@@ -20,10 +20,10 @@ def training_run(client: Any, experiment_id: str, train_key: str, name: str) -> 
 
     Of several that were made at once the first is the one, for everybody; the others are deleted.
     """
-    found = _runs_of(client, experiment_id, TRAIN_KEY_TAG, train_key)
+    found = runs_of(client, experiment_id, TRAIN_KEY_TAG, train_key)
     if not found:
         made = client.create_run(experiment_id, run_name=name, tags={TRAIN_KEY_TAG: train_key})
-        found = _runs_of(client, experiment_id, TRAIN_KEY_TAG, train_key) or [made]
+        found = runs_of(client, experiment_id, TRAIN_KEY_TAG, train_key) or [made]
     first, *others = sorted(found, key=lambda run: (STAGE_KEY_TAG not in run.data.tags, *_age(run)))
     for other in others:
         if STAGE_KEY_TAG not in other.data.tags:
@@ -41,7 +41,7 @@ def registration_run(client: Any, experiment_id: str, key: str, train_key: str, 
         train_key: the stage key of the training.
         name: of a run that is made.
     """
-    found = _runs_of(client, experiment_id, STAGE_KEY_TAG, key)
+    found = runs_of(client, experiment_id, STAGE_KEY_TAG, key)
     if found:
         return found[0]
     run = training_run(client, experiment_id, train_key, name)
@@ -59,7 +59,8 @@ def _takes(client: Any, run: Any, key: str) -> bool:
     return bool(run.data.tags[STAGE_KEY_TAG] == key)
 
 
-def _runs_of(client: Any, experiment_id: str, tag: str, value: str) -> list[Any]:
+def runs_of(client: Any, experiment_id: str, tag: str, value: str) -> list[Any]:
+    """Return the runs with a tag of this value, the oldest first."""
     return sorted(client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'"), key=_age)
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
-from softalign.artifacts import DatasetManifest
+from softalign.artifacts import DatasetManifest, EncodedManifest, Record
 from softalign.config.curation import CurationConfig
 from softalign.config.recipe import Recipe
-from softalign.data.curation.changes import to_lines
+from softalign.data.curation.changes import CaptionEdit, list_samples_of, to_lines
+from softalign.data.curation.filters import filter_captions, load_evaluation_sets
 from softalign.data.curation.published import OpenedDataset
+from softalign.data.curation.rejections import REPAIRS
+from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.data.versions.changes_table import read_changes
 from softalign.errors import DataError, MissingInputError
 from softalign.stages.asked_before import request_of
@@ -23,6 +30,7 @@ from softalign.stages.what_changed import changes
 from softalign.store.files import create_file
 from softalign.store.store import REQUEST_FILENAME, Store
 
+logger = logging.getLogger(__name__)
 FOLDER = "captions"
 """Of a store: changes of captions, named by their content."""
 
@@ -32,11 +40,13 @@ class Refresh:
     """What a refresh asks for.
 
     Attributes:
+        dataset: what is refreshed.
         recipe: with the dataset's curation and the changes: its ``curate`` is the new version.
         num_edits: captions that come, go or are reworded.
         changes_uri: the changes, as the store keeps them.
     """
 
+    dataset: DatasetManifest
     recipe: Recipe
     num_edits: int
     changes_uri: str
@@ -68,13 +78,28 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     )
     base = base.model_copy(update={"curation": curation})
     _require_same_sources(dataset, base, store)
-    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
-    edits = read_changes(captions, OpenedDataset(dataset, store), names)
+    edits = _edits(captions, OpenedDataset(dataset, store), curation)
+    _warn_of_refused(edits, curation)
     data = to_lines(edits)
     uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     create_file(uri, data)
     refreshed = curation.model_copy(update={"caption_changes": (*curation.caption_changes, uri)})
-    return Refresh(base.model_copy(update={"curation": refreshed}), len(edits), uri)
+    return Refresh(dataset, base.model_copy(update={"curation": refreshed}), len(edits), uri)
+
+
+def log_lineage(asked: Refresh, records: Sequence[Record], store: Store) -> None:
+    """Say in the registry, where one is meant, what came of a refresh; one that is away costs a warning.
+
+    Args:
+        asked: the refresh.
+        records: what its stages published: the dataset, and its encodings if it was encoded.
+        store: where.
+    """
+    from softalign.registry import RefreshFacts, log_refresh
+
+    child = next(one for one in records if isinstance(one, DatasetManifest))
+    encoded = next((one for one in records if isinstance(one, EncodedManifest)), None)
+    log_refresh(RefreshFacts(asked.recipe, asked.dataset, child, asked.changes_uri, asked.num_edits, encoded), store)
 
 
 def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
@@ -91,6 +116,26 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
             fix="run `softalign curate` first: captions are refreshed of what is there",
         )
     return found
+
+
+def _edits(captions: str, dataset: OpenedDataset, curation: CurationConfig) -> tuple[CaptionEdit, ...]:
+    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
+    with TemporaryDirectory(prefix="softalign-") as folder:  # for what a source renders
+        listed = list_samples_of(curation, Path(folder))
+        return read_changes(captions, dataset, names, listed, repair=curation.filters.captions.repair)
+
+
+def _warn_of_refused(edits: Sequence[CaptionEdit], curation: CurationConfig) -> None:
+    """Say which captions that come are left out by the dataset's filters, as any other caption would be."""
+    load_evaluation_sets(curation.filters)
+    refused: dict[str, list[str]] = {}
+    for edit in edits:
+        listed = ListedSample(edit.source, edit.file_name, HeldImage(b""), (edit.caption,))
+        for one in filter_captions(listed, curation.filters).rejections if edit.caption else ():
+            if one.caption_index >= 0 and one.reason not in REPAIRS:
+                refused.setdefault(one.reason, []).append(f"{edit.caption[:80]!r} of {edit.file_name[:80]}")
+    for reason, captions in sorted(refused.items()):
+        logger.warning("The filters leave out %d new captions: %s, such as %s", len(captions), reason, captions[0])
 
 
 def _curation_of(dataset: DatasetManifest, store: Store) -> CurationConfig:

@@ -36,7 +36,7 @@ class CocoReader:
 
     def samples(self, name: str, on_number: Callable[[int], None]) -> Iterator[ListedSample]:
         """Yield the samples; see ``sources.SourceReader``."""
-        return read_coco(self.source).samples(name, self.source.images_uri, on_number)
+        return read_coco(self.source).samples(name, self.source.images_uri, on_number, self.source.http)
 
 
 def read_coco(source: CocoSource) -> CaptionTable:
@@ -49,7 +49,7 @@ def read_coco(source: CocoSource) -> CaptionTable:
         DataError: it is not in COCO's layout, or not one annotation holds a caption of a listed image.
     """
     where = source.annotations_uri
-    content = _parsed(read_table(where), where)
+    content = _parsed(read_table(where, source.http), where)
     table = CaptionTable(rules=NameRules.of_folder(source.images_uri))
     names = _add_images(table, _entries(content, "images", where))
     annotations = _entries(content, "annotations", where)

@@ -1,13 +1,16 @@
-"""Images behind HTTP: fetched with timeouts, retries, limits by host and size, and from public addresses only."""
+"""What lies behind HTTP: fetched with timeouts, retries, limits by host and size, and from public addresses only."""
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import threading
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import IO, NoReturn
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 from weakref import WeakValueDictionary
 
@@ -29,10 +32,25 @@ MAX_IDLE_CONNECTIONS = 32
 """Kept open for the next request to their hosts: images may be behind a million of them."""
 MAX_SILENT_HOSTS = 20
 """After so many hosts in a row that nothing was heard of, it is this machine that is cut off."""
+PRIVATE_ADDRESS = "a private address"
+"""Why such a one is refused."""
+_PACE_BYTES = 1 << 20
 _REDIRECTS = {301, 302, 303, 307, 308}
 _MAY_PASS = {408, 425, 429}
 _SAFE = "/%:@!$&'()*+,;=~-._"
 _HEADERS = {"User-Agent": f"softalign/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a server says: its headers, and the body as it comes."""
+
+    headers: dict[str, str]
+    chunks: Iterator[bytes]
+
+
+Receiver = Callable[[_Answer, Deadline], None]
+"""Takes an answer; may put off when it must have come."""
 
 
 def fetch(url: str, http: HttpConfig, max_bytes: int = UNLIMITED, trusted_uri: str = "") -> bytes:
@@ -49,10 +67,43 @@ def fetch(url: str, http: HttpConfig, max_bytes: int = UNLIMITED, trusted_uri: s
         FetchError: it cannot be fetched.
         StorageUnavailableError: no host at all is heard of any more.
     """
+    data = io.BytesIO()
+    _try(url, http, trusted_uri, lambda answer, _deadline: _copy(answer, data, max_bytes, lambda: None))
+    return data.getvalue()
+
+
+def fetch_into(target: IO[bytes], url: str, http: HttpConfig, max_bytes: int) -> None:
+    """Write what lies behind a URL into a file; ``timeout_s`` is the time that each MiB of it may take.
+
+    Raises:
+        ItemError, FetchError, StorageUnavailableError: see ``fetch``.
+    """
+
+    def receive(answer: _Answer, deadline: Deadline) -> None:
+        def extend() -> None:
+            deadline.at = time.monotonic() + http.timeout_s
+
+        _copy(answer, target, max_bytes, extend)
+
+    _try(url, http, "", receive)
+
+
+def headers_of(url: str, http: HttpConfig) -> dict[str, str]:
+    """Return the headers that a URL is answered with, by their names in lower case.
+
+    Raises:
+        FetchError, StorageUnavailableError: see ``fetch``.
+    """
+    found: dict[str, str] = {}
+    _try(url, http, "", lambda answer, _deadline: found.update(answer.headers))
+    return found
+
+
+def _try(url: str, http: HttpConfig, trusted_uri: str, receive: Receiver) -> None:
     client = _client(http, trusted_uri, os.getpid())
     for number in range(http.max_tries):
         try:
-            return client.fetch(url, max_bytes)
+            return client.fetch(url, receive)
         except FetchError as error:
             if not error.may_pass or number == http.max_tries - 1:
                 raise
@@ -91,8 +142,8 @@ class _Client:
         self._limits: WeakValueDictionary[str, threading.Semaphore] = WeakValueDictionary()
         self._silent: set[str] = set()
 
-    def fetch(self, url: str, max_bytes: int) -> bytes:
-        """Return what lies behind a URL, after redirects.
+    def fetch(self, url: str, receive: Receiver) -> None:
+        """Hand over the answer of what lies behind a URL, after redirects.
 
         Raises:
             FetchError: see ``fetch``.
@@ -100,23 +151,23 @@ class _Client:
         """
         self._deadline.at = time.monotonic() + self._http.timeout_s
         for _ in range(MAX_REDIRECTS + 1):
-            found = self._get(url, max_bytes)
-            if isinstance(found, bytes):
-                return found
-            url = found
+            target = self._get(url, receive)
+            if target is None:
+                return
+            url = target
         raise FetchError("too many redirects")
 
-    def _get(self, url: str, max_bytes: int) -> bytes | str:
-        """Return what lies behind a URL, or the URL that it redirects to."""
+    def _get(self, url: str, receive: Receiver) -> str | None:
+        """Hand over what lies behind a URL, or return the URL that it redirects to."""
         parts = _parts_of(url)
         host = _host_of(parts)
         asked_at = time.monotonic()
         with self._limit_of(host):
             self._deadline.at += time.monotonic() - asked_at  # waiting for others to the same host is no slowness
             try:
-                found = self._answer(url, parts, host, max_bytes)
+                return self._answer(url, parts, host, receive)
             except AddressRefusedError as error:
-                raise RefusedError("a private address") from error
+                raise RefusedError(PRIVATE_ADDRESS) from error
             except UnknownHostError as error:
                 self._note_silence(host)
                 raise FetchError("an unknown host", may_pass=True) from error
@@ -126,9 +177,8 @@ class _Client:
             except (httpcore.NetworkError, httpcore.ProtocolError) as error:
                 self._note_silence(host)
                 raise FetchError("broken connection", may_pass=True) from error
-        return found
 
-    def _answer(self, url: str, parts: SplitResult, host: str, max_bytes: int) -> bytes | str:
+    def _answer(self, url: str, parts: SplitResult, host: str, receive: Receiver) -> str | None:
         address = httpcore.URL(scheme=parts.scheme, host=host, port=parts.port, target=_target_of(parts))
         named = (f"[{host}]" if ":" in host else host) + (f":{parts.port}" if parts.port else "")
         headers: list[tuple[str | bytes, str | bytes]] = [
@@ -144,7 +194,9 @@ class _Client:
                 return urljoin(url, answered[b"location"])
             if response.status != 200:
                 _refuse(response.status, answered.get(b"retry-after", ""))
-            return _body(response, answered.get(b"content-length", ""), max_bytes)
+            headers_said = {name.decode("latin-1"): value for name, value in answered.items()}
+            receive(_Answer(headers_said, response.iter_stream()), self._deadline)
+            return None
 
     def _limit_of(self, host: str) -> threading.Semaphore:
         with self._lock:
@@ -167,15 +219,21 @@ class _Client:
             )
 
 
-def _body(response: httpcore.Response, announced: str, max_bytes: int) -> bytes:
+def _copy(answer: _Answer, target: IO[bytes], max_bytes: int, extend: Callable[[], None]) -> None:
+    """Write an answer's body into a file, from its start, and hear of each MiB."""
+    announced = answer.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise too_large(max_bytes)
-    data = bytearray()
-    for chunk in response.iter_stream():
-        data += chunk
-        if len(data) > max_bytes:
+    target.seek(0)
+    target.truncate()
+    number = 0
+    for chunk in answer.chunks:
+        before, number = number, number + len(chunk)
+        if number > max_bytes:
             raise too_large(max_bytes)
-    return bytes(data)
+        target.write(chunk)
+        if before // _PACE_BYTES != number // _PACE_BYTES:
+            extend()
 
 
 def _refuse(status: int, retry_after: str) -> NoReturn:

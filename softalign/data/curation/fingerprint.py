@@ -24,7 +24,7 @@ from softalign.data.curation.caption_files import TEXT_SUFFIXES
 from softalign.data.curation.folder import visible_files
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.listing import sizes_below
-from softalign.data.curation.names import HTTP
+from softalign.data.curation.names import is_url
 from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.saved_dataset import saved_files
@@ -73,25 +73,25 @@ def _found(source: FileSource) -> list[Any]:
     """Return what is there of a source: its captions by digest, its images by name and size."""
     match source:
         case CocoSource():
-            table = hashlib.sha256(read_table(source.annotations_uri)).hexdigest()
+            table = hashlib.sha256(read_table(source.annotations_uri, source.http)).hexdigest()
             return [table, _images(source.images_uri)]
         case ParquetSource():
-            digests = [_content(file, None) for file in table_files(source.table_uri, is_parquet)]
+            digests = [_content(file, None) for file in table_files(source.table_uri, is_parquet, source.http)]
             return [digests[0] if len(digests) == 1 else digests, _images(source.images_uri)]
         case TableSource():
-            images = _images(uri) if (uri := source.images_uri) and not uri.startswith(HTTP) else []
-            return [_contents(table_files(source.table_uri, is_table)), images]
+            images = _images(source.images_uri) if source.images_uri else []
+            return [_contents(table_files(source.table_uri, is_table, source.http)), images]
         case FolderSource():
             files = visible_files(source.images_uri)
             return [_captions(source.images_uri, files), list(files.items())]
         case WebDatasetSource():
-            return _contents(webdataset_files(source.shards_uri))
+            return _contents(webdataset_files(source.shards_uri, source.http))
         case HFSource():
-            return _contents(saved_files(source.dataset_uri))
+            return _contents(saved_files(source.dataset_uri, source.http))
 
 
 def _images(uri: str) -> list[tuple[str, int | None]]:
-    return sorted(sizes_below(uri).items())
+    return [] if is_url(uri) else sorted(sizes_below(uri).items())  # HTTP knows no folders
 
 
 def _captions(uri: str, files: Iterable[str]) -> list[tuple[str, str]]:

@@ -10,10 +10,10 @@ from softalign.config.curation import FolderSource
 from softalign.data.curation.caption_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, captions_in
 from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.data.curation.listing import files_below
-from softalign.data.curation.names import flaw_of_name, shown
+from softalign.data.curation.names import flaw_of_name, is_url, shown
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.samples import ListedSample
-from softalign.errors import DataError
+from softalign.errors import ConfigError, DataError
 from softalign.store.read_ahead import map_ahead
 
 MAX_TEXT_BYTES = 2**20
@@ -86,5 +86,12 @@ def visible_files(uri: str) -> dict[str, int | None]:
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
+    if is_url(uri):
+        raise ConfigError(
+            "A folder behind HTTP cannot be listed.",
+            expected="a folder on a disk or an object store",
+            found=uri,
+            fix="list its images in a table, with this address as images_uri, or copy it",
+        )
     files = sorted(files_below(uri).items())
     return {name: size for name, size in files if not any(part.startswith(".") for part in name.split("/"))}

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.fetch_errors import FetchError
-from softalign.data.curation.names import HTTP, other_spellings
+from softalign.data.curation.names import is_url, other_spellings
 from softalign.data.curation.rejections import UNLIMITED, ItemError, too_large
 from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import ConfigError, MissingInputError, SoftAlignError, StorageUnavailableError
@@ -54,7 +54,7 @@ class ImageFolder:
             ConfigError: it cannot be opened.
             StorageUnavailableError: the store does not answer.
         """
-        if self.uri.startswith(HTTP):
+        if is_url(self.uri):
             return
         filesystem, root = open_filesystem(self.uri)
         with reaching(self.uri):
@@ -115,7 +115,7 @@ class ImageFolder:
             raise ItemError("missing_image", detail) from error
 
     def _fetch(self, filename: str, max_bytes: int = UNLIMITED) -> bytes:
-        if self.uri.startswith(HTTP):
+        if is_url(self.uri):
             from softalign.data.curation.fetching import fetch
 
             url = f"{self.uri.rstrip('/')}/{quote(filename)}"

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from softalign.errors import MissingInputError
-from softalign.store.files import is_local, open_filesystem
+from softalign.config.curation import HttpConfig
+from softalign.data.curation.names import is_url
+from softalign.data.curation.urls import HTTP_DEFAULTS
+from softalign.errors import ConfigError, MissingInputError
+from softalign.store.files import is_local, open_filesystem, read_bytes
 from softalign.store.reaching import reaching
 
 if TYPE_CHECKING:
@@ -35,28 +39,80 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """Its name without folders."""
-        return PurePosixPath(self.path).name
+        """Its name without folders, of a URL also without what follows a question mark."""
+        return PurePosixPath(urlsplit(self.path).path if is_url(self.path) else self.path).name
 
 
-def files_of(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile, ...]:
+def files_of(uri: str, is_wanted: Callable[[str], bool], http: HttpConfig = HTTP_DEFAULTS) -> tuple[SourceFile, ...]:
     """Return the files that a URI names, those of a folder or glob by name.
 
     Args:
         uri: a file's, whatever its name; a folder's, a glob, or with ranges (``{000..012}``) or choices (``{a,b}``).
         is_wanted: by a file's name; of a folder, files that begin with . or _ are never wanted.
+        http: how files behind HTTP are fetched, of which each is named.
 
     Raises:
         MissingInputError: there is no such file, or none in the folder or of the glob.
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
+    if is_url(uri):
+        return _web_files(uri, http)
+    require_no_chain(uri)
     filesystem, path = open_filesystem(uri)
     with reaching(uri):
         filesystem.invalidate_cache()  # what this process listed before may have changed
         if filesystem.isfile(path):
             return (SourceFile(filesystem, path, uri),)
     return tuple(file for one in _expanded(uri) for file in _files_of_one(one, is_wanted))
+
+
+def read_file(uri: str, http: HttpConfig = HTTP_DEFAULTS) -> bytes:
+    """Return the content of a source's file.
+
+    Raises:
+        MissingInputError: it is not there.
+        DataError: it is larger than may be fetched.
+        ConfigError: access was refused.
+        StorageUnavailableError: the store did not answer.
+    """
+    if not is_url(uri):
+        require_no_chain(uri)
+        return read_bytes(uri)
+    (file,) = _web_files(uri, http)
+    with reaching(uri), file.filesystem.open(file.path, "rb") as stream:
+        data: bytes = stream.read()
+    return data
+
+
+def require_no_chain(uri: str) -> None:
+    """Refuse an address that has another one fetched over HTTP, past the rules for that.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if "::http" in uri.lower():
+        raise ConfigError(
+            "This address leads to another one behind HTTP.",
+            expected="a path, an address of a store, or a plain URL",
+            found=uri,
+            fix="name the file itself by its URL, or copy it to a disk or an object store",
+        )
+
+
+def _web_files(uri: str, http: HttpConfig) -> tuple[SourceFile, ...]:
+    from softalign.data.curation.web_files import WebFiles
+
+    filesystem, urls = WebFiles(http), tuple(_expanded(uri))
+    for url in urls:
+        if "*" in url or urlsplit(url).path.endswith("/") or not urlsplit(url).path:
+            raise ConfigError(
+                "Behind HTTP there are no folders to look into.",
+                expected="a file's URL, or a range such as shards/{000..012}.tar",
+                found=url,
+                fix="name each file, or copy them to a disk or an object store",
+            )
+    return tuple(SourceFile(filesystem, url, url) for url in urls)
 
 
 def _expanded(uri: str) -> Iterator[str]:

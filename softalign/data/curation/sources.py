@@ -119,17 +119,17 @@ def reader_of(source: FileSource) -> SourceReader:
         case CocoSource():
             return CocoReader(source)
         case ParquetSource():
-            files = table_files(source.table_uri, is_parquet)
+            files = table_files(source.table_uri, is_parquet, source.http)
             columns = Columns(source.image_column, (source.caption_column,))
-            return TableReader(files, columns, source.images_uri, open_parquet)
+            return TableReader(files, columns, source.images_uri, open_parquet, source.http)
         case TableSource():
-            files = table_files(source.table_uri, is_table)
+            files = table_files(source.table_uri, is_table, source.http)
             columns = Columns(source.image_column, source.caption_columns)
             return TableReader(files, columns, source.images_uri, None, source.http, source.allow_urls)
         case FolderSource():
             return FolderReader(source)
         case WebDatasetSource():
-            return WebDatasetReader(source, webdataset_files(source.shards_uri))
+            return WebDatasetReader(source, webdataset_files(source.shards_uri, source.http))
         case HFSource():
             columns = Columns(source.image_column, source.caption_columns)
-            return TableReader(saved_files(source.dataset_uri), columns, None, open_arrow)
+            return TableReader(saved_files(source.dataset_uri, source.http), columns, None, open_arrow)

@@ -198,7 +198,7 @@ def _checked(opener: Opener, file: SourceFile, columns: Columns) -> Iterator[Ope
         yield table
 
 
-def table_files(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile, ...]:
+def table_files(uri: str, is_wanted: Callable[[str], bool], http: HttpConfig = HTTP_DEFAULTS) -> tuple[SourceFile, ...]:
     """Return a table's files, all of one format.
 
     Raises:
@@ -207,7 +207,7 @@ def table_files(uri: str, is_wanted: Callable[[str], bool]) -> tuple[SourceFile,
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
-    files = files_of(uri, is_wanted)
+    files = files_of(uri, is_wanted, http)
     if len(formats := {format_of(file.name): file.name for file in files}) > 1:
         raise DataError(
             "The files of this table are of several kinds.",

@@ -9,11 +9,12 @@ from pathlib import PurePosixPath
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.data.curation.names import NameRules, is_url, shown
+from softalign.data.curation.parts import read_file
 from softalign.data.curation.rejections import Flaw
 from softalign.data.curation.samples import ListedSample
 from softalign.data.curation.urls import HTTP_DEFAULTS, UrlImages
 from softalign.errors import DataError, MissingInputError
-from softalign.store.files import open_filesystem, read_bytes
+from softalign.store.files import open_filesystem
 from softalign.store.reaching import reaching
 
 _MAX_NAMES_SHOWN = 5
@@ -86,7 +87,7 @@ class CaptionTable:
             yield ListedSample(source, shown_name, folder, (), flaw)
 
 
-def read_table(uri: str) -> bytes:
+def read_table(uri: str, http: HttpConfig = HTTP_DEFAULTS) -> bytes:
     """Return a table file's content.
 
     Raises:
@@ -95,9 +96,9 @@ def read_table(uri: str) -> bytes:
         StorageUnavailableError: the store did not answer.
     """
     try:
-        return read_bytes(uri)
+        return read_file(uri, http)
     except MissingInputError as error:
-        names = _names_in_folder(uri)
+        names = [] if is_url(uri) else _names_in_folder(uri)
         if not names:
             raise
         raise MissingInputError(

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO
 
-from softalign.config.curation import WebDatasetSource
+from softalign.config.curation import HttpConfig, WebDatasetSource
 from softalign.data.curation.caption_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, captions_in
 from softalign.data.curation.names import shown
 from softalign.data.curation.opening import opened, plain_name
 from softalign.data.curation.parts import SourceFile, files_of
 from softalign.data.curation.rejections import Flaw, too_large
 from softalign.data.curation.samples import HeldImage, ListedSample
+from softalign.data.curation.urls import HTTP_DEFAULTS
 from softalign.errors import DataError
 
 MAX_MEMBER_BYTES = 256 * 2**20
@@ -81,9 +82,9 @@ def is_tar(name: str) -> bool:
     return plain_name(name).endswith((".tar", ".tgz"))
 
 
-def webdataset_files(uri: str) -> tuple[SourceFile, ...]:
+def webdataset_files(uri: str, http: HttpConfig = HTTP_DEFAULTS) -> tuple[SourceFile, ...]:
     """Return the tars that a URI names; see ``parts.files_of``."""
-    return files_of(uri, is_tar)
+    return files_of(uri, is_tar, http)
 
 
 def _tar(stream: IO[bytes]) -> tarfile.TarFile:

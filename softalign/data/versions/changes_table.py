@@ -1,33 +1,39 @@
-"""A table of caption changes as people write it, turned into edits by source and file name.
+"""A table of caption changes as people write it, turned into edits of listings.
 
-CSV, TSV, JSON lines or Parquet, with the columns ``action`` (add, change, remove), one of ``key``, ``file_name`` and
-``image_digest``, ``caption`` (what comes), ``before`` (what goes; of ``remove`` empty: all captions of the image), and
-``source`` where a file name is one of several sources.
+Its columns are ``action`` (add, change, remove), one of ``key``, ``file_name`` and ``image_digest``, ``caption`` (what
+comes), ``before`` (what goes; of ``remove`` empty: all captions of the image), and ``source`` where a file name is one
+of several sources. A key or digest means the image, wherever it is listed; a file name that listing alone.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast, get_args
 
-from softalign.data.curation.changes import Action, CaptionEdit, cannot_apply
+from softalign.data.curation.applying import Action, shown
+from softalign.data.curation.changes import CaptionEdit, Changes, Listing, cannot_apply
 from softalign.data.curation.names import has_surrogates
 from softalign.data.curation.published import OpenedDataset
-from softalign.errors import DataError
-from softalign.store.files import read_bytes
+from softalign.data.curation.rejections import ItemError
+from softalign.data.curation.samples import ListedSample
+from softalign.data.versions.changes_file import IDENTIFIERS, read_rows
+from softalign.data.versions.named_images import Listings, NamedImages, listings_of
+from softalign.store.read_ahead import map_ahead
 
 ACTIONS: tuple[str, ...] = get_args(Action)
-IDENTIFIERS = ("key", "file_name", "image_digest")
-COLUMNS = ("action", *IDENTIFIERS, "caption", "before", "source")
-
-Place = tuple[str, str]
-"""A source's name and a file name of it."""
+NUM_READERS = 4
+_UNUSED = {"add": "before", "remove": "caption"}
+_OTHER = {"add": "`change` puts a caption in another's place", "remove": "the caption that goes is in `before`"}
 
 
-def read_changes(uri: str, dataset: OpenedDataset, sources: Iterable[str]) -> tuple[CaptionEdit, ...]:
+def read_changes(
+    uri: str,
+    dataset: OpenedDataset,
+    sources: Iterable[str],
+    listed: Iterable[ListedSample] | None = None,
+    *,
+    repair: bool = True,
+) -> tuple[CaptionEdit, ...]:
     """Return the edits that a table of changes asks for.
 
     Args:
@@ -35,119 +41,121 @@ def read_changes(uri: str, dataset: OpenedDataset, sources: Iterable[str]) -> tu
         dataset: what is changed; says which image a key or digest is.
         sources: names of the dataset's sources: an image that is not there yet belongs to the only one, or to that of
             the column ``source``.
+        listed: the dataset's samples as its sources list them; with them it is found out what does not fit there.
+        repair: whether the dataset shows captions mended.
 
     Raises:
         MissingInputError: there is no such file.
-        DataError: it cannot be read, or some of its rows name no image or action; all of them are listed.
+        DataError: it cannot be read, or some of its rows cannot be applied; all of them are listed.
     """
-    rows = list(_rows(uri))
-    if not rows:
-        raise DataError("The table of caption changes is empty.", expected="at least one row", found="none", where=uri)
-    places, findings = _Places(dataset, tuple(sources)), list[str]()
-    edits = [edit for number, row in enumerate(rows, start=1) if (edit := _edit(row, number, places, findings))]
+    images = NamedImages(dataset, tuple(sources))
+    edits, findings = dict[int, CaptionEdit](), dict[int, str]()
+    for number, row in enumerate(read_rows(uri), start=1):
+        found = row if isinstance(row, str) else _edit(row, images)
+        if isinstance(found, str):
+            findings[number] = found
+        else:
+            edits[number] = found
+    findings |= _contradictions(edits, repair=repair)
+    if listed is not None:
+        findings = _unfit(edits, listed, dataset, repair=repair) | findings
     if findings:
-        raise cannot_apply(findings, uri)
-    return tuple(edits)
+        raise cannot_apply([f"row {number}: {text}" for number, text in sorted(findings.items())], uri)
+    return tuple(edits.values())
 
 
-class _Places:
-    """Where images are, by everything that rows name them by."""
-
-    def __init__(self, dataset: OpenedDataset, sources: tuple[str, ...]) -> None:
-        self.sources = sources
-        self._by: dict[str, dict[str, list[Place]]] = {name: {} for name in IDENTIFIERS}
-        for one in dataset.samples():
-            place = (one.row.source, one.row.file_name)
-            for name in IDENTIFIERS:
-                self._by[name].setdefault(getattr(one.row, name), []).append(place)
-        for lost in dataset.rejections():
-            if lost.caption_index < 0:
-                self._by["file_name"].setdefault(lost.file_name, []).append((lost.source, lost.file_name))
-
-    def find(self, identifier: str, value: str, source: str, *, is_new_allowed: bool) -> Place | str:
-        """Return the place of an image, or why there is none."""
-        found = self._by[identifier].get(value, [])
-        found = [place for place in dict.fromkeys(found) if source in {"", place[0]}]
-        if len(found) > 1:
-            return (
-                f"{identifier} {value[:80]!r} names several images: add the column source ({', '.join(self.sources)})"
-            )
-        if found:
-            return found[0]
-        if identifier != "file_name" or not is_new_allowed:
-            return f"no image has the {identifier} {value[:80]!r}"
-        names = [name for name in self.sources if source in {"", name}]
-        if len(names) != 1:
-            return f"{value[:80]!r} is new: add the column source ({', '.join(self.sources)})"
-        return names[0], value
-
-
-def _edit(row: Mapping[str, str], number: int, places: _Places, findings: list[str]) -> CaptionEdit | None:
-    """Return a row's edit; None where it has none, which goes to ``findings``."""
-    action = row.get("action", "").strip().lower()
+def _edit(row: Mapping[str, str], images: NamedImages) -> CaptionEdit | str:
+    """Return a row's edit, or why it has none."""
+    action = row.get("action", "").lower()
     named = [name for name in IDENTIFIERS if row.get(name)]
-    found: Place | str
+    found: Listings | str
     if action not in ACTIONS:
         found = f"action {action[:80]!r} is none of {', '.join(ACTIONS)}"
     elif len(named) != 1:
         found = f"one of {', '.join(IDENTIFIERS)} names the image, not {' and '.join(named) or 'none'}"
     elif any(has_surrogates(text) for text in row.values()):
         found = "no valid Unicode"
+    elif row.get(_UNUSED.get(action, "")):
+        found = f"{action} has no {_UNUSED[action]}: {_OTHER[action]}"
     else:
-        found = places.find(named[0], row[named[0]], row.get("source", ""), is_new_allowed=action == "add")
+        found = images.find(named[0], row[named[0]], row.get("source", ""), is_added=action == "add")
     if isinstance(found, str):
-        findings.append(f"row {number}: {found}")
-        return None
+        return found
     return CaptionEdit(
-        source=found[0],
-        file_name=found[1],
+        source=found[0].source,
+        file_name=found[0].file_name,
         action=cast(Action, action),
         before=row.get("before", ""),
         caption=row.get("caption", ""),
+        copies=found[1:],
     )
 
 
-def _rows(uri: str) -> Iterator[dict[str, str]]:
-    """Yield the table's rows, empty cells and missing ones as empty text."""
-    name, data = uri.lower(), read_bytes(uri)
+def _contradictions(edits: Mapping[int, CaptionEdit], *, repair: bool) -> dict[int, str]:
+    """Return the rows that say what another one says, or take back what it says, by their number."""
+    findings: dict[int, str] = {}
+    said, changed, gone = dict[CaptionEdit, int](), dict[str, int](), dict[tuple[str, str], int]()
+    for number, edit in edits.items():
+        place = edit.listing.model_dump_json()
+        before, is_of_all = shown(edit.before, repair=repair), edit.action == "remove" and not edit.before
+        if (first := said.setdefault(edit, number)) != number:
+            findings[number] = f"the same as row {first}"
+        elif is_of_all and place in changed:
+            findings[number] = f"removes all captions of an image that row {changed[place]} changes"
+        elif before and (place, before) in gone:
+            findings[number] = f"row {gone[place, before]} says what becomes of {before[:80]!r}"
+        elif not is_of_all:
+            changed.setdefault(place, number)
+        if before:
+            gone.setdefault((place, before), number)
+        gone.pop((place, shown(edit.caption, repair=repair)), None)  # which is there again
+    return findings
+
+
+def _unfit(
+    edits: Mapping[int, CaptionEdit], listed: Iterable[ListedSample], dataset: OpenedDataset, *, repair: bool
+) -> dict[int, str]:
+    """Return the rows that do not fit what the sources list, by their number."""
+    changes, numbers = Changes(tuple(edits.values()), repair=repair), tuple(edits)
+    for _ in changes.over(listed):
+        pass
+    findings = {numbers[index]: text for index, text in changes.findings().items()}
+    findings |= dict(_with_hints(edits, findings, dataset, repair=repair))
+    missing = {Listing(source=one.source, file_name=one.filename) for one in _missing(changes.new_images)}
+    for number, edit in edits.items():
+        if edit.listing in missing:
+            findings[number] = f"{edit.file_name[:80]!r} is not listed, and there is no such image in {edit.source}"
+    return findings
+
+
+def _missing(images: Sequence[ListedSample]) -> Iterator[ListedSample]:
+    for one, is_missing in zip(images, map_ahead(_is_missing, images, NUM_READERS), strict=True):
+        if is_missing:
+            yield one
+
+
+def _is_missing(one: ListedSample) -> bool:
     try:
-        if name.endswith(".parquet"):
-            listed = _parquet(data)
-        elif name.endswith((".jsonl", ".ndjson")):
-            listed = [json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-        elif name.endswith((".csv", ".tsv")):
-            text = io.StringIO(data.decode("utf-8-sig"), newline="")
-            listed = list(csv.DictReader(text, delimiter="\t" if name.endswith(".tsv") else ",", strict=True))
-        else:
-            raise ValueError("a name that ends otherwise")
-        yield from (_texts(row) for row in listed)
-    except (ValueError, csv.Error, OSError) as error:
-        raise DataError(
-            "The table of caption changes cannot be read.",
-            expected=f".csv, .tsv, .jsonl or .parquet with columns of {', '.join(COLUMNS)}",
-            found=str(error)[:300],
-            where=uri,
-        ) from error
+        one.images.read(one.filename)
+    except ItemError as error:
+        return error.flaw.reason == "missing_image"
+    return False
 
 
-def _parquet(data: bytes) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
-    return rows
-
-
-def _texts(row: Any) -> dict[str, str]:
-    if not isinstance(row, dict):
-        raise ValueError(f"a row that is no object: {str(row)[:80]}")
-    unknown = sorted(str(name) for name in row if name not in COLUMNS)
-    if unknown:
-        raise ValueError(f"columns {', '.join(unknown)}")
-    wrong = [name for name, cell in row.items() if not isinstance(cell, str | None)]
-    if wrong:
-        raise ValueError(f"{wrong[0]} holds {type(row[wrong[0]]).__name__}, not text")
-    return {name: cell or "" for name, cell in row.items()}
+def _with_hints(
+    edits: Mapping[int, CaptionEdit], findings: Mapping[int, str], dataset: OpenedDataset, *, repair: bool
+) -> Iterator[tuple[int, str]]:
+    """Yield the findings of rows whose caption the dataset has of another listing of the image, saying so."""
+    wanted: dict[Listing, list[int]] = {}
+    for number in findings:
+        if edits[number].before and not edits[number].copies:
+            wanted.setdefault(edits[number].listing, []).append(number)
+    for one in dataset.samples() if wanted else ():
+        row = one.row
+        for place in listings_of(row) if len(set(row.caption_files)) > 1 else ():
+            for number in wanted.get(place, ()):
+                before = shown(edits[number].before, repair=repair)
+                if before in row.captions:
+                    listing = row.caption_files[row.captions.index(before)]
+                    hint = f"it is listed for {listing[:80]!r}: name that, or the image by key"
+                    yield number, f"{findings[number]}; {hint}"

@@ -14,12 +14,18 @@ from typing import Literal
 
 from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
 from softalign.data.curation.published import OpenedDataset, Placed
-from softalign.data.curation.rejections import Rejection
+from softalign.data.curation.rejections import Reason, Rejection
+from softalign.data.curation.reuse import OF_CAPTIONS
+from softalign.data.curation.shards import IndexRow
 from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Bins, Captions, Distribution
 
 NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
 Kind = Literal["added", "removed", "changed"]
 KINDS: tuple[Kind, ...] = ("added", "removed", "changed")
+Place = tuple[str, str]
+"""A source's name and a file name of it."""
+_OF_LISTINGS: frozenset[Reason] = OF_CAPTIONS | {"exact_duplicate"}
+"""Of images that are there, or whose captions say why they are not."""
 
 
 class Side(Frozen):
@@ -54,6 +60,7 @@ class CaptionChange(Frozen):
     kind: Kind
     reason: str
     key: str
+    source: str
     file_name: str
     before: str
     after: str
@@ -120,21 +127,25 @@ class _Version:
         return cls(opened.manifest, {one.row.key: one for one in opened.samples()}, opened.rejections())
 
     @cached_property
-    def keys(self) -> dict[tuple[str, str], str]:
-        """Keys by source and file name."""
+    def keys(self) -> dict[Place, str]:
+        """Keys by place."""
         return {(one.row.source, one.row.file_name): key for key, one in self.samples.items()}
 
     @cached_property
-    def why_no_image(self) -> dict[str, str]:
-        return {one.file_name: one.reason for one in self.rejections if one.caption_index < 0}
+    def why_no_image(self) -> dict[Place, Reason]:
+        return {(one.source, one.file_name): one.reason for one in self.rejections if one.caption_index < 0}
 
     @cached_property
-    def why_no_caption(self) -> dict[str, Counter[str]]:
-        found: dict[str, Counter[str]] = {}
+    def why_no_caption(self) -> dict[Place, Counter[Reason]]:
+        found: dict[Place, Counter[Reason]] = {}
         for one in self.rejections:
             if one.caption_index >= 0:
-                found.setdefault(one.file_name, Counter())[one.reason] += 1
+                found.setdefault((one.source, one.file_name), Counter())[one.reason] += 1
         return found
+
+    def why_not(self, row: IndexRow) -> Reason | None:
+        """Return why an image is not in this version, by where another one has it listed."""
+        return next((self.why_no_image[place] for place in _places(row) if place in self.why_no_image), None)
 
     def side(self) -> Side:
         fields = {name: getattr(self.manifest, name) for name in Side.model_fields}
@@ -183,11 +194,11 @@ def _images(old: _Version, new: _Version, pairs: Mapping[str, str]) -> Iterator[
         if key in replaced:
             yield _image("changed", "replaced under the same name", one)
         elif key not in old.samples:
-            before = old.why_no_image.get(one.row.file_name)
+            before = old.why_not(one.row)
             yield _image("added", f"was {before}" if before else NEW, one)
     for key, one in old.samples.items():
         if key not in pairs:
-            yield _image("removed", new.why_no_image.get(one.row.file_name, NOT_LISTED), one)
+            yield _image("removed", new.why_not(one.row) or NOT_LISTED, one)
 
 
 def _image(kind: Kind, reason: str, one: Placed) -> ImageChange:
@@ -209,13 +220,50 @@ def _captions(old: _Version, new: _Version, key: str, other: str) -> Iterator[Ca
     came = [caption for caption in after.captions if caption not in before.captions]
     if not gone and not came:
         return
-    refused = new.why_no_caption.get(after.file_name, Counter()) - old.why_no_caption.get(before.file_name, Counter())
-    reasons = iter([*refused.elements()])
+    reasons = _Reasons(old, new, before, after)
     for index in range(max(len(gone), len(came))):
         one, two = (texts[index] if index < len(texts) else "" for texts in (gone, came))
         kind: Kind = "changed" if one and two else "added" if two else "removed"
-        reason = {"changed": REWORDED, "added": NEW}.get(kind) or next(reasons, NOT_LISTED)
-        yield CaptionChange(kind=kind, reason=reason, key=other, file_name=after.file_name, before=one, after=two)
+        yield CaptionChange(
+            kind=kind,
+            reason={"changed": REWORDED, "added": NEW}.get(kind) or reasons.of(one),
+            key=other,
+            source=after.source,
+            file_name=after.file_name,
+            before=one,
+            after=two,
+        )
+
+
+class _Reasons:
+    """Why captions of one image are gone, by where each was listed: a refusal there is said of one of them."""
+
+    def __init__(self, old: _Version, new: _Version, before: IndexRow, after: IndexRow) -> None:
+        self._new, self._row = new, before
+        self._renamed = {_places(before)[0]: _places(after)[0]}
+        self._refused = {
+            place: (new.why_no_caption.get(self._now(place), Counter()) - old.why_no_caption.get(place, Counter()))
+            for place in _places(before)
+        }
+
+    def of(self, caption: str) -> str:
+        index = self._row.captions.index(caption)
+        place = (self._row.caption_sources[index], self._row.caption_files[index])
+        for reason in +self._refused[place]:
+            self._refused[place][reason] -= 1
+            return reason
+        of_copy = self._new.why_no_image.get(self._now(place))
+        return of_copy if of_copy and of_copy not in _OF_LISTINGS else NOT_LISTED
+
+    def _now(self, place: Place) -> Place:
+        return self._renamed.get(place, place)
+
+
+def _places(row: IndexRow) -> tuple[Place, ...]:
+    """Return where an image is listed, as far as its captions say, its own place first."""
+    return tuple(
+        dict.fromkeys([(row.source, row.file_name), *zip(row.caption_sources, row.caption_files, strict=True)])
+    )
 
 
 def _distributions(old: _Version, new: _Version) -> Iterator[Compared]:

@@ -25,6 +25,8 @@ def test_captions_make_a_version_that_is_announced_with_its_override(tmp_path, m
 
     monkeypatch.setattr(flow_module, "run_stages", run_stages)
     monkeypatch.setattr(flow_module, "announce", lambda *said: heard.append(said))
+    lineage = []
+    monkeypatch.setattr(flow_module, "log_lineage", lambda *said: lineage.append(said))
     table = tmp_path / "changes.jsonl"
     first = next(OpenedDataset(dataset, store).samples()).row.key
     table.write_text(json.dumps({"action": "add", "caption": "one more", "key": first}))
@@ -34,3 +36,5 @@ def test_captions_make_a_version_that_is_announced_with_its_override(tmp_path, m
     assert (kind, given, uri, outcome) == ("dataset", RECIPE, store.uri, summary.stages[0])
     assert overrides[0] == "train.num_steps=2" and overrides[1].startswith("curation.caption_changes=")
     assert outcome.digest != dataset.digest
+    ((refreshed, (child,), _),) = lineage
+    assert (refreshed.dataset, child.digest, child.parent_key) == (dataset, outcome.digest, dataset.stage_key)

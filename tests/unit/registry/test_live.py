@@ -292,15 +292,15 @@ def test_steps_know_whether_the_walk_ends_with_a_registration(tmp_path):
 
 def test_a_training_alone_makes_no_registry_that_nobody_asked_for(tmp_path, store, monkeypatch):
     empty = Store(str(tmp_path / "empty"))
-    assert live._registry(RECIPE, empty) is None and live._registry(RECIPE, Store("s3://bucket")) is None
-    assert live._registry(RECIPE, store) == registry_of_store(store)
+    assert live.registry_meant(RECIPE, empty) is None and live.registry_meant(RECIPE, Store("s3://bucket")) is None
+    assert live.registry_meant(RECIPE, store) == registry_of_store(store)
     with to_register(True):
-        assert live._registry(RECIPE, empty) == registry_of_store(empty)
+        assert live.registry_meant(RECIPE, empty) == registry_of_store(empty)
         monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-        assert live._registry(RECIPE, empty) is None
+        assert live.registry_meant(RECIPE, empty) is None
     monkeypatch.undo()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert live._registry(RECIPE, empty) == "http://127.0.0.1:1"
+    assert live.registry_meant(RECIPE, empty) == "http://127.0.0.1:1"
 
 
 def test_a_log_is_read_as_it_grows_and_anew_when_it_was_cut(tmp_path):

@@ -13,7 +13,8 @@ from softalign.cli.app import app
 from softalign.config import Recipe, load_recipe
 from softalign.data.curation.changes import read_edits
 from softalign.data.curation.published import OpenedDataset
-from softalign.data.versions.changes_table import COLUMNS, read_changes
+from softalign.data.versions.changes_file import COLUMNS
+from softalign.data.versions.changes_table import read_changes
 from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.stages.chain import run_until
 from softalign.stages.refresh import prepare_refresh, published_dataset
@@ -66,7 +67,8 @@ def test_tables_of_every_kind_give_the_same_edits(made, tmp_path):
     filled = [{name: row.get(name, "") for name in COLUMNS} for row in wanted]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, wanted)), encoding="utf-8")
     pq.write_table(pa.Table.from_pylist(filled), tmp_path / "a.parquet")
-    places = [table(tmp_path / name, filled) for name in ("a.csv", "a.tsv")]
+    places = [table(tmp_path / name, filled) for name in ("a.csv", "a.tsv", "utf16.tsv")]
+    Path(places[-1]).write_bytes(Path(places[-1]).read_bytes().decode().encode("utf-16"))
     opened = OpenedDataset(dataset, store)
     found = [
         read_changes(place, opened, ("0-shapes", "1-shapes"))
@@ -106,10 +108,17 @@ def test_all_rows_that_name_nothing_are_listed(made, tmp_path):
     [
         ("a.csv", b"", "empty"),
         ("a.csv", b"action,what\nadd,x\n", "columns what"),
+        ("a.csv", b",action,filename\n0,add,x\n", r"an index\?\), filename \(meant: file_name\?\)"),
+        ("a.csv", b"action;key;caption\nadd;x;y\n", "a header with ';' between"),
+        ("a.csv", b"action,key,key\nadd,x,x\n", "several columns 'key'"),
+        ("a.csv", b"key,caption\nx,y\n", "no column action"),
+        ("a.csv", b"action,caption\nadd,y\n", "no column of key, file_name"),
+        ("a.csv", b'action,key,caption\nadd,x,y\nadd,x,"y\nadd,z,w\n', "after row 1: .* quotation mark"),
+        ("a.jsonl", b'{"action": "add", "key": "x"}\n{"action"\n', "line 2 is no JSON"),
         ("a.csv", b"action,key\n\xff,x\n", "cannot be read"),
-        ("a.csv", b"action,key\nadd,x,more\n", "columns None"),
+        ("a.csv", b"action,key\nadd,x,more\n", "row 1: more cells than"),
         ("a.jsonl", b"[1]\n", "no object"),
-        ("a.jsonl", b'{"action": 1}\n', "holds int"),
+        ("a.jsonl", b'{"action": 1, "key": "x"}\n', "row 1: action holds int"),
         ("a.parquet", b"PAR1", "cannot be read"),
         ("a.xlsx", b"", "ends otherwise"),
     ],
@@ -167,6 +176,13 @@ def test_a_dataset_that_does_not_say_what_it_is_of_is_refused(made, tmp_path):
         prepare_refresh(other, path, store)
     with pytest.raises(MissingInputError, match="not published"):
         published_dataset(recipe, Store(str(tmp_path / "empty")))
+
+
+def test_new_captions_that_the_filters_leave_out_are_said(made, tmp_path, caplog):
+    store, _, dataset, rows = made
+    edits = [{"action": "add", "key": row.key, "caption": "x"} for row in rows[:2]]
+    prepare_refresh(dataset, table(tmp_path / "a.csv", edits), store)
+    assert f"leave out 2 new captions: caption_too_short, such as 'x' of {rows[0].file_name}" in caplog.text
 
 
 def test_sources_that_changed_since_are_said(tmp_path):

@@ -104,6 +104,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             pass
 
+    def _steady(self, rest, number):
+        """Send three MiB, each within less time than a try of one image may take."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(3 << 20))
+        self.end_headers()
+        for _ in range(3):
+            time.sleep(0.2)
+            self.wfile.write(b"x" * (1 << 20))
+
+    def _files(self, rest, number):
+        """Send what the test has put there."""
+        data = self.server.files.get("/".join(rest).partition("?")[0])
+        self._send(*((404,) if data is None else (200, data)))
+
     def _slow(self, rest, number):
         time.sleep(0.05)
         self._send(200, b"x")
@@ -114,6 +128,7 @@ def server():
     """Return a server and its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
         made.lock, made.asked, made.present, made.most = threading.Lock(), Counter(), 0, 0
+        made.files = {}
         made.uri = f"http://127.0.0.1:{made.server_address[1]}"
         threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
         yield made

@@ -13,8 +13,8 @@ HOSTILE = '</script><img src=x onerror=alert(1)>"\u202e.png'
 
 @pytest.fixture
 def publish(store, configure):  # noqa: F811
-    def build(source, key, **options):
-        return OpenedDataset(curate(configure(source, **options), store, key), store)
+    def build(source, key, more=(), **options):
+        return OpenedDataset(curate(configure(source, *more, **options), store, key), store)
 
     return build
 

@@ -61,6 +61,46 @@ def test_every_change_has_its_kind_and_reason(versions):
     assert (sum(lengths.before), sum(lengths.after)) == (before.num_captions, after.num_captions)
 
 
+def test_two_sources_with_one_file_name_are_two(publish, tmp_path, make_picture):
+    first, second = (Handover(tmp_path / name) for name in ("first", "second"))
+    for number in range(3):
+        first.add(f"{number}.png", [f"number {number}"], make_picture(number))
+        second.add(f"{number}.png", [f"another {number}", f"more of {number}"], make_picture(100 + number))
+    before = publish(first.coco(), KEY_A, more=[second.coco()])
+    (first.images / "0.png").unlink()
+    second.rows[1][1][1] = "no"
+    first.rows[1][1].append("no")
+    del second.rows[0]
+    diff = compare_datasets(before, publish(first.coco(), KEY_B, more=[second.coco()]))
+    assert [(one.kind, one.source, one.file_name, one.reason) for one in diff.images] == [
+        ("removed", "0-coco", "0.png", "missing_image"),
+        ("removed", "1-coco", "0.png", "not listed any more"),
+    ]
+    assert [(one.source, one.before, one.reason) for one in diff.captions] == [
+        ("1-coco", "more of 1", "caption_too_short")
+    ]
+
+
+def test_what_a_copy_said_is_gone_for_the_reason_of_the_copy(publish, tmp_path):
+    handover = Handover(tmp_path / "handover").add_pictures(4)
+    texts = {"denied.png": "a word", "gone.png": "of a file that goes", "listed.png": "not any more"}
+    for number, (name, caption) in enumerate(texts.items()):
+        data = (handover.images / f"{number:03d}.png").read_bytes()
+        handover.add(name, [caption], data=data)
+    before = publish(handover.coco(), KEY_A)
+    handover.rows[4][1][0], handover.rows[0][1][1] = "no", "no"
+    (handover.images / "gone.png").unlink()
+    del handover.rows[6]
+    diff = compare_datasets(before, publish(handover.coco(), KEY_B))
+    assert [(one.before, one.reason) for one in diff.captions] == [
+        ("another view of 0", "caption_too_short"),
+        ("a word", "caption_too_short"),
+        ("of a file that goes", "missing_image"),
+        ("not any more", "not listed any more"),
+    ]
+    assert not diff.images
+
+
 def test_a_dataset_equals_itself(versions):
     diff = compare_datasets(versions[0], versions[0])
     assert diff.is_same and diff.to_text().endswith("no difference")
