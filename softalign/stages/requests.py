@@ -139,6 +139,8 @@ def curate_request(given: StageInputs) -> StageRequest:
     config = _sections(given, "curation") | {"decoder": DECODER}
     if not changes:
         del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
+    if given.recipe.curation.captions_in_tars:
+        del config["curation"]["captions_in_tars"]  # likewise
     return StageRequest(stage="curate", config=config, content=content)
 
 

@@ -1,8 +1,8 @@
 """Captions of exact duplicates go to the image that was kept: listed twice, an image loses no caption.
 
 While shards are written, what duplicates say is noted beside the journal; when the last shard is there, those whose
-images have more to say are written once more. So it does not matter how far apart two copies are listed. The notes of a
-whole dataset are held at once then: the duplicates' captions, as text.
+images have more to say are written once more (their indexes alone, where tars hold no captions). So it does not matter
+how far apart two copies are listed. The notes of a whole dataset are held at once then: the duplicates' captions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from pathlib import Path
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
 from softalign.data.curation.journal import JournalEntry
 from softalign.data.curation.rejections import Rejection
-from softalign.data.curation.shards import Caption, read_index, rewrite_shard, shard_name, write_table
+from softalign.data.curation.shards import (
+    Caption,
+    IndexRow,
+    read_index,
+    rewrite_shard,
+    shard_name,
+    write_index,
+    write_table,
+)
 from softalign.store.files import file_entry, write_atomically
 
 NOTE_SCHEMA = {"duplicate_of": "string", "text": "string", "source": "string", "file_name": "string"}
@@ -75,10 +83,12 @@ class MergedShards:
         output: where shards lie.
         journal: where their entries lie.
         made: where merged ones are made, with their entry last.
+        captions_in_tars: see ``CurationConfig``.
     """
 
-    def __init__(self, output: Path, journal: Path, made: Path) -> None:
+    def __init__(self, output: Path, journal: Path, made: Path, *, captions_in_tars: bool = True) -> None:
         self._output, self._journal, self._made = output, journal, made
+        self._captions_in_tars = captions_in_tars
 
     def merge(self, num_shards: int, notes: Sequence[Note]) -> int:
         """Give every image its own captions and those of its duplicates, in the listing's order, each text once.
@@ -92,16 +102,18 @@ class MergedShards:
         Returns:
             How many captions of duplicates there are then.
         """
-        captions, num_merged = _captions_by_digits(notes), 0
+        notes_of, num_merged = _by_digits(notes), 0
         for name in map(shard_name, range(num_shards)):
-            rows = read_index(self._output / f"{name}.parquet")
-            merged = tuple(row.with_captions(captions.get(row.image_digest[:SHOWN_DIGITS], ())) for row in rows)
+            rows, entry = read_index(self._output / f"{name}.parquet"), self._entry(name)
+            merged = tuple(
+                _merged(row, number, notes_of.get(row.image_digest[:SHOWN_DIGITS], ()))
+                for row, number in zip(rows, entry.nums_own_captions, strict=True)
+            )
             if merged != rows:
-                self._made.mkdir(exist_ok=True)
-                rewrite_shard(self._output, self._made, name, merged)
-                self._enter(name)
+                self._write(name, merged)
+                self._enter(name, entry)
                 self.put_in_place()
-            num_merged += sum(len(row.captions) - len(row.own_captions) for row in merged)
+            num_merged += sum(len(row.captions) for row in merged) - sum(entry.nums_own_captions)
         return num_merged
 
     def put_in_place(self) -> None:
@@ -112,18 +124,35 @@ class MergedShards:
                     os.replace(self._made / name, self._output / name)
             os.replace(entry, self._journal / entry.name)
 
-    def _enter(self, name: str) -> None:
+    def _write(self, name: str, rows: tuple[IndexRow, ...]) -> None:
+        self._made.mkdir(exist_ok=True)
+        if self._captions_in_tars:
+            rewrite_shard(self._output, self._made, name, rows)
+        else:
+            write_index(self._made / f"{name}.parquet", rows)
+
+    def _entry(self, name: str) -> JournalEntry:
+        return JournalEntry.model_validate_json((self._journal / f"{name}.json").read_bytes())
+
+    def _enter(self, name: str, before: JournalEntry) -> None:
         """Write the journal entry of a merged shard: from then on it is the one that counts."""
-        before = JournalEntry.model_validate_json((self._journal / f"{name}.json").read_bytes())
         made = {path.name: path for path in self._made.iterdir()}
         files = (made.get(Path(file.path).name) for file in before.files)
         entered = tuple(file_entry(new, old.path) if new else old for new, old in zip(files, before.files, strict=True))
-        entry = JournalEntry(num_seen=before.num_seen, files=entered)
+        entry = before.model_copy(update={"files": entered})
         write_atomically(self._made / f"{name}.json", entry.model_dump_json().encode())
 
 
-def _captions_by_digits(notes: Sequence[Note]) -> dict[str, list[Caption]]:
-    found: dict[str, list[Caption]] = {}
+def _by_digits(notes: Sequence[Note]) -> dict[str, list[Note]]:
+    found: dict[str, list[Note]] = {}
     for note in notes:
-        found.setdefault(note.duplicate_of, []).append(Caption(note.text, note.source, note.file_name))
+        found.setdefault(note.duplicate_of, []).append(note)
     return found
+
+
+def _merged(row: IndexRow, num_own: int, notes: Sequence[Note]) -> IndexRow:
+    """Return a row with its own captions and those of its copies, each text once, the first."""
+    first = {caption.text: caption for caption in row.origins()[:num_own]}
+    for note in notes:
+        first.setdefault(note.text, Caption(note.text, note.source, note.file_name))
+    return row.with_captions(first.values())

@@ -15,11 +15,14 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
+from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
 from softalign.data.curation.journal import JournalEntry, Progress
 from softalign.data.curation.merging import DuplicateCaptions, MergedShards
@@ -29,7 +32,6 @@ from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, not
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.reuse import (
     Beside,
-    Draft,
     EarlierVersion,
     ReadSample,
     open_earlier,
@@ -102,24 +104,25 @@ class _CurateRun:
         self.progress, self.num_kept = Progress(), 0
         self.extension = ""  # of the first image, and so of all
         self.of_duplicates = DuplicateCaptions(self.journal_path)
-        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged")
+        made = work_path / "merged"
+        self.merged = MergedShards(self.output_path, self.journal_path, made, captions_in_tars=config.captions_in_tars)
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
         self.merged.put_in_place()
         while (journal := self._journal(self.progress.num_shards)).is_file():
-            entry = JournalEntry.model_validate_json(journal.read_bytes())
             try:
+                entry = JournalEntry.model_validate_json(journal.read_bytes())
                 for file in entry.files:
                     verify_file(self.work_path / file.path, file, where=str(self.work_path / file.path))
-            except IntegrityError:
+            except (IntegrityError, ValidationError):  # damaged, or another version's
                 break
             rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
             self.extension = rows[0].extension
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
             self.failures.count(read_rejections(self._rejected(self.progress.num_shards)))
-            self.progress.add_shard(rows, entry.num_seen)
+            self.progress.add_shard(rows, entry)
         self._drop_unfinished()
 
     def write_shards(self, engine: Engine, runtime: Runtime) -> None:
@@ -225,7 +228,7 @@ class _CurateRun:
         return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_draft(self) -> Draft:
-        return Draft(self.progress.num_shards, self.output_path, self.config.val_share, self.earlier)
+        return Draft(self.progress.num_shards, self.output_path, self.config, self.earlier)
 
     def _finish_shard(self, draft: Draft, rejections: list[Rejection], num_seen: int) -> None:
         index = self.progress.num_shards
@@ -233,9 +236,9 @@ class _CurateRun:
         write_rejections(self._rejected(index), rejections)
         files = (*draft.paths, self._rejected(index), self.of_duplicates.write(index))
         entries = tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files)
-        entry = JournalEntry(num_seen=num_seen, files=entries)
+        entry = JournalEntry(num_seen=num_seen, files=entries, nums_own_captions=tuple(draft.nums_own_captions))
         write_atomically(self._journal(index), entry.model_dump_json().encode())
-        self.progress.add_shard(rows, num_seen)
+        self.progress.add_shard(rows, entry)
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""
