@@ -1,10 +1,11 @@
 """What a refresh of some captions costs beside the first curation and encoding: bytes written, samples encoded, time.
 
-``python -m tests.bench.refresh [--images N] [--share 0.01] [--captions both] [--changes both]``: renders JPEG files with
-two captions each, curates and encodes them (by a tiny pipeline of SD 1.5's structure: its encodings are small, a real
-one's are not), then changes captions of a share of the images, once spread evenly and once in one run of neighbours, and
-does it again; all that with captions in the shards' tars and with captions in their indexes alone. All in one process on
-the same files, so the ratios are what counts. Exit code 1 if a result differs from curating from nothing.
+``python -m tests.bench.refresh [--images N] [--share 0.01] [--captions both] [--changes both]``: renders JPEG files
+with two captions each, curates and encodes them (by a tiny pipeline of SD 1.5's structure: its encodings are small, a
+real one's are not), then changes captions of a share of the images, once spread evenly and once in one run of
+neighbours, and does it again; all that with captions in the shards' tars and with captions in their indexes alone. All
+in one process on the same files, so the ratios are what counts. Exit code 1 if a result differs from curating from
+nothing.
 """
 
 import argparse

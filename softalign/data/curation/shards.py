@@ -95,6 +95,20 @@ def split_of(image_digest: str, val_share: float) -> Split:
     return "val" if int(digest_of(["split", image_digest])[:8], 16) < val_share * 2**32 else "train"
 
 
+def texts_of(row: IndexRow, *, has_captions: bool = True) -> dict[str, bytes]:
+    """Return what a tar holds of a sample beside its image, by the members' names."""
+    left_out = NOT_IN_TARS if has_captions else NOT_IN_TARS | CAPTION_FIELDS
+    metadata = {name: value for name, value in asdict(row).items() if name not in left_out}
+    texts = {f"{row.key}.json": canonical_json(metadata)}
+    return texts | ({f"{row.key}.txt": row.captions[0].encode()} if has_captions else {})
+
+
+def tar_bytes(sizes: Iterable[int]) -> int:
+    """Return how large a tar of members of these sizes is."""
+    blocks = sum(1 + -(-size // _TAR_BLOCK_BYTES) for size in sizes) + 2
+    return -(-blocks * _TAR_BLOCK_BYTES // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
 class ShardTar:
     """A shard's tar: samples are appended, ``close`` makes it appear.
 
@@ -108,15 +122,12 @@ class ShardTar:
         made = self._opened.enter_context(replacing(path))
         self._tar = self._opened.enter_context(tarfile.open(made, mode="w", format=tarfile.USTAR_FORMAT))
         self._has_captions = has_captions
-        self._left_out = NOT_IN_TARS if has_captions else NOT_IN_TARS | CAPTION_FIELDS
 
     def append(self, row: IndexRow, image: bytes) -> int:
         """Append an image and its metadata; return where the image's bytes start."""
         offset = self._add_file(f"{row.key}.{row.extension}", image)
-        metadata = {name: value for name, value in asdict(row).items() if name not in self._left_out}
-        self._add_file(f"{row.key}.json", canonical_json(metadata))
-        if self._has_captions:
-            self._add_file(f"{row.key}.txt", row.captions[0].encode())
+        for name, data in texts_of(row, has_captions=self._has_captions).items():
+            self._add_file(name, data)
         return offset
 
     def close(self) -> None:
