@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from softalign.config.curation import CurationConfig
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
+from softalign.data.curation.filters import flaw_beside
 from softalign.data.curation.journal import JournalEntry
-from softalign.data.curation.rejections import Rejection
+from softalign.data.curation.rejections import REPAIRS, Rejection
 from softalign.data.curation.shards import (
     Caption,
     IndexRow,
@@ -26,7 +29,13 @@ from softalign.data.curation.shards import (
 )
 from softalign.store.files import file_entry, write_atomically
 
-NOTE_SCHEMA = {"duplicate_of": "string", "text": "string", "source": "string", "file_name": "string"}
+NOTE_SCHEMA = {
+    "duplicate_of": "string",
+    "text": "string",
+    "source": "string",
+    "file_name": "string",
+    "caption_index": "int32",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +44,22 @@ class Note:
 
     Attributes:
         duplicate_of: the image's digest, as far as ``dedup.duplicate_of`` tells it.
+        caption_index: its place in the duplicate's listing.
     """
 
     duplicate_of: str
     text: str
     source: str
     file_name: str
+    caption_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """How many captions of duplicates there are, and why others of theirs are not."""
+
+    num_captions: int
+    rejections: tuple[Rejection, ...]
 
 
 class DuplicateCaptions:
@@ -53,10 +72,19 @@ class DuplicateCaptions:
     def __init__(self, folder: Path) -> None:
         self._folder, self._notes = folder, list[Note]()
 
-    def note(self, rejection: Rejection, captions: Sequence[str]) -> None:
-        """Note the captions, which passed, of an image that was rejected, if it is an exact duplicate."""
+    def note(self, rejection: Rejection, captions: Sequence[str], others: Sequence[Rejection]) -> None:
+        """Note the captions that passed of an image that was rejected, if it is an exact duplicate.
+
+        Args:
+            rejection: of the image.
+            captions: in the listing's order.
+            others: of the same listing, which say what captions there were between them.
+        """
         if digits := duplicate_of(rejection):
-            self._notes += (Note(digits, caption, rejection.source, rejection.file_name) for caption in captions)
+            refused = {one.caption_index for one in others if one.reason not in REPAIRS}
+            places = (place for place in count() if place not in refused)
+            for caption, place in zip(captions, places, strict=False):
+                self._notes.append(Note(digits, caption, rejection.source, rejection.file_name, place))
 
     def write(self, index: int) -> Path:
         """Write what was noted since the last call, as those of a shard, and return the file."""
@@ -83,14 +111,13 @@ class MergedShards:
         output: where shards lie.
         journal: where their entries lie.
         made: where merged ones are made, with their entry last.
-        captions_in_tars: see ``CurationConfig``.
+        config: the layout, and which captions of one image are too alike.
     """
 
-    def __init__(self, output: Path, journal: Path, made: Path, *, captions_in_tars: bool = True) -> None:
-        self._output, self._journal, self._made = output, journal, made
-        self._captions_in_tars = captions_in_tars
+    def __init__(self, output: Path, journal: Path, made: Path, config: CurationConfig) -> None:
+        self._output, self._journal, self._made, self._config = output, journal, made, config
 
-    def merge(self, num_shards: int, notes: Sequence[Note]) -> int:
+    def merge(self, num_shards: int, notes: Sequence[Note]) -> Merged:
         """Give every image its own captions and those of its duplicates, in the listing's order, each text once.
 
         Shards that have them already stay as they are, so this may be stopped and done again.
@@ -98,15 +125,12 @@ class MergedShards:
         Args:
             num_shards: how many there are.
             notes: of all shards, in the listing's order.
-
-        Returns:
-            How many captions of duplicates there are then.
         """
-        notes_of, num_merged = _by_digits(notes), 0
+        notes_of, num_merged, rejections = _by_digits(notes), 0, list[Rejection]()
         for name in map(shard_name, range(num_shards)):
             rows, entry = read_index(self._output / f"{name}.parquet"), self._entry(name)
             merged = tuple(
-                _merged(row, number, notes_of.get(row.image_digest[:SHOWN_DIGITS], ()))
+                self._merged(row, number, notes_of.get(row.image_digest[:SHOWN_DIGITS], ()), rejections)
                 for row, number in zip(rows, entry.nums_own_captions, strict=True)
             )
             if merged != rows:
@@ -114,7 +138,19 @@ class MergedShards:
                 self._enter(name, entry)
                 self.put_in_place()
             num_merged += sum(len(row.captions) for row in merged) - sum(entry.nums_own_captions)
-        return num_merged
+        return Merged(num_merged, tuple(rejections))
+
+    def _merged(self, row: IndexRow, num_own: int, notes: Sequence[Note], rejections: list[Rejection]) -> IndexRow:
+        """Return a row with its own captions and those of its copies; says of which are too alike to earlier ones."""
+        kept = {caption.text: caption for caption in row.origins()[:num_own]}
+        for note in notes:
+            flaw = flaw_beside(note.text, kept, self._config.filters)
+            if flaw is None:
+                kept[note.text] = Caption(note.text, note.source, note.file_name)
+            elif note.text not in kept:
+                one = Rejection(note.source, note.file_name, flaw.reason, flaw.detail, note.caption_index)
+                rejections.append(one)
+        return row.with_captions(kept.values())
 
     def put_in_place(self) -> None:
         """Move the shards that were entered to the others: all that belongs to one, whatever was moved before."""
@@ -126,7 +162,7 @@ class MergedShards:
 
     def _write(self, name: str, rows: tuple[IndexRow, ...]) -> None:
         self._made.mkdir(exist_ok=True)
-        if self._captions_in_tars:
+        if self._config.captions_in_tars:
             rewrite_shard(self._output, self._made, name, rows)
         else:
             write_index(self._made / f"{name}.parquet", rows)
@@ -148,11 +184,3 @@ def _by_digits(notes: Sequence[Note]) -> dict[str, list[Note]]:
     for note in notes:
         found.setdefault(note.duplicate_of, []).append(note)
     return found
-
-
-def _merged(row: IndexRow, num_own: int, notes: Sequence[Note]) -> IndexRow:
-    """Return a row with its own captions and those of its copies, each text once, the first."""
-    first = {caption.text: caption for caption in row.origins()[:num_own]}
-    for note in notes:
-        first.setdefault(note.text, Caption(note.text, note.source, note.file_name))
-    return row.with_captions(first.values())

@@ -25,7 +25,7 @@ from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
 from softalign.data.curation.journal import JournalEntry, Progress
-from softalign.data.curation.merging import DuplicateCaptions, MergedShards
+from softalign.data.curation.merging import DuplicateCaptions, Merged, MergedShards
 from softalign.data.curation.published import Placed
 from softalign.data.curation.reading import HERE, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
@@ -104,8 +104,7 @@ class _CurateRun:
         self.progress, self.num_kept = Progress(), 0
         self.extension = ""  # of the first image, and so of all
         self.of_duplicates = DuplicateCaptions(self.journal_path)
-        made = work_path / "merged"
-        self.merged = MergedShards(self.output_path, self.journal_path, made, captions_in_tars=config.captions_in_tars)
+        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged", config)
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
@@ -157,11 +156,11 @@ class _CurateRun:
             rejections.extend(read.rejections)
             self.failures.count(read.rejections)
             for known in read.rejections:
-                self.of_duplicates.note(known, read.captions)
+                self.of_duplicates.note(known, read.captions, read.rejections)
             duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
             if read.sample is not None and duplicate is not None:
                 rejections.append(duplicate)
-                self.of_duplicates.note(duplicate, read.sample.captions)
+                self.of_duplicates.note(duplicate, read.sample.captions, read.rejections)
             if read.sample is None or duplicate is not None:
                 if self.earlier is not None and read.placed is not None:
                     self.earlier.lost()
@@ -202,16 +201,17 @@ class _CurateRun:
         rejections = [rejection for rejection in rejections if rejection.reason not in REPAIRS]
         if not self.progress.num_samples:
             raise nothing_left(rejections, self.progress.num_seen, self.config.sources)
+        merged = self._merge_captions()
+        rejections += merged.rejections
         write_rejections(self.output_path / "rejected.parquet", rejections)
         if repaired:
             write_rejections(self.output_path / "repaired.parquet", repaired)
-        num_merged = self._merge_captions()
         return DatasetManifest(
             stage_key=key,
             name=self.config.name,
             num_samples=self.progress.num_samples,
-            num_captions=self.progress.num_own_captions + num_merged,
-            num_merged_captions=num_merged,
+            num_captions=self.progress.num_own_captions + merged.num_captions,
+            num_merged_captions=merged.num_captions,
             num_val_samples=self.progress.num_val_samples,
             num_shards=self.progress.num_shards,
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
@@ -221,10 +221,10 @@ class _CurateRun:
             parent_key=parent_key,
         )
 
-    def _merge_captions(self) -> int:
+    def _merge_captions(self) -> Merged:
         notes = self.of_duplicates.read(self.progress.num_shards)
         if not notes and not self.progress.num_merged_captions:
-            return 0
+            return Merged(0, ())
         return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_draft(self) -> Draft:

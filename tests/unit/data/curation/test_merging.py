@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from softalign.config import CocoSource, TableSource
+from softalign.config.captions import CaptionFilterConfig
 from softalign.data.curation import reading, shards
+from softalign.data.curation.changes import CaptionEdit, to_lines
 from softalign.data.curation.merging import MergedShards
 from softalign.data.curation.pipeline import curate
-from softalign.data.curation.shards import read_index
+from softalign.data.curation.reuse import Beside
+from softalign.data.curation.shards import read_index, read_rejections
 from softalign.stages.narration import dataset_figures
 from softalign.store.files import list_files
 from softalign.store.store import Store
@@ -154,3 +157,29 @@ def test_one_path_listed_twice_is_two_listings_also_when_merging_is_killed(
 
     assert is_killed(killed)
     assert curate(config, store, "k").digest == expected.digest
+
+
+def test_captions_of_copies_that_are_near_duplicates_are_listed_as_lost(handover, store, tmp_path, configure):
+    handover.add_pictures(3)
+    repeat(handover, "copy.png", "001.png", ["x", "A picture number 1.", "something else", "Something  else!"])
+    repeat(handover, "again.png", "001.png", ["something else", "the something else"])
+    config = configure(handover.coco(), captions=CaptionFilterConfig(max_similarity=1.0))
+    manifest = curate(config, store, "k")
+    assert rows_of(manifest)[1].captions == ["picture number 1", "another view of 1", "something else"]
+    lost = read_rejections(Path(manifest.uri) / "rejected.parquet")
+    assert [(one.file_name, one.caption_index) for one in lost if one.reason == "caption_near_duplicate"] == [
+        ("copy.png", 3),
+        ("again.png", 1),
+        ("copy.png", 1),
+    ]
+    assert dict((entry.reason, entry.count) for entry in manifest.rejected)["caption_near_duplicate"] == 3
+    assert (manifest.num_captions, manifest.num_merged_captions) == (7, 1)
+    path = tmp_path / "changes.jsonl"
+    edit = CaptionEdit(
+        source="0-coco", file_name="001.png", action="change", before="picture number 1", caption="other words"
+    )
+    path.write_bytes(to_lines([edit]))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    child = curate(changed, store, "child", beside=Beside("k"))
+    assert rows_of(child)[1].captions == ["other words", "another view of 1", "A picture number 1.", "something else"]
+    assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child").digest
