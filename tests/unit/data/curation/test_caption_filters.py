@@ -183,4 +183,4 @@ def test_copies_of_an_image_are_one_image_that_a_text_is_of():
     assert marked["a.png"] == marked["b.png"] == (OnManyImages(2),)
     assert marked["c.png"] == (OnManyImages(2), "and more"), "one that cannot be read is an image too"
     kept = config.model_copy(update={"drop_exact_duplicates": False})
-    assert list(mark_repeated_texts(lambda: iter(table), kept))[0].captions == (OnManyImages(2),)
+    assert next(mark_repeated_texts(lambda: iter(table), kept)).captions == (OnManyImages(2),)
