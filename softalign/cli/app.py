@@ -214,4 +214,16 @@ def shapes_pretrain(
     emit(payload, as_json, str(result.weights_path))
 
 
-from softalign.cli import adapters, datasets, doctor, editing, exporting, recipes, refreshing, registry, serving, upkeep  # noqa: E402, F401  # last: help lists the chain's commands first
+from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's commands first
+    adapters,
+    data_exporting,
+    datasets,
+    doctor,
+    editing,
+    exporting,
+    recipes,
+    refreshing,
+    registry,
+    serving,
+    upkeep,
+)

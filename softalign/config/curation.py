@@ -175,6 +175,11 @@ class CurationConfig(StageConfig):
         0.05, description="share of the images that is held out for validation, chosen by hash"
     )
     samples_per_shard: Count = Field(512, description="images in each shard of the dataset")
+    captions_in_tars: bool = Field(
+        True,
+        description="whether the shards' tars hold captions; false: their Parquet indexes alone do, so that other "
+        "captions rewrite no tar",
+    )
     image_format: Literal["keep", "jpg", "png", "webp"] = Field(
         "keep",
         description="keep: the files' own bytes, all under the extension of the first image's format; "

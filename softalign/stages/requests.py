@@ -141,6 +141,8 @@ def curate_request(given: StageInputs) -> StageRequest:
         del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
     for source in config["curation"]["sources"]:
         _drop_http_defaults(source)
+    if given.recipe.curation.captions_in_tars:
+        del config["curation"]["captions_in_tars"]  # likewise
     return StageRequest(stage="curate", config=config, content=content)
 
 

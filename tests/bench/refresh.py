@@ -1,14 +1,16 @@
 """What a refresh of some captions costs beside the first curation and encoding: bytes written, samples encoded, time.
 
-``python -m tests.bench.refresh [--images N] [--share 0.01] [--side 256]``: renders JPEG files with two captions each,
-curates and encodes them (by a tiny pipeline of SD 1.5's structure: its encodings are small, a real one's are not), then
-changes captions of a share of the images, once spread evenly and once in one run of neighbours, and does it again. All
+``python -m tests.bench.refresh [--images N] [--share 0.01] [--captions both] [--changes both]``: renders JPEG files
+with two captions each, curates and encodes them (by a tiny pipeline of SD 1.5's structure: its encodings are small, a
+real one's are not), then changes captions of a share of the images, once spread evenly and once in one run of
+neighbours, and does it again; all that with captions in the shards' tars and with captions in their indexes alone. All
 in one process on the same files, so the ratios are what counts. Exit code 1 if a result differs from curating from
 nothing.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -48,20 +50,26 @@ def render(folder, number, side_px):
     return path
 
 
-class Bench:
-    """One handover, curated and encoded again and again in one store."""
+LAYOUTS = {"tars": True, "indexes": False}
+"""Where captions lie, as ``curation.captions_in_tars``."""
 
-    def __init__(self, root, number, side_px, resolution_px, samples_per_shard):
+
+class Bench:
+    """One handover, curated and encoded again and again in one store of a layout."""
+
+    def __init__(self, root, layout, table, model, asked):
         from softalign.config import BackboneConfig, CocoSource, CurationConfig, Runtime
         from softalign.store.store import Store
-        from tests.tiny_pipeline import save_tiny_pipeline
 
-        self.root, self.store, self.runtime = root, Store(str(root / "store")), Runtime()
-        table = render(root / "images", number, side_px)
+        self.root, self.store, self.runtime = root / layout, Store(str(root / layout / "store")), Runtime()
         source = CocoSource(annotations_uri=str(table), images_uri=str(root / "images"))
-        self.config = CurationConfig(name="bench", sources=(source,), samples_per_shard=samples_per_shard)
-        model = save_tiny_pipeline(root / "model")
-        self.backbone = BackboneConfig(family="sd15", model=model, resolution_px=resolution_px)
+        self.config = CurationConfig(
+            name="bench",
+            sources=(source,),
+            samples_per_shard=asked.samples_per_shard,
+            captions_in_tars=LAYOUTS[layout],
+        )
+        self.backbone = BackboneConfig(family="sd15", model=model, resolution_px=asked.resolution)
 
     def run(self, config, key, parent_key="", before=None):
         """Return dataset, encoded set and what they cost."""
@@ -126,7 +134,8 @@ def scratch_digest(bench, config, key):
     from softalign.data.curation.pipeline import curate
     from softalign.store.store import Store
 
-    return curate(config, Store(str(bench.root / f"scratch-{key}")), key, bench.runtime, "first").digest
+    with tempfile.TemporaryDirectory(prefix="softalign-refresh-") as folder:
+        return curate(config, Store(folder), key, bench.runtime, "first").digest
 
 
 def line(name, cost, first):
@@ -141,28 +150,43 @@ def line(name, cost, first):
     )
 
 
+def measure(bench, layout, asked):
+    """Print the first run and its refreshes; return whether each is equal to curating from nothing."""
+    number = max(1, round(asked.share * asked.images))
+    parent, encoded, first = bench.run(bench.config, "first")
+    print(
+        f"captions in {layout}: {parent.num_samples} images, {parent.num_captions} captions; {number} captions change"
+    )
+    print("           | written: curate + encode, of the first | encoded, of the first | time: curate + encode")
+    print(line("first", first, first), flush=True)
+    is_equal = True
+    cases = {"spread": range(0, asked.images, asked.images // number), "together": range(number)}
+    for name in cases if asked.changes == "both" else [asked.changes]:
+        config = bench.changed(list(cases[name])[:number], name)
+        dataset, _, cost = bench.run(config, name, "first", encoded)
+        print(line(name, cost, first), flush=True)
+        is_equal = is_equal and dataset.digest == scratch_digest(bench, config, name)
+    return is_equal
+
+
 def main():
+    from tests.tiny_pipeline import save_tiny_pipeline
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--share", type=float, default=0.01)
     parser.add_argument("--side", type=int, default=256, help="of the images, px")
     parser.add_argument("--resolution", type=int, default=256, help="that is encoded, px")
     parser.add_argument("--samples-per-shard", type=int, default=512)
+    parser.add_argument("--captions", choices=[*LAYOUTS, "both"], default="both", help="where they lie")
+    parser.add_argument("--changes", choices=["spread", "together", "both"], default="both")
     asked = parser.parse_args()
-    number = max(1, round(asked.share * asked.images))
     with tempfile.TemporaryDirectory(prefix="softalign-refresh-") as folder:
-        bench = Bench(Path(folder), asked.images, asked.side, asked.resolution, asked.samples_per_shard)
-        parent, encoded, first = bench.run(bench.config, "first")
-        print(f"{parent.num_samples} images, {parent.num_captions} captions; {number} captions change")
-        print("           | written: curate + encode, of the first | encoded, of the first | time: curate + encode")
-        print(line("first", first, first))
-        is_equal = True
-        cases = {"spread": range(0, asked.images, asked.images // number), "together": range(number)}
-        for name, numbers in cases.items():
-            config = bench.changed(list(numbers)[:number], name)
-            dataset, _, cost = bench.run(config, name, "first", encoded)
-            print(line(name, cost, first))
-            is_equal = is_equal and dataset.digest == scratch_digest(bench, config, name)
+        root, is_equal = Path(folder), True
+        table, model = render(root / "images", asked.images, asked.side), save_tiny_pipeline(root / "model")
+        for layout in LAYOUTS if asked.captions == "both" else [asked.captions]:
+            is_equal = measure(Bench(root, layout, table, model, asked), layout, asked) and is_equal
+            shutil.rmtree(root / layout)
         print(f"equal to curating from nothing: {is_equal}")
     return 0 if is_equal else 1
 

@@ -157,6 +157,7 @@ def journal(root, shards):
             FileEntry(path=f"output/{shard_name(1)}{end}", size_bytes=10**8, sha256=digest(end))
             for end in (".tar", ".parquet", ".rejected.parquet")
         ),
+        nums_own_captions=(2,) * 512,
     )
     started = time.perf_counter()
     for index in range(number):

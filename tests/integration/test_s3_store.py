@@ -40,6 +40,7 @@ from softalign.data.curation.sources import check_source, list_samples
 from softalign.data.curation.tables import read_table
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.reader import EncodedReader
+from softalign.data.exporting import export_dataset
 from softalign.data.versions.finding import find_dataset
 from softalign.data.versions.reporting import keep_report, report_uri
 from softalign.errors import ConfigError, IntegrityError, MissingInputError, StorageUnavailableError
@@ -175,6 +176,22 @@ def test_a_refresh_copies_equal_shards_within_the_store(store, tmp_path, asked):
     assert find_dataset("scenes", store) == child and find_dataset(child.uri, store) == child
     keep_report(child, store)
     assert b"Dataset scenes" in read_bytes(report_uri(child, store))
+
+
+def test_an_export_there_is_that_of_a_local_folder_and_goes_on(store, tmp_path):
+    scenes = ShapesSource(num_scenes=20)
+    config = CurationConfig(name="scenes", sources=(scenes,), samples_per_shard=8, captions_in_tars=False)
+    dataset, place = curate(config, store, "apart"), f"{store.uri}-export"
+    assert export_dataset(dataset, f"{place}/", store).num_written == dataset.num_shards
+    export_dataset(dataset, str(tmp_path / "out"), store)
+    local = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name: read_bytes(f"{place}/{name}") for name in local} == local and len(local) == dataset.num_shards + 1
+    filesystem, path = open_filesystem(place)
+    filesystem.pipe_file(f"{path}/shard-000001.tar", b"cut")
+    assert export_dataset(dataset, place, store).num_written == 1
+    other = curate(config.model_copy(update={"name": "other"}), store, "other")
+    with pytest.raises(ConfigError, match="an export of scenes"):
+        export_dataset(other, place, store)
 
 
 def test_other_content_is_refused(store, manifest, make_folder):

@@ -83,7 +83,7 @@ def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdic
     rejections = []
     for index, raw in enumerate(listed.captions):
         caption, repairs = meant(raw, repair=config.captions.repair)
-        flaw = _flaw_of_caption(raw, caption, config) or _flaw_beside(caption, kept, config)
+        flaw = _flaw_of_caption(raw, caption, config) or flaw_beside(caption, kept, config)
         if flaw is None:
             kept[caption] = None
             rejections += [Rejection(listed.source, listed.filename, name, "", index) for name in repairs]
@@ -118,7 +118,7 @@ def _flaw_of_caption(raw: object, caption: str, config: FilterConfig) -> Flaw | 
     return None
 
 
-def _flaw_beside(caption: str, others: Iterable[str], config: FilterConfig) -> Flaw | None:
+def flaw_beside(caption: str, others: Iterable[str], config: FilterConfig) -> Flaw | None:
     """Return what is wrong with a caption beside the image's earlier ones."""
     if caption in others:
         return Flaw("caption_repeated")

@@ -15,21 +15,23 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
 from softalign.data.curation.dedup import DuplicateFilter
+from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
 from softalign.data.curation.journal import JournalEntry, Progress
-from softalign.data.curation.merging import DuplicateCaptions, MergedShards
+from softalign.data.curation.merging import DuplicateCaptions, Merged, MergedShards
 from softalign.data.curation.published import Placed
 from softalign.data.curation.reading import HERE, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.reuse import (
     Beside,
-    Draft,
     EarlierVersion,
     ReadSample,
     open_earlier,
@@ -102,24 +104,24 @@ class _CurateRun:
         self.progress, self.num_kept = Progress(), 0
         self.extension = ""  # of the first image, and so of all
         self.of_duplicates = DuplicateCaptions(self.journal_path)
-        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged")
+        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged", config)
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
         self.merged.put_in_place()
         while (journal := self._journal(self.progress.num_shards)).is_file():
-            entry = JournalEntry.model_validate_json(journal.read_bytes())
             try:
+                entry = JournalEntry.model_validate_json(journal.read_bytes())
                 for file in entry.files:
                     verify_file(self.work_path / file.path, file, where=str(self.work_path / file.path))
-            except IntegrityError:
+            except (IntegrityError, ValidationError):  # damaged, or another version's
                 break
             rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
             self.extension = rows[0].extension
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
             self.failures.count(read_rejections(self._rejected(self.progress.num_shards)))
-            self.progress.add_shard(rows, entry.num_seen)
+            self.progress.add_shard(rows, entry)
         self._drop_unfinished()
 
     def write_shards(self, engine: Engine, runtime: Runtime) -> None:
@@ -154,11 +156,11 @@ class _CurateRun:
             rejections.extend(read.rejections)
             self.failures.count(read.rejections)
             for known in read.rejections:
-                self.of_duplicates.note(known, read.captions)
+                self.of_duplicates.note(known, read.captions, read.rejections)
             duplicate = self.duplicates.check(read.sample) if read.sample is not None else None
             if read.sample is not None and duplicate is not None:
                 rejections.append(duplicate)
-                self.of_duplicates.note(duplicate, read.sample.captions)
+                self.of_duplicates.note(duplicate, read.sample.captions, read.rejections)
             if read.sample is None or duplicate is not None:
                 if self.earlier is not None and read.placed is not None:
                     self.earlier.lost()
@@ -199,16 +201,17 @@ class _CurateRun:
         rejections = [rejection for rejection in rejections if rejection.reason not in REPAIRS]
         if not self.progress.num_samples:
             raise nothing_left(rejections, self.progress.num_seen, self.config.sources)
+        merged = self._merge_captions()
+        rejections += merged.rejections
         write_rejections(self.output_path / "rejected.parquet", rejections)
         if repaired:
             write_rejections(self.output_path / "repaired.parquet", repaired)
-        num_merged = self._merge_captions()
         return DatasetManifest(
             stage_key=key,
             name=self.config.name,
             num_samples=self.progress.num_samples,
-            num_captions=self.progress.num_own_captions + num_merged,
-            num_merged_captions=num_merged,
+            num_captions=self.progress.num_own_captions + merged.num_captions,
+            num_merged_captions=merged.num_captions,
             num_val_samples=self.progress.num_val_samples,
             num_shards=self.progress.num_shards,
             total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
@@ -218,14 +221,14 @@ class _CurateRun:
             parent_key=parent_key,
         )
 
-    def _merge_captions(self) -> int:
+    def _merge_captions(self) -> Merged:
         notes = self.of_duplicates.read(self.progress.num_shards)
         if not notes and not self.progress.num_merged_captions:
-            return 0
+            return Merged(0, ())
         return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_draft(self) -> Draft:
-        return Draft(self.progress.num_shards, self.output_path, self.config.val_share, self.earlier)
+        return Draft(self.progress.num_shards, self.output_path, self.config, self.earlier)
 
     def _finish_shard(self, draft: Draft, rejections: list[Rejection], num_seen: int) -> None:
         index = self.progress.num_shards
@@ -233,9 +236,9 @@ class _CurateRun:
         write_rejections(self._rejected(index), rejections)
         files = (*draft.paths, self._rejected(index), self.of_duplicates.write(index))
         entries = tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files)
-        entry = JournalEntry(num_seen=num_seen, files=entries)
+        entry = JournalEntry(num_seen=num_seen, files=entries, nums_own_captions=tuple(draft.nums_own_captions))
         write_atomically(self._journal(index), entry.model_dump_json().encode())
-        self.progress.add_shard(rows, num_seen)
+        self.progress.add_shard(rows, entry)
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""

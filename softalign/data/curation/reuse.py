@@ -2,7 +2,8 @@
 
 That is the dataset before the last caption changes, before images and tables changed, or before failures were mended.
 Every decision is made as without it (filters, duplicates, order), only an image that it kept is neither read nor
-decoded, and a shard that comes out as it was is linked. So the result is that of curating from nothing, byte for byte.
+decoded, and a file of a shard that comes out as it was is linked. So the result is that of curating from nothing, byte
+for byte.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import TO_TRY_AGAIN, Reason, Rejection
 from softalign.data.curation.samples import HeldImage, ListedSample, Sample
-from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name, split_of
+from softalign.data.curation.shards import IndexRow, shard_name
 from softalign.errors import IntegrityError
 from softalign.store.store import Store
 
@@ -96,8 +97,9 @@ class EarlierVersion:
             for row in rows:
                 self._note(row.source, row.file_name, Known(placed=Placed(row, shard_name(index))))
         for one in () if is_compared else opened.rejections():
-            if one.caption_index < 0 and one.reason not in TO_TRY_AGAIN | OF_CAPTIONS:
-                self._note(one.source, one.file_name, Known(rejection=one))
+            if one.caption_index < 0:
+                is_read = one.reason not in TO_TRY_AGAIN | OF_CAPTIONS
+                self._note(one.source, one.file_name, Known(rejection=one) if is_read else None)
         self._accepted = [row.image_digest for rows in self._shards for row in rows]
         self._num_accepted, self._is_same = 0, True
 
@@ -143,18 +145,15 @@ class EarlierVersion:
         """Return the rows of a shard; none where there was no such shard."""
         return self._shards[index] if index < len(self._shards) else ()
 
-    def link(self, index: int, folder: Path) -> None:
-        """Put a shard as it was into a folder, without a second copy where the disk can share it."""
-        for suffix in ("tar", "parquet"):
-            name = f"{shard_name(index)}.{suffix}"
-            source, target = self._root / name, folder / name
-            target.unlink(missing_ok=True)
-            try:
-                os.link(source, target)
-            except OSError:  # another disk, or one without links
-                shutil.copyfile(source, target)
+    def link(self, target: Path) -> None:
+        """Put a file of a shard as it was at a place of its name, without a second copy where the disk can share it."""
+        target.unlink(missing_ok=True)
+        try:
+            os.link(self._root / target.name, target)
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(self._root / target.name, target)
 
-    def _note(self, source: str, file_name: str, known: Known) -> None:
+    def _note(self, source: str, file_name: str, known: Known | None) -> None:
         is_first = (source, file_name) not in self._known
         self._known[source, file_name] = known if is_first else None  # of two with one name nothing is known
 
@@ -184,6 +183,7 @@ def known_sample(listed: ListedSample, placed: Placed, captions: tuple[str, ...]
         perceptual_hash=int(row.perceptual_hash, 16),
         width_px=row.width_px,
         height_px=row.height_px,
+        source_digest=row.source_digest,
     )
 
 
@@ -221,72 +221,3 @@ def read_beside(
             yield ReadSample(None, (*verdict.rejections, known.rejection), captions=verdict.captions)
         else:
             yield read_one(one)
-
-
-@dataclass(slots=True)
-class Draft:
-    """One shard on its way: held back as long as it is the earlier version's, written from where it is not.
-
-    Attributes:
-        index: of the shard.
-        folder: where it goes.
-        val_share: share of the images on the validation side.
-        earlier: the earlier version, if there is one.
-    """
-
-    index: int
-    folder: Path
-    val_share: float
-    earlier: EarlierVersion | None
-    _held: list[tuple[Sample, Placed, str]] = field(default_factory=list)
-    _writer: ShardWriter | None = None
-
-    def __len__(self) -> int:
-        return len(self._held) + (len(self._writer) if self._writer is not None else 0)
-
-    @property
-    def paths(self) -> tuple[Path, Path]:
-        """Where tar and index go."""
-        name = shard_name(self.index)
-        return self.folder / f"{name}.tar", self.folder / f"{name}.parquet"
-
-    def add(self, sample: Sample, placed: Placed | None, key: str) -> None:
-        """Append a sample; ``placed`` says where the earlier version has it."""
-        if placed is not None and self._is_as_before(sample, key):
-            self._held.append((replace(sample, image=b""), placed, key))
-        else:
-            self._opened().add(self._loaded(sample, placed), key)
-
-    def close(self) -> tuple[IndexRow, ...]:
-        """Finish the shard and return its rows."""
-        if self._writer is None and self.earlier is not None:
-            rows = self.earlier.rows(self.index)
-            if len(rows) == len(self._held):
-                self.earlier.link(self.index, self.folder)
-                return rows
-        return self._opened().close()
-
-    def _is_as_before(self, sample: Sample, key: str) -> bool:
-        rows = self.earlier.rows(self.index) if self.earlier is not None else ()
-        if self._writer is not None or len(self._held) >= len(rows):
-            return False
-        row = rows[len(self._held)]
-        same = (key, sample.source, sample.filename, sample.extension)
-        is_same_image = (row.key, row.source, row.file_name, row.extension) == same
-        is_same_side = row.split == split_of(sample.image_digest, self.val_share)
-        own = tuple(caption.text for caption in row.own_captions)
-        return is_same_image and is_same_side and own == sample.captions
-
-    def _opened(self) -> ShardWriter:
-        """Return the writer, with what was held back in it."""
-        if self._writer is None:
-            self._writer = ShardWriter(self.folder, shard_name(self.index), self.val_share)
-        for sample, placed, key in self._held:
-            self._writer.add(self._loaded(sample, placed), key)
-        self._held = []
-        return self._writer
-
-    def _loaded(self, sample: Sample, placed: Placed | None) -> Sample:
-        if placed is None or self.earlier is None or sample.image:
-            return sample
-        return self.earlier.with_image(sample, placed)

@@ -70,6 +70,7 @@ class Sample:
         perceptual_hash: see ``images.perceptual_hash``.
         width_px: after the EXIF orientation was applied; ``height_px`` likewise.
         is_animated: the file has further pictures.
+        source_digest: sha256 hex digest of the source's file, where ``image`` is another one; else empty.
     """
 
     source: str
@@ -82,6 +83,7 @@ class Sample:
     width_px: int
     height_px: int
     is_animated: bool = False
+    source_digest: str = ""
 
 
 def caption_digest(caption: str) -> str:

@@ -1,14 +1,15 @@
 """WebDataset shards: a tar of ``key.jpg``, ``key.json`` and ``key.txt`` per shard, with a Parquet index beside it.
 
-``key.txt`` is the first caption, for readers that want one; ``key.json`` has all of them. The image's extension is the
-same throughout a dataset. Tar and index bytes depend on the samples only: no times, users or modes of the machine.
+``key.txt`` is the first caption, for readers that want one; ``key.json`` has all of them. Where captions are in the
+index alone there is no ``key.txt``, and ``key.json`` says nothing of them. The image's extension is the same throughout
+a dataset. Tar and index bytes depend on the samples only: no times, users or modes of the machine.
 """
 
 from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,6 +54,7 @@ class IndexRow(CaptionedImage):
         extension: of the image in the tar, which says little of its format: see ``CurationConfig.image_format``.
         offset_bytes: where the image's bytes start in the tar; they are ``size_bytes`` long.
         perceptual_hash: hexadecimal.
+        source_digest: sha256 hex digest of the source's file, where the image was saved anew; else empty.
     """
 
     caption_sources: list[str]
@@ -65,27 +67,22 @@ class IndexRow(CaptionedImage):
     offset_bytes: int
     size_bytes: int
     perceptual_hash: str
+    source_digest: str = ""
+
+    def origins(self) -> tuple[Caption, ...]:
+        """Return the captions with where each was listed."""
+        return tuple(map(Caption, self.captions, self.caption_sources, self.caption_files))
 
     def with_captions(self, captions: Iterable[Caption]) -> IndexRow:
-        """Return the row with its own captions and these, each text once, the first."""
-        first: dict[str, Caption] = {}
-        for caption in (*self.own_captions, *captions):
-            first.setdefault(caption.text, caption)
-        ordered = first.values()
+        """Return the row with other captions."""
+        listed = tuple(captions)
         return replace(
             self,
-            captions=[caption.text for caption in ordered],
-            caption_digests=[caption_digest(caption.text) for caption in ordered],
-            caption_sources=[caption.source for caption in ordered],
-            caption_files=[caption.file_name for caption in ordered],
+            captions=[caption.text for caption in listed],
+            caption_digests=[caption_digest(caption.text) for caption in listed],
+            caption_sources=[caption.source for caption in listed],
+            caption_files=[caption.file_name for caption in listed],
         )
-
-    @property
-    def own_captions(self) -> tuple[Caption, ...]:
-        """The captions that were listed for this very file."""
-        origins = zip(self.captions, self.caption_sources, self.caption_files, strict=True)
-        own = (self.source, self.file_name)
-        return tuple(Caption(*origin) for origin in origins if origin[1:] == own)
 
 
 def shard_name(index: int) -> str:
@@ -98,6 +95,53 @@ def split_of(image_digest: str, val_share: float) -> Split:
     return "val" if int(digest_of(["split", image_digest])[:8], 16) < val_share * 2**32 else "train"
 
 
+def texts_of(row: IndexRow, *, has_captions: bool = True) -> dict[str, bytes]:
+    """Return what a tar holds of a sample beside its image, by the members' names."""
+    left_out = NOT_IN_TARS if has_captions else NOT_IN_TARS | CAPTION_FIELDS
+    metadata = {name: value for name, value in asdict(row).items() if name not in left_out}
+    texts = {f"{row.key}.json": canonical_json(metadata)}
+    return texts | ({f"{row.key}.txt": row.captions[0].encode()} if has_captions else {})
+
+
+def tar_bytes(sizes: Iterable[int]) -> int:
+    """Return how large a tar of members of these sizes is."""
+    blocks = sum(1 + -(-size // _TAR_BLOCK_BYTES) for size in sizes) + 2
+    return -(-blocks * _TAR_BLOCK_BYTES // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+
+
+class ShardTar:
+    """A shard's tar: samples are appended, ``close`` makes it appear.
+
+    Args:
+        path: where it goes.
+        has_captions: whether captions go into it.
+    """
+
+    def __init__(self, path: Path, *, has_captions: bool = True) -> None:
+        self._opened = ExitStack()
+        made = self._opened.enter_context(replacing(path))
+        self._tar = self._opened.enter_context(tarfile.open(made, mode="w", format=tarfile.USTAR_FORMAT))
+        self._has_captions = has_captions
+
+    def append(self, row: IndexRow, image: bytes) -> int:
+        """Append an image and its metadata; return where the image's bytes start."""
+        offset = self._add_file(f"{row.key}.{row.extension}", image)
+        for name, data in texts_of(row, has_captions=self._has_captions).items():
+            self._add_file(name, data)
+        return offset
+
+    def close(self) -> None:
+        """Finish the tar."""
+        self._opened.close()
+
+    def _add_file(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = len(data), 0o644, 0
+        offset = int(self._tar.offset) + _TAR_BLOCK_BYTES
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
+
+
 class ShardWriter:
     """Writes one shard: samples are appended, ``close`` makes tar and index appear.
 
@@ -105,13 +149,12 @@ class ShardWriter:
         folder: where the shard goes.
         name: from ``shard_name``.
         val_share: share of the images on the validation side.
+        captions_in_tars: see ``CurationConfig``.
     """
 
-    def __init__(self, folder: Path, name: str, val_share: float) -> None:
+    def __init__(self, folder: Path, name: str, val_share: float, *, captions_in_tars: bool = True) -> None:
         self.tar_path, self.index_path = folder / f"{name}.tar", folder / f"{name}.parquet"
-        self._opened = ExitStack()
-        made = self._opened.enter_context(replacing(self.tar_path))
-        self._tar = self._opened.enter_context(tarfile.open(made, mode="w", format=tarfile.USTAR_FORMAT))
+        self._tar = ShardTar(self.tar_path, has_captions=captions_in_tars)
         self._val_share = val_share
         self._rows: list[IndexRow] = []
 
@@ -137,29 +180,19 @@ class ShardWriter:
             offset_bytes=0,
             size_bytes=len(sample.image),
             perceptual_hash=f"{sample.perceptual_hash:064x}",
+            source_digest=sample.source_digest,
         )
         self.append(row, sample.image)
 
     def append(self, row: IndexRow, image: bytes) -> None:
         """Append an image and its metadata; where it lies in this shard is set here."""
-        offset = self._add_file(f"{row.key}.{row.extension}", image)
-        metadata = {name: value for name, value in asdict(row).items() if name not in {"offset_bytes", "size_bytes"}}
-        self._add_file(f"{row.key}.json", canonical_json(metadata))
-        self._add_file(f"{row.key}.txt", row.captions[0].encode())
-        self._rows.append(replace(row, offset_bytes=offset))
+        self._rows.append(replace(row, offset_bytes=self._tar.append(row, image)))
 
     def close(self) -> tuple[IndexRow, ...]:
         """Finish the shard and return its index rows; the index is written last."""
-        self._opened.close()
-        write_table(self.index_path, self._rows, INDEX_SCHEMA)
+        self._tar.close()
+        write_index(self.index_path, self._rows)
         return tuple(self._rows)
-
-    def _add_file(self, name: str, data: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode, info.mtime = len(data), 0o644, 0
-        offset = int(self._tar.offset) + _TAR_BLOCK_BYTES
-        self._tar.addfile(info, io.BytesIO(data))
-        return offset
 
 
 INDEX_SCHEMA = {
@@ -179,6 +212,9 @@ INDEX_SCHEMA = {
     "size_bytes": "int64",
     "perceptual_hash": "string",
 }
+CAPTION_FIELDS = frozenset(name for name in INDEX_SCHEMA if name.startswith("caption"))
+NOT_IN_TARS = frozenset({"offset_bytes", "size_bytes", "source_digest"})
+"""Fields of a row that its shard's ``key.json`` does not have."""
 REJECTED_SCHEMA = {
     "source": "string",
     "file_name": "string",
@@ -205,6 +241,12 @@ def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> N
     table = pa.Table.from_pylist(values, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
     with replacing(path) as made:
         pq.write_table(table, made, compression="zstd")
+
+
+def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
+    """Write a shard's index; ``source_digest`` is a column of datasets whose images were saved anew, of no others."""
+    is_saved_anew = any(row.source_digest for row in rows)
+    write_table(path, rows, INDEX_SCHEMA | ({"source_digest": "string"} if is_saved_anew else {}))
 
 
 def read_index(path: Path) -> tuple[IndexRow, ...]:

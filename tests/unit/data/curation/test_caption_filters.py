@@ -8,7 +8,7 @@ from softalign.data.curation.caption_filters import script_of
 from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.repeated_texts import OnManyImages, mark_repeated_texts
-from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.samples import HeldImage, ListedSample
 
 
 def listed(*captions, name="a.png"):
@@ -155,7 +155,7 @@ def test_near_duplicate_captions_of_an_image():
 
 def test_texts_of_too_many_images_are_left_out_wherever_they_are():
     table = [listed("Image", f"dog {n}", "image ", name=f"{n}.png") for n in range(3)] + [listed("two", "a &amp; b")]
-    table += [listed("TWO", "A & B", None, 7)]
+    table += [listed("TWO", "A & B", None, 7, name="other.png")]
     marked = list(mark_repeated_texts(lambda: table, FilterConfig(captions={"max_images_per_text": 2})))
     assert [sample.captions[0] for sample in marked[:3]] == [OnManyImages(2)] * 3
     assert [sample.captions for sample in marked[3:]] == [sample.captions for sample in table[3:]]
@@ -168,3 +168,19 @@ def test_texts_of_too_many_images_are_left_out_wherever_they_are():
     fewer = list(mark_repeated_texts(lambda: table, FilterConfig(captions={"max_images_per_text": 1})))
     assert fewer[3].captions == (OnManyImages(1),) * 2
     assert list(mark_repeated_texts(lambda: table, FilterConfig())) == table
+
+
+def test_copies_of_an_image_are_one_image_that_a_text_is_of():
+    def held(name, data, *captions):
+        return ListedSample("0-a", name, HeldImage(data), captions)
+
+    copies = [held(f"{number}.png", b"the same", "one text") for number in range(3)]
+    table = [*copies, held("a.png", b"first", "on three"), held("b.png", b"second", "On three")]
+    table += [held("c.png", b"x" * 300, "on three", "and more"), held("d.png", b"y" * 300, "on two")]
+    config = FilterConfig(captions={"max_images_per_text": 2}, max_file_bytes=200)
+    marked = {one.filename: one.captions for one in mark_repeated_texts(lambda: iter(table), config)}
+    assert [marked[f"{number}.png"] for number in range(3)] == [("one text",)] * 3
+    assert marked["a.png"] == marked["b.png"] == (OnManyImages(2),)
+    assert marked["c.png"] == (OnManyImages(2), "and more"), "one that cannot be read is an image too"
+    kept = config.model_copy(update={"drop_exact_duplicates": False})
+    assert next(mark_repeated_texts(lambda: iter(table), kept)).captions == (OnManyImages(2),)

@@ -5,14 +5,18 @@ import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from softalign.config import CocoSource
+from softalign.config import CocoSource, TableSource
+from softalign.config.captions import CaptionFilterConfig
 from softalign.data.curation import reading, shards
+from softalign.data.curation.changes import CaptionEdit, to_lines
 from softalign.data.curation.merging import MergedShards
 from softalign.data.curation.pipeline import curate
-from softalign.data.curation.shards import read_index
+from softalign.data.curation.reuse import Beside
+from softalign.data.curation.shards import read_index, read_rejections
 from softalign.stages.narration import dataset_figures
 from softalign.store.files import list_files
 from softalign.store.store import Store
@@ -120,3 +124,62 @@ def test_tables_of_earlier_versions_are_read(repeated, store, configure, tmp_pat
     pq.write_table(table, tmp_path / "old.parquet")
     row = read_index(tmp_path / "old.parquet")[0]
     assert row.caption_files == [row.file_name] * len(row.captions)
+
+
+def table_of(tmp_path, rows):
+    """Return a source of images within a table, whose paths need not tell its rows apart."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [{"bytes": data, "path": path} for path, data, _ in rows]
+    columns = {"image": pa.array(cells, image), "caption": pa.array([row[2] for row in rows], pa.list_(pa.string()))}
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    return TableSource(table_uri=str(tmp_path / "table.parquet"), image_column="image")
+
+
+@pytest.mark.parametrize("captions_in_tars", [True, False])
+def test_one_path_listed_twice_is_two_listings_also_when_merging_is_killed(
+    handover, tmp_path, configure, captions_in_tars
+):
+    handover.add_pictures(3)
+    first, second, third = ((handover.images / f"{number:03d}.png").read_bytes() for number in range(3))
+    rows = [("a.png", first, ["one"]), ("b.png", second, ["two"]), ("c.png", first, ["copy says"])]
+    source = table_of(tmp_path, [*rows, ("a.png", first, ["said later"]), ("d.png", third, ["fine"])])
+    config = configure(source).model_copy(update={"captions_in_tars": captions_in_tars})
+    expected = curate(config, Store(str(tmp_path / "undisturbed")), "k")
+    assert rows_of(expected)[0].captions == ["one", "copy says", "said later"]
+    assert (expected.num_captions, expected.num_merged_captions) == (5, 2)
+    store = Store(str(tmp_path / "killed"))
+
+    def killed():
+        fuse = Fuse(1)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Store, "publish", fuse.wrap(Store.publish))
+            curate(config, store, "k")
+
+    assert is_killed(killed)
+    assert curate(config, store, "k").digest == expected.digest
+
+
+def test_captions_of_copies_that_are_near_duplicates_are_listed_as_lost(handover, store, tmp_path, configure):
+    handover.add_pictures(3)
+    repeat(handover, "copy.png", "001.png", ["x", "A picture number 1.", "something else", "Something  else!"])
+    repeat(handover, "again.png", "001.png", ["something else", "the something else"])
+    config = configure(handover.coco(), captions=CaptionFilterConfig(max_similarity=1.0))
+    manifest = curate(config, store, "k")
+    assert rows_of(manifest)[1].captions == ["picture number 1", "another view of 1", "something else"]
+    lost = read_rejections(Path(manifest.uri) / "rejected.parquet")
+    assert [(one.file_name, one.caption_index) for one in lost if one.reason == "caption_near_duplicate"] == [
+        ("copy.png", 3),
+        ("again.png", 1),
+        ("copy.png", 1),
+    ]
+    assert dict((entry.reason, entry.count) for entry in manifest.rejected)["caption_near_duplicate"] == 3
+    assert (manifest.num_captions, manifest.num_merged_captions) == (7, 1)
+    path = tmp_path / "changes.jsonl"
+    edit = CaptionEdit(
+        source="0-coco", file_name="001.png", action="change", before="picture number 1", caption="other words"
+    )
+    path.write_bytes(to_lines([edit]))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    child = curate(changed, store, "child", beside=Beside("k"))
+    assert rows_of(child)[1].captions == ["other words", "another view of 1", "A picture number 1.", "something else"]
+    assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child").digest

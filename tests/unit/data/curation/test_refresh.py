@@ -13,10 +13,13 @@ import pytest
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, TableSource
+from softalign.config.captions import CaptionFilterConfig
 from softalign.data.curation import pipeline, reuse, table
 from softalign.data.curation.changes import CaptionEdit, changed_listing, list_samples_of, read_edits, to_lines
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
+from softalign.data.curation.published import OpenedDataset
+from softalign.data.curation.retrying import replaced
 from softalign.data.curation.reuse import Beside
 from softalign.data.curation.samples import HeldImage, ListedSample
 from softalign.data.curation.shards import ShardWriter, read_index
@@ -24,6 +27,7 @@ from softalign.errors import DataError
 from softalign.store.store import Store
 from softalign.store.traffic import traffic
 from tests.killing import Fuse, is_killed
+from tests.unit.data.curation.test_merging import table_of
 from tests.unit.data.curation.test_pipeline import COCO, content, rows_of
 
 
@@ -323,3 +327,21 @@ def test_the_extension_is_that_of_the_first_image_also_of_another_first_one(
     child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
     assert {row.extension for row in rows_of(child)} == {"jpg"}
     assert child.digest == curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent").digest
+
+
+def test_of_a_path_listed_twice_with_other_pictures_nothing_is_taken_for_the_other(
+    tmp_path, store, configure, make_picture
+):
+    def listed(caption):
+        rows = [("a.png", 1, ["the first"]), ("a.png", 2, caption), ("b.png", 3, ["on many"]), ("c.png", 4, ["fine"])]
+        return table_of(tmp_path, [(path, png(make_picture(seed)), captions) for path, seed, captions in rows])
+
+    config = configure(listed(["on many"]), captions=CaptionFilterConfig(max_images_per_text=1))
+    assert curate(config, store, "parent").num_samples == 2
+    path = tmp_path / "changes.jsonl"
+    path.write_bytes(to_lines([edit("b.png", "change", "on many", "on one", "0-table")]))
+    changed = config.model_copy(update={"caption_changes": (str(path),)})
+    child = curate(changed, store, "child", parent_key="parent", beside=Beside("parent"))
+    scratch = curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent")
+    assert child.num_samples == 4 and child.digest == scratch.digest
+    assert replaced(changed, OpenedDataset(child, store)) == {}

@@ -79,7 +79,7 @@ def store(tmp_path):
     return Store(str(tmp_path / "store"))
 
 
-def make_dataset(root, store, captions_by_seed, key, samples_per_shard=8):
+def make_dataset(root, store, captions_by_seed, key, samples_per_shard=8, *, captions_in_tars=True):
     """Curate pictures by seed, each with its captions, and return the dataset."""
     folder = root / f"handover-{key}"
     folder.mkdir(parents=True)
@@ -96,6 +96,7 @@ def make_dataset(root, store, captions_by_seed, key, samples_per_shard=8):
         samples_per_shard=samples_per_shard,
         val_share=0.2,
         filters=FilterConfig(max_hash_distance=-1),
+        captions_in_tars=captions_in_tars,
     )
     return curate(config, store, key)
 
@@ -284,6 +285,13 @@ def test_repeated_images_and_captions_are_encoded_once(tmp_path, store, backbone
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     assert (manifest.num_latents, manifest.num_texts) == (20, 2)
     assert counted["texts"] == 2
+
+
+def test_captions_are_read_of_the_indexes_alone(tmp_path, store, backbone, counted):
+    within = encode(make_dataset(tmp_path, store, captions_of([1, 2]), "a"), backbone, Runtime(), store, "a")
+    dataset = make_dataset(tmp_path, store, captions_of([1, 2]), "b", captions_in_tars=False)
+    apart = encode(dataset, backbone, Runtime(), store, "b")
+    assert apart.files_digest == within.files_digest
 
 
 def test_many_captions_are_cut_into_shards(tmp_path, store, backbone, counted, monkeypatch):
