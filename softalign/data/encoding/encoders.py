@@ -61,21 +61,26 @@ class FrozenEncoders:
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
         """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1]; see ``encode_images``."""
         batch_size = min(BATCH_SIZE, rows_per_call(self.resolution_px))
-        return _in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
+        return in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
             0
         ]
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of one text's row in each tensor."""
+        return tuple(tuple(tensor.shape[1:]) for tensor in self.text_states_of([""]).tensors())
 
     @torch.no_grad()
     def text_states_of(self, captions: Iterable[str]) -> TextStates:
         """Return the text encodings of captions, cut at the text encoders' length, as generation has them."""
         return TextStates(
-            *_in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors(), BATCH_SIZE)
+            *in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors(), BATCH_SIZE)
         )
 
 
-def _in_full_batches(
+def in_full_batches(
     rows: Iterable[RowT], encode: Callable[[list[RowT]], tuple[Tensor, ...]], batch_size: int
 ) -> tuple[Tensor, ...]:
+    """Return the rows' encodings, float32, on the CPU, made in batches of one size: the last one is filled up."""
     encoded = []
     for batch in _batches(rows, batch_size):
         filled = batch + [batch[-1]] * (batch_size - len(batch))

@@ -20,8 +20,7 @@ from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterC
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import caption_digest
-from softalign.data.encoding import encode as encoding
-from softalign.data.encoding import pool, shard_encoder
+from softalign.data.encoding import groups, pool, shard_encoder
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
@@ -287,7 +286,7 @@ def test_repeated_images_and_captions_are_encoded_once(tmp_path, store, backbone
 
 
 def test_many_captions_are_cut_into_shards(tmp_path, store, backbone, counted, monkeypatch):
-    monkeypatch.setattr(encoding, "MAX_TEXTS_PER_SHARD", 3)
+    monkeypatch.setattr(groups, "MAX_TEXTS_PER_SHARD", 3)
     dataset = make_dataset(tmp_path, store, {1: [f"caption {n}" for n in range(7)]}, "d")
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     assert [len(shard["digests"]) for shard in indexed(manifest, "texts")] == [1, 3, 3, 1]
