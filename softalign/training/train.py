@@ -138,7 +138,7 @@ def _prepare(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog:
     """Load the frozen model, draw the step-0 tokens, attach them and open the data."""
     config = job.config
     frozen = load_frozen(job.backbone, job.encoded, device, group, has_vae=config.sample_every_steps > 0)
-    online = load_online_texts(job.backbone, job.encoded, device)
+    online = load_online_texts(job.backbone, job.encoded, frozen.backbone, device)
     reader = _train_reader(job, online)
     bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
     start = starting_tokens(config, job.backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))

@@ -17,6 +17,7 @@ from softalign.artifacts import digest_of
 from softalign.backbones.base import Backbone
 from softalign.backbones.identity import component_digest, text_encoder_digest
 from softalign.backbones.vae import encode_images, rows_per_call
+from softalign.data.encoding.common_parts import LAYOUT
 from softalign.data.encoding.pool import TensorName
 from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.method.text_states import TextStates
@@ -44,7 +45,8 @@ class FrozenEncoders:
         self.text_encoder_digest = text_encoder_digest(backbone)
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
         tokenizer_digests = map(_tokenizer_digest, backbone.tokenizers)
-        self.texts_spec: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+        made_by: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+        self.texts_spec: list[str | int] = [*made_by, LAYOUT]
 
     def to(self, device: torch.device) -> Self:
         """Move the encoders, and not the denoiser, which encoding does not call."""

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from softalign.artifacts import EncodedManifest
 from softalign.backbones.identity import component_digest
@@ -110,8 +109,8 @@ def indexed(manifest, name):
 def encoded_rows(store, manifest, name, tensor_name):
     rows = {}
     for shard in indexed(manifest, name):
-        tensor = load_file(f"{store.uri}/{shard['file']['path']}")[tensor_name]
-        rows.update(dict(zip(shard["digests"], tensor, strict=True)))
+        path = Path(f"{store.uri}/{shard['file']['path']}")
+        rows |= {digest: pool.read_row(path, tensor_name, row) for row, digest in enumerate(shard["digests"])}
     return rows
 
 
@@ -151,10 +150,12 @@ def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):
     total = 0
     for name in ("latents", "texts"):
         for shard in indexed(manifest, name):
-            numel = int(np.prod(shard["tensors"][0]["row_shape"]))
-            size = (Path(store.uri) / shard["file"]["path"]).stat().st_size
-            header = size - len(shard["digests"]) * numel * itemsize
-            assert 0 < header <= 256
+            path, num_rows = Path(store.uri) / shard["file"]["path"], len(shard["digests"])
+            numel = num_rows * int(np.prod(shard["tensors"][0]["row_shape"]))
+            num_common = (num_rows - 1) * TEXT_WIDTH if name == "texts" else 0  # the begin token's state, or more
+            size, num_stored = path.stat().st_size, sum(tensor.numel() for tensor in load_file(path).values())
+            assert 0 < size - num_stored * itemsize <= 384
+            assert num_stored == numel if name == "latents" else num_stored <= numel - num_common
             total += size
     assert manifest.total_bytes == total
 

@@ -31,7 +31,8 @@ class Case:
 
     def __init__(self, root, family):
         self.store = Store(str(root / "store"))
-        options = {"max_sequence_length": 6} if family == "sd3" else {}
+        family, _, without = family.partition(" without ")
+        options = {"max_sequence_length": 6, "has_t5": not without} if family == "sd3" else {}
         model = SAVE[family](root / "model")
         self.backbone = BackboneConfig(family=family, model=model, resolution_px=RESOLUTION, **options)
         self.dataset = make_dataset(root, self.store, captions_of(range(10)), "d")
@@ -39,7 +40,8 @@ class Case:
         self.online = encode(self.dataset, self.backbone, Runtime(), self.store, "online", 2, text="online")
 
     def encoders(self):
-        return load_online_texts(self.backbone, self.online, CPU)
+        frozen = load_backbone(self.backbone, device=CPU, dtype=torch.float32, parts=("denoiser",))
+        return load_online_texts(self.backbone, self.online, frozen, CPU)
 
     def reader(self, manifest, online=None):
         negatives = NegativesConfig(num_hard=1)
@@ -47,9 +49,9 @@ class Case:
         return EncodedReader(manifest, self.store, online=online, **options)
 
 
-@pytest.fixture(scope="module", params=SAVE)
+@pytest.fixture(scope="module", params=[*SAVE, "sd3 without T5"])
 def case(request, tmp_path_factory):
-    return Case(tmp_path_factory.mktemp(request.param), request.param)
+    return Case(tmp_path_factory.mktemp("case"), request.param)
 
 
 def same(first, second):
@@ -110,7 +112,7 @@ def test_a_set_without_texts_needs_the_encoders(case):
     with pytest.raises(CompatibilityError, match="without texts") as refusal:
         case.reader(case.online)
     assert "encode.text=stored" in refusal.value.fix
-    assert load_online_texts(case.backbone, case.stored, CPU) is None
+    assert load_online_texts(case.backbone, case.stored, None, CPU) is None
 
 
 def test_recent_texts_are_encoded_once_and_the_oldest_are_forgotten(case, monkeypatch):
@@ -131,7 +133,7 @@ def test_recent_texts_are_encoded_once_and_the_oldest_are_forgotten(case, monkey
 def test_a_state_that_is_not_finite_is_refused_by_its_text(case):
     class Broken:
         def encode_prompts(self, texts):
-            found = load_backbone(case.backbone, device=CPU, dtype=torch.float32, parts=("text",)).encode_prompts(texts)
+            found = case.encoders()._backbone.encode_prompts(texts)
             found.prompt_embeds_NLD[texts.index("bad")] = 1e30
             return found
 
