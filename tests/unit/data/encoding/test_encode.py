@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from softalign.artifacts import EncodedManifest
 from softalign.backbones.identity import component_digest
