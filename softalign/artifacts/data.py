@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
+
+TextMode = Literal["stored", "online"]
+"""Whether ``encode`` stores the texts' encodings, or training makes them as it needs them."""
 
 
 class ReasonCount(Frozen):
@@ -45,12 +48,14 @@ class EncodedManifest(Record):
     """Latent shards (keyed by image digest) and text shards (keyed by caption digest) of one backbone.
 
     Attributes:
+        num_texts: how many different texts it has, stored or not; the empty one among them.
         dataset_parent_key: of the dataset; its ``parent_key``.
+        text: whether the text states are stored, or training runs the text encoders itself.
     """
 
     stage: ClassVar[Stage] = "encode"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key",)
+    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key", "text")
 
     name: str
     backbone_digest: str
@@ -66,3 +71,4 @@ class EncodedManifest(Record):
     num_texts: int
     total_bytes: int
     dataset_parent_key: str = ""
+    text: TextMode = "stored"

@@ -21,6 +21,7 @@ from softalign.config.curation import (
     TableSource,
     WebDatasetSource,
 )
+from softalign.config.encoding import EncodeConfig
 from softalign.config.evaluation import EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
 from softalign.config.loading import load_recipe, recipe_names, yaml_problem
 from softalign.config.objective import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig
@@ -39,6 +40,7 @@ __all__ = [
     "CosineRestartsConfig",
     "Count",
     "CurationConfig",
+    "EncodeConfig",
     "EvalConfig",
     "FilterConfig",
     "FolderSource",

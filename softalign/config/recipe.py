@@ -10,6 +10,7 @@ from softalign.artifacts import Frozen
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_NAME_CHARS
 from softalign.config.curation import CurationConfig
+from softalign.config.encoding import EncodeConfig
 from softalign.config.evaluation import EvalConfig, RegisterConfig
 from softalign.config.families import FAMILIES, num_joint_blocks
 from softalign.config.objective import AGSMConfig
@@ -47,6 +48,7 @@ class Recipe(Frozen):
     )
     curation: CurationConfig = Field(description="where images and captions come from, and which are used")
     backbone: BackboneConfig = Field(BackboneConfig(), description="the frozen model")
+    encode: EncodeConfig = Field(EncodeConfig(), description="what of the encodings is stored")
     train: TrainConfig = Field(TrainConfig(), description="the training run of the soft tokens")
     evaluate: EvalConfig = Field(EvalConfig(), description="how base, untrained tokens and adapter are scored")
     register_: RegisterConfig = Field(alias="register", description="the registered model, and the promotion gate")

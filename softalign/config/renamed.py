@@ -181,8 +181,6 @@ def carry_over(data: dict[str, Any]) -> dict[str, str]:
                 _warn(f"{path if renamed.new != path else f'{path}: {was}'} is now {spelled}")
             else:
                 _warn(f"{path} is gone and has no effect; remove it")
-    if data.get("encode") in ({}, None):
-        data.pop("encode", None)
     return origins
 
 

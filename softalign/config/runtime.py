@@ -48,6 +48,9 @@ class Runtime(Frozen):
     image_tries: Count = Field(
         3, description="how often runs try images again that their place did not give, before they take them for lost"
     )
+    encode_budget_gb: Positive | None = Field(
+        None, description="GB that encode may write, at most; null: as much as a local store's disk has room for"
+    )
     engine: Engine = Field(LocalEngine(), description="who reads images, encodes, generates and detects")
     tracking_uri: str | None = Field(
         None, description="the MLflow registry; null: MLFLOW_TRACKING_URI, else a database in the store"

@@ -32,6 +32,7 @@ class PlannedStage(Frozen):
         reason: why it is in that state.
         fix: of a blocked stage: what to do about it.
         predicted_bytes: what it will write, about; 0 where it is done, None where it cannot be known beforehand.
+        size_note: how far that number is known, where there is something to say of it.
         changes: of a stage that runs or waits: what differs from the nearest published output of this stage, as far as
             it is known.
     """
@@ -40,6 +41,7 @@ class PlannedStage(Frozen):
     state: Literal["done", "run", "wait", "blocked"]
     reason: str
     predicted_bytes: int | None
+    size_note: str = ""
     uri: str = ""
     fix: str = ""
     changes: tuple[FieldChange, ...] = ()
@@ -75,7 +77,11 @@ def open_steps(rows: tuple[PlannedStage, ...], recipe: Recipe) -> tuple[OpenStep
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:
     """Return a plan for people: a line per stage, then what to do about those that cannot run here."""
     width = max(len(row.label) for row in rows)
-    lines = [f"{row.label:<{width}}  {row.state:<7} {_megabytes(row.predicted_bytes)}  {row.reason}" for row in rows]
+    lines = [
+        f"{row.label:<{width}}  {row.state:<7} {_megabytes(row.predicted_bytes)}  {row.reason}"
+        + (f" (size: {row.size_note})" if row.size_note else "")
+        for row in rows
+    ]
     fixes: dict[str, list[str]] = {}
     for row in rows:
         if row.fix:
@@ -136,11 +142,13 @@ class _Planner:
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
         download = self._download(step.row)
+        size = step.row.size(self.recipe, self._published)
         return PlannedStage(
             label=step.label,
             state="wait" if is_waiting else "run",
             reason=f"{said or 'its key is made otherwise now'}{download}",
-            predicted_bytes=step.row.size(self.recipe, self._published),
+            predicted_bytes=size,
+            size_note=step.row.size_note(self.recipe, self._published, size),
             uri=uri,
             changes=found or (),
         )

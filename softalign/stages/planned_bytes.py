@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
 from softalign.artifacts import DatasetManifest
+from softalign.backbones.locating import model_folder
 from softalign.backbones.sizes import model_sizes
 from softalign.config.curation import (
     CocoSource,
@@ -15,29 +22,65 @@ from softalign.config.curation import (
     TableSource,
     WebDatasetSource,
 )
+from softalign.config.families import KNOWN_MODELS
 from softalign.config.recipe import Recipe
 from softalign.data.curation.listing import files_below
+from softalign.data.encoding.budget import EncodedBytes, over_budget
+from softalign.errors import DataError, MissingInputError
 from softalign.stages.published import Published
 
+if TYPE_CHECKING:
+    from softalign.data.curation.samples import ListedSample
+
 FLOAT_BYTES = 4
-ENCODED_BYTES = 2
-"""Encodings are stored in float16."""
 SHAPES_PNG_BYTES = 700
 """Mean size of a rendered scene's PNG (measured: 200 scenes)."""
 GENERATED_BYTES_PER_PIXEL = 2
 """Typical PNG size of a generated photograph (assumption; for planning only)."""
 
 
-def _source_counts(source: Source) -> tuple[int, int] | None:
-    """Return the numbers of images and captions a source announces; of others, neither without reading them."""
-    if isinstance(source, ShapesSource):
-        return source.num_scenes, source.num_scenes * source.captions_per_scene
-    if isinstance(source, CocoSource):
-        from softalign.data.curation.coco import read_coco
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many images and captions a source announces."""
 
-        captions = read_coco(source).captions
-        return len(captions), sum(len(texts) for texts in captions.values())
-    return None
+    images: int
+    captions: int
+
+
+def _source_counts(source: Source) -> _Counts | None:
+    """Return what a source announces; None of tars, whose samples are not counted before they are read.
+
+    Of tables that hold images, and of folders, the captions are as many for each image as the first one has. Of a
+    source that cannot be read nothing is said here: ``curate`` says why.
+    """
+    if isinstance(source, ShapesSource):
+        return _Counts(source.num_scenes, source.num_scenes * source.captions_per_scene)
+    if isinstance(source, WebDatasetSource):
+        return None
+    try:
+        return _announced(source)
+    except (DataError, MissingInputError):
+        return None
+
+
+def _announced(source: FileSource) -> _Counts | None:
+    from softalign.data.curation.samples import HeldImage
+    from softalign.data.curation.sources import reader_of
+
+    numbers: list[int] = []
+    with closing(_generator(reader_of(source).samples("", numbers.append))) as samples:
+        first = next(samples, None)
+        if first is None:
+            return _Counts(0, 0)
+        if isinstance(source, FolderSource) or isinstance(first.images, HeldImage):
+            return _Counts(numbers[0], numbers[0] * len(first.captions)) if numbers else None
+        lengths = [len(sample.captions) for sample in chain([first], samples)]
+    return _Counts(sum(1 for length in lengths if length), sum(lengths))
+
+
+def _generator(samples: Iterator[ListedSample]) -> Generator[ListedSample]:
+    """Make an iterator one that can be closed: reading ahead ends with it."""
+    yield from samples
 
 
 def unknown_bytes(_recipe: Recipe, _published: Published) -> None:
@@ -70,19 +113,39 @@ def _images_uri(source: FileSource) -> str | None:
 
 
 def encode_bytes(recipe: Recipe, published: Published) -> int | None:
-    """Return how many bytes ``encode`` writes; None where a source's table does not say how much it lists."""
+    """Return how many bytes ``encode`` writes, at most; None where a source does not say how much it holds.
+
+    Of images and captions that curation will leave out nothing is known yet, nor of encodings that the store has.
+    """
     dataset = published.find(DatasetManifest)
     if dataset is not None:
-        num_samples, num_captions = dataset.num_samples, dataset.num_captions
+        counts = _Counts(dataset.num_samples, dataset.num_captions)
     else:
-        counts = [_source_counts(source) for source in recipe.curation.sources]
-        known = [count for count in counts if count is not None]
-        if len(known) < len(counts):
+        announced = [_source_counts(source) for source in recipe.curation.sources]
+        known = [count for count in announced if count is not None]
+        if len(known) < len(announced):
             return None
-        num_samples, num_captions = sum(images for images, _ in known), sum(captions for _, captions in known)
-    num_texts = num_captions * (1 + recipe.train.negatives.num_hard)
-    sizes = model_sizes(recipe.backbone)
-    return ENCODED_BYTES * (num_samples * sizes.latent + num_texts * sizes.text)
+        counts = _Counts(sum(count.images for count in known), sum(count.captions for count in known))
+    num_texts = 1 + counts.captions * (1 + recipe.train.negatives.num_hard)  # the empty one besides
+    num_texts = num_texts if recipe.encode.text == "stored" else 0
+    return EncodedBytes(counts.images, num_texts, model_sizes(recipe.backbone)).total
+
+
+def encode_note(recipe: Recipe, published: Published, predicted_bytes: int | None) -> str:
+    """Return what is to be said of the predicted size of ``encode``."""
+    if predicted_bytes is None:
+        return "its size is known after curate: a source does not say how many images it holds"
+    notes = [] if published.find(DatasetManifest) is not None else ["an estimate by what the sources list"]
+    if recipe.backbone.model not in KNOWN_MODELS and model_folder(recipe.backbone) is None:
+        notes.append(f"by the sizes of the published models of the family {recipe.backbone.family}")
+    if over_budget(predicted_bytes, recipe.runtime):
+        notes.append("above runtime.encode_budget_gb, so refused unless the store holds enough of it")
+    return "; ".join(notes)
+
+
+def no_note(_recipe: Recipe, _published: Published, _predicted_bytes: int | None) -> str:
+    """Say nothing of a stage's size."""
+    return ""
 
 
 def train_bytes(recipe: Recipe, _published: Published) -> int | None:

@@ -176,6 +176,8 @@ def encode_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``encode``; of a refreshed dataset, beside the encodings of the one before."""
     edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
     config = _sections(given, "backbone") | edits | {"decoder": DECODER}
+    if given.recipe.encode.text != "stored":  # else keys are as they were before there was a choice
+        config |= _sections(given, "encode")
     before, inputs = encoded_before(given), _inputs(given, DatasetManifest)
     inputs |= {BEFORE_REFRESH: before.digest} if before is not None else {}
     return StageRequest(stage="encode", config=config, content=_model(given), inputs=inputs)

@@ -41,6 +41,7 @@ class StageRow:
         work: does it and publishes; takes the stage's inputs, its key, and where lines for people go.
         check: raises what stands in its way whatever its inputs are.
         size: about how many bytes it will write, with what is published so far; None: it cannot be known.
+        size_note: what is to be said of that size.
         so_far: what an unfinished attempt has kept, for its inputs and key; empty: nothing.
         command: the stage whose command runs it; empty: its own.
         is_kept: whether what a record names outside of the store is there as well.
@@ -58,6 +59,7 @@ class StageRow:
     work: Callable[[StageInputs, str, OnLine], Record]
     check: Callable[[Recipe, Store], None] = checks.nothing
     size: Callable[[Recipe, Published], int | None] = planned_bytes.unknown_bytes
+    size_note: Callable[[Recipe, Published, int | None], str] = planned_bytes.no_note
     so_far: Callable[[StageInputs, str], str] = so_far.nothing
     command: Stage | None = None
     is_kept: Callable[[Record, Store], bool] = checks.is_kept
@@ -105,6 +107,7 @@ STAGES: tuple[StageRow, ...] = (
         work=work.encode,
         check=checks.check_model,
         size=planned_bytes.encode_bytes,
+        size_note=planned_bytes.encode_note,
         uses_model=True,
     ),
     StageRow(

@@ -63,7 +63,9 @@ def _encode(job: EncodeJob, store: Store) -> EncodedManifest:
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
         number = recipe.train.negatives.num_hard
-        return encode(job.dataset, recipe.backbone, recipe.runtime, store, job.key, number, job.before)
+        return encode(
+            job.dataset, recipe.backbone, recipe.runtime, store, job.key, number, job.before, recipe.encode.text
+        )
 
 
 def answer(job: Job, channel: Channel) -> int:

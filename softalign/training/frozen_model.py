@@ -13,6 +13,8 @@ from softalign.backbones.frozen_pipeline import backbone_dtype
 from softalign.backbones.identity import component_digest, text_encoder_digest, text_length
 from softalign.backbones.loading import load_backbone
 from softalign.config.backbone import BackboneConfig
+from softalign.config.families import FAMILIES
+from softalign.data.encoding.text_sources import OnlineTexts
 from softalign.errors import CompatibilityError, SoftAlignError
 from softalign.training.process_group import ProcessGroup
 
@@ -40,7 +42,7 @@ def load_frozen(
 ) -> FrozenModel:
     """Return a backbone's denoiser, after rank 0 has found that the backbone's encoders made the encoded set.
 
-    No rank keeps text encoders, and the others than rank 0 never read them.
+    No rank keeps these text encoders, and the others than rank 0 never read them (see ``load_online_texts``).
 
     Args:
         config: of the backbone.
@@ -64,6 +66,27 @@ def load_frozen(
     identity = ModelIdentity(component_digest(backbone.denoiser), fingerprint_of(backbone.denoiser))
     backbone.denoiser.to(device=device, dtype=backbone_dtype(device))
     return FrozenModel(backbone, identity)
+
+
+def load_online_texts(
+    config: BackboneConfig, encoded: EncodedManifest, frozen: Backbone, device: torch.device
+) -> OnlineTexts | None:
+    """Return the backbone's text encoders, in float32 on the training device; None where the set has its texts stored.
+
+    Each rank calls this for itself, after ``load_frozen`` has found that the encoders are the set's.
+
+    Args:
+        config: of the backbone.
+        encoded: the set to be trained on.
+        frozen: the backbone with its denoiser.
+        device: where the encoders compute.
+    """
+    if encoded.text == "stored":
+        return None
+    texts = load_backbone(config, device=device, dtype=torch.float32, parts=("text",))
+    if not FAMILIES[config.family].is_unet:
+        texts.pipeline.transformer = frozen.denoiser  # says how wide the zeros are that stand for T5
+    return OnlineTexts(texts)
 
 
 def _check_for_all(config: BackboneConfig, encoded: EncodedManifest, group: ProcessGroup) -> None:

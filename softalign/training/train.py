@@ -23,6 +23,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.config.training import NegativesConfig, TrainConfig
 from softalign.data.encoding.reader import EncodedBatch, EncodedReader
+from softalign.data.encoding.text_sources import OnlineTexts
 from softalign.errors import DataError, SoftAlignError, TrainingError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.processes.launch import require_work_for_all
@@ -33,7 +34,7 @@ from softalign.store.store import Store
 from softalign.training.checkpoint_copies import CheckpointUploads
 from softalign.training.checkpoints import Progress, load_best
 from softalign.training.export import adapter_config_of, record_of, write_adapter
-from softalign.training.frozen_model import ModelIdentity, load_frozen
+from softalign.training.frozen_model import ModelIdentity, load_frozen, load_online_texts
 from softalign.training.loop import run_steps
 from softalign.training.micro_batches import MicroBatches
 from softalign.training.pair_grid import Division
@@ -137,7 +138,8 @@ def _prepare(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog:
     """Load the frozen model, draw the step-0 tokens, attach them and open the data."""
     config = job.config
     frozen = load_frozen(job.backbone, job.encoded, device, group, has_vae=config.sample_every_steps > 0)
-    reader = _train_reader(job.encoded, config, job.store)
+    online = load_online_texts(job.backbone, job.encoded, frozen.backbone, device)
+    reader = _train_reader(job, online)
     bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
     start = starting_tokens(config, job.backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
     state = initial_state(config, start, device)
@@ -148,13 +150,13 @@ def _prepare(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog:
     run = Run(
         step_inputs=StepInputs(config, denoiser, state, device, Division(MicroBatches(None), group)),
         train_batches=reader,
-        val_batches=_val_batches(job.encoded, config, job.store),
+        val_batches=_val_batches(job, online),
         folder=job.folder,
         run_digest=job.run_digest,
         runtime=job.runtime,
         watchdog=watchdog,
         uploads=uploads_of(job.runtime, job.store, job.key) if group.is_leader else None,
-        sheets=_sheets(frozen.backbone, job) if group.is_leader else None,
+        sheets=_sheets(frozen.backbone, job, online) if group.is_leader else None,
     )
     return ReadyRun(run, start, frozen.identity)
 
@@ -183,9 +185,16 @@ def _export(job: TrainJob, ready: ReadyRun, progress: Progress) -> Adapter | Non
     return published
 
 
-def _train_reader(encoded: EncodedManifest, config: TrainConfig, store: Store) -> EncodedReader:
+def _train_reader(job: TrainJob, online: OnlineTexts | None) -> EncodedReader:
+    config = job.config
     reader = EncodedReader(
-        encoded, store, split="train", batch_size=config.batch_size, seed=config.seed, negatives=config.negatives
+        job.encoded,
+        job.store,
+        split="train",
+        batch_size=config.batch_size,
+        seed=config.seed,
+        negatives=config.negatives,
+        online=online,
     )
     if config.objective.name != "score_matching":
         reader.require_negatives()
@@ -220,17 +229,19 @@ def _of_leader(group: ProcessGroup, record: Adapter | None) -> Adapter | None:
     return Adapter.model_validate_json(data) if data else None
 
 
-def _sheets(frozen: Backbone, job: TrainJob) -> SampleSheets | None:
+def _sheets(frozen: Backbone, job: TrainJob, online: OnlineTexts | None) -> SampleSheets | None:
     if job.config.sample_every_steps == 0:
         return None
     if job.encoded.num_val_samples == 0:
         logger.warning("no sample images: the held-out split is empty")
         return None
-    captions = EncodedReader(job.encoded, job.store, split="val", batch_size=1, seed=0).first_captions(NUM_IMAGES)
+    reader = EncodedReader(job.encoded, job.store, split="val", batch_size=1, seed=0, online=online)
+    captions = reader.first_captions(NUM_IMAGES)
     return SampleSheets(frozen, captions, job.folder, job.backbone.resolution_px, job.config.seed)
 
 
-def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) -> list[EncodedBatch]:
+def _val_batches(job: TrainJob, online: OnlineTexts | None) -> list[EncodedBatch]:
+    encoded, config = job.encoded, job.config
     if config.validate_every_steps == 0:
         return []
     batch_size = min(config.batch_size, encoded.num_val_samples)
@@ -247,6 +258,8 @@ def _val_batches(encoded: EncodedManifest, config: TrainConfig, store: Store) ->
         logger.warning("no validation: the held-out split has %d image(s)", encoded.num_val_samples)
         return []
     negatives = NegativesConfig(max_similarity=config.negatives.max_similarity)
-    reader = EncodedReader(encoded, store, split="val", batch_size=batch_size, seed=0, negatives=negatives)
+    reader = EncodedReader(
+        encoded, job.store, split="val", batch_size=batch_size, seed=0, negatives=negatives, online=online
+    )
     num_batches = min(reader.num_samples, MAX_VAL_IMAGES) // batch_size
     return [reader.batch_at(index * batch_size) for index in range(num_batches)]

@@ -17,6 +17,7 @@ from softalign.artifacts import digest_of
 from softalign.backbones.base import Backbone
 from softalign.backbones.identity import component_digest, text_encoder_digest
 from softalign.backbones.vae import encode_images, rows_per_call
+from softalign.data.encoding.common_parts import LAYOUT
 from softalign.data.encoding.pool import TensorName
 from softalign.data.encoding.preprocessing import PREPROCESSING
 from softalign.method.text_states import TextStates
@@ -44,7 +45,8 @@ class FrozenEncoders:
         self.text_encoder_digest = text_encoder_digest(backbone)
         self.latents_spec: list[str | int] = [self.vae_digest, resolution_px, PREPROCESSING]
         tokenizer_digests = map(_tokenizer_digest, backbone.tokenizers)
-        self.texts_spec: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+        made_by: list[str | int] = [self.text_encoder_digest, *tokenizer_digests, *backbone.text_options]
+        self.texts_spec: list[str | int] = [*made_by, LAYOUT]
 
     def to(self, device: torch.device) -> Self:
         """Move the encoders, and not the denoiser, which encoding does not call."""
@@ -61,21 +63,26 @@ class FrozenEncoders:
     def latents_of(self, images: Iterable[Tensor]) -> Tensor:
         """Return the latents (N, C, H, W) of images (3, R, R) in [-1, 1]; see ``encode_images``."""
         batch_size = min(BATCH_SIZE, rows_per_call(self.resolution_px))
-        return _in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
+        return in_full_batches(images, lambda batch: (encode_images(self._backbone, torch.stack(batch)),), batch_size)[
             0
         ]
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shape of one text's row in each tensor."""
+        return tuple(tuple(tensor.shape[1:]) for tensor in self.text_states_of([""]).tensors())
 
     @torch.no_grad()
     def text_states_of(self, captions: Iterable[str]) -> TextStates:
         """Return the text encodings of captions, cut at the text encoders' length, as generation has them."""
         return TextStates(
-            *_in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors(), BATCH_SIZE)
+            *in_full_batches(captions, lambda batch: self._backbone.encode_prompts(batch).tensors(), BATCH_SIZE)
         )
 
 
-def _in_full_batches(
+def in_full_batches(
     rows: Iterable[RowT], encode: Callable[[list[RowT]], tuple[Tensor, ...]], batch_size: int
 ) -> tuple[Tensor, ...]:
+    """Return the rows' encodings, float32, on the CPU, made in batches of one size: the last one is filled up."""
     encoded = []
     for batch in _batches(rows, batch_size):
         filled = batch + [batch[-1]] * (batch_size - len(batch))

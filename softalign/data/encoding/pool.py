@@ -5,8 +5,9 @@ of its rows; a shard without its index does not exist. A dataset asks for groups
 already there costs nothing, rows that other groups hold are copied, and only what no shard holds is encoded. Shard
 bytes depend on the group and the encoder alone, not on what was there before.
 
-Rows are stored in float16: latents scaled by the VAE's factor have unit deviation and text states stay below a
-hundred, so the rounding is 0.05 %, and a sample takes half of float32.
+What all texts of a shard have in common is stored once (``common_parts``). Rows are stored in float16: latents scaled
+by the VAE's factor have unit deviation and text states stay below a hundred, so the rounding is 0.05 %, and a sample
+takes half of float32.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
+from softalign.data.encoding import common_parts
 from softalign.errors import DataError, IntegrityError
 from softalign.store.store import Store
 
@@ -149,17 +151,22 @@ def make_shard(
         path = store.fetch_shared(file)
         encoded[digest] = tuple(read_row(path, name, row) for name in names)
     rows = (encoded[digest] for digest in request.inputs)
-    stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return _add(request, dict(zip(names, stacked, strict=True)), store, work_path)
+    return _add(request, dict(zip(names, zip(*rows, strict=True), strict=True)), store, work_path)
 
 
-def _add(request: ShardRequest[InputT], tensors: dict[TensorName, Tensor], store: Store, work_path: Path) -> PoolShard:
+def _add(
+    request: ShardRequest[InputT], rows: dict[TensorName, tuple[Tensor, ...]], store: Store, work_path: Path
+) -> PoolShard:
     digests = tuple(request.inputs)
+    boxes = {name: common_parts.find_boxes(rows[name]) for name in rows if name == "prompt_embeds"}
+    tensors: dict[str, Tensor] = {name: torch.stack(rows[name]) for name in rows if name not in boxes}
+    for name, found in boxes.items():
+        tensors |= common_parts.to_tensors(name, rows[name], found)
     with tempfile.TemporaryDirectory(dir=work_path) as folder:  # of its own: a lost call may still be writing
         path = Path(folder) / "shard.safetensors"
-        save_file({name: rows_NX.contiguous() for name, rows_NX in tensors.items()}, path)
+        save_file(tensors, path, common_parts.to_header(boxes) if boxes else None)
         entry = store.add_shared(request.folder, path)
-    described = tuple(PoolTensor(name=name, row_shape=tuple(rows.shape[1:])) for name, rows in tensors.items())
+    described = tuple(PoolTensor(name=name, row_shape=tuple(column[0].shape)) for name, column in rows.items())
     index = canonical_json(PoolShard(digests=digests, tensors=described, file=entry).model_dump(mode="json"))
     return PoolShard.model_validate_json(
         store.create_shard_index(f"{request.folder}/{_group_digest(digests)}.json", index)
@@ -186,9 +193,8 @@ def read_row(path: Path, tensor_name: TensorName, row: int) -> Tensor:
     """
     try:
         with safe_open(path, framework="pt") as shard:
-            tensor: Tensor = shard.get_slice(tensor_name)[row]
-            return tensor
-    except (SafetensorError, OSError, IndexError) as error:
+            return common_parts.read_row(shard, tensor_name, row)
+    except (SafetensorError, OSError, IndexError, ValueError) as error:
         raise IntegrityError(
             "An encoded shard cannot be read.", expected=f"{tensor_name}, row {row}", found=str(error), where=str(path)
         ) from error
@@ -214,7 +220,8 @@ class PoolReader:
         """Return one row of each tensor as float32."""
         index, row = self._places[digest]
         shard = self._shard(index)
-        return tuple(shard.get_slice(entry.name)[row].to(torch.float32) for entry in self._shards[index].tensors)
+        names = [entry.name for entry in self._shards[index].tensors]
+        return tuple(common_parts.read_row(shard, name, row).to(torch.float32) for name in names)
 
     def _shard(self, index: int) -> Any:
         if index not in self._open:

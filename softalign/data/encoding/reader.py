@@ -5,7 +5,6 @@ Shape legend: B images, P prompts, C H W latent, L text tokens, D text width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from softalign.config.training import NegativesConfig
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
-from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import Split
 from softalign.data.encoding.pool import PoolReader
+from softalign.data.encoding.text_sources import TextSource, texts_of
 from softalign.errors import CompatibilityError, DataError
 from softalign.method.text_states import TextStates
 from softalign.store.store import Store
@@ -89,9 +88,10 @@ class EncodedReader:
         batch_size: images per batch.
         seed: of order, captions and negatives.
         negatives: which prompts an image is compared with.
+        online: the text encoders, for a set that was encoded without texts.
 
     Raises:
-        CompatibilityError: more hard negatives are asked for than were encoded.
+        CompatibilityError: more hard negatives are asked for than were encoded, or a set without texts has no encoders.
         DataError: the split holds fewer images than a batch.
         IntegrityError: a file is not what was published.
     """
@@ -105,6 +105,7 @@ class EncodedReader:
         batch_size: int,
         seed: int,
         negatives: NegativesConfig = ALL_IN_BATCH,
+        online: TextSource | None = None,
     ) -> None:
         self._batch_size, self._seed, self._negatives = batch_size, seed, negatives
         self._uri = manifest.uri
@@ -120,7 +121,7 @@ class EncodedReader:
                 fix="curate more images, set another curation.val_share, or a smaller batch size",
             )
         self._latents = PoolReader(root / "latents.json", store)
-        self._texts = PoolReader(root / "texts.json", store)
+        self._texts = texts_of(manifest, root, store, online)
         self._order = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -136,13 +137,14 @@ class EncodedReader:
     @property
     def empty_prompt_embeds_LD(self) -> Float[Tensor, "L D"]:
         """The empty caption's states, float32."""
-        return self._texts.row(caption_digest(""))[0]
+        return self._texts.states([""]).prompt_embeds_NLD[0]
 
     def first_captions(self, number: int) -> HeldOutCaptions:
         """Return the first caption of the samples with the smallest image digests: a choice by hash."""
         samples = sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
         chosen = {digest: caption for sample in samples for digest, caption in list(sample.captions.items())[:1]}
-        return HeldOutCaptions(tuple(chosen.values()), self._text_of(list(chosen)), self._text_of([caption_digest("")]))
+        captions = tuple(chosen.values())
+        return HeldOutCaptions(captions, self._texts.states(captions), self._texts.states([""]))
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
         """Return the batch that follows ``samples_seen`` samples: the same at every call, in every process.
@@ -167,12 +169,13 @@ class EncodedReader:
             self._negatives,
             _generator("negatives", self._seed, samples_seen),
         )
+        prompts = (*captions, *chosen.hard_negatives)
         return EncodedBatch(
             keys=tuple(sample.key for sample in samples),
-            prompts=(*captions, *chosen.hard_negatives),
+            prompts=prompts,
             candidates=chosen.rows,
             latents_BCHW=torch.stack([self._latents.row(sample.image_digest)[0] for sample in samples]),
-            text=self._text_of([*digests, *(caption_digest(edit) for edit in chosen.hard_negatives)]),
+            text=self._texts.states(prompts),
         )
 
     def require_negatives(self) -> None:
@@ -197,10 +200,6 @@ class EncodedReader:
                 where=f"{self._uri}, samples {', '.join(sample.key for sample in self._samples[: self._batch_size])}",
                 fix="check the source's caption column; or train with the objective score_matching, which needs none",
             )
-
-    def _text_of(self, digests: Sequence[str]) -> TextStates:
-        rows = [self._texts.row(digest) for digest in digests]
-        return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def _order_of(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         if self._order[0] != epoch:

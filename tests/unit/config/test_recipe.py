@@ -10,6 +10,7 @@ from softalign.config import (
     CocoSource,
     CosineRestartsConfig,
     CurationConfig,
+    EncodeConfig,
     EvalConfig,
     FilterConfig,
     MMDiTTokensConfig,
@@ -37,6 +38,7 @@ STAGES = {
     "curation": CurationConfig(name="n", sources=SOURCES, image_format="jpg"),
     "backbone": BackboneConfig(model="own/copy"),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
+    "encode": EncodeConfig(),
     "train": TrainConfig(),
     "train an MMDiT's": TrainConfig(soft_tokens=MMDiTTokensConfig()),
     "softrepa": TrainConfig(objective=SoftREPAConfig()),
@@ -84,6 +86,7 @@ def candidates(value):
         "best",
         "none",
         "webp",
+        "online",
     )
     return [*literals, f"{value}-other", 0.5]
 
@@ -153,7 +156,7 @@ def test_equal_fields_of_other_stages_have_other_digests():
 
 def test_runtime_is_in_no_digest():
     assert not hasattr(Runtime(), "digest")
-    stages = {"curation", "backbone", "train", "evaluate", "register_"}
+    stages = {"curation", "backbone", "encode", "train", "evaluate", "register_"}
     assert {name for name in Recipe.model_fields if hasattr(Recipe.model_fields[name].annotation, "digest")} == stages
 
 

@@ -155,7 +155,7 @@ def test_an_old_override_beats_the_new_field_of_the_recipe():
         (["train.soft_tokens.position=before"], "position is gone; remove it"),
         (["train.soft_tokens.init=bos"], "init: it has no effect with an MMDiT; remove it"),
         ([f"curation.sources=[{SOURCE[:-1]}, table: csv}}]"], "the table of rendered scenes is gone"),
-        (["encode.other=1"], "encode: there is no such field"),
+        (["encode.other=1"], r"encode\.other: there is no such field"),
     ],
 )
 def test_what_cannot_be_carried_over_says_what_to_write(overrides, said):

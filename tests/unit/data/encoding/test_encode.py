@@ -20,8 +20,7 @@ from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterC
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import caption_digest
-from softalign.data.encoding import encode as encoding
-from softalign.data.encoding import pool, shard_encoder
+from softalign.data.encoding import groups, pool, shard_encoder
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
@@ -112,8 +111,8 @@ def indexed(manifest, name):
 def encoded_rows(store, manifest, name, tensor_name):
     rows = {}
     for shard in indexed(manifest, name):
-        tensor = load_file(f"{store.uri}/{shard['file']['path']}")[tensor_name]
-        rows.update(dict(zip(shard["digests"], tensor, strict=True)))
+        path = Path(f"{store.uri}/{shard['file']['path']}")
+        rows |= {digest: pool.read_row(path, tensor_name, row) for row, digest in enumerate(shard["digests"])}
     return rows
 
 
@@ -153,10 +152,12 @@ def test_bytes_per_encoded_sample(tmp_path, store, backbone, counted):
     total = 0
     for name in ("latents", "texts"):
         for shard in indexed(manifest, name):
-            numel = int(np.prod(shard["tensors"][0]["row_shape"]))
-            size = (Path(store.uri) / shard["file"]["path"]).stat().st_size
-            header = size - len(shard["digests"]) * numel * itemsize
-            assert 0 < header <= 256
+            path, num_rows = Path(store.uri) / shard["file"]["path"], len(shard["digests"])
+            numel = num_rows * int(np.prod(shard["tensors"][0]["row_shape"]))
+            num_common = (num_rows - 1) * TEXT_WIDTH if name == "texts" else 0  # the begin token's state, or more
+            size, num_stored = path.stat().st_size, sum(tensor.numel() for tensor in load_file(path).values())
+            assert 0 < size - num_stored * itemsize <= 384
+            assert num_stored == numel if name == "latents" else num_stored <= numel - num_common
             total += size
     assert manifest.total_bytes == total
 
@@ -295,7 +296,7 @@ def test_captions_are_read_of_the_indexes_alone(tmp_path, store, backbone, count
 
 
 def test_many_captions_are_cut_into_shards(tmp_path, store, backbone, counted, monkeypatch):
-    monkeypatch.setattr(encoding, "MAX_TEXTS_PER_SHARD", 3)
+    monkeypatch.setattr(groups, "MAX_TEXTS_PER_SHARD", 3)
     dataset = make_dataset(tmp_path, store, {1: [f"caption {n}" for n in range(7)]}, "d")
     manifest = encode(dataset, backbone, Runtime(), store, "e")
     assert [len(shard["digests"]) for shard in indexed(manifest, "texts")] == [1, 3, 3, 1]
