@@ -62,7 +62,8 @@ class ShardEncoder:
 
     def work(self, counted: Counted) -> Work[EncodeCall, PoolShard]:
         """Return this as work for an engine; ``counted`` hears of inputs that this process encodes."""
-        return Work(_encode, self._arguments, uses_model=True, made=partial(self.encode, counted=counted))
+        made = partial(self.encode, counted=counted)
+        return Work(_encode, self._arguments, uses_model=True, made=made, name_of=_name_of)
 
     def encode(self, call: EncodeCall, counted: Counted = iter) -> PoolShard:
         """Return the shard of a call; see ``pool.make_shard``.
@@ -98,6 +99,10 @@ class ShardEncoder:
                 return preprocess(tar.read(row.size_bytes), resolution_px)
 
         return map_ahead(read, rows, self._runtime.num_threads)
+
+
+def _name_of(call: EncodeCall) -> str:
+    return f"{call.request.folder}: {len(call.request.inputs)} of {call.source or 'the captions'}"
 
 
 def _encode(*arguments: Any) -> Callable[[EncodeCall], PoolShard]:
