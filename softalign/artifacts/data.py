@@ -46,11 +46,13 @@ class EncodedManifest(Record):
 
     Attributes:
         dataset_parent_key: of the dataset; its ``parent_key``.
+        num_lost_shards: of the dataset, which were damaged and so left out; ``lost.json`` names them.
+        num_lost_samples: in these.
     """
 
     stage: ClassVar[Stage] = "encode"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key",)
+    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key", "num_lost_shards", "num_lost_samples")
 
     name: str
     backbone_digest: str
@@ -66,3 +68,5 @@ class EncodedManifest(Record):
     num_texts: int
     total_bytes: int
     dataset_parent_key: str = ""
+    num_lost_shards: int = 0
+    num_lost_samples: int = 0

@@ -45,6 +45,11 @@ class Runtime(Frozen):
     max_failed_share: Ratio = Field(
         1.0, description="share of the images that their place may refuse, lack or break off before curation stops"
     )
+    max_corrupt_share: Ratio = Field(
+        0.0,
+        description="share of a dataset's samples that damaged shards may cost before encoding stops; 0: none. A set "
+        "with losses has another key and digest, and says so",
+    )
     image_tries: Count = Field(
         3, description="how often runs try images again that their place did not give, before they take them for lost"
     )

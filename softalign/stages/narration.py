@@ -39,6 +39,10 @@ def figures(record: Record, store: Store) -> str:
             text = dataset_figures(record)
         case EncodedManifest():
             text = f"{record.num_latents:,} images and {record.num_texts:,} texts, {record.total_bytes / 1e6:,.1f} MB"
+            if record.num_lost_shards:
+                text += (
+                    f"; {record.num_lost_samples:,} samples lost: {record.num_lost_shards:,} damaged shards (lost.json)"
+                )
         case Adapter():
             path = store.fetch(record, under=METRICS_FILENAME) / METRICS_FILENAME
             text = training_figures(read_metrics(path)) if path.is_file() else f"{record.num_steps:,} steps"

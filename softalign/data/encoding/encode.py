@@ -24,9 +24,10 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
+from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, shard_name, write_table
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
+from softalign.data.encoding.quarantine import Losses
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine
@@ -71,24 +72,26 @@ def encode(
     Args:
         dataset: the curated images and captions.
         backbone: whose VAE and text encoder are used, and the resolution.
-        runtime: device, number of reader threads, and which engine encodes.
+        runtime: device, number of reader threads, which engine encodes, and how much of the dataset may be damaged.
         store: where the dataset lies and the encodings go.
-        key: the stage key of the request.
+        key: the stage key of the request; what lacks damaged shards is published under another one.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
         before: the encodings of the dataset that this one is a refresh of, by the same encoders.
 
     Raises:
         MissingInputError: the base model is not there.
-        IntegrityError: a file of the dataset is not what was published.
+        IntegrityError: more of the dataset than may be is not what was published.
         DataError: an encoding is not finite.
     """
     work_path = store.work_path("encode", key)
     shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
-    shards = _read_shards(dataset, store, hard_negatives_per_caption)
-    latents, texts = _encode_shards(shards, shard_encoder, before, store, runtime)
+    losses = Losses(dataset, store, runtime.max_corrupt_share)
+    listed = _read_shards(dataset, losses, hard_negatives_per_caption)
+    shards, latents, texts = _encode_shards(listed, shard_encoder, before, store, runtime, losses)
     _write_index(work_path / "output", shards, latents, texts)
+    losses.note(key, work_path / "output")
     made_by, encoded = shard_encoder.encoders, (latents, texts)
-    manifest = _manifest(key, dataset, before, made_by, shards, encoded, hard_negatives_per_caption)
+    manifest = _manifest(key, dataset, before, made_by, shards, encoded, hard_negatives_per_caption, losses)
     published = store.publish(manifest, work_path / "output")
     shutil.rmtree(work_path, ignore_errors=True)
     return published
@@ -100,11 +103,17 @@ def _encode_shards(
     before: EncodedManifest | None,
     store: Store,
     runtime: Runtime,
-) -> tuple[tuple[PoolShard, ...], tuple[PoolShard, ...]]:
-    """Return the shards of latents and of text states; those of earlier encodings that are of use are among them."""
+    losses: Losses,
+) -> tuple[tuple[DatasetShard, ...], tuple[PoolShard, ...], tuple[PoolShard, ...]]:
+    """Return the shards of the dataset that are left, and those of latents and of text states that were made of them.
+
+    Those of earlier encodings that are of use are among them.
+    """
     encoders = shard_encoder.encoders
     latents_pool = EncodedPool(store, ("latents",), encoders.latents_spec)
     texts_pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
+    lost = losses.leave_out(((shard.name, shard.rows) for shard in shards), latents_pool.lacks)
+    shards = tuple(shard for shard in shards if shard.name not in lost)
     latents = _of_use(_shards_before(before, "latents.json", store), _digests_of_images(shards), latents_pool)
     texts = _of_use(_shards_before(before, "texts.json", store), _digests_of_texts(shards), texts_pool)
     image_groups, text_groups = _image_groups(shards, _rows(latents)), _text_groups(shards, _rows(texts))
@@ -112,12 +121,12 @@ def _encode_shards(
         latents = _encode_groups(latents, image_groups, latents_pool, "images", engine, shard_encoder)
         texts = _encode_groups(texts, text_groups, texts_pool, "captions", engine, shard_encoder)
     _log.debug("latents: %s; texts: %s", latents_pool.counts, texts_pool.counts)
-    return latents, texts
+    return shards, latents, texts
 
 
-def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+def _read_shards(dataset: DatasetManifest, losses: Losses, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
     names = (shard_name(index) for index in range(dataset.num_shards))
-    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
+    return tuple(DatasetShard(name, losses.rows_of(name), hard_negatives_per_caption) for name in names)
 
 
 def _manifest(
@@ -128,20 +137,23 @@ def _manifest(
     shards: tuple[DatasetShard, ...],
     encoded: tuple[tuple[PoolShard, ...], tuple[PoolShard, ...]],
     hard_negatives_per_caption: int,
+    losses: Losses,
 ) -> EncodedManifest:
     return EncodedManifest(
-        stage_key=key,
+        stage_key=losses.key_of(key),
         parents=(dataset.digest, *((before.digest,) if before is not None else ())),
         name=dataset.name,
         backbone_digest=encoders.backbone_digest,
         vae_digest=encoders.vae_digest,
         text_encoder_digest=encoders.text_encoder_digest,
         hard_negatives_per_caption=hard_negatives_per_caption,
-        num_samples=dataset.num_samples,
-        num_val_samples=dataset.num_val_samples,
+        num_samples=sum(len(shard.rows) for shard in shards),
+        num_val_samples=sum(row.split == "val" for shard in shards for row in shard.rows),
         num_latents=len(_digests_of_images(shards)),
         num_texts=len(_digests_of_texts(shards)),
         dataset_parent_key=dataset.parent_key,
+        num_lost_shards=losses.num_shards,
+        num_lost_samples=losses.num_samples,
         **_sizes(*encoded),
     )
 
@@ -176,9 +188,8 @@ def _rows(shards: tuple[PoolShard, ...]) -> set[str]:
 class DatasetShard:
     """One shard of the dataset: its rows, and the hard negatives of their captions."""
 
-    def __init__(self, dataset: DatasetManifest, name: str, store: Store, hard_negatives_per_caption: int) -> None:
-        self.name = name
-        self.rows = read_index(store.fetch_file(dataset, f"{name}.parquet"))
+    def __init__(self, name: str, rows: tuple[IndexRow, ...], hard_negatives_per_caption: int) -> None:
+        self.name, self.rows = name, rows
         self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
 
     def texts(self) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from softalign.data.curation.shards import IndexRow
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import PoolShard, ShardRequest, make_shard, pool_folder
 from softalign.data.encoding.preprocessing import preprocess
+from softalign.data.encoding.quarantine import repair
 from softalign.engines.work import Work
 from softalign.errors import CompatibilityError
 from softalign.store.read_ahead import map_ahead
@@ -91,7 +92,7 @@ class ShardEncoder:
 
     def _pixels(self, name: str, rows: Iterable[IndexRow], resolution_px: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows of a shard, read and decoded ahead."""
-        tar_path = self._store.fetch_file(self._dataset, f"{name}.tar")
+        tar_path = self._store.fetch_file(self._dataset, f"{name}.tar", repair(self._dataset, self._store))
 
         def read(row: IndexRow) -> Tensor:
             with tar_path.open("rb") as tar:
