@@ -13,8 +13,8 @@ from softalign.config.base import Count, NonNegative
 class LocalEngine(Frozen):
     """Processes of this machine: the stage's own alone, or several that read and decode images for it.
 
-    Bytes do not depend on their number. What an ended process was at is done again; an item that ends one time and
-    again is named.
+    Bytes do not depend on their number. What a process that died was at is done again; an item that kills each of them
+    is named.
     """
 
     name: Literal["local"] = Field("local", description="this machine")

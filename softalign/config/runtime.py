@@ -12,7 +12,10 @@ from softalign.config.engine import Engine, LocalEngine
 
 
 class Runtime(Frozen):
-    """How the work is run. Nothing here changes a result, so nothing here is part of a digest."""
+    """How the work is run. Nothing here changes a result, so nothing here is part of a digest.
+
+    What ``max_corrupt_share`` lets pass is another result, and has another digest for what it lacks.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
     num_processes: Count = Field(1, description="training processes on each machine, one per GPU; 1 inside torchrun")

@@ -81,6 +81,7 @@ class Losses:
     store: Store
     max_share: float
     _damaged: dict[str, DamagedFile] = field(default_factory=dict)
+    _whole: set[str] = field(default_factory=set)
     _num_left: int = 0
 
     @property
@@ -114,11 +115,13 @@ class Losses:
         Raises:
             IntegrityError: more samples are lost than may be, or all.
         """
-        if self.max_share > 0:
-            for name, rows in shards:
-                is_read = any(lacks(row.image_digest) for row in rows)
-                if is_read and self._sound(f"{name}.tar", name) is None:
-                    self._num_left -= len(rows)
+        for name, rows in shards:
+            if not any(lacks(row.image_digest) for row in rows):
+                continue
+            if self.max_share == 0:
+                self._whole.add(f"{name}.tar")  # or the encoding ends
+            elif self._sound(f"{name}.tar", name) is None:
+                self._num_left -= len(rows)
         number, total = self.num_samples if self._damaged else 0, self.dataset.num_samples
         if number > self.max_share * total or number == total:
             raise IntegrityError(
@@ -132,26 +135,28 @@ class Losses:
 
     def key_of(self, key: str) -> str:
         """Return the key that the set is published under: another one where something is lost."""
-        return digest_of([key, "without", *sorted(self._damaged)]) if self._damaged else key
+        paths = sorted(file.path for file in self._damaged.values())
+        return digest_of([key, "without", *paths]) if paths else key
 
     def note(self, key: str, output: Path) -> None:
         """Put the list of what is lost among the set's files, and say in the dataset's quarantine what there is.
+
+        All that is left is encoded by now.
 
         Args:
             key: of the whole set.
             output: the folder of the files.
         """
-        files = tuple(self._damaged[name] for name in sorted(self._damaged))
-        before = _read(self.dataset, self.store)
-        if not files and before == Quarantine():
-            return
-        made = {**before.made_without, key: self.key_of(key)}
-        if not files:
-            del made[key]
-        content = Quarantine(files=files, made_without=made).model_dump_json(indent=1).encode() + b"\n"
-        overwrite_file(_uri(self.dataset, self.store), content)
-        if files:
-            lost = [{"path": file.path, "expected": file.expected} for file in files]
+        before, now = _read(self.dataset, self.store), {file.path: file for file in self._damaged.values()}
+        files = {file.path: file for file in before.files if file.path not in self._whole} | now
+        made = {of: without for of, without in before.made_without.items() if of != key}
+        made |= {key: self.key_of(key)} if now else {}
+        found = Quarantine(files=tuple(files[path] for path in sorted(files)), made_without=made)
+        if found != before:
+            content = found.model_dump_json(indent=1).encode() + b"\n"
+            overwrite_file(_uri(self.dataset, self.store), content)
+        if now:
+            lost = [{"path": path, "expected": now[path].expected} for path in sorted(now)]
             (output / LOST_FILENAME).write_bytes(canonical_json(lost))
             request, of_this = (self.store.request_path("encode", one) for one in (key, self.key_of(key)))
             if request.is_file():
@@ -159,13 +164,15 @@ class Losses:
 
     def _sound(self, filename: str, name: str) -> Path | None:
         try:
-            return self.store.fetch_file(self.dataset, filename, repair(self.dataset, self.store))
+            path = self.store.fetch_file(self.dataset, filename, repair(self.dataset, self.store))
         except IntegrityError as error:
             if self.max_share == 0 or error.where != f"{self.dataset.uri}/{filename}":
                 raise
             logger.warning("%s is damaged (%s): its samples are left out", error.where, error.found)
             self._damaged[name] = DamagedFile(path=filename, expected=error.expected, found=error.found)
             return None
+        self._whole.add(filename)
+        return path
 
 
 def _uri(dataset: DatasetManifest, store: Store) -> str:

@@ -452,7 +452,7 @@ def test_a_damaged_shard_is_left_out_named_and_counted_and_made_good_once_it_is_
     assert encode(dataset, backbone, LENIENT, store, "e") == lossy
 
     mend()
-    whole = encode(dataset, backbone, LENIENT, store, "e")
+    whole = encode(dataset, backbone, Runtime(), store, "e")
     other = Store(str(tmp_path / "other"))
     undamaged = make_dataset(tmp_path / "again", other, captions_of(range(20)), "d")
     assert whole.digest == encode(undamaged, backbone, Runtime(), other, "e").digest
@@ -480,4 +480,9 @@ def test_a_damaged_shard_whose_images_are_encoded_by_now_costs_nothing(tmp_path,
     dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
     encode(dataset, backbone, Runtime(), store, "e")
     damage(dataset, "shard-000001.tar")
+    other = backbone.model_copy(update={"resolution_px": 2 * RESOLUTION})
+    assert encode(dataset, other, LENIENT, store, "other").num_lost_samples == 8
     assert encode(dataset, backbone, LENIENT, store, "f", 1).num_lost_samples == 0
+    noted = indexed(dataset, "quarantine")
+    assert [one["path"] for one in noted["files"]] == ["shard-000001.tar"]
+    assert list(noted["made_without"]) == ["other"]
