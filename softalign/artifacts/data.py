@@ -51,11 +51,13 @@ class EncodedManifest(Record):
         num_texts: how many different texts it has, stored or not; the empty one among them.
         dataset_parent_key: of the dataset; its ``parent_key``.
         text: whether the text states are stored, or training runs the text encoders itself.
+        num_lost_shards: of the dataset, which were damaged and so left out; ``lost.json`` names them.
+        num_lost_samples: in these.
     """
 
     stage: ClassVar[Stage] = "encode"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key", "text")
+    later_fields: ClassVar[tuple[str, ...]] = ("dataset_parent_key", "text", "num_lost_shards", "num_lost_samples")
 
     name: str
     backbone_digest: str
@@ -72,3 +74,5 @@ class EncodedManifest(Record):
     total_bytes: int
     dataset_parent_key: str = ""
     text: TextMode = "stored"
+    num_lost_shards: int = 0
+    num_lost_samples: int = 0

@@ -1,4 +1,4 @@
-"""Where the work of a stage that falls into parts is done: in its own process, or by a Ray cluster's processes."""
+"""Where the work of a stage that falls into parts is done: in processes of this machine or of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from softalign.config.base import Count, NonNegative
 
 
 class LocalEngine(Frozen):
-    """The stage's own process does all of it."""
+    """Processes of this machine: the stage's own alone, or several that read and decode images for it.
 
-    name: Literal["local"] = Field("local", description="the stage's own process")
+    Bytes do not depend on their number. What a process that died was at is done again; an item that kills each of them
+    is named.
+    """
+
+    name: Literal["local"] = Field("local", description="this machine")
+    num_processes: Count | Literal["auto"] = Field(
+        "auto",
+        description="that read and decode images, and where there is no GPU run models too; 1: the stage's own alone; "
+        "auto: to read images one for each core, at most 16, once there are many; models in the stage's own",
+    )
 
 
 class RayEngine(Frozen):

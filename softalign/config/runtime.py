@@ -12,7 +12,10 @@ from softalign.config.engine import Engine, LocalEngine
 
 
 class Runtime(Frozen):
-    """How the work is run. Nothing here changes a result, so nothing here is part of a digest."""
+    """How the work is run. Nothing here changes a result, so nothing here is part of a digest.
+
+    What ``max_corrupt_share`` lets pass is another result, and has another digest for what it lacks.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one, else the CPU")
     num_processes: Count = Field(1, description="training processes on each machine, one per GPU; 1 inside torchrun")
@@ -44,6 +47,11 @@ class Runtime(Frozen):
     )
     max_failed_share: Ratio = Field(
         1.0, description="share of the images that their place may refuse, lack or break off before curation stops"
+    )
+    max_corrupt_share: Ratio = Field(
+        0.0,
+        description="share of a dataset's samples that damaged shards may cost before encoding stops; 0: none. A set "
+        "with losses has another key and digest, and says so",
     )
     image_tries: Count = Field(
         3, description="how often runs try images again that their place did not give, before they take them for lost"

@@ -16,6 +16,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+def _shortened(item: object) -> str:
+    return repr(item)[:200]
+
+
 @dataclass(frozen=True)
 class Work(Generic[ItemT, ResultT]):
     """What is done with each item.
@@ -27,6 +31,8 @@ class Work(Generic[ItemT, ResultT]):
         num_threads: above 1 items are small and mostly wait, such as one image to read: so many threads do them, and a
             cluster's call takes several.
         made: the function, where this process has made it already; other processes make it of the arguments.
+        name_of: what an item is called in errors.
+        share_machine: called in each of several processes of one machine, before anything is made, with their number.
     """
 
     make: Callable[..., Callable[[ItemT], ResultT]]
@@ -34,6 +40,8 @@ class Work(Generic[ItemT, ResultT]):
     uses_model: bool = False
     num_threads: int = 1
     made: Callable[[ItemT], ResultT] | None = field(default=None, compare=False)
+    name_of: Callable[[ItemT], str] = _shortened
+    share_machine: Callable[[int], None] | None = None
 
 
 class Engine(Protocol):

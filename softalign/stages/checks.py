@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softalign.adapters.locating import resolved
-from softalign.artifacts import Record
+from softalign.artifacts import DatasetManifest, Record
 from softalign.backbones.locating import is_hub_id, model_folder
 from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import CocoSource, ParquetSource, Source, TableSource
@@ -13,6 +13,7 @@ from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
 from softalign.errors import DataError, MissingInputError, SoftAlignError
 from softalign.processes.launch import require_work_for_all
+from softalign.stages.published import Published
 from softalign.stages.sense import mismatches
 from softalign.store.files import open_filesystem
 from softalign.store.reaching import reaching
@@ -37,6 +38,17 @@ def as_it_is(record: Record, _store: Store) -> Record:
 
 def nothing_of(_given: object, _record: Record) -> None:
     """Do nothing with a record: of stages whose records nothing renews."""
+
+
+def no_stand_in(_published: Published, _key: str, _store: Store) -> None:
+    """Of stages that are published whole or not at all."""
+
+
+def encoded_with_losses(published: Published, key: str, store: Store) -> Record | None:
+    """Return the set that was encoded without damaged shards of the dataset, if one was."""
+    from softalign.data.encoding.quarantine import stand_in
+
+    return stand_in(published.find(DatasetManifest), key, store)
 
 
 def is_in_registry(record: Record, store: Store) -> bool:

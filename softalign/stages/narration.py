@@ -40,6 +40,10 @@ def figures(record: Record, store: Store) -> str:
         case EncodedManifest():
             text = f"{record.num_latents:,} images and {record.num_texts:,} texts, {record.total_bytes / 1e6:,.1f} MB"
             text += "" if record.text == "stored" else "; the texts are encoded while training"
+            if record.num_lost_shards:
+                text += (
+                    f"; {record.num_lost_samples:,} samples lost: {record.num_lost_shards:,} damaged shards (lost.json)"
+                )
         case Adapter():
             path = store.fetch(record, under=METRICS_FILENAME) / METRICS_FILENAME
             text = training_figures(read_metrics(path)) if path.is_file() else f"{record.num_steps:,} steps"

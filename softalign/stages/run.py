@@ -166,7 +166,7 @@ def require(step: Step, published: Published, store: Store) -> Record:
         MissingInputError: it does not; says how to make it.
     """
     row, key = step.row, step.request(published, store).key
-    record = row.published(key, store)
+    record = row.published(key, store) or row.stand_in(published, key, store)
     if record is None:
         raise MissingInputError(
             f"The {row.name} stage of this recipe has not run in this store.",

@@ -46,6 +46,7 @@ class StageRow:
         command: the stage whose command runs it; empty: its own.
         is_kept: whether what a record names outside of the store is there as well.
         newest: the version of a published record that counts.
+        stand_in: what later stages take where that is not published: what was made without damaged parts.
         renewal: what is asked for in place of a published record, if something of it can be mended by now.
         renewed: hears of what that came to.
         uses_model: it loads the base model, in a child process, and may need a GPU.
@@ -66,6 +67,7 @@ class StageRow:
     newest: Callable[[Record, Store], Record] = checks.as_it_is
     renewal: Callable[[StageInputs, Record], StageRequest | None] = checks.nothing_of
     renewed: Callable[[StageInputs, Record], None] = checks.nothing_of
+    stand_in: Callable[[Published, str, Store], Record | None] = checks.no_stand_in
     uses_model: bool = False
 
     def published(self, key: str, store: Store) -> Record | None:
@@ -108,6 +110,7 @@ STAGES: tuple[StageRow, ...] = (
         check=checks.check_model,
         size=planned_bytes.encode_bytes,
         size_note=planned_bytes.encode_note,
+        stand_in=checks.encoded_with_losses,
         uses_model=True,
     ),
     StageRow(

@@ -21,6 +21,7 @@ from softalign.artifacts import FileEntry, Record, Stage, digest_of
 from softalign.credentials import holds_secret
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.files import (
+    RESTORE,
     create_file,
     fetch_verified,
     is_local,
@@ -202,10 +203,15 @@ class Store(SharedFiles):
                 fetch_verified(entry, f"{record.uri}/{entry.path}", root / entry.path)
         return root
 
-    def fetch_file(self, record: Record, path: str) -> Path:
+    def fetch_file(self, record: Record, path: str, fix: str = RESTORE) -> Path:
         """Return a local path of one of a record's files, as ``fetch``.
 
         The list of files is read once for many files of one record: it is as long as the dataset.
+
+        Args:
+            record: whose file it is.
+            path: as ``files.json`` has it.
+            fix: what can be done where the file is damaged, for the error.
 
         Raises:
             IntegrityError: there is no such file, or it is missing, truncated or changed.
@@ -219,7 +225,7 @@ class Store(SharedFiles):
             what, fix = "A file is not among the files of its record.", "remove this prefix and rerun the stage"
             raise IntegrityError(what, expected=path, found="no such entry in files.json", where=where, fix=fix)
         local = self._local_root(record) / path
-        fetch_verified(entry, where, local)
+        fetch_verified(entry, where, local, fix)
         return local
 
     def _local_root(self, record: Record) -> Path:

@@ -25,15 +25,21 @@ class ByteBudget:
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = self._free_bytes = total_bytes
         self._changed = threading.Condition()
+        self._is_one_by_one = False
+
+    def set_total(self, total_bytes: int, *, is_one_by_one: bool) -> None:
+        """Set how many there are in all, and whether one thread alone may have any; none has, at this moment."""
+        self._total_bytes = self._free_bytes = total_bytes
+        self._is_one_by_one = is_one_by_one
 
     @contextmanager
     def taking(self, num_bytes: int) -> Iterator[None]:
         """Hold some bytes; waits until they are free."""
-        taken = min(num_bytes, self._total_bytes)
+        taken = self._total_bytes if self._is_one_by_one else min(num_bytes, self._total_bytes)
         with self._changed:
             self._changed.wait_for(lambda: self._free_bytes >= taken)
             self._free_bytes -= taken
-        if taken > self._total_bytes // 4:
+        if num_bytes > self._total_bytes // 4:
             _return_freed_memory()
         try:
             yield
@@ -55,3 +61,8 @@ def _return_freed_memory() -> None:
 
 DECODING = ByteBudget(TOTAL_BYTES)
 """Of this process."""
+
+
+def share_machine(num_processes: int) -> None:
+    """Let this process be one of several that decode images: with their part of the memory, and one core."""
+    DECODING.set_total(TOTAL_BYTES // num_processes, is_one_by_one=True)

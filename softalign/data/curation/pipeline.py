@@ -21,13 +21,14 @@ from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
+from softalign.data.curation.decoding_memory import share_machine
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
 from softalign.data.curation.journal import JournalEntry, Progress
 from softalign.data.curation.merging import DuplicateCaptions, Merged, MergedShards
 from softalign.data.curation.published import Placed
-from softalign.data.curation.reading import HERE, sample_reader
+from softalign.data.curation.reading import HERE, name_of, sample_reader
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.reuse import (
@@ -141,7 +142,14 @@ class _CurateRun:
 
     def _read(self, listed: Iterator[ListedSample], engine: Engine, runtime: Runtime) -> Iterator[ReadSample]:
         asks_models = bool(self.config.filters.models)
-        work = Work(sample_reader, (self.config, runtime), asks_models, NUM_READERS)
+        work = Work(
+            sample_reader,
+            (self.config, runtime),
+            asks_models,
+            NUM_READERS,
+            name_of=name_of,
+            share_machine=share_machine,
+        )
         if self.earlier is None:
             return engine.map(work, listed)
         read_all, read_one = partial(engine.map, work), sample_reader(self.config, runtime)

@@ -42,6 +42,12 @@ def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[
     return read_and_judge
 
 
+def name_of(item: ListedSample | ToConfirm) -> str:
+    """Return what a sample is called in errors."""
+    listed = item.listed if isinstance(item, ToConfirm) else item
+    return f"{listed.source}: {listed.filename[:200]}"
+
+
 def confirm_sample(item: ToConfirm, config: CurationConfig) -> ReadSample:
     """Read a sample's image; if its bytes are those of the earlier version, what that found out of them is taken over.
 

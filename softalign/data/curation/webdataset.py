@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Self
 
 from softalign.config.curation import HttpConfig, WebDatasetSource
 from softalign.data.curation.caption_files import IMAGE_SUFFIXES, TEXT_SUFFIXES, captions_in
@@ -46,15 +46,16 @@ class WebDatasetReader:
     files: tuple[SourceFile, ...]
 
     def check(self) -> None:
-        """Check that the first tar is one; see ``sources.SourceReader``."""
-        with opened(self.files[0], "tar file") as stream:
+        """Check that one of the files is a tar, by its beginning; see ``sources.SourceReader``."""
+        flaws: list[Exception] = []
+        for file in self.files:
             try:
-                with _tar(stream):
+                with opened(file, "tar file") as stream, _tar(stream):
                     return
-            except tarfile.TarError as error:
-                raise DataError(
-                    "This file is no tar.", expected="a tar file", found=str(error), where=self.files[0].uri
-                ) from error
+            except (tarfile.TarError, DataError) as error:
+                flaws.append(error)
+        what = "This file is no tar." if len(flaws) == 1 else f"None of these {len(flaws)} files is a tar."
+        raise DataError(what, expected="a tar file", found=str(flaws[0]), where=self.files[0].uri) from flaws[0]
 
     def samples(self, name: str, on_number: Callable[[int], None]) -> Iterator[ListedSample]:
         """Yield the samples in the tars' order; their number is not known before; see ``sources.SourceReader``."""
@@ -87,14 +88,51 @@ def webdataset_files(uri: str, http: HttpConfig = HTTP_DEFAULTS) -> tuple[Source
     return files_of(uri, is_tar, http)
 
 
+class _NoEndMarkError(tarfile.ReadError):
+    """The file ends between two members, without the zeros that end a tar: it may have had more."""
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; a damaged one is an error wherever it comes.
+
+    After the first ``tarfile`` takes it for the archive's end, and so the end of a file that has no end mark.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header of a block; see ``tarfile``."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError as error:  # type: ignore[attr-defined]
+            raise _NoEndMarkError("no end mark") from error
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
 def _tar(stream: IO[bytes]) -> tarfile.TarFile:
-    return tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape")
+    return tarfile.open(fileobj=stream, mode="r|", errors="surrogateescape", tarinfo=_Header)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo | None]:
+    """Yield the members; of a file that ends between two of them None, then its error."""
+    try:
+        yield from tar
+    except _NoEndMarkError:
+        yield None
+        raise
 
 
 def _groups(tar: tarfile.TarFile) -> Iterator[_Group]:
     """Yield the members of one name together; they follow each other, as the layout asks for."""
     group: _Group | None = None
-    for member in tar:
+    for member in _members(tar):
+        if member is None:
+            if group is not None:
+                yield group
+            group = None
+            continue
         path = PurePosixPath(member.name)
         stem, _, extensions = path.name.partition(".")
         if not member.isfile() or not stem:

@@ -25,6 +25,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, shard_name, write_table
 from softalign.data.encoding.budget import EncodedBytes, require_room
+from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.groups import (
     DatasetShard,
     Group,
@@ -34,6 +35,7 @@ from softalign.data.encoding.groups import (
     text_groups,
 )
 from softalign.data.encoding.pool import EncodedPool, PoolShard, ShardRequest
+from softalign.data.encoding.quarantine import Losses
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine
@@ -78,48 +80,45 @@ def encode(
     Args:
         dataset: the curated images and captions.
         backbone: whose VAE and text encoder are used, and the resolution.
-        runtime: device, number of reader threads, which engine encodes, and how much may be written.
+        runtime: device, number of reader threads, which engine encodes, how much may be written, and how much of the
+            dataset may be damaged.
         store: where the dataset lies and the encodings go.
-        key: the stage key of the request.
+        key: the stage key of the request; what lacks damaged shards is published under another one.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
         before: the encodings of the dataset that this one is a refresh of, by the same encoders.
         text: whether text states are stored, or left to training.
 
     Raises:
         MissingInputError: the base model is not there.
-        IntegrityError: a file of the dataset is not what was published.
+        IntegrityError: more of the dataset than may be is not what was published.
         DataError: an encoding is not finite.
         ConfigError: more would be written than ``runtime.encode_budget_gb``.
         StorageUnavailableError: the disk of a local store has no room for it.
     """
     work_path = store.work_path("encode", key)
     shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
-    shards = _read_shards(dataset, store, hard_negatives_per_caption)
-    work = _find_work(shards, shard_encoder, before, store, text)
+    losses = Losses(dataset, store, runtime.max_corrupt_share)
+    work = _find_work(_read_shards(dataset, losses, hard_negatives_per_caption), shard_encoder, before, store, text, losses)
     predicted = EncodedBytes(work.latents.num_missing, work.texts.num_missing, model_sizes(backbone))
     _log.info(predicted.said)
     require_room(predicted, runtime, store)
     with open_engine(runtime) as engine:
         latents = _encode_groups(work.latents, "images", engine, shard_encoder)
         texts = _encode_groups(work.texts, "captions", engine, shard_encoder)
-    _write_index(work_path / "output", shards, latents, texts)
+    _write_index(work_path / "output", work.shards, latents, texts)
+    losses.note(key, work_path / "output")
     manifest = EncodedManifest(
-        stage_key=key,
+        stage_key=losses.key_of(key),
         parents=(dataset.digest, *((before.digest,) if before is not None else ())),
         name=dataset.name,
-        backbone_digest=shard_encoder.encoders.backbone_digest,
-        vae_digest=shard_encoder.encoders.vae_digest,
-        text_encoder_digest=shard_encoder.encoders.text_encoder_digest,
-        **_text_shapes(texts, before, shard_encoder, runtime),
         hard_negatives_per_caption=hard_negatives_per_caption,
-        num_samples=dataset.num_samples,
-        num_val_samples=dataset.num_val_samples,
-        latent_shape=latents[0].tensors[0].row_shape,
-        num_latents=len(digests_of_images(shards)),
-        num_texts=len(digests_of_texts(shards)),
-        total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
         dataset_parent_key=dataset.parent_key,
         text=text,
+        **_made_by(shard_encoder.encoders),
+        **_counts(work.shards, losses),
+        **_text_shapes(texts, before, shard_encoder, runtime),
+        latent_shape=latents[0].tensors[0].row_shape,
+        total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
     )
     published = store.publish(manifest, work_path / "output")
     shutil.rmtree(work_path, ignore_errors=True)
@@ -155,8 +154,9 @@ class _PoolWork(Generic[InputT]):
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a dataset needs of both pools."""
+    """What a dataset needs of both pools; its shards are those that are left."""
 
+    shards: tuple[DatasetShard, ...]
     latents: _PoolWork[Any]
     texts: _PoolWork[Any]
 
@@ -167,21 +167,43 @@ def _find_work(
     before: EncodedManifest | None,
     store: Store,
     text: TextMode,
+    losses: Losses,
 ) -> _Work:
     encoders = shard_encoder.encoders
     pool = EncodedPool(store, ("latents",), encoders.latents_spec)
+    lost = losses.leave_out(((shard.name, shard.rows) for shard in shards), pool.lacks)
+    shards = tuple(shard for shard in shards if shard.name not in lost)
     kept = _of_use(_shards_before(before, "latents.json", store), digests_of_images(shards), pool)
     latents = _PoolWork(kept, image_groups(shards, _rows(kept)), pool)
     if text == "online":
-        return _Work(latents, _PoolWork((), (), pool))
+        return _Work(shards, latents, _PoolWork((), (), pool))
     pool = EncodedPool(store, encoders.text_tensor_names, encoders.texts_spec)
     kept = _of_use(_shards_before(before, "texts.json", store), digests_of_texts(shards), pool)
-    return _Work(latents, _PoolWork(kept, text_groups(shards, _rows(kept)), pool))
+    return _Work(shards, latents, _PoolWork(kept, text_groups(shards, _rows(kept)), pool))
 
 
-def _read_shards(dataset: DatasetManifest, store: Store, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+def _read_shards(dataset: DatasetManifest, losses: Losses, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
     names = (shard_name(index) for index in range(dataset.num_shards))
-    return tuple(DatasetShard(dataset, name, store, hard_negatives_per_caption) for name in names)
+    return tuple(DatasetShard(name, losses.rows_of(name), hard_negatives_per_caption) for name in names)
+
+
+def _made_by(encoders: FrozenEncoders) -> dict[str, Any]:
+    return {
+        "backbone_digest": encoders.backbone_digest,
+        "vae_digest": encoders.vae_digest,
+        "text_encoder_digest": encoders.text_encoder_digest,
+    }
+
+
+def _counts(shards: tuple[DatasetShard, ...], losses: Losses) -> dict[str, Any]:
+    return {
+        "num_samples": sum(len(shard.rows) for shard in shards),
+        "num_val_samples": sum(row.split == "val" for shard in shards for row in shard.rows),
+        "num_latents": len(digests_of_images(shards)),
+        "num_texts": len(digests_of_texts(shards)),
+        "num_lost_shards": losses.num_shards,
+        "num_lost_samples": losses.num_samples,
+    }
 
 
 def _text_shapes(

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from softalign.artifacts import DatasetManifest
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import IndexRow, read_index
-from softalign.store.store import Store
+from softalign.data.curation.shards import IndexRow
 
 InputT = TypeVar("InputT")
 
@@ -22,9 +20,8 @@ MAX_TEXTS_PER_SHARD = 512
 class DatasetShard:
     """One shard of the dataset: its rows, and the hard negatives of their captions."""
 
-    def __init__(self, dataset: DatasetManifest, name: str, store: Store, hard_negatives_per_caption: int) -> None:
-        self.name = name
-        self.rows = read_index(store.fetch_file(dataset, f"{name}.parquet"))
+    def __init__(self, name: str, rows: tuple[IndexRow, ...], hard_negatives_per_caption: int) -> None:
+        self.name, self.rows = name, rows
         self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
 
     def texts(self) -> Iterator[tuple[str, str]]:

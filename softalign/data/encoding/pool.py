@@ -109,6 +109,10 @@ class EncodedPool:
             self.counts.present += len(group)
         return found
 
+    def lacks(self, digest: str) -> bool:
+        """Return whether no shard holds a row."""
+        return digest not in self._rows
+
     def request(self, group: dict[str, InputT]) -> ShardRequest[InputT]:
         """Return what is to be done for a group that is not there."""
         copied = {digest: self._rows[digest] for digest in group if digest in self._rows}

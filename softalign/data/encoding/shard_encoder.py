@@ -19,6 +19,7 @@ from softalign.data.curation.shards import IndexRow
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import PoolShard, ShardRequest, make_shard, pool_folder
 from softalign.data.encoding.preprocessing import preprocess
+from softalign.data.encoding.quarantine import repair
 from softalign.engines.work import Work
 from softalign.errors import CompatibilityError
 from softalign.store.read_ahead import map_ahead
@@ -62,7 +63,8 @@ class ShardEncoder:
 
     def work(self, counted: Counted) -> Work[EncodeCall, PoolShard]:
         """Return this as work for an engine; ``counted`` hears of inputs that this process encodes."""
-        return Work(_encode, self._arguments, uses_model=True, made=partial(self.encode, counted=counted))
+        made = partial(self.encode, counted=counted)
+        return Work(_encode, self._arguments, uses_model=True, made=made, name_of=_name_of)
 
     def encode(self, call: EncodeCall, counted: Counted = iter) -> PoolShard:
         """Return the shard of a call; see ``pool.make_shard``.
@@ -90,7 +92,7 @@ class ShardEncoder:
 
     def _pixels(self, name: str, rows: Iterable[IndexRow], resolution_px: int) -> Iterator[Tensor]:
         """Yield the prepared images (3, R, R) of some rows of a shard, read and decoded ahead."""
-        tar_path = self._store.fetch_file(self._dataset, f"{name}.tar")
+        tar_path = self._store.fetch_file(self._dataset, f"{name}.tar", repair(self._dataset, self._store))
 
         def read(row: IndexRow) -> Tensor:
             with tar_path.open("rb") as tar:
@@ -98,6 +100,10 @@ class ShardEncoder:
                 return preprocess(tar.read(row.size_bytes), resolution_px)
 
         return map_ahead(read, rows, self._runtime.num_threads)
+
+
+def _name_of(call: EncodeCall) -> str:
+    return f"{call.request.folder}: {len(call.request.inputs)} of {call.source or 'the captions'}"
 
 
 def _encode(*arguments: Any) -> Callable[[EncodeCall], PoolShard]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +46,38 @@ def refuser(kind):
             if kind == "ours":
                 raise DataError("Item 5 cannot be used.", expected="another", found="5", where="here", fix="leave it")
             raise NotADirectoryError(20, "Not a directory", "there")
+        return item
+
+    return work
+
+
+def sleeper():
+    """Return who did an item that takes a while."""
+    return lambda _item: (time.sleep(0.05), os.getpid())[1]
+
+
+def large(num_bytes):
+    return lambda item: bytes([item % 256]) * num_bytes
+
+
+SHARED = []
+
+
+def share(num_processes):
+    SHARED.append(num_processes)
+
+
+def sharer():
+    return lambda _item: SHARED
+
+
+def dier_at(number):
+    """Kill each process at one item, after some words."""
+
+    def work(item):
+        if item == number:
+            print("some last words", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
         return item
 
     return work

@@ -2,11 +2,12 @@
 
 import io
 import threading
+import time
 
 import pytest
 from PIL import Image
 
-from softalign.data.curation import images
+from softalign.data.curation import decoding_memory, images
 from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, ByteBudget
 from softalign.data.curation.images import inspect_image
 from softalign.store.read_ahead import map_ahead
@@ -42,6 +43,24 @@ def test_as_many_are_decoded_at_once_as_fit(monkeypatch, mode, total_bytes, most
     monkeypatch.setattr(images, "_decode", counted)
     assert len(list(map_ahead(inspect_image, [buffer.getvalue()] * 12, 4))) == 12
     assert max(seen) == most_at_once
+
+
+def test_one_of_several_processes_has_its_part_and_decodes_one_image_at_a_time(monkeypatch):
+    budget, at_once, most = ByteBudget(1 << 30), [], []
+    monkeypatch.setattr(decoding_memory, "DECODING", budget)
+    decoding_memory.share_machine(4)
+    assert budget._free_bytes == 1 << 28
+
+    def decode(number):
+        with budget.taking(1):
+            at_once.append(number)
+            time.sleep(0.001)
+            most.append(len(at_once))
+            at_once.remove(number)
+
+    list(map_ahead(decode, range(20), 4))
+    assert max(most) == 1
+    assert budget._free_bytes == 1 << 28
 
 
 def test_what_fails_gives_back_what_it_took():

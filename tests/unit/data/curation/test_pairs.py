@@ -175,6 +175,45 @@ def test_many_tars_and_one_that_is_damaged(tmp_path, place):
     assert {s.filename: s.flaw.reason for s in samples if s.flaw} == {"00001.tar": "unreadable_file"}
 
 
+HEADER_OF_THIRD = slice(512 * 8, 512 * 9)
+"""Each sample is two members of a header and a block."""
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    ("damaged", "num_left"),
+    [
+        (lambda whole: whole[: 512 * 8 + 100], 1),  # within a header: the sample before it may have had more members
+        (lambda whole: whole[: HEADER_OF_THIRD.start] + b"\xff" * 512 + whole[HEADER_OF_THIRD.stop :], 1),
+        (lambda whole: whole[: 512 * 8], 2),  # between two members, without the end mark
+    ],
+)
+def test_damage_that_looks_like_an_end_is_none(tmp_path, damaged, num_left, which):
+    for number in range(2):
+        files = {f"{number}{k}.{e}": bytes([number]) * 9 for k in range(3) for e in ("jpg", "txt")}
+        tar_of(tmp_path / f"0000{number}.tar", files)
+    broken = tmp_path / f"0000{which}.tar"
+    broken.write_bytes(damaged(broken.read_bytes()))
+    samples = listed(WebDatasetSource(shards_uri=str(tmp_path)), tmp_path)
+    assert len([s for s in samples if s.flaw is None]) == 3 + num_left
+    assert [(s.filename, s.flaw.reason) for s in samples if s.flaw] == [(broken.name, "unreadable_file")]
+
+
+def test_a_first_tar_that_is_none_does_not_refuse_the_others(tmp_path):
+    (tmp_path / "00000.tar").write_bytes(b"no tar at all" * 100)
+    source = WebDatasetSource(shards_uri=str(tmp_path))
+    (tmp_path / "00001.tar").write_bytes(b"")
+    with pytest.raises(DataError, match="None of these 2 files is a tar"):
+        check_source(source)
+    tar_of(tmp_path / "00001.tar", {"a.jpg": b"image", "a.txt": b"a caption"})
+    check_source(source)
+    samples = listed(source, tmp_path)
+    assert [(s.filename, s.flaw.reason if s.flaw else "") for s in samples] == [
+        ("00000.tar", "unreadable_file"),
+        ("00001.tar/a.jpg", ""),
+    ]
+
+
 def test_members_that_are_no_sample(tmp_path, monkeypatch):
     monkeypatch.setattr("softalign.data.curation.webdataset.MAX_MEMBER_BYTES", 100)
     path = tar_of(tmp_path / "t.tar", {"big.jpg": b"x" * 101, "big.txt": b"a", "ok.jpg": b"x", "ok.cls": b"7"})

@@ -24,8 +24,10 @@ from softalign.data.encoding import groups, pool, shard_encoder
 from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
+from softalign.data.encoding.quarantine import stand_in
 from softalign.errors import DataError, IntegrityError
 from softalign.processes.progress import listening
+from softalign.stages.narration import figures
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from softalign.store.traffic import traffic
@@ -421,3 +423,75 @@ def test_a_sample_of_coco(tmp_path, store, backbone, counted, monkeypatch):
     with safe_open(f"{store.uri}/{shard['file']['path']}", framework="pt") as opened:
         assert opened.get_slice("latents").get_shape() == [80, LATENT_CHANNELS, 4, 4]
         assert opened.get_slice("latents").get_dtype() == "F16"
+
+
+LENIENT = Runtime(max_corrupt_share=0.5)
+
+
+def damage(dataset, name):
+    """Damage a file without changing its size; return how to mend it."""
+    path = Path(dataset.uri) / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200] + b"\xff" * 8 + whole[208:])
+    return lambda: path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000001.parquet"])
+def test_a_damaged_shard_is_left_out_named_and_counted_and_made_good_once_it_is_mended(
+    tmp_path, store, backbone, counted, name
+):
+    dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
+    mend = damage(dataset, name)
+    with pytest.raises(IntegrityError, match="max_corrupt_share") as caught:
+        encode(dataset, backbone, Runtime(), store, "e")
+    assert caught.value.where == f"{dataset.uri}/{name}"
+    assert "sha256" in caught.value.expected
+    assert "sha256" in caught.value.found
+    assert f"rm -r {dataset.uri}" in caught.value.fix
+
+    lossy = encode(dataset, backbone, LENIENT, store, "e")
+    assert (lossy.num_samples, lossy.num_lost_shards, lossy.num_lost_samples) == (12, 1, 8)
+    assert lossy.num_latents == 12
+    assert len(pq.read_table(Path(lossy.uri) / "samples.parquet")) == 12
+    assert [one["path"] for one in indexed(lossy, "lost")] == [name]
+    assert "8 samples lost: 1 damaged shards" in figures(lossy, store)
+    assert [one["path"] for one in indexed(dataset, "quarantine")["files"]] == [name]
+    assert store.find(EncodedManifest, "e") is None
+    assert stand_in(dataset, "e", store) == lossy
+    assert encode(dataset, backbone, LENIENT, store, "e") == lossy
+
+    mend()
+    whole = encode(dataset, backbone, Runtime(), store, "e")
+    other = Store(str(tmp_path / "other"))
+    undamaged = make_dataset(tmp_path / "again", other, captions_of(range(20)), "d")
+    assert whole.digest == encode(undamaged, backbone, Runtime(), other, "e").digest
+    assert whole.digest != lossy.digest
+    assert indexed(dataset, "quarantine") == {"files": [], "made_without": {}}
+    assert store.find(EncodedManifest, "e") == whole
+    assert stand_in(dataset, "e", store) is None
+
+
+def test_above_the_share_that_may_be_lost_it_stops_and_names_all_that_is_damaged(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
+    for name in ("shard-000000.tar", "shard-000001.parquet"):
+        damage(dataset, name)
+    with pytest.raises(IntegrityError, match=r"at most 50\.00% of 20 samples") as caught:
+        encode(dataset, backbone, LENIENT, store, "e")
+    assert "16 lost: " in caught.value.found
+    assert "shard-000000.tar: " in caught.value.found
+    assert "shard-000001.parquet: " in caught.value.found
+    with pytest.raises(IntegrityError, match="Too much"):  # all of it
+        damage(dataset, "shard-000002.tar")
+        encode(dataset, backbone, Runtime(max_corrupt_share=1.0), store, "e")
+
+
+def test_a_damaged_shard_whose_images_are_encoded_by_now_costs_nothing(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(20)), "d")
+    encode(dataset, backbone, Runtime(), store, "e")
+    damage(dataset, "shard-000001.tar")
+    other = backbone.model_copy(update={"resolution_px": 2 * RESOLUTION})
+    assert encode(dataset, other, LENIENT, store, "other").num_lost_samples == 8
+    assert encode(dataset, backbone, LENIENT, store, "f", 1).num_lost_samples == 0
+    noted = indexed(dataset, "quarantine")
+    assert [one["path"] for one in noted["files"]] == ["shard-000001.tar"]
+    assert list(noted["made_without"]) == ["other"]
