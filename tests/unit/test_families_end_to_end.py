@@ -67,7 +67,7 @@ def trained(models, tmp_path_factory):
         tokens = UNetTokensConfig(init="normal") if name == "sdxl" else MMDiTTokensConfig(num_layers=2)
         config = TrainConfig(soft_tokens=tokens, num_steps=2, batch_size=3, validate_every_steps=0)
         key = f"t-{name.replace(' ', '-')}"
-        done[name] = encoded, train(encoded, backbone, config, Runtime(), store, key, "tiny")
+        done[name] = encoded, train(encoded, backbone, config, Runtime(num_threads=1), store, key, "tiny")
     return done
 
 

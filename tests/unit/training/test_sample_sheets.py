@@ -55,7 +55,7 @@ def setting(request, tmp_path_factory):
 
 def trained(setting, key, **changes):
     encoded, backbone, config, store = setting
-    runtime = Runtime(checkpoint_every_steps=1)
+    runtime = Runtime(num_threads=1, checkpoint_every_steps=1)
     return train(encoded, backbone, config.model_copy(update=changes), runtime, store, key, "tiny")
 
 
