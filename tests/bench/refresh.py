@@ -31,6 +31,7 @@ class Cost:
     encode_bytes: int
     images_encoded: int
     texts_encoded: int
+    cpu_s: float
 
 
 def render(folder, number, side_px):
@@ -92,6 +93,7 @@ class Bench:
 
         for name in counts:
             setattr(FrozenEncoders, name, counting(name))
+        cpu = time.process_time()
         moments, written = [time.perf_counter()], [traffic().written_bytes]
         dataset = curate(config, self.store, key, self.runtime, parent_key, Beside(parent_key) if parent_key else None)
         moments.append(time.perf_counter())
@@ -108,6 +110,7 @@ class Bench:
             written[2] - written[1],
             counts["latents_of"],
             counts["text_states_of"],
+            time.process_time() - cpu,
         )
         return dataset, encoded, cost
 
@@ -146,7 +149,8 @@ def line(name, cost, first):
     return (
         f"{name:>10} | {cost.curate_bytes / 1e6:9.2f} + {cost.encode_bytes / 1e6:9.2f} MB = {total / whole:7.2%} | "
         f"{cost.images_encoded:6d} images, {cost.texts_encoded:6d} texts = {share:7.2%} | "
-        f"{cost.curate_s:7.2f} + {cost.encode_s:7.2f} s = {seconds / all_seconds:7.2%}"
+        f"{cost.curate_s:7.2f} + {cost.encode_s:7.2f} s = {seconds / all_seconds:7.2%} | "
+        f"{cost.cpu_s:7.2f} s = {cost.cpu_s / first.cpu_s:7.2%}"
     )
 
 
@@ -157,7 +161,9 @@ def measure(bench, layout, asked):
     print(
         f"captions in {layout}: {parent.num_samples} images, {parent.num_captions} captions; {number} captions change"
     )
-    print("           | written: curate + encode, of the first | encoded, of the first | time: curate + encode")
+    print(
+        "           | written: curate + encode, of the first | encoded, of the first | time: curate + encode | CPU time"
+    )
     print(line("first", first, first), flush=True)
     is_equal = True
     cases = {"spread": range(0, asked.images, asked.images // number), "together": range(number)}

@@ -77,7 +77,9 @@ def curate(
         MissingInputError: a captions table is not there.
         DataError: a table or a change cannot be used, or no sample passed the filters (with the count of every reason).
     """
-    earlier = open_earlier(beside, store) if not config.filters.models else None  # models judge pairs with captions
+    earlier = (
+        open_earlier(config, beside, store) if not config.filters.models else None
+    )  # models judge pairs with captions
     run = _CurateRun(config, runtime, store.work_path("curate", key), earlier)
     run.restore()
     with warnings.catch_warnings(), open_engine(runtime) as engine:

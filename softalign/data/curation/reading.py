@@ -58,9 +58,10 @@ def confirm_sample(item: ToConfirm, config: CurationConfig) -> ReadSample:
     if verdict.captions:
         with suppress(ItemError):  # which reading it as any other says
             data = listed.images.read(listed.filename, config.filters.max_file_bytes)
-            is_stored = config.image_format == "keep"  # else the digest is of the image as it was saved anew
-            if is_stored and hashlib.sha256(data).hexdigest() == item.placed.row.image_digest:
-                sample = known_sample(listed, item.placed, verdict.captions, data)
+            row = item.placed.row
+            if hashlib.sha256(data).hexdigest() == (row.source_digest or row.image_digest):
+                stored = b"" if row.source_digest else data  # else it is in its shard, as it was saved anew
+                sample = known_sample(listed, item.placed, verdict.captions, stored)
                 return ReadSample(sample, verdict.rejections, item.placed)
     return read_sample(listed, config)
 
@@ -96,7 +97,8 @@ def open_sample(listed: ListedSample, captions: tuple[str, ...], config: Curatio
         ItemError: its file cannot be read or decoded, or is above the limits.
     """
     data = listed.images.read(listed.filename, config.filters.max_file_bytes)
-    facts = inspect_image(data, config.filters.max_pixels, transcoding_of(config))
+    transcoding = transcoding_of(config)
+    facts = inspect_image(data, config.filters.max_pixels, transcoding)
     return Sample(
         source=listed.source,
         filename=listed.filename,
@@ -108,4 +110,5 @@ def open_sample(listed: ListedSample, captions: tuple[str, ...], config: Curatio
         width_px=facts.width_px,
         height_px=facts.height_px,
         is_animated=facts.is_animated,
+        source_digest="" if transcoding is None else hashlib.sha256(data).hexdigest(),
     )

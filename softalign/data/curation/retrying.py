@@ -41,7 +41,8 @@ def mended(config: CurationConfig, dataset: OpenedDataset) -> tuple[Place, ...]:
 def replaced(config: CurationConfig, dataset: OpenedDataset) -> dict[str, str]:
     """Return which of a dataset's images have other bytes now, by source and name, with the present digest.
 
-    One that cannot be read now is left out: that is no other content.
+    One that cannot be read now is left out: that is no other content. Of several listings of one name those count that
+    were kept.
 
     Args:
         config: what the dataset was made by.
@@ -50,20 +51,28 @@ def replaced(config: CurationConfig, dataset: OpenedDataset) -> dict[str, str]:
     Raises:
         SoftAlignError: a source's table is not there or cannot be used, or its place does not answer.
     """
-    kept = {(one.row.source, one.row.file_name): one.row.image_digest for one in dataset.samples()}
+    kept: dict[Place, set[str]] = {}
+    has_sources = False
+    for row in (sample.row for sample in dataset.samples()):
+        has_sources = bool(row.source_digest)
+        kept.setdefault((row.source, row.file_name), set()).add(row.source_digest or row.image_digest)
+    is_by_file = config.image_format == "keep" or has_sources
     with TemporaryDirectory(prefix="softalign-") as folder:
         listed = [one for one in list_samples_of(config, Path(folder)) if (one.source, one.filename) in kept]
         with Reporter("recheck", "images", len(listed)) as images:
-            found = images.over(map_ahead(lambda one: _digest_of(one, config), listed, NUM_READERS))
-            digests = {(one.source, one.filename): digest for one, digest in zip(listed, found, strict=True)}
-    changed = {place: digest for place, digest in digests.items() if digest and digest != kept[place]}
+            read = map_ahead(lambda one: _digest_of(one, config, is_by_file=is_by_file), listed, NUM_READERS)
+            digests = list(images.over(read))
+    found: dict[Place, list[str]] = {}
+    for one, digest in zip(listed, digests, strict=True):
+        found.setdefault((one.source, one.filename), []).append(digest)
+    changed = {place: now[-1] for place, now in found.items() if all(now) and not kept[place] <= set(now)}
     return {f"{source}/{name}": digest for (source, name), digest in sorted(changed.items())}
 
 
-def _digest_of(listed: ListedSample, config: CurationConfig) -> str:
-    """Return the digest of an image as the dataset would store it; empty where it cannot be read now."""
+def _digest_of(listed: ListedSample, config: CurationConfig, *, is_by_file: bool) -> str:
+    """Return the digest of an image's file, or else of the image as it is saved anew; empty where it cannot be read."""
     try:
-        if config.image_format != "keep":
+        if not is_by_file:
             return open_sample(listed, (), config).image_digest
         return hashlib.sha256(listed.images.read(listed.filename)).hexdigest()
     except ItemError:

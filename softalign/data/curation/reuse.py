@@ -83,6 +83,9 @@ class EarlierVersion:
         store: where it lies.
         is_compared: see ``Beside``; what was left out is looked at anew then.
 
+    Attributes:
+        has_sources: its rows say what file each image was saved anew from.
+
     Raises:
         IntegrityError: a file of it is not what was published.
     """
@@ -100,6 +103,7 @@ class EarlierVersion:
             if one.caption_index < 0:
                 is_read = one.reason not in TO_TRY_AGAIN | OF_CAPTIONS
                 self._note(one.source, one.file_name, Known(rejection=one) if is_read else None)
+        self.has_sources = all(row.source_digest for rows in self._shards for row in rows)
         self._accepted = [row.image_digest for rows in self._shards for row in rows]
         self._num_accepted, self._is_same = 0, True
 
@@ -158,16 +162,20 @@ class EarlierVersion:
         self._known[source, file_name] = known if is_first else None  # of two with one name nothing is known
 
 
-def open_earlier(beside: Beside | None, store: Store) -> EarlierVersion | None:
-    """Return the version to go by; None where there is none, or it is damaged: the result is the same without."""
+def open_earlier(config: CurationConfig, beside: Beside | None, store: Store) -> EarlierVersion | None:
+    """Return the version to go by; None where there is none, or it is damaged: the result is the same without.
+
+    One whose images were saved anew, of which it does not say what from, is none.
+    """
     manifest = store.find(DatasetManifest, beside.key) if beside is not None else None
     if beside is None or manifest is None:
         return None
     try:
-        return EarlierVersion(manifest, store, is_compared=beside.is_compared)
+        earlier = EarlierVersion(manifest, store, is_compared=beside.is_compared)
     except IntegrityError as error:
         logger.warning("An earlier version is damaged, so all images are read again: %s", error.where)
         return None
+    return earlier if config.image_format == "keep" or earlier.has_sources else None
 
 
 def known_sample(listed: ListedSample, placed: Placed, captions: tuple[str, ...], image: bytes = b"") -> Sample:

@@ -1,5 +1,6 @@
 """A refresh is curating from nothing, byte for byte, but for what it reads and writes."""
 
+import hashlib
 import io
 import os
 import random
@@ -14,19 +15,20 @@ import pytest
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, TableSource
 from softalign.config.captions import CaptionFilterConfig
-from softalign.data.curation import pipeline, reuse, table
+from softalign.data.curation import pipeline, reading, reuse, table
 from softalign.data.curation.changes import CaptionEdit, changed_listing, list_samples_of, read_edits, to_lines
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.retrying import replaced
 from softalign.data.curation.reuse import Beside
-from softalign.data.curation.samples import HeldImage, ListedSample
+from softalign.data.curation.samples import HeldImage, ListedSample, Sample
 from softalign.data.curation.shards import ShardWriter, read_index
 from softalign.errors import DataError
 from softalign.store.store import Store
 from softalign.store.traffic import traffic
 from tests.killing import Fuse, is_killed
+from tests.unit.data.curation.conftest import picture
 from tests.unit.data.curation.test_merging import table_of
 from tests.unit.data.curation.test_pipeline import COCO, content, rows_of
 
@@ -345,3 +347,46 @@ def test_of_a_path_listed_twice_with_other_pictures_nothing_is_taken_for_the_oth
     scratch = curate(changed, Store(str(tmp_path / "scratch")), "child", parent_key="parent")
     assert child.num_samples == 4 and child.digest == scratch.digest
     assert replaced(changed, OpenedDataset(child, store)) == {}
+
+
+@pytest.mark.parametrize("captions_in_tars", [True, False])
+def test_one_image_more_decodes_that_alone_also_where_images_are_saved_anew(
+    tmp_path, store, handover, configure, monkeypatch, captions_in_tars
+):
+    handover.add_pictures(6)
+    layout = {"image_format": "jpg", "captions_in_tars": captions_in_tars}
+    parent = curate(configure(handover.coco()).model_copy(update=layout), store, "parent")
+    digests = [hashlib.sha256((handover.images / row.file_name).read_bytes()).hexdigest() for row in rows_of(parent)]
+    assert [row.source_digest for row in rows_of(parent)] == digests
+    handover.add_pictures(1, start=9)
+    handover.add("000.png", [], picture(0), compress_level=1)  # the same picture in other bytes
+    handover.rows.pop()
+    config, decoded, inspect = configure(handover.coco()).model_copy(update=layout), [], reading.inspect_image
+    assert list(replaced(config, OpenedDataset(parent, store))) == ["0-coco/000.png"]
+    monkeypatch.setattr(reading, "inspect_image", lambda *args: decoded.append(args) or inspect(*args))
+    child = curate(config, store, "child", beside=Beside("parent", is_compared=True))
+    assert len(decoded) == 2
+    assert child.digest == curate(config, Store(str(tmp_path / "scratch")), "child").digest
+    assert replaced(config, OpenedDataset(child, store)) == {}
+
+
+def test_a_version_that_does_not_say_what_images_were_saved_anew_from_is_not_gone_by(
+    tmp_path, store, handover, configure, monkeypatch
+):
+    config = configure(handover.add_pictures(6).coco()).model_copy(update={"image_format": "jpg"})
+    with monkeypatch.context() as patched:  # as versions before were
+        patched.setattr(reading, "Sample", lambda **fields: Sample(**fields | {"source_digest": ""}))
+        old = curate(config, store, "old")
+    assert "source_digest" not in pq.read_schema(Path(old.uri) / "shard-000000.parquet").names
+    assert replaced(config, OpenedDataset(old, store)) == {}
+    child = curate(config, store, "child", beside=Beside("old"))
+    assert child.digest == curate(config, Store(str(tmp_path / "scratch")), "child").digest
+
+
+def test_a_near_copy_under_the_name_of_a_kept_image_is_no_replacement(tmp_path, store, configure, make_picture):
+    buffer = io.BytesIO()
+    make_picture(1).save(buffer, "PNG", compress_level=1)
+    rows = [("a.png", png(make_picture(1)), ["one"]), ("a.png", buffer.getvalue(), ["nearly it"])]
+    config = configure(table_of(tmp_path, rows))
+    dataset = curate(config, store, "k")
+    assert dataset.num_samples == 1 and replaced(config, OpenedDataset(dataset, store)) == {}
