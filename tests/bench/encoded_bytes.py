@@ -1,9 +1,9 @@
 """What one image with one caption takes in a store, by family: bytes of the files that ``encode`` wrote, divided.
 
-``python -m tests.bench.encoded_bytes [--images N] [--shard N]``: encodes pictures at 512 px with small encoders of random
-weights whose inputs and outputs have the published models' shapes, so that what is stored has its real size; what is
-the same for all texts is so by the encoders' structure. Counted are the shards of both pools with their indexes, and
-the set's own files; not the one row of the empty caption that each set has. Exit code 1 if a figure is above its limit.
+``python -m tests.bench.encoded_bytes [--images N] [--shard N]``: encodes pictures at 512 px with small encoders of
+random weights, but of the published models' shapes, so that what is stored has its real size; what is the same for all
+texts is so by the encoders' structure. Counted are the shards of both pools with their indexes, and the set's own
+files; not the one row of the empty caption that each set has. Exit code 1 if a figure is above its limit.
 """
 
 import argparse
@@ -140,7 +140,7 @@ def hand_over(root, number):
     images, annotations, rng = [], [], np.random.default_rng(0)
     for index in range(number):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        coarse.resize((512, 512)).save(root / f"{index:012d}.jpg")
+        coarse.resize((64, 64)).save(root / f"{index:012d}.jpg")
         images.append({"id": index, "file_name": f"{index:012d}.jpg"})
         caption = " ".join([*rng.choice(WORDS, rng.integers(8, 16)), str(index)])
         annotations.append({"image_id": index, "caption": caption})
@@ -183,13 +183,12 @@ def measure(case, root, dataset, store):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=256, help="how many; whole shards")
+    parser.add_argument("--images", type=int, default=128, help="how many; whole shards")
     parser.add_argument("--shard", type=int, default=128, help="images in each shard; the default recipe has 512")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    print(
-        "| family | latents | text | index | **bytes** | at most | predicted |\n| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print("| family | latents | text | index | **bytes** | at most | predicted |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     is_within = True
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
         root = Path(folder)

@@ -11,11 +11,13 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from PIL import Image
+from safetensors.torch import load_file
 
 from softalign import load_soft_tokens
 from softalign.adapters.base_fingerprint import fingerprint_of
 from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
+from softalign.artifacts import DatasetManifest
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.data.encoding.encode import encode
@@ -96,6 +98,23 @@ def image_of(pipe, **changes):
         output_type="np",
         **{"guidance_scale": 4.0, **options, **changes},
     ).images
+
+
+@pytest.mark.parametrize("name", ["sd3 without t5", "sdxl"])
+def test_training_is_the_same_with_stored_texts_and_with_encoders_beside_it(trained, models, tmp_path, name):
+    root = Path(trained[name][0].uri).parents[1]
+    store = Store(str(root))
+    dataset = store.find(DatasetManifest, "d")
+    backbone, key = config_of(name, models), f"online-{name.replace(' ', '-')}"
+    encoded = encode(dataset, backbone, Runtime(), store, key, text="online")
+    tokens = UNetTokensConfig(init="normal") if name == "sdxl" else MMDiTTokensConfig(num_layers=2)
+    config = TrainConfig(soft_tokens=tokens, num_steps=2, batch_size=3, validate_every_steps=0)
+    adapter = train(encoded, backbone, config, Runtime(), store, key, "tiny")
+    weights = [Path(made.uri) / "soft_tokens.safetensors" for made in (trained[name][1], adapter)]
+    stored, online = map(load_file, weights)
+    assert stored.keys() == online.keys()
+    for tensor, expected in stored.items():
+        torch.testing.assert_close(online[tensor], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_encoded_set_has_the_pipelines_shapes(trained, name):
