@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +143,7 @@ class ShardWriter:
     def append(self, row: IndexRow, image: bytes) -> None:
         """Append an image and its metadata; where it lies in this shard is set here."""
         offset = self._add_file(f"{row.key}.{row.extension}", image)
-        metadata = {name: value for name, value in asdict(row).items() if name not in {"offset_bytes", "size_bytes"}}
+        metadata = {name: getattr(row, name) for name in INDEX_SCHEMA if name not in {"offset_bytes", "size_bytes"}}
         self._add_file(f"{row.key}.json", canonical_json(metadata))
         self._add_file(f"{row.key}.txt", row.captions[0].encode())
         self._rows.append(replace(row, offset_bytes=offset))
