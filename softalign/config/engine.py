@@ -21,7 +21,7 @@ class LocalEngine(Frozen):
     num_processes: Count | Literal["auto"] = Field(
         "auto",
         description="that read and decode images, and where there is no GPU run models too; 1: the stage's own alone; "
-        "auto: to read images one for each core, at most 16, once there are many; models in the stage's own",
+        "auto: to read images one for each core, at most 16, once that has taken 3 s; models in the stage's own",
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,20 +56,26 @@ class ProcessPool:
 
     Args:
         num_processes: how many there are.
-        starting_after: items that this process does itself before it starts any: of a short work, all.
+        starting_after_s: seconds for which this process does a work itself first: a short one, all of it.
         items_per_call: of small items; others are sent one by one.
     """
 
-    def __init__(self, num_processes: int, *, starting_after: int = 0, items_per_call: int = ITEMS_PER_CALL) -> None:
-        self.num_processes, self._starting_after, self.items_per_call = num_processes, starting_after, items_per_call
+    def __init__(
+        self, num_processes: int, *, starting_after_s: float = 0.0, items_per_call: int = ITEMS_PER_CALL
+    ) -> None:
+        self.num_processes, self._starting_after_s, self.items_per_call = (
+            num_processes,
+            starting_after_s,
+            items_per_call,
+        )
         self._workers: dict[int, WorkerProcess] = {}
         self._lock, self.alone = threading.Lock(), threading.Lock()
 
     def map(self, work: Work[ItemT, ResultT], items: Iterable[ItemT]) -> Generator[ResultT]:
         """Yield the results in the items' order; see ``Engine``. When it is closed early the workers are stopped."""
         rest = iter(items)
-        if self._starting_after:
-            yield from InProcess().map(work, islice(rest, self._starting_after))
+        if self._starting_after_s:
+            yield from InProcess().map(work, _within(self._starting_after_s, rest))
         first = list(islice(rest, 1))
         if first:
             with _running(self, work) as run:
@@ -98,6 +105,15 @@ class ProcessPool:
             for worker in self._workers.values():
                 worker.stop()
             self._workers.clear()
+
+
+def _within(seconds: float, items: Iterator[ItemT]) -> Iterator[ItemT]:
+    """Yield what is asked for within some seconds; the rest stays."""
+    end = time.monotonic() + seconds
+    for item in items:
+        yield item
+        if time.monotonic() >= end:
+            return
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +98,7 @@ def split_of(image_digest: str, val_share: float) -> Split:
 def texts_of(row: IndexRow, *, has_captions: bool = True) -> dict[str, bytes]:
     """Return what a tar holds of a sample beside its image, by the members' names."""
     left_out = NOT_IN_TARS if has_captions else NOT_IN_TARS | CAPTION_FIELDS
-    metadata = {name: value for name, value in asdict(row).items() if name not in left_out}
+    metadata = {name: getattr(row, name) for name in INDEX_SCHEMA if name not in left_out}
     texts = {f"{row.key}.json": canonical_json(metadata)}
     return texts | ({f"{row.key}.txt": row.captions[0].encode()} if has_captions else {})
 
@@ -213,8 +213,8 @@ INDEX_SCHEMA = {
     "perceptual_hash": "string",
 }
 CAPTION_FIELDS = frozenset(name for name in INDEX_SCHEMA if name.startswith("caption"))
-NOT_IN_TARS = frozenset({"offset_bytes", "size_bytes", "source_digest"})
-"""Fields of a row that its shard's ``key.json`` does not have."""
+NOT_IN_TARS = frozenset({"offset_bytes", "size_bytes"})
+"""Columns of an index that its tar's ``key.json`` does not have."""
 REJECTED_SCHEMA = {
     "source": "string",
     "file_name": "string",

@@ -141,10 +141,11 @@ def test_auto_starts_nobody_for_a_short_work(monkeypatch):
     with open_engine(Runtime()) as engine:
         assert list(engine.map(Work(works.doubler, num_threads=4), range(50))) == [2 * i for i in range(50)]
         assert workers_of(psutil.Process()) == before
-        monkeypatch.setattr(engine._pool, "_starting_after", 10)
-        done_by = list(engine.map(Work(works.sleeper, num_threads=4), range(30)))
-        assert set(done_by[:10]) == {os.getpid()}
-        assert os.getpid() not in done_by[10:]
+        monkeypatch.setattr(engine._pool, "_starting_after_s", 0.1)
+        done_by = list(engine.map(Work(works.sleeper, num_threads=4), range(60)))
+        assert done_by[0] == os.getpid() != done_by[-1]
+        assert done_by == sorted(done_by, key=lambda pid: pid != os.getpid())
+        assert len(done_by) == 60
     assert workers_of(psutil.Process()) == before
 
 
