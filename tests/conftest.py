@@ -134,6 +134,16 @@ def finished_run(run_flow, tmp_path_factory):
         return run_flow(retrain, tmp_path_factory.mktemp("chain") / "store")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_workers_on_a_slow_machine():
+    """Keep ``runtime.engine.num_processes: auto`` to the test's process, whose functions tests replace."""
+    from softalign.engines import opening
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opening, "STARTING_AFTER_S", float("inf"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_orchestrators_run(monkeypatch):
     """Forget afterwards which flow run a test's tasks worked for: this process runs other tests, too."""
