@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from softalign.artifacts import EncodedManifest, digest_of
+from softalign.artifacts import EncodedManifest
 from softalign.config.training import NegativesConfig
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import Split
+from softalign.data.encoding.order import SampleOrder, generator
 from softalign.data.encoding.pool import PoolReader
 from softalign.errors import CompatibilityError, DataError
 from softalign.method.text_states import TextStates
@@ -78,9 +78,9 @@ class HeldOutCaptions:
 class EncodedReader:
     """Reads one side of an encoded dataset.
 
-    Each epoch has its own order of the images and its own choice of one caption per image; an epoch's ragged tail is
-    left out. The captions of a batch are distinct as far as its images' captions allow. Which negatives an image gets
-    is drawn anew for each batch.
+    Each epoch has its own order of the images, each of which comes once, and its own choice of one caption per image;
+    batches go on over the ends of epochs, and hold no image twice. The captions of a batch are distinct as far as its
+    images' captions allow. Which negatives an image gets is drawn anew for each batch.
 
     Args:
         manifest: the encoded dataset.
@@ -121,17 +121,12 @@ class EncodedReader:
             )
         self._latents = PoolReader(root / "latents.json", store)
         self._texts = PoolReader(root / "texts.json", store)
-        self._order = (-1, np.empty(0, dtype=np.int64))
+        self._order = SampleOrder(len(self._samples), batch_size, seed)
 
     @property
     def num_samples(self) -> int:
-        """Images of this split."""
+        """Images of this split, and so samples of an epoch."""
         return len(self._samples)
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Images of this split in whole batches."""
-        return len(self._samples) // self._batch_size * self._batch_size
 
     @property
     def empty_prompt_embeds_LD(self) -> Float[Tensor, "L D"]:
@@ -157,15 +152,15 @@ class EncodedReader:
                 found=str(samples_seen),
                 fix="resume with the batch size the run was started with",
             )
-        epoch, offset = divmod(samples_seen, self.samples_per_epoch)
-        samples = [self._samples[place] for place in self._order_of(epoch)[offset : offset + self._batch_size]]
-        digests = distinct_choices([self._preference(sample, epoch) for sample in samples])
+        draws = self._order.batch_at(samples_seen)
+        samples = [self._samples[draw.place] for draw in draws]
+        digests = distinct_choices([self._preference(self._samples[draw.place], draw.epoch) for draw in draws])
         captions = [sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)]
         chosen = choose_candidates(
             captions,
             [sample.hard_negatives[digest] for sample, digest in zip(samples, digests, strict=True)],
             self._negatives,
-            _generator("negatives", self._seed, samples_seen),
+            generator("negatives", self._seed, samples_seen),
         )
         return EncodedBatch(
             keys=tuple(sample.key for sample in samples),
@@ -202,15 +197,10 @@ class EncodedReader:
         rows = [self._texts.row(digest) for digest in digests]
         return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
-    def _order_of(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        if self._order[0] != epoch:
-            self._order = (epoch, _generator("order", self._seed, epoch).permutation(len(self._samples)))
-        return self._order[1]
-
     def _preference(self, sample: EncodedSample, epoch: int) -> list[str]:
         """Return a sample's caption digests, the one chosen for this epoch first."""
         digests = list(sample.captions)
-        order = _generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
+        order = generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
         return [digests[place] for place in order]
 
 
@@ -239,7 +229,3 @@ def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
         )
         for row in rows
     ]
-
-
-def _generator(purpose: str, *seed: int | str) -> np.random.Generator:
-    return np.random.default_rng(int(digest_of([purpose, *seed]), 16))

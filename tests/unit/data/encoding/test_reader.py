@@ -17,6 +17,7 @@ from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
 from softalign.data.encoding import pool
 from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
+from softalign.data.encoding.order import SampleOrder
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader
 from softalign.errors import CompatibilityError, DataError, IntegrityError
@@ -134,15 +135,45 @@ def test_a_batch_is_a_function_of_seed_and_cursor(manifest, store):
     assert not any(same(one, other) for one, other in zip(first, others, strict=True))
 
 
-def test_an_epoch_visits_images_once_and_drops_the_ragged_tail(manifest, store):
-    train = reader(manifest, store)
-    assert (train.num_samples, train.samples_per_epoch) == (24, 20)
-    epochs = [[key for step in range(4) for key in train.batch_at(epoch * 20 + 5 * step).keys] for epoch in range(40)]
-    assert all(len(set(keys)) == 20 for keys in epochs)
-    assert len({tuple(keys) for keys in epochs}) == 40, "every epoch has its own order"
-    visits = Counter(key for keys in epochs for key in keys)
-    assert len(visits) == 24
-    assert min(visits.values()) > 40 * 20 / 24 * 0.6, "the dropped tail is another one each epoch"
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 8, 13, 23, 24])
+def test_every_image_comes_once_an_epoch_and_none_twice_in_a_batch(manifest, store, batch_size):
+    train = reader(manifest, store, batch_size=batch_size)
+    assert train.num_samples == 24
+    num_epochs = 2 * batch_size
+    batches = [train.batch_at(cursor).keys for cursor in range(0, 24 * num_epochs, batch_size)]
+    assert all(len(set(keys)) == batch_size for keys in batches)
+    stream = [key for keys in batches for key in keys]
+    epochs = [tuple(stream[24 * epoch : 24 * epoch + 24]) for epoch in range(num_epochs)]
+    assert all(len(set(keys)) == 24 for keys in epochs)
+    assert len(set(epochs)) == num_epochs, "every epoch has its own order"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.data())
+def test_the_order_is_the_same_wherever_reading_begins(batch_size, data):
+    num_samples = data.draw(st.integers(batch_size, 3 * batch_size))
+    order = SampleOrder(num_samples, batch_size, seed=1)
+    batches = [order.batch_at(cursor) for cursor in range(0, 6 * num_samples, batch_size)]
+    assert all(len({draw.place for draw in draws}) == batch_size for draws in batches)
+    stream = [draw for draws in batches for draw in draws]
+    assert [draw.epoch for draw in stream] == [seen // num_samples for seen in range(len(stream))]
+    assert Counter(draw.place for draw in stream[: 6 * num_samples]) == dict.fromkeys(range(num_samples), 6)
+    for at in data.draw(st.lists(st.integers(0, len(batches) - 1), max_size=3)):
+        assert SampleOrder(num_samples, batch_size, seed=1).batch_at(at * batch_size) == batches[at]
+
+
+WHOLE_BATCHES = [
+    ("24", "26", "8", "14", "6", "18", "4", "16"),
+    ("28", "3", "13", "9", "21", "27", "19", "22"),
+    ("4", "2", "16", "11", "21", "19", "6", "12"),
+    ("17", "14", "27", "28", "13", "19", "8", "7"),
+]
+"""24 images in batches of 8, as read before batches went on over the ends of epochs."""
+
+
+def test_whole_batches_have_the_order_that_earlier_versions_gave(manifest, store):
+    train = reader(manifest, store, batch_size=8)
+    assert [train.batch_at(cursor).keys for cursor in (0, 16, 24, 240)] == WHOLE_BATCHES
 
 
 def test_captions_change_with_the_epoch_and_all_are_used(manifest, store):
