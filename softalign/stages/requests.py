@@ -28,7 +28,7 @@ from softalign.artifacts import (
     digest_of,
 )
 from softalign.backbones.locating import files_fingerprint, model_fingerprint
-from softalign.config.curation import ShapesSource
+from softalign.config.curation import WEIGHTS, ShapesSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
@@ -139,7 +139,18 @@ def curate_request(given: StageInputs) -> StageRequest:
     config = _sections(given, "curation") | {"decoder": DECODER}
     if not changes:
         del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
+    config["curation"]["sources"] = [_without_unset_weights(source) for source in config["curation"]["sources"]]
     return StageRequest(stage="curate", config=config, content=content)
+
+
+def _without_unset_weights(source: dict[str, Any]) -> dict[str, Any]:
+    """Return a source without weights that are all 1, for the same reason."""
+    unset = {name for name in WEIGHTS if set(_listed(source.get(name, ()))) <= {1.0}}
+    return {name: value for name, value in source.items() if name not in unset}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def parent_request(given: StageInputs) -> StageRequest | None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from softalign.artifacts import Frozen, canonical_json
 from softalign.config.curation import CurationConfig
 from softalign.data.curation.names import flaw_of_name
-from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.samples import ListedSample, weight_of, with_weight
 from softalign.data.curation.sources import list_sources
 from softalign.errors import DataError
 from softalign.problems import problems
@@ -151,7 +151,7 @@ def _applied(captions: tuple[object, ...], edits: list[CaptionEdit], findings: l
         elif edit.action == "change" and old:
             first = texts.index(old)  # said twice it was one caption of the dataset
             kept = [text for place, text in enumerate(kept) if place == first or texts[place] != old]
-            kept[first] = edit.caption
+            kept[first] = with_weight(edit.caption, weight_of(kept[first]))
         elif edit.action == "change":
             findings.append(f"{edit.file_name}: which caption becomes {new[:80]!r} is not said")
         else:

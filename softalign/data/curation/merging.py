@@ -15,10 +15,17 @@ from pathlib import Path
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
 from softalign.data.curation.journal import JournalEntry
 from softalign.data.curation.rejections import Rejection
+from softalign.data.curation.samples import weight_of
 from softalign.data.curation.shards import Caption, read_index, rewrite_shard, shard_name, write_table
 from softalign.store.files import file_entry, write_atomically
 
-NOTE_SCHEMA = {"duplicate_of": "string", "text": "string", "source": "string", "file_name": "string"}
+NOTE_SCHEMA = {
+    "duplicate_of": "string",
+    "text": "string",
+    "source": "string",
+    "file_name": "string",
+    "weight": "double",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Note:
     text: str
     source: str
     file_name: str
+    weight: float = 1.0
 
 
 class DuplicateCaptions:
@@ -48,7 +56,8 @@ class DuplicateCaptions:
     def note(self, rejection: Rejection, captions: Sequence[str]) -> None:
         """Note the captions, which passed, of an image that was rejected, if it is an exact duplicate."""
         if digits := duplicate_of(rejection):
-            self._notes += (Note(digits, caption, rejection.source, rejection.file_name) for caption in captions)
+            origin = (rejection.source, rejection.file_name)
+            self._notes += (Note(digits, caption, *origin, weight_of(caption)) for caption in captions)
 
     def write(self, index: int) -> Path:
         """Write what was noted since the last call, as those of a shard, and return the file."""
@@ -125,5 +134,5 @@ class MergedShards:
 def _captions_by_digits(notes: Sequence[Note]) -> dict[str, list[Caption]]:
     found: dict[str, list[Caption]] = {}
     for note in notes:
-        found.setdefault(note.duplicate_of, []).append(Caption(note.text, note.source, note.file_name))
+        found.setdefault(note.duplicate_of, []).append(Caption(note.text, note.source, note.file_name, note.weight))
     return found

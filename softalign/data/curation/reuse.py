@@ -21,7 +21,7 @@ from softalign.data.curation.dedup import DUPLICATE
 from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import TO_TRY_AGAIN, Reason, Rejection
-from softalign.data.curation.samples import HeldImage, ListedSample, Sample
+from softalign.data.curation.samples import HeldImage, ListedSample, Sample, weight_of
 from softalign.data.curation.shards import IndexRow, ShardWriter, shard_name, split_of
 from softalign.errors import IntegrityError
 from softalign.store.store import Store
@@ -274,8 +274,9 @@ class Draft:
         same = (key, sample.source, sample.filename, sample.extension)
         is_same_image = (row.key, row.source, row.file_name, row.extension) == same
         is_same_side = row.split == split_of(sample.image_digest, self.val_share)
-        own = tuple(caption.text for caption in row.own_captions)
-        return is_same_image and is_same_side and own == sample.captions
+        own = tuple((caption.text, caption.weight) for caption in row.own_captions)
+        now = tuple((caption, weight_of(caption)) for caption in sample.captions)
+        return is_same_image and is_same_side and own == now
 
     def _opened(self) -> ShardWriter:
         """Return the writer, with what was held back in it."""

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from softalign.artifacts import canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
-from softalign.data.curation.samples import Sample, caption_digest
+from softalign.data.curation.samples import Sample, caption_digest, weight_of
 from softalign.store.files import replacing
 
 Split = Literal["train", "val"]
@@ -34,13 +34,23 @@ class CaptionedImage:
     caption_digests: list[str]
 
 
+class Weighted(Protocol):
+    """A row that may say how often its captions are drawn."""
+
+    @property
+    def caption_weights(self) -> tuple[float, ...]:
+        """One for each caption; empty: all alike."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, and where it was listed."""
+    """A caption, where it was listed, and how often it is drawn beside others of its image."""
 
     text: str
     source: str
     file_name: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ class IndexRow(CaptionedImage):
         extension: of the image in the tar, which says little of its format: see ``CurationConfig.image_format``.
         offset_bytes: where the image's bytes start in the tar; they are ``size_bytes`` long.
         perceptual_hash: hexadecimal.
+        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
     """
 
     caption_sources: list[str]
@@ -65,6 +76,7 @@ class IndexRow(CaptionedImage):
     offset_bytes: int
     size_bytes: int
     perceptual_hash: str
+    caption_weights: tuple[float, ...] = ()
 
     def with_captions(self, captions: Iterable[Caption]) -> IndexRow:
         """Return the row with its own captions and these, each text once, the first."""
@@ -78,14 +90,22 @@ class IndexRow(CaptionedImage):
             caption_digests=[caption_digest(caption.text) for caption in ordered],
             caption_sources=[caption.source for caption in ordered],
             caption_files=[caption.file_name for caption in ordered],
+            caption_weights=told_weights(caption.weight for caption in ordered),
         )
 
     @property
     def own_captions(self) -> tuple[Caption, ...]:
         """The captions that were listed for this very file."""
-        origins = zip(self.captions, self.caption_sources, self.caption_files, strict=True)
+        weights = self.caption_weights or [1.0] * len(self.captions)
+        found = map(Caption, self.captions, self.caption_sources, self.caption_files, weights)
         own = (self.source, self.file_name)
-        return tuple(Caption(*origin) for origin in origins if origin[1:] == own)
+        return tuple(caption for caption in found if (caption.source, caption.file_name) == own)
+
+
+def told_weights(weights: Iterable[float]) -> tuple[float, ...]:
+    """Return weights as rows have them: none where all are 1."""
+    told = tuple(weights)
+    return told if any(weight != 1.0 for weight in told) else ()
 
 
 def shard_name(index: int) -> str:
@@ -137,13 +157,15 @@ class ShardWriter:
             offset_bytes=0,
             size_bytes=len(sample.image),
             perceptual_hash=f"{sample.perceptual_hash:064x}",
+            caption_weights=told_weights(map(weight_of, sample.captions)),
         )
         self.append(row, sample.image)
 
     def append(self, row: IndexRow, image: bytes) -> None:
         """Append an image and its metadata; where it lies in this shard is set here."""
         offset = self._add_file(f"{row.key}.{row.extension}", image)
-        metadata = {name: value for name, value in asdict(row).items() if name not in {"offset_bytes", "size_bytes"}}
+        left_out = {"offset_bytes", "size_bytes"} | ({"caption_weights"} if not row.caption_weights else set())
+        metadata = {name: value for name, value in asdict(row).items() if name not in left_out}
         self._add_file(f"{row.key}.json", canonical_json(metadata))
         self._add_file(f"{row.key}.txt", row.captions[0].encode())
         self._rows.append(replace(row, offset_bytes=offset))
@@ -151,7 +173,7 @@ class ShardWriter:
     def close(self) -> tuple[IndexRow, ...]:
         """Finish the shard and return its index rows; the index is written last."""
         self._opened.close()
-        write_table(self.index_path, self._rows, INDEX_SCHEMA)
+        write_table(self.index_path, self._rows, schema_with_weights(INDEX_SCHEMA, self._rows))
         return tuple(self._rows)
 
     def _add_file(self, name: str, data: bytes) -> int:
@@ -188,19 +210,25 @@ REJECTED_SCHEMA = {
 }
 
 
+def schema_with_weights(schema: dict[str, str], rows: Iterable[Weighted]) -> dict[str, str]:
+    """Return a schema with the captions' weights, if a row has some."""
+    return schema | ({"caption_weights": "doubles"} if any(row.caption_weights for row in rows) else {})
+
+
 def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> None:
     """Write rows as Parquet, atomically; the same rows give the same bytes.
 
     Args:
         path: of the table.
         rows: records whose attributes are named like the columns.
-        schema: each column's kind, by name: ``string``, ``int32``, ``int64``, ``list`` (of strings) or ``lists``.
+        schema: each column's kind, by name: ``string``, ``int32``, ``int64``, ``double``, ``list`` (of
+            strings), ``lists`` or ``doubles`` (a list).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
-    types["lists"] = pa.list_(types["list"])
+    types |= {"lists": pa.list_(types["list"]), "double": pa.float64(), "doubles": pa.list_(pa.float64())}
     values = [{name: getattr(row, name) for name in schema} for row in rows]
     table = pa.Table.from_pylist(values, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
     with replacing(path) as made:
@@ -212,7 +240,11 @@ def read_index(path: Path) -> tuple[IndexRow, ...]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, partitioning=None).to_pylist()
-    return tuple(IndexRow(**_own_origins(row) | row) for row in rows)
+    return tuple(IndexRow(**_own_origins(row) | row | _weights(row)) for row in rows)
+
+
+def _weights(row: dict[str, Any]) -> dict[str, Any]:
+    return {"caption_weights": tuple(row.get("caption_weights") or ())}
 
 
 def _own_origins(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,15 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, IndexRow, read_index, shard_name, write_table
+from softalign.data.curation.shards import (
+    INDEX_SCHEMA,
+    CaptionedImage,
+    IndexRow,
+    read_index,
+    schema_with_weights,
+    shard_name,
+    write_table,
+)
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
@@ -50,9 +58,13 @@ class SampleRow(CaptionedImage):
 
     Attributes:
         hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
+        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
+        weight: how often an epoch draws the image, on average.
     """
 
     hard_negatives: list[list[str]]
+    caption_weights: tuple[float, ...] = ()
+    weight: float = 1.0
 
 
 def encode(
@@ -86,7 +98,7 @@ def encode(
     shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
     shards = _read_shards(dataset, store, hard_negatives_per_caption)
     latents, texts = _encode_shards(shards, shard_encoder, before, store, runtime)
-    _write_index(work_path / "output", shards, latents, texts)
+    _write_index(work_path / "output", shards, latents, texts, dataset.weights)
     made_by, encoded = shard_encoder.encoders, (latents, texts)
     manifest = _manifest(key, dataset, before, made_by, shards, encoded, hard_negatives_per_caption)
     published = store.publish(manifest, work_path / "output")
@@ -272,13 +284,24 @@ def _write_index(
     dataset: tuple[DatasetShard, ...],
     latents: tuple[PoolShard, ...],
     texts: tuple[PoolShard, ...],
+    weights: Mapping[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     samples = [
-        SampleRow(row.key, row.split, row.image_digest, row.captions, row.caption_digests, edits)
+        SampleRow(
+            row.key,
+            row.split,
+            row.image_digest,
+            row.captions,
+            row.caption_digests,
+            edits,
+            row.caption_weights,
+            weights.get(row.source, 1.0),
+        )
         for shard in dataset
         for row, edits in zip(shard.rows, shard.hard_negatives, strict=True)
     ]
-    write_table(folder / "samples.parquet", samples, SAMPLE_SCHEMA)
+    schema = schema_with_weights(SAMPLE_SCHEMA, samples) | ({"weight": "double"} if weights else {})
+    write_table(folder / "samples.parquet", samples, schema)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -58,12 +59,19 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One image of the split: its captions by digest, and the hard negatives of each by the caption's digest."""
+    """One image of the split: its captions by digest, and the hard negatives of each by the caption's digest.
+
+    Attributes:
+        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
+        weight: how often an epoch draws the image, on average.
+    """
 
     key: str
     image_digest: str
     captions: dict[str, str]
     hard_negatives: dict[str, tuple[str, ...]]
+    caption_weights: tuple[float, ...]
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +88,9 @@ class EncodedReader:
 
     Each epoch has its own order of the images, each of which comes once, and its own choice of one caption per image;
     batches go on over the ends of epochs, and hold no image twice. The captions of a batch are distinct as far as its
-    images' captions allow. Which negatives an image gets is drawn anew for each batch.
+    images' captions allow. Which negatives an image gets is drawn anew for each batch. On the training side sources
+    with a weight are drawn more or less often (``order``), and captions with weights likewise; the other side has
+    every image once and every caption alike.
 
     Args:
         manifest: the encoded dataset.
@@ -121,11 +131,12 @@ class EncodedReader:
             )
         self._latents = PoolReader(root / "latents.json", store)
         self._texts = PoolReader(root / "texts.json", store)
-        self._order = SampleOrder(len(self._samples), batch_size, seed)
+        weights, names = [one.weight for one in self._samples], [one.image_digest for one in self._samples]
+        self._order = SampleOrder(weights, names, batch_size, seed)
 
     @property
     def num_samples(self) -> int:
-        """Images of this split, and so samples of an epoch."""
+        """Images of this split; without weights an epoch is each of them once."""
         return len(self._samples)
 
     @property
@@ -154,7 +165,7 @@ class EncodedReader:
             )
         draws = self._order.batch_at(samples_seen)
         samples = [self._samples[draw.place] for draw in draws]
-        digests = distinct_choices([self._preference(self._samples[draw.place], draw.epoch) for draw in draws])
+        digests = distinct_choices([self._preference(self._samples[draw.place], draw.pass_number) for draw in draws])
         captions = [sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)]
         chosen = choose_candidates(
             captions,
@@ -197,10 +208,14 @@ class EncodedReader:
         rows = [self._texts.row(digest) for digest in digests]
         return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
-    def _preference(self, sample: EncodedSample, epoch: int) -> list[str]:
-        """Return a sample's caption digests, the one chosen for this epoch first."""
+    def _preference(self, sample: EncodedSample, pass_number: int) -> list[str]:
+        """Return a sample's caption digests, the one chosen for this pass first."""
         digests = list(sample.captions)
-        order = generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
+        random = generator("caption", self._seed, pass_number, sample.key)
+        if sample.caption_weights:  # the first of competing events, at these rates
+            order = np.argsort(random.exponential(size=len(digests)) / sample.caption_weights)
+        else:
+            order = random.permutation(len(digests))
         return [digests[place] for place in order]
 
 
@@ -226,6 +241,8 @@ def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
             row["image_digest"],
             dict(zip(row["caption_digests"], row["captions"], strict=True)),
             {digest: tuple(e) for digest, e in zip(row["caption_digests"], row["hard_negatives"], strict=True)},
+            tuple(row.get("caption_weights") or ()) if split == "train" else (),
+            row.get("weight", 1.0) if split == "train" else 1.0,
         )
         for row in rows
     ]
