@@ -177,7 +177,9 @@ class EncodedReader:
             keys=tuple(sample.key for sample in samples),
             prompts=(*captions, *chosen.hard_negatives),
             candidates=chosen.rows,
-            latents_BCHW=torch.stack([self._latents.row(sample.image_digest)[0] for sample in samples]),
+            latents_BCHW=torch.stack(
+                [row[0] for row in self._latents.rows([sample.image_digest for sample in samples])]
+            ),
             text=self._text_of([*digests, *(caption_digest(edit) for edit in chosen.hard_negatives)]),
         )
 
@@ -205,7 +207,7 @@ class EncodedReader:
             )
 
     def _text_of(self, digests: Sequence[str]) -> TextStates:
-        rows = [self._texts.row(digest) for digest in digests]
+        rows = self._texts.rows(digests)
         return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def _preference(self, sample: EncodedSample, pass_number: int) -> list[str]:

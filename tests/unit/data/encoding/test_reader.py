@@ -15,7 +15,7 @@ from softalign.config import NegativesConfig
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
-from softalign.data.encoding import pool
+from softalign.data.encoding import shared_rows
 from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
 from softalign.data.encoding.order import SampleOrder
 from softalign.data.encoding.pool import PoolShard, PoolTensor
@@ -261,10 +261,10 @@ def test_splits_are_apart(manifest, store):
 def test_the_same_at_any_number_of_open_shards(manifest, store, monkeypatch):
     many = reader(manifest, store)
     expected = [many.batch_at(cursor) for cursor in range(0, 60, 5)]
-    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(shared_rows, "MAX_OPEN_SHARDS", 1)
     one = reader(manifest, store)
     assert all(same(one.batch_at(5 * step), batch) for step, batch in enumerate(expected))
-    assert len(one._latents._open) == 1
+    assert len(one._latents._rows._open) == 1
 
 
 def test_shards_are_verified_once(manifest, store, monkeypatch):
@@ -276,7 +276,7 @@ def test_shards_are_verified_once(manifest, store, monkeypatch):
         return fetch(self, entry)
 
     monkeypatch.setattr(Store, "fetch_shared", counting)
-    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(shared_rows, "MAX_OPEN_SHARDS", 1)
     train = reader(manifest, store)
     for cursor in range(0, 100, 5):
         train.batch_at(cursor)
