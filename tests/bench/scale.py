@@ -243,9 +243,9 @@ def reader(root, rows):
 
     from softalign.artifacts import EncodedManifest, canonical_json, digest_of
     from softalign.data.curation.shards import write_table
-    from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
     from softalign.data.encoding.pool import PoolShard, PoolTensor
     from softalign.data.encoding.reader import EncodedReader
+    from softalign.data.encoding.sample_rows import SAMPLE_SCHEMA, SampleRow
     from softalign.store.store import Store
 
     store = Store(str(root / "store"))

@@ -24,17 +24,10 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.samples import caption_digest
-from softalign.data.curation.shards import (
-    INDEX_SCHEMA,
-    CaptionedImage,
-    IndexRow,
-    read_index,
-    schema_with_weights,
-    shard_name,
-    write_table,
-)
+from softalign.data.curation.shards import IndexRow, read_index, shard_name
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.pool import EncodedPool, PoolShard
+from softalign.data.encoding.sample_rows import write_samples
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine
@@ -45,26 +38,7 @@ InputT = TypeVar("InputT")
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512
-SAMPLE_SCHEMA = {
-    **{name: INDEX_SCHEMA[name] for name in ("key", "split", "image_digest", "captions", "caption_digests")},
-    "hard_negatives": "lists",
-}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow(CaptionedImage):
-    """One image of an encoded dataset, as ``samples.parquet`` lists it.
-
-    Attributes:
-        hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
-        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
-        weight: how often an epoch draws the image, on average.
-    """
-
-    hard_negatives: list[list[str]]
-    caption_weights: tuple[float, ...] = ()
-    weight: float = 1.0
 
 
 def encode(
@@ -287,21 +261,7 @@ def _write_index(
     weights: Mapping[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [
-        SampleRow(
-            row.key,
-            row.split,
-            row.image_digest,
-            row.captions,
-            row.caption_digests,
-            edits,
-            row.caption_weights,
-            weights.get(row.source, 1.0),
-        )
-        for shard in dataset
-        for row, edits in zip(shard.rows, shard.hard_negatives, strict=True)
-    ]
-    schema = schema_with_weights(SAMPLE_SCHEMA, samples) | ({"weight": "double"} if weights else {})
-    write_table(folder / "samples.parquet", samples, schema)
+    rows = ((row, edits) for shard in dataset for row, edits in zip(shard.rows, shard.hard_negatives, strict=True))
+    write_samples(folder / "samples.parquet", rows, weights)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

@@ -16,10 +16,10 @@ from softalign.data.captions.matching import distinct_choices
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
 from softalign.data.encoding import shared_rows
-from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
 from softalign.data.encoding.order import SampleOrder
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader
+from softalign.data.encoding.sample_rows import SAMPLE_SCHEMA, SampleRow
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.store.store import Store
 from softalign.training.frozen_model import require_encoders
