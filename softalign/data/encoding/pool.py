@@ -191,10 +191,10 @@ class PoolReader:
 
     def row(self, digest: str) -> tuple[Tensor, ...]:
         """Return one row of each tensor as float32."""
-        return self.rows([digest])[0]
+        return tuple(tensor.to(torch.float32) for tensor in self.rows([digest])[0])
 
     def rows(self, digests: Sequence[str]) -> list[tuple[Tensor, ...]]:
-        """Return rows as ``row`` does; what is not on this machine is asked for at once."""
+        """Return rows as they are stored; what is not on this machine is asked for at once."""
         places = [self._places[digest] for digest in digests]
         wanted = [WantedRow(self._shards[index].file, row, self._names[index]) for index, row in places]
-        return [tuple(tensor.to(torch.float32) for tensor in row) for row in self._rows.read(wanted)]
+        return self._rows.read(wanted)

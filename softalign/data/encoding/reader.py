@@ -177,9 +177,7 @@ class EncodedReader:
             keys=tuple(sample.key for sample in samples),
             prompts=(*captions, *chosen.hard_negatives),
             candidates=chosen.rows,
-            latents_BCHW=torch.stack(
-                [row[0] for row in self._latents.rows([sample.image_digest for sample in samples])]
-            ),
+            latents_BCHW=_stacked(self._latents.rows([sample.image_digest for sample in samples]))[0],
             text=self._text_of([*digests, *(caption_digest(edit) for edit in chosen.hard_negatives)]),
         )
 
@@ -207,8 +205,7 @@ class EncodedReader:
             )
 
     def _text_of(self, digests: Sequence[str]) -> TextStates:
-        rows = self._texts.rows(digests)
-        return TextStates(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        return TextStates(*_stacked(self._texts.rows(digests)))
 
     def _preference(self, sample: EncodedSample, pass_number: int) -> list[str]:
         """Return a sample's caption digests, the one chosen for this pass first."""
@@ -219,6 +216,11 @@ class EncodedReader:
         else:
             order = random.permutation(len(digests))
         return [digests[place] for place in order]
+
+
+def _stacked(rows: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Return the rows of each tensor as one, float32."""
+    return [torch.stack(column).to(torch.float32) for column in zip(*rows, strict=True)]
 
 
 def _require_hard_negatives(manifest: EncodedManifest, needed: int) -> None:

@@ -1,4 +1,4 @@
-"""The images of an encoded dataset, ``samples.parquet``: what training needs of the curated rows, and hard negatives."""
+"""The images of an encoded dataset, ``samples.parquet``: what training needs of curated rows, and hard negatives."""
 
 from __future__ import annotations
 
