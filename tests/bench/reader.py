@@ -7,7 +7,8 @@ encodings (SD1.5's sizes), in a local store. Each round reads all of both ways, 
   with ``tarfile``, unverified and unparsed;
 - encoded: an epoch of the reader's batches, in random order, and the same rows in the files' order with safetensors.
 
-Prints one JSON document of medians; exit code 1 where curated reading is below 0.8 of tarfile. Nothing is decoded.
+Prints one JSON document of medians; exit code 1 where curated reading is below 0.8 of tarfile, by samples per second of
+CPU: the files are in memory, and other work on the machine does not count. Nothing is decoded.
 """
 
 import argparse
@@ -122,14 +123,15 @@ def encoded_by_safetensors(store):
                     rows[start : start + BATCH].to(torch.float32)
 
 
-def rate(call, *arguments):
-    started = time.perf_counter()
+def rates(call, *arguments):
+    """Return samples per second: by the clock, and of this process's CPU."""
+    started, started_cpu = time.perf_counter(), time.process_time()
     call(*arguments)
-    return NUM / (time.perf_counter() - started)
+    return {"wall": NUM / (time.perf_counter() - started), "cpu": NUM / (time.process_time() - started_cpu)}
 
 
 def measure(rounds):
-    """Return the medians of samples per second, and of the ratios within a round."""
+    """Return the medians of samples per second, and of the ratios within a round, by both clocks."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         store = Store(str(root / "store"))
@@ -137,18 +139,23 @@ def measure(rounds):
         reader = EncodedReader(publish_encoded(store, root, rows), store, split="train", batch_size=BATCH, seed=0)
         encoded_by_reader(reader)  # verifies every shard, once
         ways = {
-            "curated_reader": lambda: rate(curated_by_reader, dataset, store),
-            "curated_tarfile": lambda: rate(curated_by_tarfile, dataset, store),
-            "encoded_reader": lambda: rate(encoded_by_reader, reader),
-            "encoded_safetensors": lambda: rate(encoded_by_safetensors, store),
+            "curated_reader": lambda: rates(curated_by_reader, dataset, store),
+            "curated_tarfile": lambda: rates(curated_by_tarfile, dataset, store),
+            "encoded_reader": lambda: rates(encoded_by_reader, reader),
+            "encoded_safetensors": lambda: rates(encoded_by_safetensors, store),
         }
         measured = [{name: way() for name, way in ways.items()} for _ in range(rounds)]
-    rates = {f"{name}_samples_per_s": round(statistics.median(one[name] for one in measured)) for name in ways}
-    ratios = {
-        f"{kind}_ratio": round(statistics.median(one[f"{kind}_reader"] / one[f"{kind}_{plain}"] for one in measured), 2)
-        for kind, plain in (("curated", "tarfile"), ("encoded", "safetensors"))
-    }
-    return rates | ratios
+    return dict(summaries(measured))
+
+
+def summaries(measured):
+    """Yield the medians of the rates, and of the rounds' ratios."""
+    for clock in ("wall", "cpu"):
+        for name in measured[0]:
+            yield f"{name}_samples_per_{clock}_s", round(statistics.median(one[name][clock] for one in measured))
+        for kind, plain in (("curated", "tarfile"), ("encoded", "safetensors")):
+            found = (one[f"{kind}_reader"][clock] / one[f"{kind}_{plain}"][clock] for one in measured)
+            yield f"{kind}_{clock}_ratio", round(statistics.median(found), 2)
 
 
 def main():
@@ -157,7 +164,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     found = measure(parser.parse_args().rounds) | {"bound": BOUND}
     print(json.dumps(found, indent=1))
-    sys.exit(found["curated_ratio"] < BOUND)
+    sys.exit(found["curated_cpu_ratio"] < BOUND)
 
 
 if __name__ == "__main__":
