@@ -60,6 +60,11 @@ bench: $(STAMP)  ## what orchestration costs, a training step beside the plain l
 	$(BIN)/python -m tests.bench.train_step
 	$(BIN)/python -m tests.bench.pull
 	$(BIN)/python -m tests.bench.curate_workers
+bench: $(STAMP)  ## what orchestration costs, a training step beside the plain loop, a pull beside curl, reading beside tarfile
+	$(BIN)/python -m tests.bench.orchestration
+	$(BIN)/python -m tests.bench.train_step
+	$(BIN)/python -m tests.bench.pull
+	$(BIN)/python -m tests.bench.reader
 
 figures: $(STAMP)  ## README's picture and diagram, from the finished run in the store
 	$(BIN)/python infra/figures.py $(RECIPE) --store $(STORE)

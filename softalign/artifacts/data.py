@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
 
@@ -25,11 +27,12 @@ class DatasetManifest(Record):
         parent_key: stage key of the dataset that this one is with caption changes; empty: of none.
         num_merged_captions: how many captions are those of exact duplicates of an image.
         repaired: how many captions were mended, by what; ``repaired.parquet`` lists them as ``rejected.parquet`` does.
+        weights: of the sources, by name, whose images an epoch draws more or less than once.
     """
 
     stage: ClassVar[Stage] = "curate"
     filename: ClassVar[str] = "manifest.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("parent_key", "num_merged_captions", "repaired")
+    later_fields: ClassVar[tuple[str, ...]] = ("parent_key", "num_merged_captions", "repaired", "weights")
 
     name: str
     num_samples: int
@@ -42,6 +45,7 @@ class DatasetManifest(Record):
     parent_key: str = ""
     num_merged_captions: int = 0
     repaired: tuple[ReasonCount, ...] = ()
+    weights: dict[str, float] = Field({})
 
 
 class EncodedManifest(Record):

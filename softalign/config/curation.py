@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,12 @@ from softalign.config.captions import CaptionFilterConfig
 from softalign.config.model_filters import ModelFilterConfig
 
 DEFAULT_IMAGE_QUALITY = 95
+Weight = Annotated[
+    float,
+    Field(ge=0.001, le=1000.0, description="how often an epoch of training draws each of its images, on average"),
+]
+WEIGHTS = ("weight", "caption_weights")
+"""Fields of a source that say how often it is drawn, not what it holds."""
 
 
 class ShapesSource(Frozen):
@@ -23,6 +29,7 @@ class ShapesSource(Frozen):
     incomplete_share: Ratio = Field(0.1, description="share of the images that hold objects which no caption names")
     wrong_share: Ratio = Field(0.05, description="share of the captions that state one wrong fact")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of scenes and captions")
+    weight: Weight = 1.0
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:
@@ -50,6 +57,7 @@ class CocoSource(Frozen):
     annotations_uri: str = Field(description="path or URI of the captions file (JSON with images and annotations)")
     images_uri: str = Field(description="folder or URI that the file's names are relative to")
     http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
+    weight: Weight = 1.0
 
 
 class ParquetSource(Frozen):
@@ -61,9 +69,27 @@ class ParquetSource(Frozen):
     image_column: str = Field("file_name", description="the column of image paths, or of images as bytes")
     caption_column: str = Field("caption", description="the column of captions: text, or lists of texts")
     http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
+    weight: Weight = 1.0
 
 
+TableOrHF = TypeVar("TableOrHF", "TableSource", "HFSource")
 CaptionColumns = Annotated[tuple[str, ...], Field(min_length=1)]
+CaptionWeights = Annotated[
+    tuple[Weight, ...],
+    Field(
+        description="one for each caption column: how often each of its captions is drawn, relative to the others of "
+        "its image; empty: all alike"
+    ),
+]
+
+
+def _with_fitting_weights(source: TableOrHF) -> TableOrHF:
+    if source.caption_weights and len(source.caption_weights) != len(source.caption_columns):
+        raise ValueError(
+            f"caption_weights: {len(source.caption_weights)} weights for {len(source.caption_columns)} "
+            "caption_columns; give one for each"
+        )
+    return source
 
 
 class TableSource(Frozen):
@@ -81,8 +107,12 @@ class TableSource(Frozen):
     caption_columns: CaptionColumns = Field(
         ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
     )
+    caption_weights: CaptionWeights = ()
     allow_urls: bool = Field(False, description="whether URLs in the image column are fetched")
     http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
+    weight: Weight = 1.0
+
+    _check_weights = model_validator(mode="after")(_with_fitting_weights)
 
 
 class FolderSource(Frozen):
@@ -91,6 +121,7 @@ class FolderSource(Frozen):
     type: Literal["folder"] = Field("folder", description="images with text files of the same names beside them")
     images_uri: str = Field(description="folder or URI of the images and their captions; folders below it too")
     caption_field: str = Field("caption", description="of the .json files: what holds a caption, or a list of them")
+    weight: Weight = 1.0
 
 
 class WebDatasetSource(Frozen):
@@ -102,6 +133,7 @@ class WebDatasetSource(Frozen):
     )
     caption_field: str = Field("caption", description="of the .json members: what holds a caption, or a list of them")
     http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
+    weight: Weight = 1.0
 
 
 class HFSource(Frozen):
@@ -113,7 +145,11 @@ class HFSource(Frozen):
     caption_columns: CaptionColumns = Field(
         ("caption",), description="the columns of captions: text, or lists of texts; all are kept"
     )
+    caption_weights: CaptionWeights = ()
     http: HttpConfig = Field(HttpConfig(), description="how what lies behind URLs is fetched")
+    weight: Weight = 1.0
+
+    _check_weights = model_validator(mode="after")(_with_fitting_weights)
 
 
 FileSource = CocoSource | ParquetSource | TableSource | FolderSource | WebDatasetSource | HFSource

@@ -11,7 +11,7 @@ import logging
 from contextlib import suppress
 
 from softalign.artifacts import DatasetManifest, Frozen, Record, digest_of
-from softalign.config.curation import ShapesSource
+from softalign.config.curation import WEIGHTS, ShapesSource
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.rejections import TO_TRY_AGAIN
 from softalign.data.curation.reuse import Beside
@@ -28,6 +28,7 @@ MENDED = "curation.mended"
 """The content of a newer version's request: a digest of what was mended."""
 REPLACED = "curation.replaced"
 """Likewise, of images that have other bytes under the same name and size."""
+SHAPES = ShapesSource.model_fields["type"].default
 _TABLES = ("annotations_uri", "table_uri")
 """Fields of a source that say where its captions are: others may be of the same images."""
 
@@ -147,7 +148,7 @@ def _is_published(key: str, store: Store) -> bool:
 def _state(request: StageRequest) -> tuple[object, object]:
     """Return what says that the sources' tables and images are the same."""
     content = {name: digest for name, digest in request.content.items() if name != MENDED}
-    return content, request.config["curation"].get("sources")
+    return content, [_without(source, WEIGHTS) for source in request.config["curation"].get("sources", ())]
 
 
 def _likeness(request: StageRequest) -> object:
@@ -155,15 +156,15 @@ def _likeness(request: StageRequest) -> object:
     curation = dict(request.config["curation"])
     curation.pop("caption_changes", None)
     curation["sources"] = [
-        source if source.get("type") == ShapesSource.model_fields["type"].default else _without_tables(source)
+        _without(source, WEIGHTS if source.get("type") == SHAPES else (*WEIGHTS, *_TABLES))
         for source in curation["sources"]
     ]
     of_filters = {name: digest for name, digest in request.content.items() if name.startswith("curation.filters")}
     return request.library_version, curation, request.config.get("decoder"), of_filters
 
 
-def _without_tables(source: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in source.items() if name not in _TABLES}
+def _without(source: dict[str, object], fields: tuple[str, ...]) -> dict[str, object]:
+    return {name: value for name, value in source.items() if name not in fields}
 
 
 def _keep_tries(dataset: DatasetManifest, tries: int, store: Store) -> None:

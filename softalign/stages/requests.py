@@ -28,7 +28,7 @@ from softalign.artifacts import (
     digest_of,
 )
 from softalign.backbones.locating import files_fingerprint, model_fingerprint
-from softalign.config.curation import HttpConfig, ShapesSource, TableSource
+from softalign.config.curation import WEIGHTS, HttpConfig, ShapesSource, TableSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
@@ -140,19 +140,26 @@ def curate_request(given: StageInputs) -> StageRequest:
     if not changes:
         del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
     for source in config["curation"]["sources"]:
-        _drop_http_defaults(source)
+        _drop_unset(source)
     if given.recipe.curation.captions_in_tars:
         del config["curation"]["captions_in_tars"]  # likewise
     return StageRequest(stage="curate", config=config, content=content)
 
 
-def _drop_http_defaults(source: dict[str, Any]) -> None:
-    """Leave out what sources say of HTTP since they all do, where it is the default: keys are as they were before."""
+def _drop_unset(source: dict[str, Any]) -> None:
+    """Leave out what sources say of weights and of HTTP since they all do, where it is the default, likewise."""
+    for name in WEIGHTS:
+        if set(_listed(source.get(name, ()))) <= {1.0}:
+            source.pop(name, None)
     default = HttpConfig().model_dump(mode="json")
     if source["type"] != TableSource.model_fields["type"].default and source.get("http") == default:
         del source["http"]
     elif source.get("http", {}).get("max_table_bytes") == default["max_table_bytes"]:
         del source["http"]["max_table_bytes"]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def parent_request(given: StageInputs) -> StageRequest | None:

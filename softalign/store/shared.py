@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from softalign.artifacts import FileEntry
+from softalign.errors import IntegrityError
 from softalign.store.files import (
     create_file,
     fetch_verified,
@@ -17,6 +18,7 @@ from softalign.store.files import (
     read_bytes,
     sha256_of_file,
 )
+from softalign.store.limited_cache import LimitedCache
 from softalign.store.reaching import reaching
 from softalign.store.traffic import note_read, note_written
 
@@ -70,9 +72,68 @@ class SharedFiles:
         """
         uri = f"{self.uri}/{entry.path}"
         local = Path(uri) if self.is_local else private_cache() / "encoded" / entry.sha256
-        fix = f"remove this file and {self.uri}/encode, then rerun: what is missing is encoded again"
-        fetch_verified(entry, uri, local, fix)
+        fetch_verified(entry, uri, local, self._fix)
         return local
+
+    def fetch_shared_within(self, entry: FileEntry, limit: int | None) -> Path | None:
+        """Return a local path of a shared file as ``fetch_shared``; None where this machine has no room to keep it.
+
+        Args:
+            entry: of the file.
+            limit: bytes that copies of a remote store's shared files may take together; None: any number.
+
+        Raises:
+            IntegrityError: the file is missing, truncated or changed.
+            StorageUnavailableError: the store did not answer.
+        """
+        if self.is_local or limit is None:
+            return self.fetch_shared(entry)
+        cache = LimitedCache(private_cache() / "encoded", limit)
+        if cache.admit(entry) is None:
+            return None
+        with cache.fetching(entry):
+            return self.fetch_shared(entry)
+
+    def read_shared_ranges(self, wanted: Sequence[tuple[FileEntry, int, int]]) -> list[bytes]:
+        """Return parts of shared files, from a first byte to before a last one; all are asked for at once.
+
+        Raises:
+            IntegrityError: a file is missing, or ends before.
+            StorageUnavailableError: the store did not answer.
+        """
+        if not wanted:
+            return []
+        filesystem, root = open_filesystem(self.uri)
+        ends = [min(end, entry.size_bytes) for entry, _, end in wanted]
+        starts = [start for _, start, _ in wanted]
+        found = []
+        with reaching(self.uri):
+            parts = filesystem.cat_ranges([f"{root}/{entry.path}" for entry, _, _ in wanted], starts, ends)
+        for (entry, start, _), end, part in zip(wanted, ends, parts, strict=True):
+            if isinstance(part, FileNotFoundError):
+                raise self.damaged(entry, found="no file") from part
+            with reaching(f"{self.uri}/{entry.path}"):
+                if isinstance(part, Exception):
+                    raise part
+            if len(part) != end - start:
+                raise self.damaged(entry, found=f"{len(part)} bytes from byte {start} on, in place of {end - start}")
+            found.append(bytes(part))
+        note_read(sum(map(len, found)))
+        return found
+
+    def damaged(self, entry: FileEntry, found: str) -> IntegrityError:
+        """Return the error of a shared file that is not what was published."""
+        return IntegrityError(
+            "A stored file is not what was published.",
+            expected=f"{entry.size_bytes} bytes, sha256 {entry.sha256}",
+            found=found,
+            where=f"{self.uri}/{entry.path}",
+            fix=self._fix,
+        )
+
+    @property
+    def _fix(self) -> str:
+        return f"remove this file and {self.uri}/encode, then rerun: what is missing is encoded again"
 
     def create_shard_index(self, relative: str, data: bytes) -> bytes:
         """Create a shard's index, a JSON file below ``{store}/encoded``, unless there is one; return what it holds."""

@@ -56,6 +56,8 @@ from softalign.upkeep.removing import remove_garbage
 from tests.s3_policy import allows, needs_of
 from tests.steps import request_of
 from tests.tiny_pipeline import save_tiny_pipeline
+from tests.unit.data.encoding.test_reader import publish as publish_encoded
+from tests.unit.data.encoding.test_reader import same as same_batch
 from tests.unit.training import tiny_training as tiny
 
 BUCKET = "softalign"
@@ -317,6 +319,24 @@ def test_curate_encode_and_read_there(store, tmp_path):
     batches = [reader.batch_at(8) for reader in readers]
     assert batches[0].keys == batches[1].keys
     assert batches[0].latents_BCHW.equal(batches[1].latents_BCHW)
+
+
+@pytest.mark.parametrize("limit", ["1B", "40kB"])
+def test_encodings_within_a_limit_are_the_same_there(store, tmp_path, monkeypatch, limit):
+    samples = [(str(n), "train", [f"caption {n}"]) for n in range(30)]
+    local = Store(str(tmp_path / "local"))
+    manifests = [publish_encoded(place, tmp_path / name, samples, "k") for name, place in (("a", store), ("b", local))]
+    monkeypatch.setenv("SOFTALIGN_ENCODED_LIMIT", limit)
+    readers = [
+        EncodedReader(manifest, place, split="train", batch_size=4, seed=0)
+        for manifest, place in zip(manifests, (store, local), strict=True)
+    ]
+    for cursor in range(0, 40, 4):
+        one, two = (reader.batch_at(cursor) for reader in readers)
+        assert same_batch(one, two)
+        assert one.text.prompt_embeds_NLD.equal(two.text.prompt_embeds_NLD)
+    copies = [path for path in (tmp_path / "cache" / "encoded").iterdir() if path.is_file()]
+    assert bool(copies) == (limit != "1B")
 
 
 def test_images_and_tables_there_fail_one_by_one(store, monkeypatch):

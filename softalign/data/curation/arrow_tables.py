@@ -55,7 +55,7 @@ class ArrowTable:
                 part = batch.slice(start, most)
                 captions = zip(*(_cells(part.column(name)) for name in columns.captions), strict=True)
                 for image, cells in zip(_images(part.column(columns.image)), captions, strict=True):
-                    yield Row(image, captions_of(cells))
+                    yield Row(image, captions_of(cells, columns.weights))
 
 
 @contextmanager

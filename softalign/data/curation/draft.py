@@ -8,7 +8,7 @@ from pathlib import Path
 from softalign.config.curation import CurationConfig
 from softalign.data.curation.published import Placed
 from softalign.data.curation.reuse import EarlierVersion
-from softalign.data.curation.samples import Sample
+from softalign.data.curation.samples import Sample, weight_of
 from softalign.data.curation.shards import Caption, IndexRow, ShardWriter, shard_name, split_of, write_index
 
 
@@ -109,7 +109,7 @@ class Draft:
 
 
 def _own_captions(sample: Sample) -> tuple[Caption, ...]:
-    return tuple(Caption(text, sample.source, sample.filename) for text in sample.captions)
+    return tuple(Caption(text, sample.source, sample.filename, weight_of(text)) for text in sample.captions)
 
 
 def _begins_with(row: IndexRow, sample: Sample) -> bool:

@@ -15,7 +15,7 @@ from softalign.data.curation.evaluation_images import evaluation_hashes
 from softalign.data.curation.names import has_surrogates
 from softalign.data.curation.rejections import Flaw, Reason, Rejection
 from softalign.data.curation.repeated_texts import OnManyImages
-from softalign.data.curation.samples import ListedSample, Sample
+from softalign.data.curation.samples import ListedSample, Sample, weight_of, with_weight
 
 ImageFilter = Callable[[Sample, FilterConfig], str]
 """Returns what was found wrong, or an empty string."""
@@ -85,7 +85,7 @@ def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdic
         caption, repairs = meant(raw, repair=config.captions.repair)
         flaw = _flaw_of_caption(raw, caption, config) or flaw_beside(caption, kept, config)
         if flaw is None:
-            kept[caption] = None
+            kept[with_weight(caption, weight_of(raw))] = None
             rejections += [Rejection(listed.source, listed.filename, name, "", index) for name in repairs]
         else:
             rejections.append(Rejection(listed.source, listed.filename, flaw.reason, flaw.detail, index))

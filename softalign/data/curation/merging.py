@@ -18,6 +18,7 @@ from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
 from softalign.data.curation.filters import flaw_beside
 from softalign.data.curation.journal import JournalEntry
 from softalign.data.curation.rejections import REPAIRS, Rejection
+from softalign.data.curation.samples import weight_of
 from softalign.data.curation.shards import (
     Caption,
     IndexRow,
@@ -35,6 +36,7 @@ NOTE_SCHEMA = {
     "source": "string",
     "file_name": "string",
     "caption_index": "int32",
+    "weight": "double",
 }
 
 
@@ -52,6 +54,7 @@ class Note:
     source: str
     file_name: str
     caption_index: int
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,9 @@ class DuplicateCaptions:
         if digits := duplicate_of(rejection):
             refused = {one.caption_index for one in others if one.reason not in REPAIRS}
             places = (place for place in count() if place not in refused)
+            origin = (rejection.source, rejection.file_name)
             for caption, place in zip(captions, places, strict=False):
-                self._notes.append(Note(digits, caption, rejection.source, rejection.file_name, place))
+                self._notes.append(Note(digits, caption, *origin, place, weight_of(caption)))
 
     def write(self, index: int) -> Path:
         """Write what was noted since the last call, as those of a shard, and return the file."""
@@ -146,7 +150,7 @@ class MergedShards:
         for note in notes:
             flaw = flaw_beside(note.text, kept, self._config.filters)
             if flaw is None:
-                kept[note.text] = Caption(note.text, note.source, note.file_name)
+                kept[note.text] = Caption(note.text, note.source, note.file_name, note.weight)
             elif note.text not in kept:
                 one = Rejection(note.source, note.file_name, flaw.reason, flaw.detail, note.caption_index)
                 rejections.append(one)

@@ -40,6 +40,7 @@ from softalign.data.curation.reuse import (
 )
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import read_index, read_rejections, shard_name, write_rejections
+from softalign.data.curation.sources import source_weights
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
 from softalign.errors import IntegrityError
@@ -229,6 +230,7 @@ class _CurateRun:
             rejected=reason_counts(rejections),
             repaired=reason_counts(repaired),
             parent_key=parent_key,
+            weights=source_weights(self.config.sources),
         )
 
     def _merge_captions(self) -> Merged:

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from softalign.data.curation.rejections import Flaw
+from softalign.data.curation.samples import WeightedCaption
 from softalign.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns of a table that are read."""
+    """The columns of a table that are read; without ``weights`` all captions weigh the same."""
 
     image: str
     captions: tuple[str, ...]
+    weights: tuple[float, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,15 +78,24 @@ class OpenTable(Protocol):
         ...
 
 
-def captions_of(cells: Sequence[object]) -> tuple[object, ...]:
-    """Return the captions of a row's cells: lists are several; of several columns empty cells are no captions."""
+def captions_of(cells: Sequence[object], weights: Sequence[float] = ()) -> tuple[object, ...]:
+    """Return the captions of a row's cells: lists are several; of several columns empty cells are no captions.
+
+    Args:
+        cells: one of each column.
+        weights: of the columns; empty: all are 1.
+    """
     found: list[object] = []
-    for cell in cells:
+    for cell, weight in zip(cells, weights or [1.0] * len(cells), strict=True):
         if isinstance(cell, list):
-            found.extend(cell)
+            found.extend(_weighing(one, weight) for one in cell)
         elif len(cells) == 1 or (cell is not None and cell != ""):
-            found.append(cell)
+            found.append(_weighing(cell, weight))
     return tuple(found)
+
+
+def _weighing(caption: object, weight: float) -> object:
+    return WeightedCaption(caption, weight) if isinstance(caption, str) and weight != 1.0 else caption
 
 
 def findings_of_names(names: Sequence[str], columns: Columns, where: str) -> list[DataError]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from softalign.data.curation.rejections import UNLIMITED, Flaw, too_large
 
@@ -40,6 +40,29 @@ class HeldImage:
         return self.data
 
 
+class WeightedCaption(str):
+    """A caption that training draws more or less often than others of its image; a text like any other else."""
+
+    __slots__ = ("weight",)
+    weight: float
+
+    def __new__(cls, text: str, weight: float = 1.0) -> Self:
+        """Return the text with its weight."""
+        made = super().__new__(cls, text)
+        made.weight = weight
+        return made
+
+
+def weight_of(caption: object) -> float:
+    """Return a caption's weight: 1 unless it is told."""
+    return caption.weight if isinstance(caption, WeightedCaption) else 1.0
+
+
+def with_weight(caption: str, weight: float) -> str:
+    """Return a caption that has this weight."""
+    return str(caption) if weight == 1.0 else WeightedCaption(caption, weight)
+
+
 @dataclass(frozen=True, slots=True)
 class ListedSample:
     """One image and its captions as the source's table names them; its file was not read or checked yet.
@@ -48,7 +71,7 @@ class ListedSample:
         source: the source's name within the dataset, such as ``0-coco``.
         filename: the image's path relative to the image folder, its URL, or its place in the table or archive.
         images: what it is read from.
-        captions: as found; anything that is not a string is rejected by the filters.
+        captions: as found, some with weights; anything that is not a string is rejected by the filters.
         flaw: why the table's entry cannot be used, so that no image is looked for.
     """
 

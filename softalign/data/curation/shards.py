@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from softalign.artifacts import canonical_json, digest_of
 from softalign.data.curation.rejections import Rejection
-from softalign.data.curation.samples import Sample, caption_digest
+from softalign.data.curation.samples import Sample, caption_digest, weight_of
 from softalign.store.files import replacing
 
 Split = Literal["train", "val"]
@@ -35,13 +35,23 @@ class CaptionedImage:
     caption_digests: list[str]
 
 
+class Weighted(Protocol):
+    """A row that may say how often its captions are drawn."""
+
+    @property
+    def caption_weights(self) -> tuple[float, ...]:
+        """One for each caption; empty: all alike."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A caption, and where it was listed."""
+    """A caption, where it was listed, and how often it is drawn beside others of its image."""
 
     text: str
     source: str
     file_name: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class IndexRow(CaptionedImage):
         offset_bytes: where the image's bytes start in the tar; they are ``size_bytes`` long.
         perceptual_hash: hexadecimal.
         source_digest: sha256 hex digest of the source's file, where the image was saved anew; else empty.
+        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
     """
 
     caption_sources: list[str]
@@ -68,10 +79,12 @@ class IndexRow(CaptionedImage):
     size_bytes: int
     perceptual_hash: str
     source_digest: str = ""
+    caption_weights: tuple[float, ...] = ()
 
     def origins(self) -> tuple[Caption, ...]:
-        """Return the captions with where each was listed."""
-        return tuple(map(Caption, self.captions, self.caption_sources, self.caption_files))
+        """Return the captions with where each was listed, and their weights."""
+        weights = self.caption_weights or [1.0] * len(self.captions)
+        return tuple(map(Caption, self.captions, self.caption_sources, self.caption_files, weights))
 
     def with_captions(self, captions: Iterable[Caption]) -> IndexRow:
         """Return the row with other captions."""
@@ -82,7 +95,14 @@ class IndexRow(CaptionedImage):
             caption_digests=[caption_digest(caption.text) for caption in listed],
             caption_sources=[caption.source for caption in listed],
             caption_files=[caption.file_name for caption in listed],
+            caption_weights=told_weights(caption.weight for caption in listed),
         )
+
+
+def told_weights(weights: Iterable[float]) -> tuple[float, ...]:
+    """Return weights as rows have them: none where all are 1."""
+    told = tuple(weights)
+    return told if any(weight != 1.0 for weight in told) else ()
 
 
 def shard_name(index: int) -> str:
@@ -98,7 +118,7 @@ def split_of(image_digest: str, val_share: float) -> Split:
 def texts_of(row: IndexRow, *, has_captions: bool = True) -> dict[str, bytes]:
     """Return what a tar holds of a sample beside its image, by the members' names."""
     left_out = NOT_IN_TARS if has_captions else NOT_IN_TARS | CAPTION_FIELDS
-    metadata = {name: getattr(row, name) for name in INDEX_SCHEMA if name not in left_out}
+    metadata = {name: getattr(row, name) for name in schema_with_weights(INDEX_SCHEMA, [row]) if name not in left_out}
     texts = {f"{row.key}.json": canonical_json(metadata)}
     return texts | ({f"{row.key}.txt": row.captions[0].encode()} if has_captions else {})
 
@@ -181,6 +201,7 @@ class ShardWriter:
             size_bytes=len(sample.image),
             perceptual_hash=f"{sample.perceptual_hash:064x}",
             source_digest=sample.source_digest,
+            caption_weights=told_weights(map(weight_of, sample.captions)),
         )
         self.append(row, sample.image)
 
@@ -212,7 +233,7 @@ INDEX_SCHEMA = {
     "size_bytes": "int64",
     "perceptual_hash": "string",
 }
-CAPTION_FIELDS = frozenset(name for name in INDEX_SCHEMA if name.startswith("caption"))
+CAPTION_FIELDS = frozenset({"caption_weights", *(name for name in INDEX_SCHEMA if name.startswith("caption"))})
 NOT_IN_TARS = frozenset({"offset_bytes", "size_bytes"})
 """Columns of an index that its tar's ``key.json`` does not have."""
 REJECTED_SCHEMA = {
@@ -224,19 +245,25 @@ REJECTED_SCHEMA = {
 }
 
 
+def schema_with_weights(schema: dict[str, str], rows: Iterable[Weighted]) -> dict[str, str]:
+    """Return a schema with the captions' weights, if a row has some."""
+    return schema | ({"caption_weights": "doubles"} if any(row.caption_weights for row in rows) else {})
+
+
 def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> None:
     """Write rows as Parquet, atomically; the same rows give the same bytes.
 
     Args:
         path: of the table.
         rows: records whose attributes are named like the columns.
-        schema: each column's kind, by name: ``string``, ``int32``, ``int64``, ``list`` (of strings) or ``lists``.
+        schema: each column's kind, by name: ``string``, ``int32``, ``int64``, ``double``, ``list`` (of
+            strings), ``lists`` or ``doubles`` (a list).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     types = {"string": pa.string(), "int32": pa.int32(), "int64": pa.int64(), "list": pa.list_(pa.string())}
-    types["lists"] = pa.list_(types["list"])
+    types |= {"lists": pa.list_(types["list"]), "double": pa.float64(), "doubles": pa.list_(pa.float64())}
     values = [{name: getattr(row, name) for name in schema} for row in rows]
     table = pa.Table.from_pylist(values, schema=pa.schema([(name, types[kind]) for name, kind in schema.items()]))
     with replacing(path) as made:
@@ -246,7 +273,8 @@ def write_table(path: Path, rows: Iterable[object], schema: dict[str, str]) -> N
 def write_index(path: Path, rows: Sequence[IndexRow]) -> None:
     """Write a shard's index; ``source_digest`` is a column of datasets whose images were saved anew, of no others."""
     is_saved_anew = any(row.source_digest for row in rows)
-    write_table(path, rows, INDEX_SCHEMA | ({"source_digest": "string"} if is_saved_anew else {}))
+    schema = INDEX_SCHEMA | ({"source_digest": "string"} if is_saved_anew else {})
+    write_table(path, rows, schema_with_weights(schema, rows))
 
 
 def read_index(path: Path) -> tuple[IndexRow, ...]:
@@ -254,7 +282,11 @@ def read_index(path: Path) -> tuple[IndexRow, ...]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(path, partitioning=None).to_pylist()
-    return tuple(IndexRow(**_own_origins(row) | row) for row in rows)
+    return tuple(IndexRow(**_own_origins(row) | row | _weights(row)) for row in rows)
+
+
+def _weights(row: dict[str, Any]) -> dict[str, Any]:
+    return {"caption_weights": tuple(row.get("caption_weights") or ())}
 
 
 def _own_origins(row: dict[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,18 @@ def list_sources(
             on_total(sum(numbers))
 
     for index, source in enumerate(sources):
-        name = f"{index}-{source.type}"
+        name = source_name(index, source)
         yield from list_samples(source, name, work_path / name, note)
+
+
+def source_weights(sources: tuple[Source, ...]) -> dict[str, float]:
+    """Return the weights of the sources, by name, that have another than 1."""
+    return {source_name(i, source): source.weight for i, source in enumerate(sources) if source.weight != 1.0}
+
+
+def source_name(index: int, source: Source) -> str:
+    """Return what a dataset calls one of its sources, by its place among them."""
+    return f"{index}-{source.type}"
 
 
 def list_samples(
@@ -124,12 +134,12 @@ def reader_of(source: FileSource) -> SourceReader:
             return TableReader(files, columns, source.images_uri, open_parquet, source.http)
         case TableSource():
             files = table_files(source.table_uri, is_table, source.http)
-            columns = Columns(source.image_column, source.caption_columns)
+            columns = Columns(source.image_column, source.caption_columns, source.caption_weights)
             return TableReader(files, columns, source.images_uri, None, source.http, source.allow_urls)
         case FolderSource():
             return FolderReader(source)
         case WebDatasetSource():
             return WebDatasetReader(source, webdataset_files(source.shards_uri, source.http))
         case HFSource():
-            columns = Columns(source.image_column, source.caption_columns)
+            columns = Columns(source.image_column, source.caption_columns, source.caption_weights)
             return TableReader(saved_files(source.dataset_uri, source.http), columns, None, open_arrow)

@@ -67,7 +67,7 @@ class CsvTable:
                 yield Row(None, (), Flaw("unusable_entry", _flaw_of_line(error)))
                 continue
             if len(cells) == len(self.names):
-                yield Row(cells[image], captions_of([cells[index] for index in captions]))
+                yield Row(cells[image], captions_of([cells[index] for index in captions], columns.weights))
             elif cells:
                 yield Row(None, (), Flaw("unusable_entry", f"{len(cells)} fields in place of {len(self.names)}"))
 
@@ -104,7 +104,8 @@ class JsonTable:
         """Yield its rows."""
         for entry in self._entries:
             if isinstance(entry, dict):
-                yield Row(entry.get(columns.image), captions_of([entry.get(name) for name in columns.captions]))
+                cells = [entry.get(name) for name in columns.captions]
+                yield Row(entry.get(columns.image), captions_of(cells, columns.weights))
             else:
                 yield Row(None, (), Flaw("unusable_entry", "no JSON object"))
 

@@ -11,10 +11,10 @@ Shape legend: L text tokens, D text width.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ LAYOUT = "common parts once"
 GRAIN = 8
 """Columns that are alike or not together: more than could agree by chance."""
 HEADER = "boxes"
+TensorT = TypeVar("TensorT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +81,34 @@ def to_header(boxes_by_name: Mapping[Any, tuple[Box, ...]]) -> dict[str, str]:
     return {HEADER: json.dumps({name: [astuple(box) for box in boxes] for name, boxes in boxes_by_name.items()})}
 
 
-def read_row(shard: Any, name: str, row: int) -> Tensor:
-    """Return one row of a tensor from an opened safetensors file, float16; also of one that is stored whole.
+def from_header(metadata: Mapping[str, str] | None, name: str) -> tuple[Box, ...]:
+    """Return the boxes of a tensor by a shard's header; none: it is stored whole.
 
     Raises:
-        SafetensorError: the file has no such tensor or row.
-        ValueError: its header is damaged.
+        ValueError: the header is damaged.
     """
-    boxes = [Box(*values) for values in json.loads((shard.metadata() or {}).get(HEADER, "{}")).get(name, ())]
+    return tuple(Box(*values) for values in json.loads((metadata or {}).get(HEADER, "{}")).get(name, ()))
+
+
+def read_row(read: Callable[[str, int], TensorT], boxes: Sequence[Box], name: str, row: int) -> list[TensorT]:
+    """Return what makes up one row of a tensor, as ``read`` gives it by a stored tensor's name and row.
+
+    Args:
+        read: of a stored tensor one row.
+        boxes: see ``from_header``.
+        name: of the tensor.
+        row: of the text.
+    """
     if not boxes:
-        whole: Tensor = shard.get_slice(name)[row]
-        return whole
+        return [read(name, row)]
+    return [read(f"{name}.{index}", 0 if box.is_common else row) for index, box in enumerate(boxes)]
+
+
+def put_together(boxes: Sequence[Box], parts: Sequence[Tensor]) -> Tensor:
+    """Return a row of its parts, float16."""
+    if not boxes:
+        return parts[0]
     states_LD = torch.empty(max(box.end for box in boxes), max(box.right for box in boxes), dtype=torch.float16)
-    for index, box in enumerate(boxes):
-        box.of(states_LD).copy_(shard.get_slice(f"{name}.{index}")[0 if box.is_common else row])
+    for box, part in zip(boxes, parts, strict=True):
+        box.of(states_LD).copy_(part)
     return states_LD

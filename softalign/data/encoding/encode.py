@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,7 +23,7 @@ from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.backbones.sizes import model_sizes
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
-from softalign.data.curation.shards import INDEX_SCHEMA, CaptionedImage, shard_name, write_table
+from softalign.data.curation.shards import shard_name
 from softalign.data.encoding.budget import EncodedBytes, require_room
 from softalign.data.encoding.encoders import FrozenEncoders
 from softalign.data.encoding.groups import (
@@ -36,6 +36,7 @@ from softalign.data.encoding.groups import (
 )
 from softalign.data.encoding.pool import EncodedPool, PoolShard, ShardRequest
 from softalign.data.encoding.quarantine import Losses
+from softalign.data.encoding.sample_rows import write_samples
 from softalign.data.encoding.shard_encoder import EncodeCall, ShardEncoder
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine
@@ -44,22 +45,7 @@ from softalign.store.store import Store
 
 InputT = TypeVar("InputT")
 
-SAMPLE_SCHEMA = {
-    **{name: INDEX_SCHEMA[name] for name in ("key", "split", "image_digest", "captions", "caption_digests")},
-    "hard_negatives": "lists",
-}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRow(CaptionedImage):
-    """One image of an encoded dataset, as ``samples.parquet`` lists it.
-
-    Attributes:
-        hard_negatives: for each caption its edits; an edit's encoding is found by its caption digest.
-    """
-
-    hard_negatives: list[list[str]]
 
 
 def encode(
@@ -106,7 +92,7 @@ def encode(
     with open_engine(runtime) as engine:
         latents = _encode_groups(work.latents, "images", engine, shard_encoder)
         texts = _encode_groups(work.texts, "captions", engine, shard_encoder)
-    _write_index(work_path / "output", work.shards, latents, texts)
+    _write_index(work_path / "output", work.shards, latents, texts, dataset.weights)
     losses.note(key, work_path / "output")
     manifest = EncodedManifest(
         stage_key=losses.key_of(key),
@@ -262,13 +248,10 @@ def _write_index(
     dataset: tuple[DatasetShard, ...],
     latents: tuple[PoolShard, ...],
     texts: tuple[PoolShard, ...],
+    weights: Mapping[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    samples = [
-        SampleRow(row.key, row.split, row.image_digest, row.captions, row.caption_digests, edits)
-        for shard in dataset
-        for row, edits in zip(shard.rows, shard.hard_negatives, strict=True)
-    ]
-    write_table(folder / "samples.parquet", samples, SAMPLE_SCHEMA)
+    rows = ((row, edits) for shard in dataset for row, edits in zip(shard.rows, shard.hard_negatives, strict=True))
+    write_samples(folder / "samples.parquet", rows, weights)
     for name, shards in (("latents.json", latents), ("texts.json", texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

@@ -13,29 +13,26 @@ takes half of float32.
 from __future__ import annotations
 
 import tempfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from softalign.artifacts import FileEntry, Frozen, canonical_json, digest_of
 from softalign.data.encoding import common_parts
-from softalign.errors import DataError, IntegrityError
+from softalign.data.encoding.shared_rows import SharedRows, WantedRow
+from softalign.errors import DataError
 from softalign.store.store import Store
 
 TensorName = Literal["latents", "prompt_embeds", "pooled_prompt_embeds"]
 STORAGE_DTYPE = torch.float16
 
 InputT = TypeVar("InputT")
-MAX_OPEN_SHARDS = 64
-"""Memory-mapped, so an open shard costs a file handle and the pages that are read."""
 
 
 class PoolTensor(Frozen):
@@ -151,9 +148,8 @@ def make_shard(
         for name, rows_NX in zip(names, tensors, strict=True):
             _check_finite(rows_NX, list(missing), name)
         encoded = dict(zip(missing, zip(*tensors, strict=True), strict=True))
-    for digest, (file, row) in request.copied.items():
-        path = store.fetch_shared(file)
-        encoded[digest] = tuple(read_row(path, name, row) for name in names)
+    wanted = [WantedRow(file, row, names) for file, row in request.copied.values()]
+    encoded |= zip(request.copied, SharedRows(store).read(wanted), strict=True)
     rows = (encoded[digest] for digest in request.inputs)
     return _add(request, dict(zip(names, zip(*rows, strict=True), strict=True)), store, work_path)
 
@@ -189,50 +185,27 @@ def _check_finite(rows_NX: Tensor, digests: list[str], tensor_name: TensorName) 
         )
 
 
-def read_row(path: Path, tensor_name: TensorName, row: int) -> Tensor:
-    """Return one row of a shard, reading little more than its bytes.
-
-    Raises:
-        IntegrityError: the file is not such a shard.
-    """
-    try:
-        with safe_open(path, framework="pt") as shard:
-            return common_parts.read_row(shard, tensor_name, row)
-    except (SafetensorError, OSError, IndexError, ValueError) as error:
-        raise IntegrityError(
-            "An encoded shard cannot be read.", expected=f"{tensor_name}, row {row}", found=str(error), where=str(path)
-        ) from error
-
-
 def _group_digest(digests: Iterable[str]) -> str:
     return digest_of(list(digests))
 
 
 class PoolReader:
-    """Rows of a pool's tensors by digest, from memory-mapped shards that are verified when first opened."""
+    """Rows of a pool's tensors by digest; shards are verified when first opened (``shared_rows`` says which are)."""
 
     def __init__(self, path: Path, store: Store) -> None:
-        self._store = store
         self._shards = TypeAdapter(list[PoolShard]).validate_json(path.read_bytes())
         self._places = {
             digest: (index, row) for index, shard in enumerate(self._shards) for row, digest in enumerate(shard.digests)
         }
-        self._paths: dict[int, Path] = {}
-        self._open: OrderedDict[int, Any] = OrderedDict()
+        self._names = [tuple(entry.name for entry in shard.tensors) for shard in self._shards]
+        self._rows = SharedRows(store)
 
     def row(self, digest: str) -> tuple[Tensor, ...]:
         """Return one row of each tensor as float32."""
-        index, row = self._places[digest]
-        shard = self._shard(index)
-        names = [entry.name for entry in self._shards[index].tensors]
-        return tuple(common_parts.read_row(shard, name, row).to(torch.float32) for name in names)
+        return tuple(tensor.to(torch.float32) for tensor in self.rows([digest])[0])
 
-    def _shard(self, index: int) -> Any:
-        if index not in self._open:
-            if index not in self._paths:
-                self._paths[index] = self._store.fetch_shared(self._shards[index].file)
-            self._open[index] = safe_open(self._paths[index], framework="pt")
-            if len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(index)
-        return self._open[index]
+    def rows(self, digests: Sequence[str]) -> list[tuple[Tensor, ...]]:
+        """Return rows as they are stored; what is not on this machine is asked for at once."""
+        places = [self._places[digest] for digest in digests]
+        wanted = [WantedRow(self._shards[index].file, row, self._names[index]) for index, row in places]
+        return self._rows.read(wanted)

@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from softalign.artifacts import EncodedManifest, digest_of
+from softalign.artifacts import EncodedManifest
 from softalign.config.training import NegativesConfig
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
 from softalign.data.curation.shards import Split
+from softalign.data.encoding.order import SampleOrder, generator
 from softalign.data.encoding.pool import PoolReader
 from softalign.data.encoding.text_sources import TextSource, texts_of
 from softalign.errors import CompatibilityError, DataError
@@ -57,12 +58,19 @@ class EncodedBatch:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One image of the split: its captions by digest, and the hard negatives of each by the caption's digest."""
+    """One image of the split: its captions by digest, and the hard negatives of each by the caption's digest.
+
+    Attributes:
+        caption_weights: how often each caption is drawn, relative to the others; empty: all alike.
+        weight: how often an epoch draws the image, on average.
+    """
 
     key: str
     image_digest: str
     captions: dict[str, str]
     hard_negatives: dict[str, tuple[str, ...]]
+    caption_weights: tuple[float, ...]
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,9 +85,11 @@ class HeldOutCaptions:
 class EncodedReader:
     """Reads one side of an encoded dataset.
 
-    Each epoch has its own order of the images and its own choice of one caption per image; an epoch's ragged tail is
-    left out. The captions of a batch are distinct as far as its images' captions allow. Which negatives an image gets
-    is drawn anew for each batch.
+    Each epoch has its own order of the images, each of which comes once, and its own choice of one caption per image;
+    batches go on over the ends of epochs, and hold no image twice. The captions of a batch are distinct as far as its
+    images' captions allow. Which negatives an image gets is drawn anew for each batch. On the training side sources
+    with a weight are drawn more or less often (``order``), and captions with weights likewise; the other side has
+    every image once and every caption alike.
 
     Args:
         manifest: the encoded dataset.
@@ -122,17 +132,13 @@ class EncodedReader:
             )
         self._latents = PoolReader(root / "latents.json", store)
         self._texts = texts_of(manifest, root, store, online)
-        self._order = (-1, np.empty(0, dtype=np.int64))
+        weights, names = [one.weight for one in self._samples], [one.image_digest for one in self._samples]
+        self._order = SampleOrder(weights, names, batch_size, seed)
 
     @property
     def num_samples(self) -> int:
-        """Images of this split."""
+        """Images of this split; without weights an epoch is each of them once."""
         return len(self._samples)
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Images of this split in whole batches."""
-        return len(self._samples) // self._batch_size * self._batch_size
 
     @property
     def empty_prompt_embeds_LD(self) -> Float[Tensor, "L D"]:
@@ -159,22 +165,22 @@ class EncodedReader:
                 found=str(samples_seen),
                 fix="resume with the batch size the run was started with",
             )
-        epoch, offset = divmod(samples_seen, self.samples_per_epoch)
-        samples = [self._samples[place] for place in self._order_of(epoch)[offset : offset + self._batch_size]]
-        digests = distinct_choices([self._preference(sample, epoch) for sample in samples])
+        draws = self._order.batch_at(samples_seen)
+        samples = [self._samples[draw.place] for draw in draws]
+        digests = distinct_choices([self._preference(self._samples[draw.place], draw.pass_number) for draw in draws])
         captions = [sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)]
         chosen = choose_candidates(
             captions,
             [sample.hard_negatives[digest] for sample, digest in zip(samples, digests, strict=True)],
             self._negatives,
-            _generator("negatives", self._seed, samples_seen),
+            generator("negatives", self._seed, samples_seen),
         )
         prompts = (*captions, *chosen.hard_negatives)
         return EncodedBatch(
             keys=tuple(sample.key for sample in samples),
             prompts=prompts,
             candidates=chosen.rows,
-            latents_BCHW=torch.stack([self._latents.row(sample.image_digest)[0] for sample in samples]),
+            latents_BCHW=torch.stack([row for (row,) in self._latents.rows([one.image_digest for one in samples])]),
             text=self._texts.states(prompts),
         )
 
@@ -201,15 +207,14 @@ class EncodedReader:
                 fix="check the source's caption column; or train with the objective score_matching, which needs none",
             )
 
-    def _order_of(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        if self._order[0] != epoch:
-            self._order = (epoch, _generator("order", self._seed, epoch).permutation(len(self._samples)))
-        return self._order[1]
-
-    def _preference(self, sample: EncodedSample, epoch: int) -> list[str]:
-        """Return a sample's caption digests, the one chosen for this epoch first."""
+    def _preference(self, sample: EncodedSample, pass_number: int) -> list[str]:
+        """Return a sample's caption digests, the one chosen for this pass first."""
         digests = list(sample.captions)
-        order = _generator("caption", self._seed, epoch, sample.key).permutation(len(digests))
+        random = generator("caption", self._seed, pass_number, sample.key)
+        if sample.caption_weights:  # the first of competing events, at these rates
+            order = np.argsort(random.exponential(size=len(digests)) / sample.caption_weights)
+        else:
+            order = random.permutation(len(digests))
         return [digests[place] for place in order]
 
 
@@ -235,10 +240,8 @@ def _read_samples(path: Path, split: Split) -> list[EncodedSample]:
             row["image_digest"],
             dict(zip(row["caption_digests"], row["captions"], strict=True)),
             {digest: tuple(e) for digest, e in zip(row["caption_digests"], row["hard_negatives"], strict=True)},
+            tuple(row.get("caption_weights") or ()) if split == "train" else (),
+            row.get("weight", 1.0) if split == "train" else 1.0,
         )
         for row in rows
     ]
-
-
-def _generator(purpose: str, *seed: int | str) -> np.random.Generator:
-    return np.random.default_rng(int(digest_of([purpose, *seed]), 16))

@@ -51,7 +51,8 @@ class StoredTexts:
 
     def states(self, texts: Sequence[str]) -> TextStates:
         """Return the texts' states, float32, on the CPU."""
-        return _stacked(self._reader.row(caption_digest(text)) for text in texts)
+        rows = self._reader.rows([caption_digest(text) for text in texts])
+        return _stacked(tuple(tensor.to(torch.float32) for tensor in row) for row in rows)
 
 
 class OnlineTexts:

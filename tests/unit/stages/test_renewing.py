@@ -144,6 +144,18 @@ def test_one_image_more_or_another_table_redoes_no_finished_shard(place):
     assert second.record.digest == place.from_nothing(second.record)
 
 
+def test_other_weights_read_no_image(place):
+    first, _ = place.curate()
+    plain = place.handover.coco
+    place.handover.coco = lambda: plain().model_copy(update={"weight": 2.0})
+    weighted, read = place.curate()
+    assert weighted.record.weights == {"0-coco": 2.0} and not weighted.is_reused
+    assert (read, place.decoded) == (set(), [])
+    assert weighted.record.files_digest == first.record.files_digest
+    place.handover.coco = lambda: plain().model_copy(update={"weight": 1.0})
+    assert place.curate()[0].record == first.record, "a weight of 1 is none"
+
+
 def test_an_image_that_changed_under_the_same_name_and_size_is_noticed_when_anything_else_changes(place):
     first, _ = place.curate()
     path = place.handover.images / "001.png"

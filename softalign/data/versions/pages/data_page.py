@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from softalign.artifacts import DatasetManifest
@@ -68,6 +68,7 @@ class SourceRow:
     num_images_lost: int
     num_captions_lost: int
     size_bytes: int
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def render_dataset(opened: OpenedDataset) -> str:
         manifest=manifest,
         funnel=list(_funnel(manifest, rejections)),
         reasons=list(_reasons(rejections)),
-        sources=list(_sources(tally, rejections)),
+        sources=list(_sources(tally, rejections, manifest.weights)),
         distributions=tally.distributions(),
         groups=[
             _shown(opened, tally.kept[digits], tuple(twins[digits][:MAX_NAMES]), len(twins[digits]))
@@ -177,7 +178,7 @@ def _reasons(rejections: Sequence[Rejection]) -> Iterator[ReasonRow]:
         yield ReasonRow(of, reason, len(items), examples)
 
 
-def _sources(tally: _Tally, rejections: Sequence[Rejection]) -> Iterator[SourceRow]:
+def _sources(tally: _Tally, rejections: Sequence[Rejection], weights: Mapping[str, float]) -> Iterator[SourceRow]:
     lost = Counter((one.source, one.caption_index < 0) for one in rejections)
     for name in sorted({*tally.images, *(source for source, _ in lost)}):
         yield SourceRow(
@@ -187,6 +188,7 @@ def _sources(tally: _Tally, rejections: Sequence[Rejection]) -> Iterator[SourceR
             num_images_lost=lost[name, True],
             num_captions_lost=lost[name, False],
             size_bytes=tally.size_bytes[name],
+            weight=weights.get(name, 1.0),
         )
 
 

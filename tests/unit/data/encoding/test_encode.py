@@ -113,9 +113,20 @@ def indexed(manifest, name):
 def encoded_rows(store, manifest, name, tensor_name):
     rows = {}
     for shard in indexed(manifest, name):
-        path = Path(f"{store.uri}/{shard['file']['path']}")
-        rows |= {digest: pool.read_row(path, tensor_name, row) for row, digest in enumerate(shard["digests"])}
+        file = FileEntry.model_validate(shard["file"])
+        wanted = [WantedRow(file, row, (tensor_name,)) for row in range(len(shard["digests"]))]
+        rows |= {digest: row for digest, (row,) in zip(shard["digests"], SharedRows(store).read(wanted), strict=True)}
     return rows
+
+
+def test_weights_are_columns_where_there_are_some(tmp_path, store, backbone, counted):
+    dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d", samples_per_shard=3)
+    plain = encode(dataset, backbone, Runtime(), store, "e")
+    told = encode(dataset.model_copy(update={"weights": {"0-coco": 0.5}}), backbone, Runtime(), store, "f")
+    columns = [pq.read_table(Path(one.uri) / "samples.parquet") for one in (plain, told)]
+    assert set(columns[1].column_names) - set(columns[0].column_names) == {"weight"}
+    assert columns[1]["weight"].to_pylist() == [0.5] * 6
+    assert columns[1].drop_columns("weight").equals(columns[0])
 
 
 def test_the_manifest_says_what_is_there(tmp_path, store, backbone, counted, frozen):

@@ -15,10 +15,11 @@ from softalign.config import NegativesConfig
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import write_table
-from softalign.data.encoding import pool
-from softalign.data.encoding.encode import SAMPLE_SCHEMA, SampleRow
+from softalign.data.encoding import shared_rows
+from softalign.data.encoding.order import SampleOrder
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader
+from softalign.data.encoding.sample_rows import SAMPLE_SCHEMA, SampleRow
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.store.store import Store
 from softalign.training.frozen_model import require_encoders
@@ -45,12 +46,13 @@ def add_shards(store, work, tensor_name, rows, rows_per_shard):
     return [shard.model_dump(mode="json") for shard in shards]
 
 
-def publish(store, work, samples, key, hard_negatives=None):
+def publish(store, work, samples, key, hard_negatives=None, weights=None):
     """Publish an encoded set: samples are (key, split, captions); each latent holds its key's number.
 
-    Hard negatives are given by caption.
+    Hard negatives are given by caption; weights of the sample and of its captions by key.
     """
-    hard_negatives = hard_negatives or {}
+    hard_negatives, weights = hard_negatives or {}, weights or {}
+    columns = SAMPLE_SCHEMA | ({"caption_weights": "doubles", "weight": "double"} if weights else {})
     folder = work / f"output-{key}"
     folder.mkdir(parents=True)
     rows = [
@@ -61,6 +63,8 @@ def publish(store, work, samples, key, hard_negatives=None):
             captions=captions,
             caption_digests=[caption_digest(caption) for caption in captions],
             hard_negatives=[hard_negatives.get(caption, []) for caption in captions],
+            weight=weights.get(name, (1.0, ()))[0],
+            caption_weights=weights.get(name, (1.0, ()))[1],
         )
         for name, split, captions in samples
     ]
@@ -68,7 +72,7 @@ def publish(store, work, samples, key, hard_negatives=None):
     edits = [edit for edits in hard_negatives.values() for edit in edits]
     captions = dict.fromkeys(["", *(caption for row in rows for caption in row.captions), *edits])
     texts = {caption_digest(text): torch.full(TEXT_SHAPE, float(len(text))) for text in captions}
-    write_table(folder / "samples.parquet", rows, SAMPLE_SCHEMA)
+    write_table(folder / "samples.parquet", rows, columns)
     for name, tensor_name, values in (("latents", "latents", latents), ("texts", "prompt_embeds", texts)):
         (folder / f"{name}.json").write_bytes(canonical_json(add_shards(store, work, tensor_name, values, 7)))
     num_val = sum(row.split == "val" for row in rows)
@@ -134,15 +138,105 @@ def test_a_batch_is_a_function_of_seed_and_cursor(manifest, store):
     assert not any(same(one, other) for one, other in zip(first, others, strict=True))
 
 
-def test_an_epoch_visits_images_once_and_drops_the_ragged_tail(manifest, store):
-    train = reader(manifest, store)
-    assert (train.num_samples, train.samples_per_epoch) == (24, 20)
-    epochs = [[key for step in range(4) for key in train.batch_at(epoch * 20 + 5 * step).keys] for epoch in range(40)]
-    assert all(len(set(keys)) == 20 for keys in epochs)
-    assert len({tuple(keys) for keys in epochs}) == 40, "every epoch has its own order"
-    visits = Counter(key for keys in epochs for key in keys)
-    assert len(visits) == 24
-    assert min(visits.values()) > 40 * 20 / 24 * 0.6, "the dropped tail is another one each epoch"
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 8, 13, 23, 24])
+def test_every_image_comes_once_an_epoch_and_none_twice_in_a_batch(manifest, store, batch_size):
+    train = reader(manifest, store, batch_size=batch_size)
+    assert train.num_samples == 24
+    num_epochs = 2 * batch_size
+    batches = [train.batch_at(cursor).keys for cursor in range(0, 24 * num_epochs, batch_size)]
+    assert all(len(set(keys)) == batch_size for keys in batches)
+    stream = [key for keys in batches for key in keys]
+    epochs = [tuple(stream[24 * epoch : 24 * epoch + 24]) for epoch in range(num_epochs)]
+    assert all(len(set(keys)) == 24 for keys in epochs)
+    assert len(set(epochs)) == num_epochs, "every epoch has its own order"
+
+
+def plain_order(num_samples, batch_size):
+    return SampleOrder([1.0] * num_samples, [str(n) for n in range(num_samples)], batch_size, seed=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.data())
+def test_the_order_is_the_same_wherever_reading_begins(batch_size, data):
+    num_samples = data.draw(st.integers(batch_size, 3 * batch_size))
+    order = plain_order(num_samples, batch_size)
+    batches = [order.batch_at(cursor) for cursor in range(0, 6 * num_samples, batch_size)]
+    assert all(len({draw.place for draw in draws}) == batch_size for draws in batches)
+    stream = [draw for draws in batches for draw in draws]
+    assert [draw.pass_number for draw in stream] == [seen // num_samples for seen in range(len(stream))]
+    assert Counter(draw.place for draw in stream[: 6 * num_samples]) == dict.fromkeys(range(num_samples), 6)
+    for at in data.draw(st.lists(st.integers(0, len(batches) - 1), max_size=3)):
+        assert plain_order(num_samples, batch_size).batch_at(at * batch_size) == batches[at]
+
+
+def drawn(weights, batch_size, num_samples, start=0):
+    order = SampleOrder(weights, [str(n) for n in range(len(weights))], batch_size, seed=3)
+    return [draw.place for cursor in range(start, num_samples, batch_size) for draw in order.batch_at(cursor)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "epoch"),
+    [([1.0] * 40 + [2.0] * 10, 60), ([1.0] * 40 + [0.5] * 20, 50), ([3.0] * 8 + [1.0] * 24 + [0.25] * 16, 52)],
+)
+def test_an_epoch_draws_each_image_as_often_as_its_weight_says(weights, epoch):
+    batch_size, num_epochs = 8, 40
+    stream = drawn(weights, batch_size, epoch * num_epochs)
+    assert all(len(set(stream[at : at + 8])) == 8 for at in range(0, len(stream), 8)), "none twice in a batch"
+    epochs = [Counter(stream[at : at + epoch]) for at in range(0, epoch * num_epochs, epoch)]
+    for place, weight in enumerate(weights):
+        each = [counts[place] for counts in epochs]
+        assert sum(each) == weight * num_epochs
+        assert set(each) == ({int(weight)} if weight >= 1 else {0, 1})
+    assert stream[17 * 8 :] == drawn(weights, batch_size, epoch * num_epochs, start=17 * 8), "wherever reading begins"
+
+
+def test_of_half_a_weight_each_epoch_draws_the_other_half():
+    stream = drawn([0.5] * 20, 5, 40)
+    assert set(stream[:10]).isdisjoint(stream[10:20])
+    assert set(stream[:20]) == set(range(20))
+
+
+def test_odd_weights_come_out_on_average():
+    weights = [0.3] * 31 + [1.7] * 29 + [1.0] * 13
+    counts = Counter(drawn(weights, 7, 7 * 3000))
+    num_epochs = 7 * 3000 / sum(weights)
+    assert all(abs(counts[place] - weight * num_epochs) < 2 for place, weight in enumerate(weights))
+
+
+def test_weights_that_leave_too_few_images_for_a_batch():
+    with pytest.raises(DataError, match="hold one twice") as caught:
+        SampleOrder([100.0] * 3 + [1.0] * 200, [str(n) for n in range(203)], 8, seed=0)
+    assert caught.value.found == "passes of 5, 100 an epoch"
+    SampleOrder([100.0] * 3 + [1.0] * 500, [str(n) for n in range(503)], 8, seed=0)
+
+
+def test_weighted_samples_and_captions_of_the_training_side_alone(store, tmp_path):
+    rows = [(str(n), "val" if n < 4 else "train", [f"short {n}", f"a long caption {n}"]) for n in range(12)]
+    weights = {str(n): (2.0 if n % 2 else 1.0, (3.0, 1.0)) for n in range(12)}
+    published = publish(store, tmp_path, rows, "weighted", weights=weights)
+    batches = [reader(published, store, batch_size=4).batch_at(cursor) for cursor in range(0, 12 * 100, 4)]
+    counts = Counter(key for batch in batches for key in batch.keys)
+    assert counts == {key: 200 if int(key) % 2 else 100 for key in map(str, range(4, 12))}
+    share = sum(prompt.startswith("short") for batch in batches for prompt in batch.prompts) / (12 * 100)
+    assert abs(share - 0.75) < 0.04
+    held_out = [reader(published, store, "val", 4).batch_at(cursor) for cursor in range(0, 4 * 400, 4)]
+    assert all(sorted(batch.keys) == ["0", "1", "2", "3"] for batch in held_out)
+    share = sum(prompt.startswith("short") for batch in held_out for prompt in batch.prompts) / (4 * 400)
+    assert abs(share - 0.5) < 0.04
+
+
+WHOLE_BATCHES = [
+    ("24", "26", "8", "14", "6", "18", "4", "16"),
+    ("28", "3", "13", "9", "21", "27", "19", "22"),
+    ("4", "2", "16", "11", "21", "19", "6", "12"),
+    ("17", "14", "27", "28", "13", "19", "8", "7"),
+]
+"""24 images in batches of 8, as read before batches went on over the ends of epochs."""
+
+
+def test_whole_batches_have_the_order_that_earlier_versions_gave(manifest, store):
+    train = reader(manifest, store, batch_size=8)
+    assert [train.batch_at(cursor).keys for cursor in (0, 16, 24, 240)] == WHOLE_BATCHES
 
 
 def test_captions_change_with_the_epoch_and_all_are_used(manifest, store):
@@ -167,10 +261,10 @@ def test_splits_are_apart(manifest, store):
 def test_the_same_at_any_number_of_open_shards(manifest, store, monkeypatch):
     many = reader(manifest, store)
     expected = [many.batch_at(cursor) for cursor in range(0, 60, 5)]
-    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(shared_rows, "MAX_OPEN_SHARDS", 1)
     one = reader(manifest, store)
     assert all(same(one.batch_at(5 * step), batch) for step, batch in enumerate(expected))
-    assert len(one._latents._open) == 1
+    assert len(one._latents._rows._open) == 1
 
 
 def test_shards_are_verified_once(manifest, store, monkeypatch):
@@ -182,7 +276,7 @@ def test_shards_are_verified_once(manifest, store, monkeypatch):
         return fetch(self, entry)
 
     monkeypatch.setattr(Store, "fetch_shared", counting)
-    monkeypatch.setattr(pool, "MAX_OPEN_SHARDS", 1)
+    monkeypatch.setattr(shared_rows, "MAX_OPEN_SHARDS", 1)
     train = reader(manifest, store)
     for cursor in range(0, 100, 5):
         train.batch_at(cursor)
