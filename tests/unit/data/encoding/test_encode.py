@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from softalign.artifacts import EncodedManifest
+from softalign.artifacts import EncodedManifest, FileEntry
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
@@ -25,6 +25,7 @@ from softalign.data.encoding.encode import encode
 from softalign.data.encoding.encoders import BATCH_SIZE, FrozenEncoders
 from softalign.data.encoding.preprocessing import preprocess, resize_and_crop
 from softalign.data.encoding.quarantine import stand_in
+from softalign.data.encoding.shared_rows import SharedRows, WantedRow
 from softalign.errors import DataError, IntegrityError
 from softalign.processes.progress import listening
 from softalign.stages.narration import figures
