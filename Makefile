@@ -55,15 +55,11 @@ lint: $(STAMP)  ## style, types, import contracts, sizes
 soak: $(STACK_STAMP)  ## 200 small retrains through a stack of its own: all end, and what serves them keeps its size
 	$(BIN)/python -m tests.bench.soak
 
-bench: $(STAMP)  ## what orchestration costs, a training step beside the plain loop, a pull beside curl, curation's workers
+bench: $(STAMP)  ## what orchestration, training steps, pulls, curation and reading cost, each beside what it is held against
 	$(BIN)/python -m tests.bench.orchestration
 	$(BIN)/python -m tests.bench.train_step
 	$(BIN)/python -m tests.bench.pull
 	$(BIN)/python -m tests.bench.curate_workers
-bench: $(STAMP)  ## what orchestration costs, a training step beside the plain loop, a pull beside curl, reading beside tarfile
-	$(BIN)/python -m tests.bench.orchestration
-	$(BIN)/python -m tests.bench.train_step
-	$(BIN)/python -m tests.bench.pull
 	$(BIN)/python -m tests.bench.reader
 
 figures: $(STAMP)  ## README's picture and diagram, from the finished run in the store

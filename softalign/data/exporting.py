@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from softalign.artifacts import DatasetManifest, Frozen
 from softalign.data.curation.published import OpenedDataset
-from softalign.data.curation.shards import IndexRow, ShardTar, tar_bytes, texts_of
+from softalign.data.curation.shards import IndexRow
+from softalign.data.curation.tars import ShardTar, tar_bytes, texts_of
 from softalign.errors import ConfigError, MissingInputError
 from softalign.processes.reporter import Reporter
 from softalign.store.files import (

@@ -28,7 +28,7 @@ from softalign.artifacts import (
     digest_of,
 )
 from softalign.backbones.locating import files_fingerprint, model_fingerprint
-from softalign.config.curation import WEIGHTS, HttpConfig, ShapesSource, TableSource
+from softalign.config.curation import WEIGHTS, CurationConfig, HttpConfig, ShapesSource, TableSource
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
@@ -42,6 +42,8 @@ from softalign.version import __version__
 
 TOKENS_OF: dict[Arm, str] = {"untrained": "train (step-0 tokens)", "adapter": "train", "champion": "champion"}
 """What an arm's images are drawn with, as an input's label."""
+LATER_FIELDS = ("caption_changes", "captions_in_tars", "image_size_px")
+"""Of curation, left out of requests where they are the default: keys are as they were before there were any."""
 BEFORE_REFRESH = "encode (before the refresh)"
 """The label of a refreshed dataset's earlier encodings."""
 
@@ -137,17 +139,21 @@ def curate_request(given: StageInputs) -> StageRequest:
         for index, model in enumerate(filters.models)
     }
     config = _sections(given, "curation") | {"decoder": DECODER}
-    if not changes:
-        del config["curation"]["caption_changes"]  # the keys of datasets without are as they were before there were any
+    _drop_defaults(config["curation"], CurationConfig, LATER_FIELDS)
     for source in config["curation"]["sources"]:
         _drop_unset(source)
-    if given.recipe.curation.captions_in_tars:
-        del config["curation"]["captions_in_tars"]  # likewise
     return StageRequest(stage="curate", config=config, content=content)
 
 
+def _drop_defaults(section: dict[str, Any], of: type[Frozen], names: tuple[str, ...]) -> None:
+    defaults = {name: of.model_fields[name].default for name in names}
+    for name, default in defaults.items():
+        if section.get(name) == (list(default) if isinstance(default, tuple) else default):
+            del section[name]
+
+
 def _drop_unset(source: dict[str, Any]) -> None:
-    """Leave out what sources say of weights and of HTTP since they all do, where it is the default, likewise."""
+    """Leave out what sources say of weights and of HTTP since they all do, where it is the default."""
     for name in WEIGHTS:
         if set(_listed(source.get(name, ()))) <= {1.0}:
             source.pop(name, None)

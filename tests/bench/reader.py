@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 from softalign.artifacts import DatasetManifest, EncodedManifest, canonical_json
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.samples import Sample, caption_digest
-from softalign.data.curation.shards import ShardWriter, shard_name, write_rejections
+from softalign.data.curation.shards import shard_name, write_rejections
+from softalign.data.curation.tars import ShardWriter
 from softalign.data.encoding.pool import PoolShard, PoolTensor
 from softalign.data.encoding.reader import EncodedReader
 from softalign.data.encoding.sample_rows import write_samples

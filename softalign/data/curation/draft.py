@@ -9,7 +9,8 @@ from softalign.config.curation import CurationConfig
 from softalign.data.curation.published import Placed
 from softalign.data.curation.reuse import EarlierVersion
 from softalign.data.curation.samples import Sample, weight_of
-from softalign.data.curation.shards import Caption, IndexRow, ShardWriter, shard_name, split_of, write_index
+from softalign.data.curation.shards import Caption, IndexRow, shard_name, split_of, write_index
+from softalign.data.curation.tars import ShardWriter
 
 
 @dataclass(frozen=True, slots=True)

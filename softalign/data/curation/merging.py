@@ -19,15 +19,8 @@ from softalign.data.curation.filters import flaw_beside
 from softalign.data.curation.journal import JournalEntry
 from softalign.data.curation.rejections import REPAIRS, Rejection
 from softalign.data.curation.samples import weight_of
-from softalign.data.curation.shards import (
-    Caption,
-    IndexRow,
-    read_index,
-    rewrite_shard,
-    shard_name,
-    write_index,
-    write_table,
-)
+from softalign.data.curation.shards import Caption, IndexRow, read_index, shard_name, write_index, write_table
+from softalign.data.curation.tars import rewrite_shard
 from softalign.store.files import file_entry, write_atomically
 
 NOTE_SCHEMA = {

@@ -61,13 +61,12 @@ def encode(
     """Encode a dataset's images and captions, and publish the index of them.
 
     Computed in float32, stored in float16. Among the texts is the empty one, for guidance and the soft tokens. How many
-    bytes will be written is logged before the first one is.
+    bytes will be written is logged before.
 
     Args:
         dataset: the curated images and captions.
         backbone: whose VAE and text encoder are used, and the resolution.
-        runtime: device, number of reader threads, which engine encodes, how much may be written, and how much of the
-            dataset may be damaged.
+        runtime: device, threads, engine, how much may be written, and how much of the dataset may be damaged.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request; what lacks damaged shards is published under another one.
         hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
@@ -82,34 +81,46 @@ def encode(
         StorageUnavailableError: the disk of a local store has no room for it.
     """
     work_path = store.work_path("encode", key)
-    shard_encoder = ShardEncoder(dataset, backbone, runtime, store.uri, key)
-    losses = Losses(dataset, store, runtime.max_corrupt_share)
-    listed = _read_shards(dataset, losses, hard_negatives_per_caption)
-    work = _find_work(listed, shard_encoder, before, store, text, losses)
-    predicted = EncodedBytes(work.latents.num_missing, work.texts.num_missing, model_sizes(backbone))
-    _log.info(predicted.said)
-    require_room(predicted, runtime, store)
-    with open_engine(runtime) as engine:
-        latents = _encode_groups(work.latents, "images", engine, shard_encoder)
-        texts = _encode_groups(work.texts, "captions", engine, shard_encoder)
-    _write_index(work_path / "output", work.shards, latents, texts, dataset.weights)
-    losses.note(key, work_path / "output")
-    manifest = EncodedManifest(
-        stage_key=losses.key_of(key),
-        parents=(dataset.digest, *((before.digest,) if before is not None else ())),
-        name=dataset.name,
-        hard_negatives_per_caption=hard_negatives_per_caption,
-        dataset_parent_key=dataset.parent_key,
-        text=text,
-        **_made_by(shard_encoder.encoders),
-        **_counts(work.shards, losses),
-        **_text_shapes(texts, before, shard_encoder, runtime),
-        latent_shape=latents[0].tensors[0].row_shape,
-        total_bytes=sum(shard.file.size_bytes for shard in (*latents, *texts)),
+    manifest = _Encoding(dataset, backbone, runtime, store, before, text).make(
+        key, hard_negatives_per_caption, work_path / "output"
     )
     published = store.publish(manifest, work_path / "output")
     shutil.rmtree(work_path, ignore_errors=True)
     return published
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """What is encoded, by what, and where; see ``encode``."""
+
+    dataset: DatasetManifest
+    backbone: BackboneConfig
+    runtime: Runtime
+    store: Store
+    before: EncodedManifest | None
+    text: TextMode
+
+    def make(self, key: str, hard_negatives_per_caption: int, output: Path) -> EncodedManifest:
+        """Encode all, write the index into a folder, and return the manifest of it."""
+        dataset, before = self.dataset, self.before
+        shard_encoder = ShardEncoder(dataset, self.backbone, self.runtime, self.store.uri, key)
+        losses = Losses(dataset, self.store, self.runtime.max_corrupt_share)
+        listed = _read_shards(dataset, losses, hard_negatives_per_caption)
+        work = _find_work(listed, shard_encoder, before, self.store, self.text, losses)
+        encoded = _encode_all(work, shard_encoder, self.store, self.runtime)
+        _write_index(output, work.shards, encoded, dataset.weights)
+        losses.note(key, output)
+        facts = _counts(work.shards, losses) | _made_by(shard_encoder.encoders)
+        facts |= _sizes(encoded) | _text_shapes(encoded.texts, before, shard_encoder, self.runtime)
+        return EncodedManifest(
+            stage_key=losses.key_of(key),
+            parents=(dataset.digest, *((before.digest,) if before is not None else ())),
+            name=dataset.name,
+            hard_negatives_per_caption=hard_negatives_per_caption,
+            dataset_parent_key=dataset.parent_key,
+            text=self.text,
+            **facts,
+        )
 
 
 class _PoolWork(Generic[InputT]):
@@ -146,6 +157,30 @@ class _Work:
     shards: tuple[DatasetShard, ...]
     latents: _PoolWork[Any]
     texts: _PoolWork[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The shards of a dataset's encodings."""
+
+    latents: tuple[PoolShard, ...]
+    texts: tuple[PoolShard, ...]
+
+
+def _encode_all(work: _Work, shard_encoder: ShardEncoder, store: Store, runtime: Runtime) -> _Encoded:
+    predicted = EncodedBytes(work.latents.num_missing, work.texts.num_missing, model_sizes(shard_encoder.backbone))
+    _log.info(predicted.said)
+    require_room(predicted, runtime, store)
+    with open_engine(runtime) as engine:
+        latents = _encode_groups(work.latents, "images", engine, shard_encoder)
+        return _Encoded(latents, _encode_groups(work.texts, "captions", engine, shard_encoder))
+
+
+def _sizes(encoded: _Encoded) -> dict[str, Any]:
+    return {
+        "latent_shape": encoded.latents[0].tensors[0].row_shape,
+        "total_bytes": sum(shard.file.size_bytes for shard in (*encoded.latents, *encoded.texts)),
+    }
 
 
 def _find_work(
@@ -246,12 +281,11 @@ def _encode_groups(work: _PoolWork[Any], unit: str, engine: Engine, encoder: Sha
 def _write_index(
     folder: Path,
     dataset: tuple[DatasetShard, ...],
-    latents: tuple[PoolShard, ...],
-    texts: tuple[PoolShard, ...],
+    encoded: _Encoded,
     weights: Mapping[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = ((row, edits) for shard in dataset for row, edits in zip(shard.rows, shard.hard_negatives, strict=True))
     write_samples(folder / "samples.parquet", rows, weights)
-    for name, shards in (("latents.json", latents), ("texts.json", texts)):
+    for name, shards in (("latents.json", encoded.latents), ("texts.json", encoded.texts)):
         (folder / name).write_bytes(canonical_json([shard.model_dump(mode="json") for shard in shards]))

@@ -52,14 +52,14 @@ class ShardEncoder:
         self, dataset: DatasetManifest, backbone: BackboneConfig, runtime: Runtime, store_uri: str, key: str
     ) -> None:
         self._arguments = (dataset, backbone, runtime, store_uri, key)
-        self._dataset, self._backbone, self._runtime = dataset, backbone, runtime
+        self._dataset, self.backbone, self._runtime = dataset, backbone, runtime
         self._store, self._key = Store(store_uri), key
 
     @cached_property
     def encoders(self) -> FrozenEncoders:
         """The encoders, on the CPU until something is encoded."""
-        frozen = load_backbone(self._backbone, device=torch.device("cpu"), dtype=torch.float32)
-        return FrozenEncoders(frozen, self._backbone.resolution_px)
+        frozen = load_backbone(self.backbone, device=torch.device("cpu"), dtype=torch.float32)
+        return FrozenEncoders(frozen, self.backbone.resolution_px)
 
     def work(self, counted: Counted) -> Work[EncodeCall, PoolShard]:
         """Return this as work for an engine; ``counted`` hears of inputs that this process encodes."""
@@ -83,7 +83,7 @@ class ShardEncoder:
                 "The base model of this machine is another one than the run's.",
                 expected=call.request.folder,
                 found=pool_folder(call.request.tensor_names, spec),
-                where=self._backbone.model,
+                where=self.backbone.model,
                 fix="put the same files of the base model on all machines",
             )
         if not call.source:

@@ -15,7 +15,8 @@ from softalign.data.curation.changes import CaptionEdit, to_lines
 from softalign.data.curation.merging import MergedShards
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.reuse import Beside
-from softalign.data.curation.shards import CAPTION_FIELDS, read_index
+from softalign.data.curation.shards import read_index
+from softalign.data.curation.tars import CAPTION_FIELDS
 from softalign.stages.requests import StageInputs, curate_request
 from softalign.store.store import Store
 from softalign.store.traffic import traffic

@@ -11,7 +11,7 @@ import pytest
 
 from softalign.config import CocoSource, TableSource
 from softalign.config.captions import CaptionFilterConfig
-from softalign.data.curation import reading, shards
+from softalign.data.curation import reading, shards, tars
 from softalign.data.curation.changes import CaptionEdit, to_lines
 from softalign.data.curation.merging import MergedShards
 from softalign.data.curation.pipeline import curate
@@ -97,7 +97,7 @@ def test_killed_at_any_moment_of_merging_it_ends_with_the_same_bytes(repeated, t
         def killed(store=store, number=number):
             def merging(*args):
                 fuse = Fuse(number)
-                for owner, name in ((os, "replace"), (shards, "write_table"), (shards.ShardWriter, "append")):
+                for owner, name in ((os, "replace"), (shards, "write_table"), (tars.ShardWriter, "append")):
                     setattr(owner, name, fuse.wrap(getattr(owner, name)))
                 return merge(*args)
 

@@ -15,7 +15,8 @@ from softalign.config import CocoSource, CurationConfig, ShapesSource
 from softalign.data.curation import pipeline, reading, shards
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
-from softalign.data.curation.shards import ShardWriter, read_index
+from softalign.data.curation.shards import read_index
+from softalign.data.curation.tars import ShardWriter
 from softalign.errors import ConfigError, DataError, IntegrityError, MissingInputError, StorageUnavailableError
 from softalign.processes.progress import Figure, listening
 from softalign.stages.narration import dataset_figures

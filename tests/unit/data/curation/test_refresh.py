@@ -23,7 +23,8 @@ from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.retrying import replaced
 from softalign.data.curation.reuse import Beside
 from softalign.data.curation.samples import HeldImage, ListedSample, Sample
-from softalign.data.curation.shards import ShardWriter, read_index
+from softalign.data.curation.shards import read_index
+from softalign.data.curation.tars import ShardWriter
 from softalign.errors import DataError
 from softalign.store.store import Store
 from softalign.store.traffic import traffic

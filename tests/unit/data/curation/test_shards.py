@@ -8,14 +8,8 @@ import pytest
 
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample, caption_digest
-from softalign.data.curation.shards import (
-    ShardWriter,
-    read_index,
-    read_rejections,
-    shard_name,
-    split_of,
-    write_rejections,
-)
+from softalign.data.curation.shards import read_index, read_rejections, shard_name, split_of, write_rejections
+from softalign.data.curation.tars import ShardWriter
 
 
 def samples(count):
