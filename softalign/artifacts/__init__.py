@@ -7,7 +7,7 @@ library version; it is known before the work is done, which is how a rerun finds
 
 from __future__ import annotations
 
-from softalign.artifacts.data import DatasetManifest, EncodedManifest, ReasonCount, TextMode
+from softalign.artifacts.data import DatasetManifest, EncodedManifest, ReasonCount, SourceWeight, TextMode
 from softalign.artifacts.frozen import FileEntry, Frozen, FrozenT, canonical_json, digest_of, read_known, require_format
 from softalign.artifacts.model import Adapter, Family, ModelVersion
 from softalign.artifacts.record import MAX_RECORD_BYTES, SCHEMA_VERSION, Record, Stage
@@ -40,6 +40,7 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "ModelVersion",
     "ReasonCount",
+    "SourceWeight",
     "Record",
     "SCHEMA_VERSION",
     "Stage",

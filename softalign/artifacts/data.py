@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
 
@@ -20,6 +18,13 @@ class ReasonCount(Frozen):
     count: int
 
 
+class SourceWeight(Frozen):
+    """How often an epoch draws each image of a source, on average."""
+
+    source: str
+    weight: float
+
+
 class DatasetManifest(Record):
     """Curated WebDataset shards: ``shard-000000.tar`` with ``shard-000000.parquet`` beside each.
 
@@ -27,7 +32,7 @@ class DatasetManifest(Record):
         parent_key: stage key of the dataset that this one is with caption changes; empty: of none.
         num_merged_captions: how many captions are those of exact duplicates of an image.
         repaired: how many captions were mended, by what; ``repaired.parquet`` lists them as ``rejected.parquet`` does.
-        weights: of the sources, by name, whose images an epoch draws more or less than once.
+        weights: of the sources whose images an epoch draws more or less than once.
     """
 
     stage: ClassVar[Stage] = "curate"
@@ -45,7 +50,7 @@ class DatasetManifest(Record):
     parent_key: str = ""
     num_merged_captions: int = 0
     repaired: tuple[ReasonCount, ...] = ()
-    weights: dict[str, float] = Field({})
+    weights: tuple[SourceWeight, ...] = ()
 
 
 class EncodedManifest(Record):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softalign.data.curation.caption_repairs import meant
+from softalign.data.curation.samples import weight_of, with_weight
 
 Action = Literal["add", "change", "remove"]
 
@@ -51,7 +52,8 @@ def applied(
     elif action == "change" and going:
         first = min(going)
         kept = ((place, text) for place, text in enumerate(captions) if place == first or place not in going)
-        left = tuple(after if place == first else text for place, text in kept)
+        new = with_weight(after, weight_of(captions[first]))
+        left = tuple(new if place == first else text for place, text in kept)
     elif action == "remove":
         left = tuple(text for place, text in enumerate(captions) if place not in going) if before else ()
         has_before = len(left) < len(captions)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from softalign.artifacts import SourceWeight
 from softalign.config.curation import (
     CocoSource,
     FileSource,
@@ -86,9 +87,10 @@ def list_sources(
         yield from list_samples(source, name, work_path / name, note)
 
 
-def source_weights(sources: tuple[Source, ...]) -> dict[str, float]:
-    """Return the weights of the sources, by name, that have another than 1."""
-    return {source_name(i, source): source.weight for i, source in enumerate(sources) if source.weight != 1.0}
+def source_weights(sources: tuple[Source, ...]) -> tuple[SourceWeight, ...]:
+    """Return the weights of the sources that have another than 1."""
+    named = ((source_name(index, source), source.weight) for index, source in enumerate(sources))
+    return tuple(SourceWeight(source=name, weight=weight) for name, weight in named if weight != 1.0)
 
 
 def source_name(index: int, source: Source) -> str:

@@ -108,7 +108,7 @@ class _Encoding:
         listed = _read_shards(dataset, losses, hard_negatives_per_caption)
         work = _find_work(listed, shard_encoder, before, self.store, self.text, losses)
         encoded = _encode_all(work, shard_encoder, self.store, self.runtime)
-        _write_index(output, work.shards, encoded, dataset.weights)
+        _write_index(output, work.shards, encoded, {one.source: one.weight for one in dataset.weights})
         losses.note(key, output)
         facts = _counts(work.shards, losses) | _made_by(shard_encoder.encoders)
         facts |= _sizes(encoded) | _text_shapes(encoded.texts, before, shard_encoder, self.runtime)

@@ -176,11 +176,12 @@ class EncodedReader:
             generator("negatives", self._seed, samples_seen),
         )
         prompts = (*captions, *chosen.hard_negatives)
+        latents = self._latents.rows([sample.image_digest for sample in samples])
         return EncodedBatch(
             keys=tuple(sample.key for sample in samples),
             prompts=prompts,
             candidates=chosen.rows,
-            latents_BCHW=torch.stack([row for (row,) in self._latents.rows([one.image_digest for one in samples])]),
+            latents_BCHW=torch.stack([row for (row,) in latents]).to(torch.float32),
             text=self._texts.states(prompts),
         )
 

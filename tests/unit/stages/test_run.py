@@ -6,6 +6,7 @@ import pytest
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import load_recipe
+from softalign.data.encoding.budget import DIGEST_BYTES
 from softalign.errors import DataError, MissingInputError
 from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
@@ -121,11 +122,11 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     rows = plan(recipe, store)
     assert [row.state for row in rows][:3] == ["done", "run", "wait"]
     text = (16 + 8) * 256 + 256  # CLIP's positions and T5's zeros, and the pooled states
-    latent_and_text = 2 * (10 * 4 * 4 * 16 + 20 * text)
-    assert rows[1].predicted_bytes == latent_and_text
+    latent_and_text = 2 * (10 * 4 * 4 * 16 + 21 * text)  # the empty text is one too
+    assert rows[1].predicted_bytes == latent_and_text + 31 * DIGEST_BYTES
     assert rows[1].uri == store.prefix("encode", key_of(recipe, "encode", store, dataset))
     hard = load_recipe("shapes", ["train.negatives.num_hard=2"])
-    assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 3 * 20 * text)
+    assert plan(hard, store)[1].predicted_bytes == 2 * (10 * 4 * 4 * 16 + 61 * text) + 71 * DIGEST_BYTES
     assert key_of(hard, "encode", store, dataset) != key_of(recipe, "encode", store, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     reason = plan(other, store)[0].reason
@@ -172,7 +173,7 @@ def test_a_plan_knows_the_sizes_of_published_models(
     recipe, store = load_recipe("shapes-unet", overrides), Store(str(tmp_path))
     publish_dataset(recipe, store)
     rows = plan(recipe, store)
-    assert rows[1].predicted_bytes == 2 * (10 * values_per_latent + 20 * values_per_text)
+    assert rows[1].predicted_bytes == 2 * (10 * values_per_latent + 21 * values_per_text) + 31 * DIGEST_BYTES
     assert rows[2].predicted_bytes == 3 * 4 * token_values + 300
 
 

@@ -101,7 +101,7 @@ def render_dataset(opened: OpenedDataset) -> str:
         manifest=manifest,
         funnel=list(_funnel(manifest, rejections)),
         reasons=list(_reasons(rejections)),
-        sources=list(_sources(tally, rejections, manifest.weights)),
+        sources=list(_sources(tally, rejections, {one.source: one.weight for one in manifest.weights})),
         distributions=tally.distributions(),
         groups=[
             _shown(opened, tally.kept[digits], tuple(twins[digits][:MAX_NAMES]), len(twins[digits]))

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from softalign.artifacts import SourceWeight
 from softalign.config.curation import HFSource, TableSource
 from softalign.data.curation.changes import CaptionEdit, changed_listing
 from softalign.data.curation.pipeline import curate
@@ -83,7 +84,7 @@ def test_sources_weights_are_in_manifest_and_report_and_in_no_shard(table, hando
     plain = curate(configure(table(), handover.coco(), drop_exact_duplicates=False, max_hash_distance=-1), store, "a")
     sources = (table(weight=0.25), handover.coco())
     told = curate(configure(*sources, drop_exact_duplicates=False, max_hash_distance=-1), store, "b")
-    assert (plain.weights, told.weights) == ({}, {"0-table": 0.25})
+    assert (plain.weights, told.weights) == ((), (SourceWeight(source="0-table", weight=0.25),))
     assert told.files_digest == plain.files_digest
     assert "draws of an image" not in render_dataset(OpenedDataset(plain, store))
     page = render_dataset(OpenedDataset(told, store))

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from softalign.artifacts import EncodedManifest, FileEntry
+from softalign.artifacts import EncodedManifest, FileEntry, SourceWeight
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
 from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
@@ -123,7 +123,13 @@ def encoded_rows(store, manifest, name, tensor_name):
 def test_weights_are_columns_where_there_are_some(tmp_path, store, backbone, counted):
     dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d", samples_per_shard=3)
     plain = encode(dataset, backbone, Runtime(), store, "e")
-    told = encode(dataset.model_copy(update={"weights": {"0-coco": 0.5}}), backbone, Runtime(), store, "f")
+    told = encode(
+        dataset.model_copy(update={"weights": (SourceWeight(source="0-coco", weight=0.5),)}),
+        backbone,
+        Runtime(),
+        store,
+        "f",
+    )
     columns = [pq.read_table(Path(one.uri) / "samples.parquet") for one in (plain, told)]
     assert set(columns[1].column_names) - set(columns[0].column_names) == {"weight"}
     assert columns[1]["weight"].to_pylist() == [0.5] * 6

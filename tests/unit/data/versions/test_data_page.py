@@ -50,7 +50,7 @@ def test_sources_and_duplicates(dataset):
     tally = _Tally(dataset.manifest.num_samples, ())
     for one in dataset.samples():
         tally.add(one)
-    (row,) = _sources(tally, dataset.rejections(), dataset.manifest.weights)
+    (row,) = _sources(tally, dataset.rejections(), {})
     assert (row.source, row.num_images, row.num_images_lost, row.num_captions_lost) == ("0-coco", 7, 8, 1)
     first = next(dataset.samples()).row
     twins = _twins(dataset.rejections())
