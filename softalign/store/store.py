@@ -43,6 +43,8 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 DEFAULT_STORE = "softalign-store"
+WORK_FOLDER = ".work"
+"""Of a local store: what is unfinished lies there."""
 """The default store: a folder in the working folder."""
 STORE_VARIABLE = "SOFTALIGN_STORE"
 """Environment variable that names another default."""
@@ -93,7 +95,7 @@ class Store(SharedFiles):
         work = f"work/{digest_of(self.uri)[:16]}"
         with reaching(self.uri):
             try:
-                root = private_folder(Path(self.uri) / ".work") if self.is_local else private_cache() / work
+                root = private_folder(Path(self.uri) / WORK_FOLDER) if self.is_local else private_cache() / work
                 path = root / stage / key
                 path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:  # what /proc and the like say

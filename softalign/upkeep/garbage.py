@@ -20,13 +20,13 @@ from softalign.processes.locking import is_held
 from softalign.stages.table import STAGES
 from softalign.store.files import read_bytes
 from softalign.store.probing import PROBE_PREFIX
-from softalign.store.store import Store
+from softalign.store.store import WORK_FOLDER, Store
 from softalign.upkeep.listing import StoredFile, list_stored
 
 RECORDS: dict[str, type[Record]] = {row.name: row.record for row in STAGES}
 ENCODED = "encoded"
 CHECKPOINTS = "checkpoints"
-WORK = ".work"
+WORK = WORK_FOLDER
 LEASES = "leases"
 TURNS = "turns"
 BESIDE_WORK = ("requests", "usage")

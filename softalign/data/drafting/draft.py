@@ -27,7 +27,7 @@ class Draft(Frozen):
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"note: {note}" for note in self.found.notes]
         if self.found.alternatives:
-            lines.append(f"{len(self.found.alternatives)} other reading(s) stand as comments in the recipe:")
+            lines.append(f"other readings ({len(self.found.alternatives)}) stand as comments in the recipe:")
             lines += [
                 f"  {other.why}: {other.source.table}, {_place(other.source)}" for other in self.found.alternatives
             ]

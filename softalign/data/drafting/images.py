@@ -15,6 +15,7 @@ from PIL import Image
 from softalign.config.curation import FilterConfig
 from softalign.data.drafting.records import ImageLook
 from softalign.errors import DataError, MissingInputError
+from softalign.store.store import WORK_FOLDER
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 """Of the formats that curation accepts."""
@@ -37,7 +38,7 @@ class ImageFolders:
 
 
 def folders_below(root: Path) -> Iterator[Path]:
-    """Yield a folder and those below it, the nearest first, at most MAX_FOLDERS; hidden ones are left out."""
+    """Yield a folder and those below it, the nearest first, at most MAX_FOLDERS, but no hidden ones and no stores."""
     level = [root]
     for _ in range(MAX_DEPTH):
         yield from level
@@ -46,6 +47,7 @@ def folders_below(root: Path) -> Iterator[Path]:
             for folder in level
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
             if entry.is_dir() and not entry.name.startswith(".") and os.access(entry.path, os.R_OK | os.X_OK)
+            if not (Path(entry.path) / WORK_FOLDER).is_dir()
         ][:MAX_FOLDERS]
     yield from level
 
@@ -71,7 +73,7 @@ def find_images(names: Sequence[str], roots: Sequence[Path], table: Path) -> Ima
         raise MissingInputError(
             "The images that this table lists were not found.",
             expected=f"a folder that holds files such as {probed[0]}",
-            found=f"none of {len(probed)} names tried in {len(counts)} folder(s)",
+            found=f"none of {len(probed)} names tried in {len(counts)} folder{'s' * (len(counts) > 1)}",
             where=f"{table}; searched: {', '.join(str(root) for root in roots)}",
             fix="name the folder that the table's file names are relative to with --images",
         )

@@ -31,9 +31,11 @@ def recipe_text(name: str, found: Found, family: Family, command: str) -> str:
     num_images = sum(source.num_images for source in found.sources)
     num_captions = sum(source.num_captions for source in found.sources)
     sources = "".join(_source(source.source) for source in found.sources)
+    notes = "; ".join(note for note in found.notes if ": counted in " in note)
+    counts = f"{num_images} images, {num_captions} captions{_printable(f'; {notes}' if notes else '')}"
     others = "".join(_alternative(other) for other in found.alternatives)
     return f"""\
-# Written by `{_printable(command)}` (softalign {__version__}): {num_images} images, {num_captions} captions.
+# Written by `{_printable(command)}` (softalign {__version__}): {counts}.
 # Relative paths start in the folder that softalign runs in. A field that is not here has its default.
 name: {_plain(name)}
 curation:

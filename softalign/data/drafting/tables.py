@@ -142,7 +142,7 @@ def judge_columns(rows: dict[str, list[Any]]) -> Columns:
             images.append(name)
             if sum(map(is_url, texts)) > len(texts) / 2:
                 urls.add(name)
-        elif texts and len(texts) == len(flat) and (" " in "".join(texts) or name.lower() in CAPTION_NAMES):
+        elif len(texts) > len(flat) / 2 and (" " in "".join(texts) or name.lower() in CAPTION_NAMES):
             captions.append(name)
     return Columns(
         tuple(sorted(images, key=lambda name: (name in urls, _rank(name, IMAGE_NAMES)))),

@@ -17,6 +17,7 @@ from softalign.config import load_recipe
 from softalign.data.drafting import draft_recipe
 from softalign.data.drafting.tables import judge_columns
 from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.stages.chain import run_until
 from softalign.stages.plan import plan
 from softalign.store.store import Store
 
@@ -214,6 +215,28 @@ def test_tables_of_other_formats(here, suffix):
     assert load_recipe("recipe.yaml").curation.sources[0].caption_columns == ("text",)
 
 
+def test_a_column_with_a_few_empty_cells_holds_captions_all_the_same(here):
+    make_images("data/images", NAMES)
+    cells = ["", "  ", "two cats", "a cat", "nan", "a dog"]
+    rows = "".join(f'{name},"{text}",\n' for name, text in zip(NAMES, cells, strict=True))
+    Path("data/table.csv").write_text(f"path,caption,note\n{rows}")
+    report = draft("data")
+    assert report.found.sources[0].source.caption_column == "caption"
+    assert report.problems[0] == "2 listed images have no caption"
+
+
+def test_a_store_beside_the_data_is_none_of_them(here):
+    make_images("data", NAMES)
+    make_coco("data/captions.json", NAMES, captions=1)
+    draft("data")
+    store = Store("data/softalign-store")
+    walked = run_until("curate", load_recipe("recipe.yaml"), store, lambda _: None, is_through=True)
+    published = walked.results[-1].record.uri
+    (source,) = (report := draft("data", is_forced=True)).found.sources
+    assert (source.source.table, report.found.alternatives, report.found.notes) == ("data/captions.json", (), ())
+    assert draft(published, is_forced=True).found.sources[0].source.table.startswith(published)
+
+
 def picture():
     buffer = io.BytesIO()
     Image.new("RGB", (640, 480)).save(buffer, "PNG")
@@ -263,6 +286,7 @@ def test_tars(here, field):
     (source,) = report.found.sources
     assert (source.source.table, source.num_images, source.num_captions) == ("data/*.tar", 1, 2)
     assert report.found.notes == ("data/*.tar: counted in the first of 2 tars",)
+    assert "1 images, 2 captions; data/*.tar: counted in the first of 2 tars." in Path("recipe.yaml").read_text()
     assert load_recipe("recipe.yaml").curation.sources[0].caption_field == field
     assert planned()[0] == "run"
     assert draft("data/00001.tar", is_forced=True).found.sources[0].source.table == "data/00001.tar"
