@@ -254,7 +254,7 @@ def on_filesystem_of(parent: Path, path: Path) -> Path:
     return copy
 
 
-RESTORE = "restore it, or remove its prefix and rerun the stage"
+RESTORE = "copy it back, or remove the output that it belongs to and run that stage again"
 
 
 def fetch_verified(entry: FileEntry, uri: str, local: Path, fix: str = RESTORE) -> None:

@@ -8,6 +8,7 @@ made without it; no digest covers it.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -47,14 +48,25 @@ class Quarantine(Frozen):
     made_without: dict[str, str] = Field(default_factory=dict)
 
 
-def repair(dataset: DatasetManifest, store: Store) -> str:
-    """Return what can be done about a damaged file of a dataset."""
+def repair(dataset: DatasetManifest, store: Store, num_lost: int | None = None) -> str:
+    """Return what can be done about a damaged file of a dataset.
+
+    Args:
+        dataset: whose file it is.
+        store: where it lies.
+        num_lost: samples that would be lost; None: at most those of one shard, which all but the last are as large as.
+    """
     prefix = store.prefix(dataset.stage, dataset.stage_key)
     remove = f"`rm -r {prefix}`" if store.is_local else f"remove {prefix}"
-    return (
-        f"copy it back; or {remove}, then `softalign curate RECIPE`, which makes the same again; or go on without its "
-        "samples: --set runtime.max_corrupt_share=0.01"
-    )
+    fix = f"copy it back; or {remove}, then `softalign curate RECIPE`, which makes the same again"
+    if num_lost is None:
+        share = 1 / (dataset.num_shards - 1) if dataset.num_shards > 1 else 1.0
+    else:
+        share = num_lost / dataset.num_samples
+    if share < 1:
+        share = math.ceil(share * 10_000) / 10_000
+        fix += f"; or go on without its samples: --set runtime.max_corrupt_share={share:g}"
+    return fix
 
 
 def stand_in(dataset: DatasetManifest | None, key: str, store: Store) -> EncodedManifest | None:
@@ -129,7 +141,7 @@ class Losses:
                 expected=f"at most {self.max_share:.2%} of {total:,} samples lost (runtime.max_corrupt_share)",
                 found=f"{number:,} lost: " + "; ".join(f"{d.path}: {d.found}" for d in self._damaged.values())[:2000],
                 where=self.dataset.uri,
-                fix=repair(self.dataset, self.store),
+                fix=repair(self.dataset, self.store, number),
             )
         return set(self._damaged)
 

@@ -466,6 +466,7 @@ def test_a_damaged_shard_is_left_out_named_and_counted_and_made_good_once_it_is_
     assert "sha256" in caught.value.expected
     assert "sha256" in caught.value.found
     assert f"rm -r {dataset.uri}" in caught.value.fix
+    assert caught.value.fix.endswith(f"runtime.max_corrupt_share={LENIENT.max_corrupt_share}"), "which lets it pass"
 
     lossy = encode(dataset, backbone, LENIENT, store, "e")
     assert (lossy.num_samples, lossy.num_lost_shards, lossy.num_lost_samples) == (12, 1, 8)
@@ -496,11 +497,13 @@ def test_above_the_share_that_may_be_lost_it_stops_and_names_all_that_is_damaged
     with pytest.raises(IntegrityError, match=r"at most 50\.00% of 20 samples") as caught:
         encode(dataset, backbone, LENIENT, store, "e")
     assert "16 lost: " in caught.value.found
+    assert caught.value.fix.endswith("runtime.max_corrupt_share=0.8")
     assert "shard-000000.tar: " in caught.value.found
     assert "shard-000001.parquet: " in caught.value.found
-    with pytest.raises(IntegrityError, match="Too much"):  # all of it
+    with pytest.raises(IntegrityError, match="Too much") as caught:  # all of it
         damage(dataset, "shard-000002.tar")
         encode(dataset, backbone, Runtime(max_corrupt_share=1.0), store, "e")
+    assert "max_corrupt_share" not in caught.value.fix
 
 
 def test_a_damaged_shard_whose_images_are_encoded_by_now_costs_nothing(tmp_path, store, backbone, counted):
