@@ -22,7 +22,10 @@ from softalign.errors import ConfigError
 from softalign.processes.leaving import leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE, Store
 
-DATASET = "a dataset's folder or URI, digits of its stage key or digest, its name, or NAME~1: the one before the newest"
+DATASET = (
+    "a dataset's folder or URI, six or more digits of its stage key or digest, its name, or NAME~1: the one before the "
+    "newest"
+)
 log = logging.getLogger("softalign")
 data_app = typer.Typer(help="Published datasets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")

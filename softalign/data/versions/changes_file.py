@@ -110,7 +110,7 @@ def _require_columns(rows: Sequence[dict[Any, Any]]) -> None:
     names = dict.fromkeys(name for row in rows for name in row if name is not None)
     if unknown := [str(name) for name in names if name not in COLUMNS]:
         shown = (f"{name}{_meant_by(name)}" if name else "one without a name (an index?)" for name in unknown)
-        raise ValueError("columns " + ", ".join(shown))
+        raise ValueError("columns that mean nothing here: " + ", ".join(shown))
     if rows and "action" not in names:
         raise ValueError("no column action")
     if rows and not set(IDENTIFIERS) & set(names):

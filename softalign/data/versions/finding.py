@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from softalign.artifacts import DatasetManifest
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
@@ -29,8 +30,9 @@ def find_dataset(reference: str, store: Store) -> DatasetManifest:
     """Return the published dataset that a reference names.
 
     Args:
-        reference: the path or URI of a dataset's folder or of its ``manifest.json``; six or more digits of its stage
-            key or digest; its name (the newest of that name), or ``NAME~1`` for the one before, ``NAME~2`` and so on.
+        reference: the path or URI of a dataset's folder or of its ``manifest.json`` (a word without a slash is a path
+            only where a dataset lies there); six or more digits of its stage key or digest; its name (the newest of
+            that name), or ``NAME~1`` for the one before, ``NAME~2`` and so on.
         store: where keys, digests and names are looked up.
 
     Raises:
@@ -39,7 +41,7 @@ def find_dataset(reference: str, store: Store) -> DatasetManifest:
         IntegrityError: its record is damaged.
         StorageUnavailableError: the store did not answer.
     """
-    if "/" in reference or (is_local(reference) and local_path_of(reference).is_dir()):
+    if "/" in reference or (Path(reference) / DatasetManifest.filename).is_file():
         return _at(reference.rstrip("/").removesuffix(f"/{DatasetManifest.filename}"))
     listed = published_datasets(store)
     name, _, back = reference.partition("~")

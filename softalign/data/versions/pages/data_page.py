@@ -193,12 +193,12 @@ def _sources(tally: _Tally, rejections: Sequence[Rejection], weights: Mapping[st
 
 
 def _twins(rejections: Sequence[Rejection]) -> dict[str, list[tuple[str, str]]]:
-    """Return names and distances of duplicates by the first digits of the digest of the image that was kept."""
+    """Return duplicates by the first digits of the kept image's digest: names, and distances with sources."""
     found: dict[str, list[tuple[str, str]]] = {}
     for one in rejections:
         if twin := twin_of(one):
             digits, distance = twin
-            found.setdefault(digits, []).append((one.file_name, distance))
+            found.setdefault(digits, []).append((one.file_name, f"{distance}, in {one.source}"))
     return found
 
 

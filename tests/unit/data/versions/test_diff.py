@@ -144,6 +144,9 @@ def test_datasets_are_found_by_place_key_digest_and_name(versions, store, monkey
         find_dataset("test~2", store)
     with pytest.raises(MissingInputError, match="no published dataset"):
         find_dataset(str(tmp_path), store)
+    (tmp_path / "elsewhere" / "test").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_dataset("test", store) == after, "a folder of this name that holds no dataset is not what is meant"
     (tmp_path / "store" / "curate" / KEY_B).rename(tmp_path / "store" / "curate" / "other")
     assert find_dataset("test", store) == before, "a record under another key is passed over"
 
