@@ -69,7 +69,7 @@ def dataset_figures(record: DatasetManifest) -> str:
     """Return how many images were kept, and what was rejected, by reason."""
     kept = (
         f"kept {record.num_samples:,} of {record.num_seen:,} images with {record.num_captions:,} captions "
-        f"({record.num_val_samples:,} images held out)"
+        f"({record.num_val_samples:,} image{'' if record.num_val_samples == 1 else 's'} held out)"
     )
     if record.num_merged_captions:
         kept += f"; {record.num_merged_captions:,} captions are of exact duplicates"

@@ -196,8 +196,8 @@ def _unknown_changes(stage: Stage, store: Store) -> str:
         return "this store has no output of this stage"
     num_silent = num_outputs - sum(1 for _ in published_requests(stage, store))
     if num_silent <= 0:
-        return f"the {num_outputs} published output(s) of this stage are of other recipes or arms"
+        return f"what this store has of this stage ({num_outputs}) is of other recipes or arms"
     return (
-        f"configuration, inputs or library version differ from the {num_silent} published output(s), "
-        "which do not say what they were asked for"
+        f"configuration, inputs or library version differ from what is published ({num_silent}), "
+        "which does not say what it was asked for"
     )

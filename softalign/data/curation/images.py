@@ -181,7 +181,8 @@ def _flaws_of(data: bytes) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in str(error):
             raise MemoryError(f"out of memory while a file of {len(data)} bytes was decoded") from error
         is_cut = isinstance(error, OSError) and "truncated" in str(error).lower()
-        raise UnreadableImageError("corrupt_image", "ends too early" if is_cut else type(error).__name__) from error
+        damage = "ends too early" if is_cut else f"damaged data ({type(error).__name__})"
+        raise UnreadableImageError("corrupt_image", damage) from error
 
 
 def _unidentified(data: bytes) -> UnreadableImageError:

@@ -130,7 +130,7 @@ def test_plan_of_an_empty_store_and_after_curation(tmp_path):
     assert key_of(hard, "encode", store, dataset) != key_of(recipe, "encode", store, dataset)
     other = load_recipe("shapes", ["curation.val_share=0.2"])
     reason = plan(other, store)[0].reason
-    assert "differ from the 1 published output(s), which do not say what they were asked for" in reason
+    assert "differ from what is published (1), which does not say what it was asked for" in reason
 
 
 @pytest.mark.parametrize("table", ['{"images": ', "[1, 2]", '{"images": 5}', "[" * 100_000, '{"images": [1]}'])
