@@ -250,6 +250,8 @@ class _Run:
     def _try_alone(self, item: bytes) -> list[Part]:
         found = ""
         for _ in range(MAX_DEATHS):
+            if self._is_over:  # nobody waits for it, and nobody would stop its worker
+                return []
             worker = self._pool.worker(ALONE)
             try:
                 return list(self._parts(worker, 0, (item,)))

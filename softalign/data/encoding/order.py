@@ -105,10 +105,11 @@ class SampleOrder:
         self._passes = Passes(weights, names, seed)
         if self._passes.smallest < batch_size:
             raise DataError(
-                "The weights draw some images so often that a batch would hold one twice.",
+                "The weights are so far apart, or so small, that a batch would hold an image twice.",
                 expected=f"images enough for passes of {batch_size}, a batch",
                 found=f"passes of {self._passes.smallest}, {self._passes.per_epoch} an epoch",
-                fix="set smaller weights of the sources (curation.sources), or a smaller batch size",
+                fix="set weights of the sources (curation.sources) that are nearer to each other and not below 1, or a "
+                "smaller batch size",
             )
         self._orders: dict[int, Places] = {}
 

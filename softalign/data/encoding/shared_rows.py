@@ -12,6 +12,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from torch import Tensor
 from softalign.artifacts import FileEntry
 from softalign.config.sizes import bytes_of
 from softalign.data.encoding.common_parts import Box, from_header, put_together, read_row
-from softalign.errors import IntegrityError
 from softalign.store.store import Store
 
 MAX_OPEN_SHARDS = 64
@@ -114,7 +114,7 @@ class SharedRows:
         heads = self._store.read_shared_ranges([(file, 0, _HEAD_BYTES) for file in unknown.values()])
         for file, head in zip(unknown.values(), heads, strict=True):
             self._headers[file.path] = self._header(file, head)
-        ranges = [[self._headers[one.file.path].row(name, one.row) for name in one.names] for one in wanted]
+        ranges = [self._places_of(one) for one in wanted]
         places = [
             (one.file, part.start, part.end)
             for one, rows in zip(wanted, ranges, strict=True)
@@ -122,16 +122,31 @@ class SharedRows:
             for part in row.parts
         ]
         data = iter(self._store.read_shared_ranges(places))
-        return [tuple(row.tensor(data) for row in rows) for rows in ranges]
+        return [self._tensors(one, rows, data) for one, rows in zip(wanted, ranges, strict=True)]
+
+    def _places_of(self, wanted: WantedRow) -> list[_RowRanges]:
+        with self._flaws_of(wanted.file):
+            return [self._headers[wanted.file.path].row(name, wanted.row) for name in wanted.names]
+
+    def _tensors(self, wanted: WantedRow, rows: list[_RowRanges], data: Iterator[bytes]) -> tuple[Tensor, ...]:
+        with self._flaws_of(wanted.file):
+            return tuple(row.tensor(data) for row in rows)
 
     def _header(self, file: FileEntry, head: bytes) -> _Header:
         size = 8 + int.from_bytes(head[:8], "little")
         if len(head) < size <= file.size_bytes:
             (head,) = self._store.read_shared_ranges([(file, 0, size)])
-        try:
+        with self._flaws_of(file):
             return _Header(json.loads(head[8:size]), size, file)
-        except ValueError as error:
-            raise self._store.damaged(file, found=f"a header that cannot be read: {error}") from error
+
+    @contextmanager
+    def _flaws_of(self, file: FileEntry) -> Iterator[None]:
+        """Make what a damaged header runs into the file's flaw."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            found = f"a header that cannot be read: {type(error).__name__} {error}"
+            raise self._store.damaged(file, found=found) from error
 
 
 class _OpenShard:
@@ -153,11 +168,16 @@ class _Header:
     """What a safetensors file says of its tensors: 8 bytes of length, JSON, then the tensors one behind the other."""
 
     def __init__(self, tensors: dict[str, Any], size: int, file: FileEntry) -> None:
-        self._tensors, self._size, self._file = tensors, size, file
+        self._tensors, self._size = tensors, size
         self._boxes = _Boxes(tensors.get("__metadata__"))
-        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        if size + max(ends, default=0) != file.size_bytes:
-            raise ValueError(f"of a file of {size + max(ends, default=0)} bytes")
+        stored = [tensor for name, tensor in tensors.items() if name != "__metadata__"]
+        end = size + max((tensor["data_offsets"][1] for tensor in stored), default=0)
+        if end != file.size_bytes:
+            raise ValueError(f"of a file of {end} bytes")
+        for tensor in stored:
+            start, end = tensor["data_offsets"]
+            if end - start != math.prod(tensor["shape"]) * _DTYPES[tensor["dtype"]].itemsize:
+                raise ValueError(f"{end - start} bytes for {tensor['dtype']} of {tensor['shape']}")
 
     def row(self, name: str, row: int) -> _RowRanges:
         return _RowRanges(self._boxes[name], read_row(self._part, self._boxes[name], name, row))
@@ -165,7 +185,7 @@ class _Header:
     def _part(self, name: str, row: int) -> _Range:
         tensor = self._tensors.get(name)
         if tensor is None or row >= tensor["shape"][0]:
-            raise IntegrityError("An encoded shard lacks a row.", expected=f"{name}, row {row}", where=self._file.path)
+            raise LookupError(f"no row {row} of {name}")
         dtype, shape = _DTYPES[tensor["dtype"]], tuple(tensor["shape"][1:])
         size = math.prod(shape) * dtype.itemsize
         start = self._size + tensor["data_offsets"][0] + row * size

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import count, islice
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from softalign.config import Runtime
 from softalign.config.engine import LocalEngine
 from softalign.engines import cores, opening
+from softalign.engines import pool as pool_module
 from softalign.engines.in_flight import InFlight
 from softalign.engines.opening import open_engine
 from softalign.engines.pool import ProcessPool
@@ -99,6 +101,19 @@ def test_an_item_that_kills_each_worker_is_named(pool):
     assert "signal SIGKILL" in caught.value.found
     assert "some last words" in caught.value.found
     assert caught.value.is_retriable
+
+
+def test_after_an_error_no_further_worker_is_started(monkeypatch):
+    started, ends, threads = [], [], set(threading.enumerate())
+    make, end = pool_module.WorkerProcess, pool_module._Run.end
+    monkeypatch.setattr(pool_module, "WorkerProcess", lambda number: started.append(make(number)) or started[-1])
+    monkeypatch.setattr(pool_module._Run, "end", lambda run: (end(run), ends.append(len(started))))
+    failing = ProcessPool(2, items_per_call=1)
+    with pytest.raises(WorkerDiedError):
+        list(failing.map(Work(works.always_dier, num_threads=4), range(40)))
+    assert len(started) <= ends[0] + 1, "one may have been on its way"
+    assert set(threading.enumerate()) <= threads
+    assert all(worker._child.returncode is not None for worker in started)
 
 
 def test_bytes_that_wait_are_bounded_and_the_next_in_order_never_waits():

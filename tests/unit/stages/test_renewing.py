@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from softalign.artifacts import SourceWeight
 from softalign.cli.app import app
 from softalign.config import Recipe
 from softalign.data.curation import reading
@@ -149,7 +150,7 @@ def test_other_weights_read_no_image(place):
     plain = place.handover.coco
     place.handover.coco = lambda: plain().model_copy(update={"weight": 2.0})
     weighted, read = place.curate()
-    assert weighted.record.weights == {"0-coco": 2.0} and not weighted.is_reused
+    assert weighted.record.weights == (SourceWeight(source="0-coco", weight=2.0),) and not weighted.is_reused
     assert (read, place.decoded) == (set(), [])
     assert weighted.record.files_digest == first.record.files_digest
     place.handover.coco = lambda: plain().model_copy(update={"weight": 1.0})

@@ -83,7 +83,20 @@ def test_a_limit_that_is_no_size(manifest, store, cache, monkeypatch):
         batches(manifest, store)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"\xff" * len(data), lambda data: None])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-100],
+        lambda data: b"\xff" * len(data),
+        lambda data: None,
+        lambda data: data.replace(b'"dtype"', b'"dtypo"', 1),
+        lambda data: data.replace(b'"data_offsets"', b'"data_offseta"', 1),
+        lambda data: data.replace(b'"latents"', b'"latentz"', 1),
+        lambda data: data.replace(b'"shape":[', b'"shape":[1', 1),
+        lambda data: data.replace(b'"F16"', b'"F32"', 1),
+        lambda data: (2).to_bytes(8, "little") + b"[]" + data[10:],
+    ],
+)
 def test_a_damaged_shard_is_refused_by_its_parts_too(manifest, store, cache, monkeypatch, damage):
     monkeypatch.setenv("SOFTALIGN_ENCODED_LIMIT", "1B")
     filesystem, path = fsspec.core.url_to_fs(store.uri)

@@ -204,10 +204,13 @@ def test_odd_weights_come_out_on_average():
 
 
 def test_weights_that_leave_too_few_images_for_a_batch():
-    with pytest.raises(DataError, match="hold one twice") as caught:
+    with pytest.raises(DataError, match="hold an image twice") as caught:
         SampleOrder([100.0] * 3 + [1.0] * 200, [str(n) for n in range(203)], 8, seed=0)
     assert caught.value.found == "passes of 5, 100 an epoch"
     SampleOrder([100.0] * 3 + [1.0] * 500, [str(n) for n in range(503)], 8, seed=0)
+    with pytest.raises(DataError, match="so small") as caught:
+        SampleOrder([0.5] * 12, [str(n) for n in range(12)], 8, seed=0)
+    assert "smaller weights" not in caught.value.fix
 
 
 def test_weighted_samples_and_captions_of_the_training_side_alone(store, tmp_path):
