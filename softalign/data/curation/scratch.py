@@ -18,6 +18,7 @@ from softalign.errors import StorageUnavailableError
 
 _CACHE_KIB = 1024
 """Of the database; what is sorted at a time in memory is as much."""
+_ROWS_AT_A_TIME = 200
 
 
 class Scratch:
@@ -28,6 +29,7 @@ class Scratch:
     """
 
     def __init__(self, *tables: str) -> None:
+        self._waiting: dict[str, list[Sequence[object]]] = {}
         with _on_disk():
             self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
             weakref.finalize(self, self._db.close)
@@ -41,17 +43,27 @@ class Scratch:
         Raises:
             StorageUnavailableError: there is no room for temporary files.
         """
+        self._add_waiting()
         with _on_disk():
             for statement in statements:
                 self._db.execute(statement)
 
-    def add(self, statement: str, values: Sequence[Any]) -> None:
-        """Execute a statement with its values; for errors see ``do``."""
+    def add(self, statement: str, values: Sequence[object]) -> None:
+        """Insert a row, at the latest before anything else is asked for; for errors see ``do``."""
+        waiting = self._waiting.setdefault(statement, [])
+        waiting.append(values)
+        if len(waiting) == _ROWS_AT_A_TIME:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
         with _on_disk():
-            self._db.execute(statement, values)
+            for statement, rows in self._waiting.items():
+                self._db.executemany(statement, rows)
+        self._waiting.clear()
 
     def rows(self, query: str) -> Iterator[Any]:
         """Yield what a query finds; for errors see ``do``."""
+        self._add_waiting()
         with _on_disk():
             yield from self._db.execute(query)
 
