@@ -74,8 +74,11 @@ def _announced(source: FileSource) -> _Counts | None:
             return _Counts(0, 0)
         if isinstance(source, FolderSource) or isinstance(first.images, HeldImage):
             return _Counts(numbers[0], numbers[0] * len(first.captions)) if numbers else None
-        lengths = [len(sample.captions) for sample in chain([first], samples)]
-    return _Counts(sum(1 for length in lengths if length), sum(lengths))
+        num_images = num_captions = 0
+        for sample in chain([first], samples):
+            num_images += bool(sample.captions)
+            num_captions += len(sample.captions)
+    return _Counts(num_images, num_captions)
 
 
 def _generator(samples: Iterator[ListedSample]) -> Generator[ListedSample]:
@@ -99,7 +102,7 @@ def curate_bytes(recipe: Recipe, _published: Published) -> int | None:
         uri = _images_uri(source)
         if uri is None:
             return None
-        total += sum(size or 0 for size in files_below(uri).values())
+        total += sum(size or 0 for _, size in files_below(uri))
     return total
 
 

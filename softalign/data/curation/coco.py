@@ -50,7 +50,7 @@ def read_coco(source: CocoSource) -> CaptionTable:
     """
     where = source.annotations_uri
     content = _parsed(read_table(where, source.http), where)
-    table = CaptionTable(rules=NameRules.of_folder(source.images_uri))
+    table = CaptionTable(NameRules.of_folder(source.images_uri))
     names = _add_images(table, _entries(content, "images", where))
     annotations = _entries(content, "annotations", where)
     if not any(isinstance(annotation, dict) and "caption" in annotation for annotation in annotations):
@@ -60,18 +60,18 @@ def read_coco(source: CocoSource) -> CaptionTable:
         image_id = _id_of(annotation, "image_id")
         if image_id is None:
             flaw = Flaw("unusable_entry", "no image_id that is a whole number or text")
-            table.flaws[f"annotations[{index}]"] = flaw
+            table.add_flaw(f"annotations[{index}]", flaw)
         elif image_id not in names:
             unknown[image_id] += 1
         else:
             num_known += 1
             name = names[image_id]
             if name is not None:
-                table.captions[name].append(annotation.get("caption"))
+                table.add_captions(name, (annotation.get("caption"),))
     if not num_known:
         raise _no_known_image(names, unknown, where)
     for image_id, count in unknown.items():
-        table.flaws[f"image_id {shown(str(image_id))}"] = Flaw("unknown_image", f"captions: {count}")
+        table.add_flaw(f"image_id {shown(str(image_id))}", Flaw("unknown_image", f"captions: {count}"))
     return table
 
 
@@ -99,7 +99,7 @@ def _add_images(table: CaptionTable, images: list[Any]) -> dict[int | str, str |
         if image_id is None or image_id in names:
             problem = "no id that is a whole number or text" if image_id is None else "an id that is listed before"
             named = f"{place}: {shown(file_name)}" if isinstance(file_name, str) else place
-            table.flaws[named] = Flaw("unusable_entry", problem)
+            table.add_flaw(named, Flaw("unusable_entry", problem))
         else:
             names[image_id] = table.add_image(file_name, place)
     return names

@@ -26,7 +26,7 @@ def evaluation_hashes(folders: tuple[str, ...], max_distance: int) -> HammingInd
     index = HammingIndex(max_distance)
     for folder in folders:
         filesystem, root = open_filesystem(folder)
-        names = [name for name in sorted(files_below(folder)) if PurePosixPath(name).suffix.lower() in _SUFFIXES]
+        names = [name for name in sorted(dict(files_below(folder))) if PurePosixPath(name).suffix.lower() in _SUFFIXES]
         if not names:
             raise DataError("A folder of evaluation images is empty.", expected="JPEG, PNG or WebP files", where=folder)
         for name in names:

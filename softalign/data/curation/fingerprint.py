@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
-from softalign.artifacts import digest_of
+from softalign.artifacts import canonical_json, digest_of
 from softalign.config.captions import GENEVAL
 from softalign.config.curation import (
     CocoSource,
@@ -28,6 +29,7 @@ from softalign.data.curation.names import is_url
 from softalign.data.curation.parts import SourceFile
 from softalign.data.curation.rejections import ItemError
 from softalign.data.curation.saved_dataset import saved_files
+from softalign.data.curation.scratch import SortedFiles
 from softalign.data.curation.table import is_parquet, is_table, table_files
 from softalign.data.curation.tables import read_table
 from softalign.data.curation.webdataset import webdataset_files
@@ -40,6 +42,7 @@ MAX_HASHED_BYTES = 64 * 2**20
 of images would take longer than reading them."""
 NUM_READERS = 16
 _CHUNK_BYTES = 1 << 20
+_FILES_A_PIECE = 1000
 
 
 def source_fingerprint(source: Source) -> str:
@@ -50,7 +53,7 @@ def source_fingerprint(source: Source) -> str:
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
-    return "" if isinstance(source, ShapesSource) else digest_of(_found(source))
+    return "" if isinstance(source, ShapesSource) else _digest_of_parts(_found(source))
 
 
 def evaluation_fingerprints(filters: FilterConfig) -> dict[str, str]:
@@ -65,12 +68,12 @@ def evaluation_fingerprints(filters: FilterConfig) -> dict[str, str]:
         contents = [hashlib.sha256(read_bytes(uri)).hexdigest() for uri in uris]
         found["curation.filters.captions.exclude_prompts"] = digest_of(contents)
     if filters.exclude_images:
-        found["curation.filters.exclude_images"] = digest_of([_images(uri) for uri in filters.exclude_images])
+        found["curation.filters.exclude_images"] = _digest_of_parts([_images(uri) for uri in filters.exclude_images])
     return found
 
 
 def _found(source: FileSource) -> list[Any]:
-    """Return what is there of a source: its captions by digest, its images by name and size."""
+    """Return what is there of a source: its captions by digest, its images by name and size; these one by one."""
     match source:
         case CocoSource():
             table = hashlib.sha256(read_table(source.annotations_uri, source.http)).hexdigest()
@@ -79,26 +82,44 @@ def _found(source: FileSource) -> list[Any]:
             digests = [_content(file, None) for file in table_files(source.table_uri, is_parquet, source.http)]
             return [digests[0] if len(digests) == 1 else digests, _images(source.images_uri)]
         case TableSource():
-            images = _images(source.images_uri) if source.images_uri else []
+            images = _images(source.images_uri) if source.images_uri else iter(())
             return [_contents(table_files(source.table_uri, is_table, source.http)), images]
         case FolderSource():
             files = visible_files(source.images_uri)
-            return [_captions(source.images_uri, files), list(files.items())]
+            return [_captions(source.images_uri, files), iter(files)]
         case WebDatasetSource():
             return _contents(webdataset_files(source.shards_uri, source.http))
         case HFSource():
             return _contents(saved_files(source.dataset_uri, source.http))
 
 
-def _images(uri: str) -> list[tuple[str, int | None]]:
-    return [] if is_url(uri) else sorted(sizes_below(uri).items())  # HTTP knows no folders
+def _digest_of_parts(parts: list[Any]) -> str:
+    """Return the ``digest_of`` a list in which iterators stand for lists, without holding these."""
+    digest = hashlib.sha256(b"[")
+    for index, part in enumerate(parts):
+        digest.update(b"," * (index > 0))
+        for piece in _pieces(part) if isinstance(part, Iterator) else [canonical_json(part)]:
+            digest.update(piece)
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
-def _captions(uri: str, files: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the captions files among those below a folder, with digests of their content."""
-    names = [name for name in files if name.lower().endswith(TEXT_SUFFIXES)]
-    digests = map_ahead(lambda name: _digest_in(uri, name), names, NUM_READERS)
-    return list(zip(names, digests, strict=True))
+def _pieces(items: Iterator[Any]) -> Iterator[bytes]:
+    before = b"["
+    while some := list(islice(items, _FILES_A_PIECE)):
+        yield before + canonical_json(some)[1:-1]
+        before = b","
+    yield b"]" if before == b"," else b"[]"
+
+
+def _images(uri: str) -> Iterator[tuple[str, int | None]]:
+    return iter(()) if is_url(uri) else iter(SortedFiles(sizes_below(uri)))  # HTTP knows no folders
+
+
+def _captions(uri: str, files: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, str]]:
+    """Yield the captions files among those below a folder, with digests of their content."""
+    names = (name for name, _ in files if name.lower().endswith(TEXT_SUFFIXES))
+    return map_ahead(lambda name: (name, _digest_in(uri, name)), names, NUM_READERS)
 
 
 def _digest_in(uri: str, name: str) -> str:

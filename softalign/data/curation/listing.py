@@ -10,8 +10,8 @@ from softalign.store.reaching import reaching
 from softalign.store.store import DEFAULT_STORE
 
 
-def files_below(uri: str) -> dict[str, int | None]:
-    """Return the sizes of all files below a folder by their relative names; none where there is no folder.
+def files_below(uri: str) -> Iterator[tuple[str, int | None]]:
+    """Yield all files below a folder by their relative names, in no order, with their sizes; none without a folder.
 
     A link that leads nowhere has no size (None). A store of this library below it is left out: it is no source, and
     changes with every run.
@@ -20,35 +20,63 @@ def files_below(uri: str) -> dict[str, int | None]:
         ConfigError: access was refused.
         StorageUnavailableError: the store did not answer.
     """
-    return {name.lstrip("/"): size for name, size in sizes_below(uri).items()}
+    for name, size in sizes_below(uri):
+        yield name.lstrip("/"), size
 
 
-def sizes_below(uri: str) -> dict[str, int | None]:
-    """Return what ``files_below`` does, each name as it follows the folder's."""
-    filesystem, path = open_filesystem(uri)
+def sizes_below(uri: str) -> Iterator[tuple[str, int | None]]:
+    """Yield what ``files_below`` does, each name as it follows the folder's."""
+    path = open_filesystem(uri)[1]
     with reaching(uri):
-        if is_local(uri):
-            files = dict(_local_files(path))
-        else:
-            filesystem.invalidate_cache(path)  # what this process listed before may have changed
-            found = filesystem.find(path, detail=True) if filesystem.exists(path) else {}
-            files = {name: entry.get("size") for name, entry in found.items()}
-    names = ((name.removeprefix(path), size) for name, size in files.items())
-    return {name: size for name, size in names if f"/{DEFAULT_STORE}/" not in name}
+        for found, size in _local_files(path) if is_local(uri) else _remote_files(uri):
+            name = found.removeprefix(path)
+            if f"/{DEFAULT_STORE}/" not in name:
+                yield name, size
+
+
+def _remote_files(uri: str) -> Iterator[tuple[str, int | None]]:
+    filesystem, path = open_filesystem(uri)
+    filesystem.invalidate_cache(path)  # what this process listed before may have changed
+    if filesystem.exists(path):
+        for name, entry in filesystem.find(path, detail=True).items():
+            yield name, entry.get("size")
 
 
 def _local_files(root: str) -> Iterator[tuple[str, int | None]]:
-    """Yield paths and sizes below a folder; a link that leads nowhere has no size, one in a circle is not followed."""
-    walked: set[tuple[int, int]] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in walked:
-            subfolders.clear()
+    """Yield paths and sizes below a folder; a link that leads nowhere has no size, one in a circle is not followed.
+
+    Folders that cannot be opened have no files. One that is reached by several ways is walked by the first, as
+    ``os.walk`` goes, which would hold the names of each folder's files at once.
+    """
+    walked, waiting = set[tuple[int, int]](), [root]
+    while waiting:
+        folder, subfolders = waiting.pop(), list[str]()
+        try:
+            entries = os.scandir(folder)
+        except OSError:
             continue
-        walked.add((status.st_dev, status.st_ino))
-        for name in names:
-            path = os.path.join(folder, name)
-            try:
-                yield path, os.stat(path).st_size
-            except OSError:
-                yield path, None
+        with entries:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in walked:
+                continue
+            walked.add((status.st_dev, status.st_ino))
+            for entry in entries:
+                if _is_folder(entry):
+                    subfolders.append(entry.path)
+                else:
+                    yield entry.path, _size_of(entry.path)
+        waiting.extend(reversed(subfolders))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _size_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None

@@ -58,8 +58,8 @@ def format_of(name: str) -> Opener | None:
 class TableReader:
     """A table in one or more files of the same columns.
 
-    A table of paths is read whole, and the captions of an image are brought together wherever its rows are. Of a table
-    that holds images each row is one, and a few rows are in memory.
+    A table of paths is read whole, and the captions of an image are brought together wherever its rows are, on the
+    disk. Of a table that holds images each row is one. A few rows are in memory.
 
     Attributes:
         files: in their order.
@@ -104,22 +104,13 @@ class TableReader:
         Raises:
             DataError: a file is damaged, lacks a column, or holds images where the first has paths; or there is no row.
         """
-        table, refused = CaptionTable(rules=self._rules), set[object]()
+        table = CaptionTable(self._rules)
         for place, row in self._rows(may_hold_images=False):
             if row.flaw is not None:
-                table.flaws[place] = row.flaw
-                continue
-            cell = row.image
-            is_text = isinstance(cell, str | bytes)
-            name = cell if isinstance(cell, str) and cell in table.captions else None
-            if name is None and not (is_text and cell in refused):
-                name = table.add_image(cell, place)
-            if name is not None:
-                table.captions[name].extend(row.captions)
-            elif is_text and cell:  # each row without a name is one of its own
-                refused.add(cell)
-        if not table.captions and not table.flaws:
-            raise empty_table(self.files[0].uri, "rows")
+                table.add_flaw(place, row.flaw)
+            else:
+                table.add_image(row.image, place, row.captions)
+        table.require_entries(self.files[0].uri)
         return table
 
     def _held(self, name: str) -> Iterator[ListedSample]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
+from typing import Any
 
 from softalign.config.curation import HttpConfig
 from softalign.data.curation.image_folder import NUM_WITNESSES, ImageFolder
 from softalign.data.curation.names import NameRules, is_url, shown
 from softalign.data.curation.parts import read_file
 from softalign.data.curation.rejections import Flaw
-from softalign.data.curation.samples import ListedSample
+from softalign.data.curation.samples import ListedSample, WeightedCaption
+from softalign.data.curation.scratch import Grouped
 from softalign.data.curation.urls import HTTP_DEFAULTS, UrlImages
 from softalign.errors import DataError, MissingInputError
 from softalign.store.files import open_filesystem
@@ -32,33 +36,67 @@ _SIGNATURES = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class CaptionTable:
-    """A table's content.
+    """A table's content, which is brought together on the disk; nothing can be added once anything was asked for.
 
     Attributes:
-        captions: of each image, unchecked, in the table's order; the names can all name a file of the image folder.
-        flaws: of the entries without such a name, or that cannot be used at all, by the name or place that is shown.
         rules: what names may be.
     """
 
-    captions: dict[str, list[object]] = field(default_factory=dict)
-    flaws: dict[str, Flaw] = field(default_factory=dict)
     rules: NameRules = field(default_factory=NameRules)
+    _captions: Grouped = field(default_factory=Grouped)
+    _flaws: Grouped = field(default_factory=Grouped)
 
-    def add_image(self, name: object, place: str) -> str | None:
-        """List an image and return its name, or None where it has none that can be used; that is noted.
+    def add_image(self, name: object, place: str, captions: Iterable[object] = ()) -> str | None:
+        """List an image and return its name, or None where it has none that can be used; that is noted, the first time.
 
         Args:
             name: the cell; bytes where it is no UTF-8.
             place: where the table says so, such as ``images[3]``; shown for an image without a name.
+            captions: of this row, unchecked; those of the image's other rows stay.
+
+        Raises:
+            StorageUnavailableError: there is no room for temporary files.
         """
         found = self.rules.read(name)
         if isinstance(found, Flaw):
-            self.flaws.setdefault(place if found.reason == "no_name" else shown(name), found)
+            self._note(place if found.reason == "no_name" else shown(name), found, is_last=False)
             return None
-        self.captions.setdefault(found, [])
+        self.add_captions(found, captions)
         return found
+
+    def add_captions(self, name: str, captions: Iterable[object]) -> None:
+        """Add captions, unchecked, to an image that ``add_image`` returned."""
+        self._captions.add(name, _packed([_storable(caption) for caption in captions]))
+
+    def add_flaw(self, place: str, flaw: Flaw) -> None:
+        """Note why an entry without a name, or that cannot be used at all, is none; the last of a place counts."""
+        self._note(place, flaw, is_last=True)
+
+    def images(self) -> Iterator[tuple[str, tuple[object, ...]]]:
+        """Yield each image with its captions, in the table's order; the names can name a file of the image folder."""
+        for name, rows in self._captions.items():
+            yield name, tuple(_caption(stored) for row in rows for stored in _unpacked(row))
+
+    def flaws(self) -> Iterator[tuple[str, Flaw]]:
+        """Yield the entries that cannot be used by the name or place that is shown, with their flaw."""
+        for shown_name, notes in self._flaws.items():
+            found = [_unpacked(note) for note in notes]
+            reason, detail, _ = ([note for note in found if note[-1]] or found[:1])[-1]
+            yield shown_name, Flaw(reason, detail)
+
+    def require_entries(self, where: str) -> None:
+        """Refuse a table without rows.
+
+        Raises:
+            DataError: it has none.
+        """
+        if not self._captions and not self._flaws:
+            raise empty_table(where, "rows")
+
+    def _note(self, shown_name: str, flaw: Flaw, *, is_last: bool) -> None:
+        self._flaws.add(shown_name, _packed([flaw.reason, flaw.detail, is_last]))
 
     def samples(
         self, source: str, images_uri: str, on_number: Callable[[int], None], http: HttpConfig = HTTP_DEFAULTS
@@ -74,17 +112,58 @@ class CaptionTable:
         Raises:
             MissingInputError: the image folder is not there.
         """
-        paths = [name for name in self.captions if not is_url(name)]
-        witnesses = tuple(paths[:: max(1, len(paths) // NUM_WITNESSES)][:NUM_WITNESSES])
-        folder = ImageFolder(images_uri, witnesses, http)
-        if paths or (self.rules.has_folder and not self.captions):
+        num_images, num_paths = len(self._captions), sum(1 for _ in self._paths())
+        witnesses = islice(self._paths(), 0, None, max(1, num_paths // NUM_WITNESSES))
+        folder = ImageFolder(images_uri, tuple(islice(witnesses, NUM_WITNESSES)), http)
+        if num_paths or (self.rules.has_folder and not num_images):
             folder.require()
-        on_number(len(self.captions) + len(self.flaws))
-        for name, captions in self.captions.items():
+        on_number(num_images + len(self._flaws))
+        for name, captions in self.images():
             images = UrlImages(http) if is_url(name) else folder
-            yield ListedSample(source, name, images, tuple(captions))
-        for shown_name, flaw in self.flaws.items():
+            yield ListedSample(source, name, images, captions)
+        for shown_name, flaw in self.flaws():
             yield ListedSample(source, shown_name, folder, (), flaw)
+
+    def _paths(self) -> Iterator[str]:
+        return (name for name in self._captions if not is_url(name))
+
+
+_packed_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _packed(value: list[Any]) -> bytes:
+    return _packed_text(value).encode("utf-8", "surrogatepass")
+
+
+def _unpacked(stored: bytes) -> Any:
+    return json.loads(stored.decode("utf-8", "surrogatepass"))
+
+
+def _storable(caption: object) -> str | dict[str, Any]:
+    """Return a caption as JSON can hold it; of lists and objects, which are none, the type alone: they may be deep."""
+    match caption:
+        case WeightedCaption():
+            return {"text": str(caption), "weight": caption.weight}
+        case str():
+            return caption
+        case bytes():
+            return {"bytes": caption.decode("latin-1")}
+        case list() | dict():
+            return {"other": type(caption)()}
+        case _:
+            return {"other": caption}
+
+
+def _caption(stored: Any) -> object:
+    """Return the caption that ``_storable`` made this of."""
+    match stored:
+        case {"text": text, "weight": weight}:
+            return WeightedCaption(text, weight)
+        case {"bytes": text}:
+            return text.encode("latin-1")
+        case {"other": other}:
+            return other
+    return stored
 
 
 def read_table(uri: str, http: HttpConfig = HTTP_DEFAULTS) -> bytes:

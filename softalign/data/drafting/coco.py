@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ def find_coco(path: Path, roots: list[Path], images: Path | None) -> Found:
         MissingInputError: the images are nowhere.
     """
     table = read_coco(CocoSource(annotations_uri=str(path), images_uri=str(images or "")))
-    captions = table.captions
-    names = list(captions) or list(table.flaws)  # of which the error shows one
+    captions = dict(table.images())
+    names = list(captions) or [name for name, _ in table.flaws()]  # of which the error shows one
     folders = find_images(names, [images] if images else roots, path)
     drafts = [
         SourceDraft(type="coco", table=str(path), images=str(folder)) for folder in (folders.chosen, *folders.others)
@@ -62,7 +62,7 @@ def find_coco(path: Path, roots: list[Path], images: Path | None) -> Found:
     )
 
 
-def counted(draft: SourceDraft, captions: dict[str, list[object]]) -> FoundSource:
+def counted(draft: SourceDraft, captions: Mapping[str, Sequence[object]]) -> FoundSource:
     """Return a source with what it holds.
 
     Args:

@@ -47,7 +47,7 @@ def expected_names(odd, table):
     if table == "folder":
         return {
             name
-            for name in files_below(str(odd.images))
+            for name, _ in files_below(str(odd.images))
             if name.lower().endswith(IMAGE_SUFFIXES)
             and not any(part.startswith(".") for part in name.split("/"))  # hidden ones are none
             and is_text(name.encode("utf-8", "surrogateescape"))
