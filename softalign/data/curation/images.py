@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from softalign.data.curation.colour import to_srgb
 from softalign.data.curation.containers import Picture, picture_of
 from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, DECODING
+from softalign.data.curation.luminance import reduced_luminance
 from softalign.data.curation.rejections import ItemError, Reason
 from softalign.data.curation.transcoding import Transcoding
 from softalign.errors import ConfigError
@@ -26,6 +28,8 @@ the nearest distinct pair differs in 100 bits, and of copies saved again as JPEG
 at least 95 % are within 2 bits.
 """
 HASH_BITS = HASH_SIDE**2
+_HASH_DETAIL = 4
+"""Of how many times as many pixels a side the hash is."""
 
 MAX_DECODED_PIXELS = 178_956_970
 """Pillow decodes no larger image; checked before a pixel is decoded. Recipes have a limit of their own below it."""
@@ -130,38 +134,43 @@ def perceptual_hash(image: Image.Image) -> int:
     """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
     import imagehash  # of the pipeline extra; images are decoded without it
 
-    return int(str(imagehash.phash(image, hash_size=HASH_SIDE)), 16)
+    small = reduced_luminance(image, HASH_SIDE * _HASH_DETAIL)
+    return int.from_bytes(np.packbits(imagehash.phash(small, HASH_SIDE, _HASH_DETAIL).hash).tobytes())
 
 
 @contextmanager
 def _decoded(data: bytes, max_pixels: int, size_px: int | None = None) -> Iterator[_Decoded]:
     """Yield an image; one that is to be reduced to a shorter side perhaps smaller by then, but not below it."""
     picture = picture_of(data)
-    with DECODING.taking(_bytes_to_decode(picture.pixels, max_pixels)):
-        yield _decode(picture, size_px)
+    with ExitStack() as held:
+        with _flaws_of(picture.pixels):
+            opened = held.enter_context(Image.open(io.BytesIO(picture.pixels), formats=_FORMATS))
+            num_bytes = _bytes_to_decode(opened, max_pixels)
+        held.enter_context(DECODING.taking(num_bytes))
+        with _flaws_of(picture.pixels):
+            decoded = _decode(opened, picture, size_px)
+        yield decoded
 
 
-def _bytes_to_decode(pixels: bytes, max_pixels: int) -> int:
+def _bytes_to_decode(opened: Image.Image, max_pixels: int) -> int:
     """Return the memory that decoding takes, by the file's header."""
-    with _flaws_of(pixels), Image.open(io.BytesIO(pixels), formats=_FORMATS) as opened:
-        if opened.width * opened.height > max_pixels:
-            raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
-        per_pixel = BYTES_PER_TRANSPARENT_PIXEL if opened.has_transparency_data else BYTES_PER_PIXEL
-        return opened.width * opened.height * per_pixel
+    if opened.width * opened.height > max_pixels:
+        raise UnreadableImageError("too_many_pixels", f"{opened.width} x {opened.height} px")
+    per_pixel = BYTES_PER_TRANSPARENT_PIXEL if opened.has_transparency_data else BYTES_PER_PIXEL
+    return opened.width * opened.height * per_pixel
 
 
-def _decode(picture: Picture, size_px: int | None) -> _Decoded:
-    with _flaws_of(picture.pixels), Image.open(io.BytesIO(picture.pixels), formats=_FORMATS) as opened:
-        if size_px is not None:
-            opened.draft(None, (size_px, size_px))  # a JPEG file can be decoded at a half, a quarter or an eighth
-        opened.load()
-        upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
-        turned = opened if upright is None else opened.transpose(upright)
-        profile = picture.profile or opened.info.get("icc_profile") or b""
-        image = to_rgb(turned, profile)
-        image.info = {}  # of which encoders would write some
-        is_animated = picture.is_animated or getattr(opened, "is_animated", False)
-        return _Decoded(image, str(opened.format), is_animated=is_animated)
+def _decode(opened: Image.Image, picture: Picture, size_px: int | None) -> _Decoded:
+    if size_px is not None:
+        opened.draft(None, (size_px, size_px))  # a JPEG file can be decoded at a half, a quarter or an eighth
+    opened.load()
+    upright = _UPRIGHT.get(_orientation(picture.exif or opened.info.get("exif", b"")))
+    turned = opened if upright is None else opened.transpose(upright)
+    profile = picture.profile or opened.info.get("icc_profile") or b""
+    image = to_rgb(turned, profile)
+    image.info = {}  # of which encoders would write some
+    is_animated = picture.is_animated or getattr(opened, "is_animated", False)
+    return _Decoded(image, str(opened.format), is_animated=is_animated)
 
 
 @contextmanager

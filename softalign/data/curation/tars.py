@@ -7,7 +7,6 @@ a dataset. Bytes depend on the samples only: no times, users or modes of the mac
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -56,9 +55,8 @@ class ShardTar:
 
     def __init__(self, path: Path, *, has_captions: bool = True) -> None:
         self._opened = ExitStack()
-        made = self._opened.enter_context(replacing(path))
-        self._tar = self._opened.enter_context(tarfile.open(made, mode="w", format=tarfile.USTAR_FORMAT))
-        self._has_captions = has_captions
+        self._file = self._opened.enter_context(self._opened.enter_context(replacing(path)).open("wb"))
+        self._size_bytes, self._has_captions = 0, has_captions
 
     def append(self, row: IndexRow, image: bytes) -> int:
         """Append an image and its metadata; return where the image's bytes start."""
@@ -68,15 +66,23 @@ class ShardTar:
         return offset
 
     def close(self) -> None:
-        """Finish the tar."""
+        """Finish the tar: two empty blocks, and more up to a whole record."""
+        self._write(bytes(-(self._size_bytes + 2 * _TAR_BLOCK_BYTES) % tarfile.RECORDSIZE + 2 * _TAR_BLOCK_BYTES))
         self._opened.close()
 
     def _add_file(self, name: str, data: bytes) -> int:
         info = tarfile.TarInfo(name)
         info.size, info.mode, info.mtime = len(data), 0o644, 0
-        offset = int(self._tar.offset) + _TAR_BLOCK_BYTES
-        self._tar.addfile(info, io.BytesIO(data))
+        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        offset = self._size_bytes
+        self._write(data)
+        self._write(bytes(-len(data) % _TAR_BLOCK_BYTES))
         return offset
+
+    def _write(self, data: bytes) -> None:
+        """Append some bytes, in one piece: ``tarfile`` copies 16 kB at a time."""
+        self._file.write(data)
+        self._size_bytes += len(data)
 
 
 class ShardWriter:

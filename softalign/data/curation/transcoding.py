@@ -48,8 +48,8 @@ class Transcoding:
         return f"{width_px} x {height_px} px, {self.extension} has {most} px a side at most" if is_too_long else ""
 
     def encoded(self, image: Image.Image) -> bytes:
-        """Return the file of an RGB image; JPEG's colours have the resolution of its light."""
-        options = {"jpg": {"quality": self.quality, "subsampling": 0}, "webp": {"quality": self.quality}, "png": {}}
+        """Return the file of an RGB image; JPEG's colours have half the resolution of its light, as WebP's have."""
+        options = {"jpg": {"quality": self.quality, "subsampling": 2}, "webp": {"quality": self.quality}, "png": {}}
         buffer = io.BytesIO()
         image.save(buffer, _FORMATS[self.extension], **options[self.extension])
         return buffer.getvalue()

@@ -27,7 +27,7 @@ def test_as_many_are_decoded_at_once_as_fit(monkeypatch, mode, total_bytes, most
     buffer, seen, changed, decode, inside = io.BytesIO(), [0], threading.Condition(), images._decode, 0
     Image.new(mode, (40, 32), 7).save(buffer, "PNG")
 
-    def counted(picture, size_px):
+    def counted(*picture):
         nonlocal inside
         with changed:
             inside += 1
@@ -35,7 +35,7 @@ def test_as_many_are_decoded_at_once_as_fit(monkeypatch, mode, total_bytes, most
             changed.notify_all()
             changed.wait_for(lambda: max(seen) >= most_at_once, timeout=5)
         try:
-            return decode(picture, size_px)
+            return decode(*picture)
         finally:
             with changed:
                 inside -= 1

@@ -262,3 +262,9 @@ def test_near_copies_have_near_hashes_and_other_pictures_do_not():
     copy = Image.open(io.BytesIO(encoded(smaller, "JPEG", quality=85))).convert("RGB")
     assert (original ^ perceptual_hash(copy)).bit_count() <= 2
     assert (original ^ perceptual_hash(detailed_picture(4))).bit_count() > 90
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_perceptual_hash_is_that_of_imagehash(mode):
+    image = detailed_picture(3).convert(mode).resize((333, 222))
+    assert perceptual_hash(image) == int(str(imagehash.phash(image, hash_size=16)), 16)
