@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.base import Count, NonNegative, Positive, Ratio
@@ -68,6 +68,13 @@ class Runtime(Frozen):
     )
     price_per_cpu_hour: NonNegative | None = Field(None, description="what an hour of one processor core costs")
     currency: str = Field("", description="of both prices, for the text: EUR")
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _is_local_unless_told(cls, engine: Any) -> Any:
+        """Let ``runtime.engine.num_processes`` be set where a recipe names no engine: that is this machine."""
+        is_local = isinstance(engine, dict) and engine.keys() <= LocalEngine.model_fields.keys() - {"name"}
+        return {"name": LocalEngine().name, **engine} if is_local else engine
 
     @model_validator(mode="after")
     def _check_nodes(self) -> Self:

@@ -189,6 +189,12 @@ def test_overrides_are_read_as_yaml():
     assert (recipe.name, recipe.backbone.revision, recipe.train.soft_tokens.blocks) == ("other", None, ("mid",))
 
 
+def test_the_number_of_processes_is_set_where_no_engine_is_named():
+    assert load_recipe("shapes", ["runtime.engine.num_processes=2"]).runtime.engine.num_processes == 2
+    with pytest.raises(ConfigError, match="its name must be one of local, ray"):
+        load_recipe("shapes", ["runtime.engine.address=head:6379"])
+
+
 def test_guidance_costs_a_second_denoiser_call_a_step():
     config = load_recipe("shapes").evaluate
     assert config.denoiser_calls_per_image == config.num_inference_steps
