@@ -216,6 +216,23 @@ def test_a_recheck_of_a_refreshed_dataset_notices_it_too_and_mending_keeps_it(pl
     assert digests[0]["009.png"] != digests[1]["009.png"] == digests[2]["009.png"] and "003.png" in digests[2]
 
 
+def test_a_recheck_notices_an_image_that_was_left_out_and_is_sound_now(place):
+    path, copy = place.handover.images / "009.png", place.handover.images / "008.png"
+    sound, twin = path.read_bytes(), (place.handover.images / "001.png").read_bytes()
+    path.write_bytes(bytes(len(sound)))
+    copy.write_bytes(twin)
+    before, _ = place.curate()
+    assert recheck(place.recipe(), place.store, lambda line: None) is None
+    path.write_bytes(sound)
+    made = recheck(place.recipe(), place.store, lambda line: None)
+    assert made is not None and made.record.num_samples == before.record.num_samples + 1
+    picture(77).save(copy)
+    copy.write_bytes(copy.read_bytes().ljust(len(twin), b"\0")[: len(twin)])
+    made = recheck(place.recipe(), place.store, lambda line: None)
+    assert made is not None and made.record.num_samples == before.record.num_samples + 2
+    assert recheck(place.recipe(), place.store, lambda line: None) is None
+
+
 def test_a_recheck_of_images_that_are_saved_anew_compares_them_so(place):
     recipe = place.recipe()
     recipe = recipe.model_copy(update={"curation": recipe.curation.model_copy(update={"image_format": "jpg"})})
