@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 SIZES = {"1 M": 10**6, "100 M": 10**8, "2 B": 2 * 10**9}
@@ -106,26 +107,27 @@ def captions_table(root, rows):
     from softalign.config import ParquetSource
     from softalign.data.curation.sources import reader_of
 
-    def write():
-        listed = [row for shard in range(rows // ROWS_PER_SHARD) for row in rows_of(shard)]
+    def write(number):
+        listed = [row for shard in range(number // ROWS_PER_SHARD) for row in rows_of(shard)]
         table = {
             "file_name": [row.file_name for row in listed for _ in row.captions],
             "caption": [caption for row in listed for caption in row.captions],
         }
-        pq.write_table(pa.table(table), root / "captions.parquet", compression="zstd")
+        pq.write_table(pa.table(table), root / f"{number}.parquet", compression="zstd")
         return len(listed)
 
-    number = apart(write)
-    source = ParquetSource(type="parquet", table_uri=str(root / "captions.parquet"), images_uri=str(root))
-
-    def group():
+    def group(number):
+        source = ParquetSource(type="parquet", table_uri=str(root / f"{number}.parquet"), images_uri=str(root))
         table = reader_of(source).grouped()
         assert sum(1 for _ in table.images()) == number
         return table
 
-    seconds, memory, kept = measured(group)
+    number, few = (apart(partial(write, size)) for size in (rows, rows // 4))
+    to_begin_with = apart(lambda: measured(lambda: group(few))[1])  # most of it: libraries, and Arrow's buffers
+    seconds, memory, kept = measured(lambda: group(number))
     scratch = kept._captions._scratch
     size = scratch.number("PRAGMA page_count") * scratch.number("PRAGMA page_size")
+    memory = max(0, memory - to_begin_with) * number / (number - few)
     yield Cost("captions table (curate groups it on the disk)", "images", number, seconds, memory, size)
 
 
@@ -145,8 +147,6 @@ def duplicates(root, rows):
         run.duplicates._near.find(value)
         run._remember(image_digest, value)
     seconds, memory = time.perf_counter() - started, resident() - before
-    # the digests were there before; a run makes each itself
-    memory += rows * (sys.getsizeof(known[0][0]) + sys.getsizeof(known[0][1]))
     yield Cost("duplicate filter (curate's memory)", "images", rows, seconds, memory)
 
 

@@ -12,7 +12,7 @@ from softalign.data.curation.rows import Columns, OpenTable, Row, StoredImage, c
 from softalign.errors import DataError
 
 _ARROW_FILE = b"ARROW1"
-_ROWS_OF_TEXT = 65_536
+_ROWS_OF_TEXT = 2048
 _ROWS_OF_IMAGES = 16
 """Rows that are read at a time: a few MB, whatever the rows hold."""
 _BUFFER_BYTES = 1 << 20
