@@ -1,15 +1,17 @@
 """Local JPEG files to shards of 512 px beside img2dataset, on the same files over loopback: images a second of a core.
 
-``python -m tests.bench.curate_img2dataset [--images 1000] [--width 1280] [--size 512] [--python PYTHON]``
+``python -m tests.bench.curate_img2dataset [--images 1000] [--width 1280] [--size 512 | --keep] [--python PYTHON]``
 
 Files are photographs of the COCO sample (../shared) flipped, cropped, brought to ``--width`` pixels and saved in
 several qualities. Each tool runs alone, bound to one core, once with a few images and once with all: the difference is
 what an image costs, without the start. CPU time of the tool's processes counts, as other work may go on; the HTTP
-server is not in it. Both decode, reduce to the shorter side, save JPEG of quality 95, take SHA-256, write tars of 512.
+server is not in it. Both decode, reduce to the shorter side, save every image anew as JPEG of quality 95 with colour at
+half the resolution (4:2:0), also those that are not reduced, and write tars of 512. With ``--keep`` both decode every
+image, to refuse damaged ones, and keep its bytes.
 
-- img2dataset: area interpolation (OpenCV), colour at half the resolution (4:2:0), reads EXIF; one process, one thread.
-- ours: the mean of pixels (Pillow), colour at full resolution (4:4:4), sRGB by profile, captions checked and mended, a
-  perceptual hash, duplicates, what is left out by name, an index, checksums; one process, its threads share the core.
+- img2dataset: area interpolation (OpenCV), SHA-256 of what came, reads EXIF; one process, one thread.
+- ours: the mean of pixels (Pillow), SHA-256 of both files, sRGB by profile, captions checked and mended, a perceptual
+  hash, duplicates, what is left out by name, an index, checksums; one process, its threads share the core.
 
 img2dataset is no dependency: ``python -m venv /tmp/i2d && /tmp/i2d/bin/pip install img2dataset``, then
 ``--python /tmp/i2d/bin/python``. Exit code 1: ours is slower per core.
@@ -92,9 +94,10 @@ def theirs(python, folder, names, size_px, address):
     options = {
         "url_list": str(listed), "input_format": "csv", "url_col": "url", "caption_col": "caption",
         "output_folder": str(folder / "out"), "output_format": "webdataset", "processes_count": 1, "thread_count": 1,
-        "image_size": size_px, "resize_mode": "keep_ratio", "resize_only_if_bigger": True, "encode_quality": QUALITY,
-        "number_sample_per_shard": SHARD,
+        "resize_only_if_bigger": True, "encode_quality": QUALITY, "number_sample_per_shard": SHARD,
     }  # fmt: skip
+    kept = {"resize_mode": "no", "skip_reencode": True}
+    options |= {"image_size": size_px, "resize_mode": "keep_ratio"} if size_px else kept
     script = folder / "theirs.py"
     script.write_text(THEIRS)
 
@@ -108,8 +111,8 @@ def ours(folder, images, size_px):
     """Curate a folder of files."""
     folder.mkdir()
     source = {"type": "folder", "images_uri": str(images)}
-    curation = {"name": "bench", "sources": [source], "image_format": "jpg", "image_quality": QUALITY}
-    curation |= {"image_size_px": size_px, "samples_per_shard": SHARD}
+    curation = {"name": "bench", "sources": [source], "samples_per_shard": SHARD}
+    curation |= {"image_format": "jpg", "image_quality": QUALITY, "image_size_px": size_px} if size_px else {}
     backbone = {"family": "sd15", "model": "none", "resolution_px": 512}
     recipe = folder / "recipe.yaml"
     recipe.write_text(
@@ -163,7 +166,7 @@ def compare(root, python, number, width_px, size_px):
     finally:
         server.terminate()
         server.wait()
-    print(f"{number} JPEG files of {width_px} px, shorter side to {size_px} px")
+    print(f"{number} JPEG files of {width_px} px, " + (f"shorter side to {size_px} px" if size_px else "kept"))
     print("             | images | start s | CPU ms an image | images a CPU second | images a second")
     their_rate = line("img2dataset", their_few, their_all)
     our_rate = line("ours", ours(root / "our-few", few, size_px), ours(root / "our-all", root / "images", size_px))
@@ -182,8 +185,10 @@ def main():
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--width", type=int, default=1280, help="longer side of the files, px")
     parser.add_argument("--size", type=int, default=512, help="shorter side in the shards, px")
+    parser.add_argument("--keep", action="store_true", help="keep the files' bytes")
     parser.add_argument("--python", default="/tmp/i2d/bin/python", help="of an environment with img2dataset")
     asked = parser.parse_args()
+    size_px = None if asked.keep else asked.size
     if not PHOTOGRAPHS.is_dir():
         print(f"skipped: needs the COCO sample in {PHOTOGRAPHS}")
         return 0
@@ -192,7 +197,7 @@ def main():
         print("  python -m venv /tmp/i2d && /tmp/i2d/bin/pip install img2dataset   # then --python /tmp/i2d/bin/python")
         return 0
     with tempfile.TemporaryDirectory(prefix="softalign-bench-") as folder:
-        return 0 if compare(Path(folder), asked.python, asked.images, asked.width, asked.size) >= 1.0 else 1
+        return 0 if compare(Path(folder), asked.python, asked.images, asked.width, size_px) >= 1.0 else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The small grey picture that perceptual hashes are of: Pillow's Lanczos, value for value, in 0.6 of its time.
+"""The small grey picture that perceptual hashes are of: Pillow's Lanczos, value for value, in two thirds of its time.
 
 Pillow reduces a row with whole-number weights and one multiplication at a time. The same sums are exact in float64 (at
 most 2**31), so they are matrix products here. The weights are asked of Pillow itself; where it rounds otherwise one
