@@ -16,6 +16,7 @@ from softalign.processes.leaving import leaving_at_once, leaving_in_order
 from softalign.store.store import DEFAULT_STORE, Store
 
 if TYPE_CHECKING:  # which load much more than the command line needs to show its help
+    from softalign.artifacts import Stage
     from softalign.stages.refresh import Refresh
     from softalign.stages.run import StageResult
 
@@ -49,15 +50,21 @@ def refresh(
     from softalign.stages.chain import run_until
     from softalign.stages.kept import kept_line
     from softalign.stages.refresh import log_lineage, prepare_refresh
+    from softalign.stages.run import StageResult
 
     if recipe is None and overrides:
         raise ConfigError("--set belongs to a recipe.", found="--set", fix="add --recipe, or leave it out")
     loaded, opened = open_recipe(recipe, overrides, store) if recipe else (None, Store(store))
     asked = prepare_refresh(find_dataset(dataset, opened), captions, opened, loaded)
-    with leaving_in_order(lambda: kept_line(asked.recipe, opened)):
-        results = run_until("encode" if recipe else "curate", asked.recipe, opened, log.info, is_through=True).results
+    if asked.applied is not None and recipe is None:
+        results: Sequence[StageResult] = [StageResult("curate", asked.applied, is_reused=True, seconds=0.0)]
+    else:
+        with leaving_in_order(lambda: kept_line(asked.recipe, opened)):
+            last: Stage = "encode" if recipe else "curate"
+            results = run_until(last, asked.recipe, opened, log.info, is_through=True).results
     log_lineage(asked, [one.record for one in results], opened)
-    text = f"caption changes: {asked.num_edits:,}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
+    there = ", all there already" if asked.applied is not None else ""
+    text = f"caption changes: {asked.num_edits:,}{there}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
     emit(_payload(results, asked), as_json, text)
 
 
@@ -65,6 +72,7 @@ def _payload(results: Sequence[StageResult], asked: Refresh) -> dict[str, object
     return {
         "stages": [{"label": one.label, "is_reused": one.is_reused, "uri": one.record.uri} for one in results],
         "num_edits": asked.num_edits,
+        "is_applied": asked.applied is not None,
         "override": asked.override,
         "digest": results[0].record.digest,
         **results[0].record.model_dump(mode="json"),

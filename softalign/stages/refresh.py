@@ -27,7 +27,7 @@ from softalign.stages.newer import newest
 from softalign.stages.requests import StageInputs, curate_request
 from softalign.stages.table import row_of
 from softalign.stages.what_changed import changes
-from softalign.store.files import create_file
+from softalign.store.files import create_file, read_bytes
 from softalign.store.store import REQUEST_FILENAME, Store
 
 logger = logging.getLogger(__name__)
@@ -44,12 +44,14 @@ class Refresh:
         recipe: with the dataset's curation and the changes: its ``curate`` is the new version.
         num_edits: captions that come, go or are reworded.
         changes_uri: the changes, as the store keeps them.
+        applied: the new version where it is published already; None: it is to be made.
     """
 
     dataset: DatasetManifest
     recipe: Recipe
     num_edits: int
     changes_uri: str
+    applied: DatasetManifest | None = None
 
     @property
     def override(self) -> str:
@@ -60,8 +62,10 @@ class Refresh:
 def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recipe: Recipe | None = None) -> Refresh:
     """Keep changes of captions in the store and return the recipe of the new version.
 
+    Where the dataset is what came of these very changes, it is the new version: a retry changes nothing.
+
     Args:
-        dataset: what is changed; its sources must be as they were when it was curated.
+        dataset: what is changed; its sources must be as they were when it was curated, unless it has the changes.
         captions: the table of changes; see ``softalign.data.versions.changes_table``.
         store: where the dataset is published.
         recipe: whose model the new version is for; None: the recipe is good for curating alone.
@@ -77,6 +81,8 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
         {"name": dataset.name, "curation": curation.model_dump(), "register": {"name": dataset.name}}
     )
     base = base.model_copy(update={"curation": curation})
+    if (done := _done_before(dataset, captions, base, store)) is not None:
+        return _said(done)
     _require_same_sources(dataset, base, store)
     edits = _edits(captions, OpenedDataset(dataset, store), curation)
     _warn_of_refused(edits, curation)
@@ -84,7 +90,8 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     uri = f"{store.uri}/{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"
     create_file(uri, data)
     refreshed = curation.model_copy(update={"caption_changes": (*curation.caption_changes, uri)})
-    return Refresh(dataset, base.model_copy(update={"curation": refreshed}), len(edits), uri)
+    refreshed_recipe = base.model_copy(update={"curation": refreshed})
+    return _said(Refresh(dataset, refreshed_recipe, len(edits), uri, _find_dataset(refreshed_recipe, store)))
 
 
 def log_lineage(asked: Refresh, records: Sequence[Record], store: Store) -> None:
@@ -108,8 +115,8 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
     Raises:
         MissingInputError: it is not published.
     """
-    found = row_of("curate").published(curate_request(StageInputs(recipe, store)).key, store)
-    if not isinstance(found, DatasetManifest):
+    found = _find_dataset(recipe, store)
+    if found is None:
         raise MissingInputError(
             "The recipe's dataset is not published, or its sources have changed since.",
             where=store.uri,
@@ -118,11 +125,45 @@ def published_dataset(recipe: Recipe, store: Store) -> DatasetManifest:
     return found
 
 
+def _find_dataset(recipe: Recipe, store: Store) -> DatasetManifest | None:
+    found = row_of("curate").published(curate_request(StageInputs(recipe, store)).key, store)
+    return found if isinstance(found, DatasetManifest) else None
+
+
+def _done_before(dataset: DatasetManifest, captions: str, recipe: Recipe, store: Store) -> Refresh | None:
+    """Return the refresh that a dataset came of, if it was one with these very changes.
+
+    What a row means is told by the dataset that was refreshed: images that it names may be gone from this one.
+    """
+    changes, parent = recipe.curation.caption_changes, store.find(DatasetManifest, dataset.parent_key or "none")
+    refreshed = newest(parent, store) if parent is not None and changes else None
+    if not isinstance(refreshed, DatasetManifest):
+        return None
+    repair = recipe.curation.filters.captions.repair
+    try:
+        edits = read_changes(captions, OpenedDataset(refreshed, store), _source_names(recipe.curation), repair=repair)
+    except DataError:  # of that dataset they were not, so they are of this one
+        return None
+    if to_lines(edits) != read_bytes(changes[-1]):
+        return None
+    return Refresh(refreshed, recipe, len(edits), changes[-1], dataset)
+
+
+def _said(asked: Refresh) -> Refresh:
+    if asked.applied is not None:
+        made = f"{asked.applied.name} {asked.applied.stage_key[:16]}"
+        logger.info("The %d caption changes are in %s already", asked.num_edits, made)
+    return asked
+
+
+def _source_names(curation: CurationConfig) -> list[str]:
+    return [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
+
+
 def _edits(captions: str, dataset: OpenedDataset, curation: CurationConfig) -> tuple[CaptionEdit, ...]:
-    names = [f"{index}-{source.type}" for index, source in enumerate(curation.sources)]
     with TemporaryDirectory(prefix="softalign-") as folder:  # for what a source renders
         listed = list_samples_of(curation, Path(folder))
-        return read_changes(captions, dataset, names, listed, repair=curation.filters.captions.repair)
+        return read_changes(captions, dataset, _source_names(curation), listed, repair=curation.filters.captions.repair)
 
 
 def _warn_of_refused(edits: Sequence[CaptionEdit], curation: CurationConfig) -> None:

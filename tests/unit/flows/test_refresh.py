@@ -38,3 +38,7 @@ def test_captions_make_a_version_that_is_announced_with_its_override(tmp_path, m
     assert outcome.digest != dataset.digest
     ((refreshed, (child,), _),) = lineage
     assert (refreshed.dataset, child.digest, child.parent_key) == (dataset, outcome.digest, dataset.stage_key)
+    refreshed_recipe = {**RECIPE, "curation": asked.curation.model_dump(mode="json")}
+    again = flow_module.refresh.fn(refreshed_recipe, store=store.uri, captions=str(table))
+    assert (again.stages[0].digest, again.stages[0].is_reused) == (outcome.digest, True), "a scheduled retry"
+    assert lineage[1][0].dataset == dataset, "the same refresh"

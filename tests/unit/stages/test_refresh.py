@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -149,6 +150,57 @@ def test_the_command_makes_a_version_that_the_recipe_goes_on_from(made, tmp_path
     with pytest.raises(ConfigError, match="--set belongs to a recipe"):
         command = ["refresh", "tiny", "--captions", path, "--store", store.uri, "--set", "name=x"]
         app(command, standalone_mode=False)
+
+
+def files_of(store):
+    """Return the files of a store and when each was written; what a stage notes of an attempt is none of a version."""
+    places = (path for path in Path(store.uri).rglob("*") if path.is_file() and ".work" not in path.parts)
+    return {str(path): path.stat().st_mtime_ns for path in places}
+
+
+def test_changes_that_are_in_the_newest_version_already_are_said_to_be(made, tmp_path, capsys, caplog):
+    _, _, dataset, rows = made
+    store = Store(str(shutil.copytree(made[0].uri, tmp_path / "store")))
+    again = ["--store", store.uri, "--json"]
+    edits = [
+        {"action": "add", "key": rows[0].key, "caption": "one more"},
+        *({"action": "remove", "key": rows[1].key, "before": caption} for caption in rows[1].captions),
+        {"action": "change", "key": rows[2].key, "before": rows[2].captions[0], "caption": "other words"},
+    ]
+    path, said = table(tmp_path / "a.csv", edits), []
+    app(["refresh", dataset.stage_key, "--captions", path, *again], standalone_mode=False)
+    first = json.loads(capsys.readouterr().out)
+    before = files_of(store)
+    for reference in ("tiny", first["digest"], dataset.stage_key):  # the newest, and what it is of
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            app(["refresh", reference, "--captions", path, *again], standalone_mode=False)
+        said.append(json.loads(capsys.readouterr().out))
+        assert f"{len(edits)} caption changes are in tiny {first['stage_key'][:16]} already" in caplog.text
+    stages = [{**one, "is_reused": True} for one in first["stages"]]
+    assert first["stages"] != stages and said == [{**first, "is_applied": True, "stages": stages}] * 3
+    assert files_of(store) == before, "nothing is changed"
+    app(["refresh", "tiny", "--captions", path, "--store", store.uri], standalone_mode=False)
+    assert "caption changes: 3, all there already" in capsys.readouterr().out
+    other = table(tmp_path / "b.csv", [*edits[:-1], {**edits[-1], "caption": "yet other words"}])
+    with pytest.raises(DataError, match="3 caption changes cannot be applied"):
+        app(["refresh", "tiny", "--captions", other, *again], standalone_mode=False)
+
+
+def test_a_refresh_that_was_stopped_goes_on(made, tmp_path, capsys):
+    _, _, dataset, rows = made
+    store = Store(str(shutil.copytree(made[0].uri, tmp_path / "store")))
+    path = table(tmp_path / "a.csv", [{"action": "add", "key": rows[0].key, "caption": "a last word"}])
+    first = prepare_refresh(dataset, path, store)  # killed here: the changes are kept, nothing is published
+    assert first.applied is None
+    assert prepare_refresh(dataset, path, store) == first
+    app(["refresh", dataset.stage_key, "--captions", path, "--store", store.uri, "--json"], standalone_mode=False)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["parent_key"], said["is_applied"]) == (dataset.stage_key, False)
+    child = store.find(DatasetManifest, said["stage_key"])
+    encoded = prepare_refresh(child, path, store, load_recipe("shapes"))  # killed here: it is not encoded
+    assert (encoded.applied, encoded.dataset.digest) == (child, dataset.digest)
+    assert encoded.recipe.curation == first.recipe.curation and encoded.recipe.name == "shapes"
 
 
 def test_encodings_of_the_version_before_are_gone_by_where_they_are(made, tmp_path):
