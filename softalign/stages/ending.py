@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from softalign.artifacts import Frozen, GuidedBase, TagDifference
+from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
@@ -55,14 +55,26 @@ def time_text(seconds: float) -> str:
 def score_table(summary: ChainSummary) -> list[str]:
     """Return the scores of the arms and the gain over the base with its interval, a line for each tag."""
     gains = {gain.tag: gain for gain in summary.adapter_vs_base}
+    shown = {one.tag: one for one in summary.statistics}
     overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
-    head = f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary)}"
-    lines = [head]
+    head = (
+        f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
+    )
+    lines = [f"{head}  {'p':>6}  won:lost" if shown else head.rstrip()]
     for tag, *scores in (*summary.tags, overall):
         row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
-        lines.append(row if gain is None else f"{row}   {gain.difference * 100:+5.1f}  {_interval(gain)}")
+        if gain is not None:
+            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{_shown(shown.get(tag))}"
+        lines.append(row.rstrip())
     return lines
+
+
+def _shown(one: TaskStatistics | None) -> str:
+    """Return a line's p-value, a tag's corrected for the number of tags, and the images that were won and lost."""
+    if one is None:
+        return ""
+    return f"  {one.p_value if one.p_adjusted is None else one.p_adjusted:6.4f}  {one.wins}:{one.losses}"
 
 
 def meaning(summary: ChainSummary) -> list[str]:
@@ -81,7 +93,18 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    return [said, beside, *_beside_champion(summary), _clear_tags(summary), guidance(summary)]
+    evidence = _evidence(summary.over_base)
+    return [said, *evidence, beside, *_beside_champion(summary), _clear_tags(summary), guidance(summary)]
+
+
+def _evidence(found: PairEvidence | None) -> list[str]:
+    """Return what the pairs with the base show, where the comparison says it."""
+    if found is None:
+        return []
+    return [
+        f"It has {found.wins} images right that the base has wrong, and {found.losses} the other way round "
+        f"(p = {found.p_value:.4f}); so many images tell {found.detectable * 100:.1f} points in four cases of five."
+    ]
 
 
 def _beside_champion(summary: ChainSummary) -> list[str]:
@@ -250,6 +273,8 @@ class ChainSummary(Frozen):
         adapter_vs_untrained: the same over untrained tokens.
         champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none.
         adapter_vs_champion: paired gains over it.
+        over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
+        statistics: what each tag's gain over the base shows; empty likewise.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -293,6 +318,8 @@ class ChainSummary(Frozen):
     spending: Spending = Spending()
     champion: str = ""
     adapter_vs_champion: tuple[TagDifference, ...] = ()
+    over_base: PairEvidence | None = None
+    statistics: tuple[TaskStatistics, ...] = ()
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

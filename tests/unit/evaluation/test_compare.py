@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from softalign.artifacts import ComparisonReport, TagDifference
+from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
 from softalign.errors import CompatibilityError, DataError
-from softalign.evaluation.compare import compare, differences
+from softalign.evaluation.compare import compare
+from softalign.evaluation.differences import differences
 from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
@@ -53,6 +54,23 @@ def test_differences_are_paired_score_differences(recorded, comparison):
         recorded.reports.guided_base.digest,
         recorded.adapter.digest,
     }
+
+
+def test_what_the_differences_show_lies_beside_the_record_and_its_overall_line_in_it(recorded, comparison):
+    found = PairStatistics.model_validate_json((Path(comparison.uri) / "statistics.json").read_bytes())
+    assert [one.tag for one in found.adapter_vs_base] == [entry.tag for entry in comparison.adapter_vs_base]
+    rows = [json.loads(line) for line in (Path(comparison.uri) / "pairs.jsonl").read_text().splitlines()]
+    for pairs, reference in ((found.adapter_vs_base, "base"), (found.adapter_vs_untrained, "untrained")):
+        for one in pairs:
+            told = [row for row in rows if one.tag in {row["tag"], "overall"} and row["adapter"] != row[reference]]
+            assert one.wins == sum(row["adapter"] for row in told)
+            assert one.losses == len(told) - one.wins
+    overall = found.adapter_vs_base[-1]
+    assert comparison.over_base.model_dump() == overall.model_dump(include=set(PairEvidence.model_fields))
+    assert (comparison.over_champion, found.adapter_vs_champion) == (None, ())
+    (gain,) = [entry for entry in comparison.adapter_vs_base if entry.tag == "overall"]
+    assert overall.detectable == pytest.approx((gain.ci_high - gain.ci_low) / 2 * (1.960 + 0.842) / 1.960, rel=1e-3)
+    assert 0 < overall.p_value <= 1
 
 
 def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, comparison, page):
