@@ -85,7 +85,7 @@ def _chances(mean: float, normal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def draw(people: Population, rng: np.random.Generator) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
-    """Return one evaluation: adapter - base and adapter - untrained of every image; untrained tokens act as the base."""
+    """Return of every image adapter - base and adapter - untrained tokens, which act as the base."""
     over_base, over_untrained = {}, {}
     for tag, number in NUM_PROMPTS.items():
         picked = rng.integers(POPULATION, size=number)
