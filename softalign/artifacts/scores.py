@@ -215,6 +215,7 @@ class ArmReports:
         adapter: the trained tokens'.
         guided_base: the base model's with guidance, a reference beside the arms; None: not asked for.
         champion: the present champion's; None: there is none, or it was not drawn.
+        sweep: the compared arms' at other guidance, where ``evaluate.guidance_sweep`` asked for it.
     """
 
     base: EvalReport
@@ -222,9 +223,10 @@ class ArmReports:
     adapter: EvalReport
     guided_base: EvalReport | None = None
     champion: EvalReport | None = None
+    sweep: tuple[EvalReport, ...] = ()
 
     @classmethod
-    def of(cls, reports: Mapping[Arm, EvalReport]) -> Self:
+    def of(cls, reports: Mapping[Arm, EvalReport], sweep: tuple[EvalReport, ...] = ()) -> Self:
         """Return the reports by their arms.
 
         Raises:
@@ -244,6 +246,7 @@ class ArmReports:
             adapter=reports["adapter"],
             guided_base=reports.get("guided_base"),
             champion=reports.get("champion"),
+            sweep=sweep,
         )
 
     @property
@@ -253,5 +256,5 @@ class ArmReports:
 
     @property
     def all(self) -> tuple[EvalReport, ...]:
-        """Every report, the references outside of the comparison last."""
+        """Every report at the arms' own guidance, and the references outside of the comparison last."""
         return (*self.compared, *(report for report in (self.champion, self.guided_base) if report is not None))

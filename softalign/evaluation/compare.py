@@ -10,6 +10,7 @@ from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, PairStatistics
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
+from softalign.artifacts.fronts import FRONTS_FILENAME
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
@@ -17,6 +18,7 @@ from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.card_pictures import write_pictures
 from softalign.evaluation.differences import differences, pair_statistics
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.fronts import check_sweep, guidance_fronts
 from softalign.evaluation.packs import ArmImages
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.store.adapter_files import PICTURES_FOLDER
@@ -72,10 +74,12 @@ def compare(
     _check_belonging(reports, adapter, store)
     _check_reference(reports)
     _check_champion(reports.champion, config)
+    check_sweep(reports.sweep, config)
     arms = tuple(_load_arm(report, store) for report in reports.compared)
     champion = None if reports.champion is None else _load_arm(reports.champion, store)
     everyone = arms if champion is None else (*arms, champion)
-    _check_pairs(everyone)
+    swept = tuple(_load_arm(report, store) for report in reports.sweep)
+    _check_pairs((*everyone, *swept))
     results = (arm.results for arm in (*reversed(arms), *(() if champion is None else (champion,))))
     statistics = pair_statistics(*results, config=config)
     comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, statistics)
@@ -83,6 +87,9 @@ def compare(
     work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     (work / STATISTICS_FILENAME).write_text(statistics.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if swept:
+        fronts = guidance_fronts((*everyone, *swept), config)
+        (work / FRONTS_FILENAME).write_text(fronts.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)

@@ -16,6 +16,7 @@ from softalign.artifacts import (
     TaskStatistics,
     read_known,
 )
+from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
@@ -170,6 +171,7 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         registered_report_url=report_url(version),
         spending=spending_of(results, recipe.runtime),
         statistics=_statistics(comparison, store),
+        fronts=_fronts(comparison, recipe, store),
         **{name: getattr(comparison, name) for name in OF_COMPARISON},
     )
 
@@ -180,3 +182,10 @@ def _statistics(comparison: ComparisonReport, store: Store) -> tuple[TaskStatist
         return ()
     path = store.fetch_file(comparison, STATISTICS_FILENAME)
     return read_known(PairStatistics, json.loads(path.read_bytes()))[0].adapter_vs_base
+
+
+def _fronts(comparison: ComparisonReport, recipe: Recipe, store: Store) -> GuidanceFronts | None:
+    if not recipe.evaluate.guidance_sweep:
+        return None
+    path = store.fetch_file(comparison, FRONTS_FILENAME)
+    return read_known(GuidanceFronts, json.loads(path.read_bytes()))[0]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
+from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
+from softalign.stages.ending_evidence import evidence, shown_columns, sweep
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
@@ -65,16 +67,9 @@ def score_table(summary: ChainSummary) -> list[str]:
         row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
         if gain is not None:
-            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{_shown(shown.get(tag))}"
+            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{shown_columns(shown.get(tag))}"
         lines.append(row.rstrip())
     return lines
-
-
-def _shown(one: TaskStatistics | None) -> str:
-    """Return a line's p-value, a tag's corrected for the number of tags, and the images that were won and lost."""
-    if one is None:
-        return ""
-    return f"  {one.p_value if one.p_adjusted is None else one.p_adjusted:6.4f}  {one.wins}:{one.losses}"
 
 
 def meaning(summary: ChainSummary) -> list[str]:
@@ -93,18 +88,8 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    evidence = _evidence(summary.over_base)
-    return [said, *evidence, beside, *_beside_champion(summary), _clear_tags(summary), guidance(summary)]
-
-
-def _evidence(found: PairEvidence | None) -> list[str]:
-    """Return what the pairs with the base show, where the comparison says it."""
-    if found is None:
-        return []
-    return [
-        f"It has {found.wins} images right that the base has wrong, and {found.losses} the other way round "
-        f"(p = {found.p_value:.4f}); so many images tell {found.detectable * 100:.1f} points in four cases of five."
-    ]
+    tags = (_clear_tags(summary), *sweep(summary.fronts))
+    return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
 def _beside_champion(summary: ChainSummary) -> list[str]:
@@ -275,6 +260,7 @@ class ChainSummary(Frozen):
         adapter_vs_champion: paired gains over it.
         over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
         statistics: what each tag's gain over the base shows; empty likewise.
+        fronts: of the sweep, where ``evaluate.guidance_sweep`` asked for it.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -320,6 +306,7 @@ class ChainSummary(Frozen):
     adapter_vs_champion: tuple[TagDifference, ...] = ()
     over_base: PairEvidence | None = None
     statistics: tuple[TaskStatistics, ...] = ()
+    fronts: GuidanceFronts | None = None
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

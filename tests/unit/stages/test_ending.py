@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from softalign.artifacts import GuidedBase, PairEvidence, TagDifference, TaskStatistics, Usage
+from softalign.artifacts.fronts import GuidanceFronts
 from softalign.registry.gate import Check
 from softalign.stages import ending
 from softalign.stages.ending import ChainSummary, ending_text, time_text
@@ -116,6 +117,19 @@ def test_what_the_pairs_show_stands_in_the_table_and_in_a_sentence():
         "It has 33 images right that the base has wrong, and 8 the other way round (p = 0.0001); so many images tell "
         "4.0 points in four cases of five."
     ) in lines
+
+
+def test_a_sweep_over_guidance_is_said_in_a_sentence():
+    fronts = GuidanceFronts(
+        points=(),
+        gains=(),
+        best_base=3.0,
+        best_adapter=1.5,
+        adapter_over_base_at_best=gain("overall", 0.02, -0.01, 0.05),
+    )
+    said = "Each at its best guidance, 1.5 and 3, the adapter has +2.0 points over the base, -1.0 to 5.0."
+    assert said in lines_of(summary(fronts=fronts))
+    assert not any("best guidance" in line for line in lines_of(summary()))
 
 
 def test_what_it_used_and_the_pages_of_a_registry_with_pages_are_said():
