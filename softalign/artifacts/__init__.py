@@ -18,8 +18,11 @@ from softalign.artifacts.scores import (
     ComparisonReport,
     EvalReport,
     GuidedBase,
+    PairEvidence,
+    PairStatistics,
     TagDifference,
     TagScore,
+    TaskStatistics,
 )
 from softalign.artifacts.usage import Usage, total_usage
 
@@ -39,6 +42,8 @@ __all__ = [
     "GuidedBase",
     "MAX_RECORD_BYTES",
     "ModelVersion",
+    "PairEvidence",
+    "PairStatistics",
     "ReasonCount",
     "SourceWeight",
     "Record",
@@ -46,6 +51,7 @@ __all__ = [
     "Stage",
     "TagDifference",
     "TagScore",
+    "TaskStatistics",
     "TextMode",
     "Usage",
     "canonical_json",

@@ -37,6 +37,75 @@ class TagDifference(Frozen):
     ci_high: float
 
 
+class TaskStatistics(Frozen):
+    """What a paired difference of a tag or ``overall`` shows, beside its interval.
+
+    Attributes:
+        p_value: two-sided, by exchanging the arms of prompts.
+        p_adjusted: corrected for the number of tags (Holm); None for ``overall``, which is one.
+        wins: images that are right for the candidate and wrong for the reference.
+        losses: the reverse.
+        prompts_better: prompts of which the candidate has more images right.
+        prompts_worse: the reverse.
+        detectable: the smallest true difference that this many images show in four cases of five (ratio).
+    """
+
+    tag: str
+    p_value: float
+    p_adjusted: float | None
+    wins: int
+    losses: int
+    prompts_better: int
+    prompts_worse: int
+    detectable: float
+
+
+STATISTICS_FILENAME = "statistics.json"
+
+
+class PairStatistics(Frozen):
+    """What a comparison's pairs show, by tag and overall: ``statistics.json``.
+
+    Attributes:
+        planned_detectable: the smallest true overall difference that was to be found, as said before the first image.
+        adapter_vs_champion: empty without a champion.
+    """
+
+    planned_detectable: float
+    adapter_vs_base: tuple[TaskStatistics, ...]
+    adapter_vs_untrained: tuple[TaskStatistics, ...]
+    adapter_vs_champion: tuple[TaskStatistics, ...] = ()
+
+    @property
+    def over_base(self) -> PairEvidence | None:
+        """What the record keeps of the pairs with the base, as ``over_untrained`` and ``over_champion``."""
+        return _evidence(self.adapter_vs_base)
+
+    @property
+    def over_untrained(self) -> PairEvidence | None:
+        """Of the pairs with untrained tokens."""
+        return _evidence(self.adapter_vs_untrained)
+
+    @property
+    def over_champion(self) -> PairEvidence | None:
+        """Of the pairs with the champion; None without it."""
+        return _evidence(self.adapter_vs_champion)
+
+
+class PairEvidence(Frozen):
+    """The overall line of a pair's statistics, as the record keeps it (``TaskStatistics``)."""
+
+    p_value: float
+    wins: int
+    losses: int
+    detectable: float
+
+
+def _evidence(tasks: tuple[TaskStatistics, ...]) -> PairEvidence | None:
+    """Return the overall entry, which stands last."""
+    return PairEvidence.model_validate(tasks[-1].model_dump(include=set(PairEvidence.model_fields))) if tasks else None
+
+
 class EvalReport(Record):
     """Scores of one arm: images in GenEval layout, ``results.jsonl``.
 
@@ -83,6 +152,8 @@ class ComparisonReport(Record):
         overall_champion: its score; None without it.
         adapter_vs_champion: paired as the others; empty without it.
         confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
+        over_base: what the overall difference shows; ``statistics.json`` has every tag's. None in earlier records, as
+            are ``over_untrained`` and, also without a champion, ``over_champion``.
     """
 
     stage: ClassVar[Stage] = "compare"
@@ -93,6 +164,9 @@ class ComparisonReport(Record):
         "adapter_vs_champion",
         "confidence",
         "seed",
+        "over_base",
+        "over_untrained",
+        "over_champion",
     )
 
     suite: str
@@ -110,6 +184,9 @@ class ComparisonReport(Record):
     adapter_vs_champion: tuple[TagDifference, ...] = ()
     confidence: float | None = None
     seed: int | None = None
+    over_base: PairEvidence | None = None
+    over_untrained: PairEvidence | None = None
+    over_champion: PairEvidence | None = None
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""
@@ -138,6 +215,7 @@ class ArmReports:
         adapter: the trained tokens'.
         guided_base: the base model's with guidance, a reference beside the arms; None: not asked for.
         champion: the present champion's; None: there is none, or it was not drawn.
+        sweep: the compared arms' at other guidance, where ``evaluate.guidance_sweep`` asked for it.
     """
 
     base: EvalReport
@@ -145,9 +223,10 @@ class ArmReports:
     adapter: EvalReport
     guided_base: EvalReport | None = None
     champion: EvalReport | None = None
+    sweep: tuple[EvalReport, ...] = ()
 
     @classmethod
-    def of(cls, reports: Mapping[Arm, EvalReport]) -> Self:
+    def of(cls, reports: Mapping[Arm, EvalReport], sweep: tuple[EvalReport, ...] = ()) -> Self:
         """Return the reports by their arms.
 
         Raises:
@@ -167,6 +246,7 @@ class ArmReports:
             adapter=reports["adapter"],
             guided_base=reports.get("guided_base"),
             champion=reports.get("champion"),
+            sweep=sweep,
         )
 
     @property
@@ -176,5 +256,5 @@ class ArmReports:
 
     @property
     def all(self) -> tuple[EvalReport, ...]:
-        """Every report, the references outside of the comparison last."""
+        """Every report at the arms' own guidance, and the references outside of the comparison last."""
         return (*self.compared, *(report for report in (self.champion, self.guided_base) if report is not None))

@@ -45,6 +45,11 @@ class EvalConfig(StageConfig):
         description="the base is scored at this guidance too: a reference beside the arms, outside of the gate; null: "
         "it is not",
     )
+    guidance_sweep: tuple[Annotated[float, Field(ge=1.0)], ...] = Field(
+        (),
+        description="guidance at which every compared arm is scored too, beside guidance_scale; outside of the gate: "
+        "`fronts.json` says what each arm reaches at its best guidance",
+    )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
     unconditional_bank: UnconditionalBank = Field(
@@ -88,17 +93,42 @@ class EvalConfig(StageConfig):
         """The champion that is drawn, ``NAME/VERSION#sha256``; empty: none, or it is not looked up yet."""
         return "" if self.champion in {"auto", "none"} else self.champion
 
+    @property
+    def swept_arms(self) -> tuple[tuple[Arm, float], ...]:
+        """The arms of the sweep, with their guidance: those that are compared, at every value but their own."""
+        arms = [arm for arm in self.arms if arm != "guided_base"]
+        return tuple((arm, value) for value in self.guidance_sweep if value != self.guidance_scale for arm in arms)
+
+    def at_guidance(self, guidance_scale: float) -> Self:
+        """Return how the arms of a sweep are evaluated at one of its values: as a recipe with that guidance does."""
+        update = {"guidance_scale": guidance_scale, "reference_guidance_scale": None, "guidance_sweep": ()}
+        return self.model_copy(update=update)
+
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale
         if arm == "guided_base" and self.reference_guidance_scale is not None:
             guidance_scale = self.reference_guidance_scale
-        update: dict[str, Any] = {"guidance_scale": guidance_scale, "reference_guidance_scale": None}
+        update: dict[str, Any] = {
+            "guidance_scale": guidance_scale,
+            "reference_guidance_scale": None,
+            "guidance_sweep": (),
+        }
         if arm != "champion":
             update["champion"] = "none"
         if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
             update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
         return self.model_copy(update=update)
+
+    @model_validator(mode="after")
+    def _check_guidance_sweep(self) -> Self:
+        if len(set(self.guidance_sweep)) < len(self.guidance_sweep):
+            raise ValueError("guidance_sweep names a guidance twice")
+        if self.guidance_sweep and not self.swept_arms:
+            raise ValueError("guidance_sweep has no effect: it names the arms' own guidance_scale alone")
+        if self.unconditional_bank == "negative" and 1.0 in self.guidance_sweep:
+            raise ValueError("unconditional_bank has no effect at guidance 1 of guidance_sweep")
+        return self
 
     @model_validator(mode="after")
     def _check_unconditional_bank(self) -> Self:

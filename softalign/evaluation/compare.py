@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, TagDifference
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, PairStatistics
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
+from softalign.artifacts.fronts import FRONTS_FILENAME
+from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.card_pictures import write_pictures
+from softalign.evaluation.differences import differences, pair_statistics
 from softalign.evaluation.evaluated_tokens import tokens_digest
-from softalign.evaluation.intervals import counts_by_tag, paired_intervals
+from softalign.evaluation.fronts import check_sweep, guidance_fronts
 from softalign.evaluation.packs import ArmImages
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.store.adapter_files import PICTURES_FOLDER
@@ -52,7 +55,9 @@ def compare(
     key: str,
     data_change: DataChange | None = None,
 ) -> ComparisonReport:
-    """Compare the arms in pairs and publish ``comparison.json``, ``report.html``, ``pairs.jsonl`` and the card's part.
+    """Compare the arms in pairs and publish ``comparison.json``, ``report.html``, ``pairs.jsonl``, ``statistics.json``.
+
+    The model card's part lies beside them.
 
     Args:
         reports: of the arms.
@@ -69,14 +74,22 @@ def compare(
     _check_belonging(reports, adapter, store)
     _check_reference(reports)
     _check_champion(reports.champion, config)
+    check_sweep(reports.sweep, config)
     arms = tuple(_load_arm(report, store) for report in reports.compared)
     champion = None if reports.champion is None else _load_arm(reports.champion, store)
     everyone = arms if champion is None else (*arms, champion)
-    _check_pairs(everyone)
-    comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key)
+    swept = tuple(_load_arm(report, store) for report in reports.sweep)
+    _check_pairs((*everyone, *swept))
+    results = (arm.results for arm in (*reversed(arms), *(() if champion is None else (champion,))))
+    statistics = pair_statistics(*results, config=config)
+    comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, statistics)
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
+    (work / STATISTICS_FILENAME).write_text(statistics.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if swept:
+        fronts = guidance_fronts((*everyone, *swept), config)
+        (work / FRONTS_FILENAME).write_text(fronts.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
@@ -98,6 +111,7 @@ def _comparison(
     adapter: Adapter,
     config: EvalConfig,
     key: str,
+    statistics: PairStatistics,
 ) -> ComparisonReport:
     base, untrained, candidate = arms
     references = [] if reference is None else [reference.digest]
@@ -120,6 +134,9 @@ def _comparison(
         adapter_vs_champion=() if champion is None else differences(candidate.results, champion.results, config),
         confidence=config.confidence,
         seed=config.seed,
+        over_base=statistics.over_base,
+        over_untrained=statistics.over_untrained,
+        over_champion=statistics.over_champion,
     )
 
 
@@ -135,23 +152,6 @@ def _write_page(
 
     page = render_page(comparison, arms, adapter, adapter_path, config)
     (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
-
-
-def differences(
-    candidate: tuple[ImageResult, ...], reference: tuple[ImageResult, ...], config: EvalConfig
-) -> tuple[TagDifference, ...]:
-    """Return candidate - reference per tag and overall, with intervals by resampling prompts of both together."""
-    intervals = paired_intervals(
-        counts_by_tag(candidate),
-        counts_by_tag(reference),
-        num_bootstrap=config.num_bootstrap,
-        confidence=config.confidence,
-        seed=config.seed,
-    )
-    return tuple(
-        TagDifference(tag=tag, difference=interval.value, ci_low=interval.low, ci_high=interval.high)
-        for tag, interval in intervals.items()
-    )
 
 
 def _reference(report: EvalReport, config: EvalConfig) -> GuidedBase:

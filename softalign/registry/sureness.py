@@ -32,12 +32,24 @@ def widened(entry: TagDifference, comparison: ComparisonReport, look: int) -> Ta
 
 
 def detectable(entry: TagDifference, comparison: ComparisonReport, look: int) -> float:
-    """Return the smallest true difference that this many images would show in four cases of five (ratio).
+    """Return the smallest true difference that this many images would show at their n-th look (``POWER``, a ratio)."""
+    error = standard_error(entry.ci_low, entry.ci_high, confidence_at(comparison, 1))
+    return detectable_difference(error, confidence_at(comparison, look))
 
-    It is (z of the level + z of the power) standard errors; the standard error is half the interval over z.
+
+def standard_error(low: float, high: float, confidence: float) -> float:
+    """Return the standard error that an interval stands for: half of it over z."""
+    return (high - low) / 2.0 / _quantile(confidence)
+
+
+def detectable_difference(error: float, confidence: float) -> float:
+    """Return the smallest true difference that is found in four cases of five: z of the level + z of the power errors.
+
+    Args:
+        error: the difference's standard error.
+        confidence: of the two-sided interval that must exclude 0.
     """
-    standard_error = (entry.ci_high - entry.ci_low) / 2.0 / _quantile(confidence_at(comparison, 1))
-    return standard_error * (_quantile(confidence_at(comparison, look)) + NormalDist().inv_cdf(POWER))
+    return error * (_quantile(confidence) + NormalDist().inv_cdf(POWER))
 
 
 def _quantile(confidence: float) -> float:

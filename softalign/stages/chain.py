@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, ModelVersion, Stage
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    DatasetManifest,
+    ModelVersion,
+    PairStatistics,
+    Stage,
+    TaskStatistics,
+    read_known,
+)
+from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
+from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields, to_register
@@ -119,6 +131,7 @@ OF_COMPARISON = (
     "adapter_vs_untrained",
     "champion",
     "adapter_vs_champion",
+    "over_base",
 )
 """Fields of a summary that are those of its comparison."""
 
@@ -157,5 +170,22 @@ def summarize(walked: Walked, recipe: Recipe, store: Store) -> ChainSummary:
         registered_run_url=run_url(version),
         registered_report_url=report_url(version),
         spending=spending_of(results, recipe.runtime),
+        statistics=_statistics(comparison, store),
+        fronts=_fronts(comparison, recipe, store),
         **{name: getattr(comparison, name) for name in OF_COMPARISON},
     )
+
+
+def _statistics(comparison: ComparisonReport, store: Store) -> tuple[TaskStatistics, ...]:
+    """Return what each tag's gain over the base shows; nothing for a comparison of an earlier version."""
+    if comparison.over_base is None:
+        return ()
+    path = store.fetch_file(comparison, STATISTICS_FILENAME)
+    return read_known(PairStatistics, json.loads(path.read_bytes()))[0].adapter_vs_base
+
+
+def _fronts(comparison: ComparisonReport, recipe: Recipe, store: Store) -> GuidanceFronts | None:
+    if not recipe.evaluate.guidance_sweep:
+        return None
+    path = store.fetch_file(comparison, FRONTS_FILENAME)
+    return read_known(GuidanceFronts, json.loads(path.read_bytes()))[0]

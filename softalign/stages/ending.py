@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from softalign.artifacts import Frozen, GuidedBase, TagDifference
+from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
+from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
+from softalign.stages.ending_evidence import evidence, shown_columns, sweep
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
@@ -55,13 +57,18 @@ def time_text(seconds: float) -> str:
 def score_table(summary: ChainSummary) -> list[str]:
     """Return the scores of the arms and the gain over the base with its interval, a line for each tag."""
     gains = {gain.tag: gain for gain in summary.adapter_vs_base}
+    shown = {one.tag: one for one in summary.statistics}
     overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
-    head = f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary)}"
-    lines = [head]
+    head = (
+        f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
+    )
+    lines = [f"{head}  {'p':>6}  won:lost" if shown else head.rstrip()]
     for tag, *scores in (*summary.tags, overall):
         row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
-        lines.append(row if gain is None else f"{row}   {gain.difference * 100:+5.1f}  {_interval(gain)}")
+        if gain is not None:
+            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{shown_columns(shown.get(tag))}"
+        lines.append(row.rstrip())
     return lines
 
 
@@ -81,7 +88,8 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    return [said, beside, *_beside_champion(summary), _clear_tags(summary), guidance(summary)]
+    tags = (_clear_tags(summary), *sweep(summary.fronts))
+    return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
 def _beside_champion(summary: ChainSummary) -> list[str]:
@@ -250,6 +258,9 @@ class ChainSummary(Frozen):
         adapter_vs_untrained: the same over untrained tokens.
         champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none.
         adapter_vs_champion: paired gains over it.
+        over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
+        statistics: what each tag's gain over the base shows; empty likewise.
+        fronts: of the sweep, where ``evaluate.guidance_sweep`` asked for it.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -293,6 +304,9 @@ class ChainSummary(Frozen):
     spending: Spending = Spending()
     champion: str = ""
     adapter_vs_champion: tuple[TagDifference, ...] = ()
+    over_base: PairEvidence | None = None
+    statistics: tuple[TaskStatistics, ...] = ()
+    fronts: GuidanceFronts | None = None
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Self, cast
 
@@ -10,9 +10,16 @@ from softalign.artifacts import Arm, ArmReports, EvalReport, Record, Stage
 from softalign.store.store import RecordT
 
 
-def label_of(stage: Stage, arm: Arm | None = None) -> str:
-    """Return what one step is called in logs and plans: a stage's name, and of an evaluation its arm."""
-    return stage if arm is None else f"{stage} ({arm.replace('_', ' ')})"
+def label_of(stage: Stage, arm: Arm | None = None, guidance_scale: float | None = None) -> str:
+    """Return what one step is called in logs and plans: a stage's name, and of an evaluation its arm.
+
+    Args:
+        stage: the stage.
+        arm: of an evaluation.
+        guidance_scale: of a sweep's arm.
+    """
+    at = "" if guidance_scale is None else f" at guidance {guidance_scale:g}"
+    return stage if arm is None else f"{stage} ({arm.replace('_', ' ')}{at})"
 
 
 def stage_of(label: str) -> Stage:
@@ -54,8 +61,19 @@ class Published:
 
     @property
     def eval_reports(self) -> tuple[EvalReport, ...]:
-        """The arms' reports that are known, in order."""
-        return tuple(record for record in self.records if isinstance(record, EvalReport))
+        """The arms' reports that are known, in order; those of a sweep are not among them."""
+        return tuple(report for label, report in self._reports if label == label_of("evaluate", report.arm))
+
+    @property
+    def sweep_reports(self) -> tuple[EvalReport, ...]:
+        """The reports of a sweep over guidance that are known, in order."""
+        return tuple(report for label, report in self._reports if label != label_of("evaluate", report.arm))
+
+    @property
+    def _reports(self) -> Iterator[tuple[str, EvalReport]]:
+        for label, record in zip(self.labels, self.records, strict=True):
+            if isinstance(record, EvalReport):
+                yield label, record
 
     @property
     def arm_reports(self) -> ArmReports:
@@ -64,4 +82,4 @@ class Published:
         Raises:
             MissingInputError: an arm that is compared has none.
         """
-        return ArmReports.of({report.arm: report for report in self.eval_reports})
+        return ArmReports.of({report.arm: report for report in self.eval_reports}, self.sweep_reports)

@@ -29,6 +29,7 @@ from softalign.artifacts import (
 )
 from softalign.backbones.locating import files_fingerprint, model_fingerprint
 from softalign.config.curation import WEIGHTS, CurationConfig, HttpConfig, ShapesSource, TableSource
+from softalign.config.evaluation import EvalConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
@@ -98,6 +99,7 @@ class StageInputs:
         store: where inputs lie and outputs go.
         inputs: what the stages before it published; in a plan, as far as that is known.
         arm: of an evaluation.
+        guidance_scale: of a sweep's arm; the recipe has it then.
         turn: what the stage holds while it works.
     """
 
@@ -105,7 +107,13 @@ class StageInputs:
     store: Store
     inputs: Published = field(default_factory=Published)
     arm: Arm | None = None
+    guidance_scale: float | None = None
     turn: Turn = field(default_factory=Turn)
+
+    @property
+    def evaluation_label(self) -> str:
+        """What the evaluation of the arm is called."""
+        return label_of("evaluate", self.arm, self.guidance_scale)
 
     @property
     def evaluated_arm(self) -> Arm:
@@ -227,7 +235,8 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     """
     arm, config = given.evaluated_arm, given.recipe.evaluate
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    evaluate = config.of_arm(arm).model_dump(mode="json", exclude={"champion"})  # by its digest, among the inputs
+    left_out = {"champion", "guidance_sweep"}  # the champion is among the inputs, by its digest
+    evaluate = config.of_arm(arm).model_dump(mode="json", exclude=left_out)
     return StageRequest(
         stage="evaluate",
         variant=arm,
@@ -240,9 +249,18 @@ def evaluate_request(given: StageInputs) -> StageRequest:
 def compare_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``compare``."""
     inputs = {f"evaluate ({report.arm})": report.digest for report in given.inputs.eval_reports}
-    config = _sections(given, "evaluate")
-    config["evaluate"]["champion"] = given.recipe.evaluate.pinned_champion or "none"
-    return StageRequest(stage="compare", config=config, inputs=inputs)
+    inputs |= {
+        label_of("evaluate", report.arm, report.guidance_scale): report.digest for report in given.inputs.sweep_reports
+    }
+    evaluate = compared_config(given.recipe.evaluate) | {"champion": given.recipe.evaluate.pinned_champion or "none"}
+    return StageRequest(stage="compare", config={"evaluate": evaluate}, inputs=inputs)
+
+
+def compared_config(config: EvalConfig) -> dict[str, Any]:
+    """Return what a comparison is asked for, without its champion: its keys are as before there was a sweep."""
+    evaluate = config.model_dump(mode="json", exclude={"champion"})
+    _drop_defaults(evaluate, EvalConfig, ("guidance_sweep",))
+    return evaluate
 
 
 def register_request(given: StageInputs) -> StageRequest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from softalign.stages.published import label_of
 from softalign.stages.requests import StageInputs
 
 
@@ -22,4 +21,4 @@ def training_steps(given: StageInputs, key: str) -> str:
 def images(given: StageInputs, key: str) -> str:
     """Return how many images of an arm are there."""
     number = sum(1 for _ in given.store.work_path("evaluate", key).rglob("[0-9]*.png"))
-    return f"{number} images of {label_of('evaluate', given.arm)}" if number else ""
+    return f"{number} images of {given.evaluation_label}" if number else ""

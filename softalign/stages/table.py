@@ -173,11 +173,12 @@ class Step:
     row: StageRow
     recipe: Recipe
     arm: Arm | None = None
+    guidance_scale: float | None = None
 
     @property
     def label(self) -> str:
         """What it is called in logs and plans."""
-        return label_of(self.row.name, self.arm)
+        return label_of(self.row.name, self.arm, self.guidance_scale)
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -188,7 +189,11 @@ class Step:
 
     def inputs(self, published: Published, store: Store) -> StageInputs:
         """Return what it starts from, of what is published."""
-        return StageInputs(self.recipe, store, published.only(self.parents), self.arm)
+        recipe = self.recipe
+        if self.guidance_scale is not None:
+            at_guidance = recipe.evaluate.at_guidance(self.guidance_scale)
+            recipe = recipe.model_copy(update={"evaluate": at_guidance})
+        return StageInputs(recipe, store, published.only(self.parents), self.arm, self.guidance_scale)
 
     def request(self, published: Published, store: Store) -> StageRequest:
         """Return what it is asked for, with what is published so far."""
@@ -201,12 +206,15 @@ class Step:
 
 def steps_of(recipe: Recipe) -> tuple[Step, ...]:
     """Return the steps of a recipe's chain, in order."""
-    return tuple(Step(row, recipe, arm) for row in STAGES for arm in _arms(row, recipe))
+    return tuple(Step(row, recipe, arm, guidance) for row in STAGES for arm, guidance in _arms(row, recipe))
 
 
-def _arms(row: StageRow, recipe: Recipe) -> tuple[Arm | None, ...]:
-    return recipe.evaluate.arms if row.record is EvalReport else (None,)
+def _arms(row: StageRow, recipe: Recipe) -> tuple[tuple[Arm | None, float | None], ...]:
+    """Return a stage's arms, those of a sweep with their guidance."""
+    if row.record is not EvalReport:
+        return ((None, None),)
+    return (*((arm, None) for arm in recipe.evaluate.arms), *recipe.evaluate.swept_arms)
 
 
 def _labels(row: StageRow, recipe: Recipe) -> tuple[str, ...]:
-    return tuple(label_of(row.name, arm) for arm in _arms(row, recipe))
+    return tuple(label_of(row.name, arm, guidance) for arm, guidance in _arms(row, recipe))

@@ -10,7 +10,6 @@ from softalign.config.recipe import Recipe
 from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
-from softalign.stages.published import label_of
 from softalign.stages.renewing import version_beside
 from softalign.stages.requests import StageInputs, encoded_before, parent_request
 from softalign.store.store import Store
@@ -59,7 +58,7 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
     job = EvaluateJob(
         recipe=given.recipe, store=store.uri, key=key, held=store.held, arm=arm, adapter=adapter, champion_path=path
     )
-    return EvalReport.model_validate(_in_child(job, given, label_of("evaluate", arm), on_line))
+    return EvalReport.model_validate(_in_child(job, given, given.evaluation_label, on_line))
 
 
 def compare(given: StageInputs, key: str, _on_line: OnLine) -> ComparisonReport:

@@ -16,6 +16,7 @@ from softalign.cli import app
 from softalign.config import load_recipe
 from softalign.registry import promote, registry_of_store
 from softalign.stages.chain import run_chain
+from softalign.stages.plan import plan
 from softalign.stages.run import stage_labels
 from softalign.store.store import Store
 
@@ -162,3 +163,20 @@ def test_the_next_adapter_is_drawn_beside_the_champion_and_a_rerun_does_nothing(
     promote("tiny", 2, "the alias is its own now", registry_of_store(opened))
     again = run_chain(recipe, opened, lambda _line: None)
     assert (again.num_stages_run, again.version, again.champion) == (0, 2, summary.champion)
+
+
+def test_a_sweep_draws_the_arms_at_other_guidance_and_compares_each_at_its_best(finished_run, store, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    opened = Store(str(store))
+    recipe = load_recipe("shapes", [*finished_run.overrides, "evaluate.guidance_sweep=[1,3]"])
+    waiting = [row for row in plan(recipe, opened) if row.state != "done"]
+    swept = [f"evaluate ({arm} at guidance 3)" for arm in ("base", "untrained", "adapter")]
+    assert [row.label for row in waiting] == [*swept, "compare", "register"]
+    assert "can be told overall in four cases of five" in waiting[3].reason
+    summary = run_chain(recipe, opened, lambda _line: None)
+    assert summary.num_stages_run == 5
+    points = [(point.arm, point.guidance_scale) for point in summary.fronts.points]
+    assert points == [(arm, at) for at in (1.0, 3.0) for arm in ("base", "untrained", "adapter")]
+    assert summary.adapter_vs_base == finished_run.summary.adapter_vs_base  # the gate looks at the arms' own guidance
+    assert "Each at its best guidance" in summary.to_text() and "won:lost" in summary.to_text()
+    assert run_chain(recipe, opened, lambda _line: None).num_stages_run == 0

@@ -16,6 +16,7 @@ from softalign.artifacts import (
     EvalReport,
     GuidedBase,
     ModelVersion,
+    PairEvidence,
     ReasonCount,
     Record,
     TagDifference,
@@ -26,6 +27,7 @@ from softalign.artifacts import (
 from softalign.errors import CompatibilityError, IntegrityError
 from softalign.version import __version__
 
+EVIDENCE = PairEvidence(p_value=0.01, wins=3, losses=1, detectable=0.05)
 SCORE = TagScore(tag="colors", score=0.5, ci_low=0.4, ci_high=0.6, num_images=4, num_correct=2)
 DIFFERENCE = TagDifference(tag="colors", difference=0.1, ci_low=0.0, ci_high=0.2)
 RECORDS = {
@@ -107,6 +109,9 @@ RECORDS = {
         adapter_vs_champion=(DIFFERENCE,),
         confidence=0.95,
         seed=1,
+        over_base=EVIDENCE,
+        over_untrained=EVIDENCE,
+        over_champion=EVIDENCE,
     ),
     "version": ModelVersion(
         stage_key="k",

@@ -66,7 +66,7 @@ def candidates(value):
         return [value + 1, value + 8, value * 0.9, value / 2]
     if isinstance(value, list):
         clip_score = {"type": "clip_score", "model": "m", "min_score": 0.2}
-        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"], [clip_score]]
+        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"], [clip_score], [33.0]]
     if value is None:
         return ["main", 1.0, "paper", 64]
     literals = (
@@ -201,6 +201,22 @@ def test_guidance_costs_a_second_denoiser_call_a_step():
     assert config.of_arm("guided_base").denoiser_calls_per_image == 2 * config.num_inference_steps
     with pytest.raises(ConfigError, match=r"reference_guidance_scale has no effect: 2\.0 is the arms' guidance"):
         load_recipe("shapes", ["evaluate.guidance_scale=2"])
+
+
+def test_a_sweep_over_guidance_that_adds_nothing_or_says_it_twice_is_refused():
+    swept = load_recipe("shapes", ["evaluate.guidance_sweep=[1,3]"]).evaluate
+    assert swept.swept_arms == (("base", 3.0), ("untrained", 3.0), ("adapter", 3.0))
+    assert (
+        swept.at_guidance(3.0)
+        == load_recipe("shapes", ["evaluate.guidance_scale=3", "evaluate.reference_guidance_scale=null"]).evaluate
+    )
+    for said, fault in (
+        ("[1]", "has no effect"),
+        ("[2,2]", "names a guidance twice"),
+        ("[0.5]", "must be at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            load_recipe("shapes", [f"evaluate.guidance_sweep={said}"])
 
 
 def test_a_later_override_wins_and_the_recipe_is_untouched():

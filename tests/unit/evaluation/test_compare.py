@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import pytest
 
-from softalign.artifacts import ComparisonReport, TagDifference
+from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
+from softalign.artifacts.fronts import GuidanceFronts
 from softalign.errors import CompatibilityError, DataError
-from softalign.evaluation.compare import compare, differences
+from softalign.evaluation.compare import compare
+from softalign.evaluation.differences import differences
 from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
@@ -53,6 +56,23 @@ def test_differences_are_paired_score_differences(recorded, comparison):
         recorded.reports.guided_base.digest,
         recorded.adapter.digest,
     }
+
+
+def test_what_the_differences_show_lies_beside_the_record_and_its_overall_line_in_it(recorded, comparison):
+    found = PairStatistics.model_validate_json((Path(comparison.uri) / "statistics.json").read_bytes())
+    assert [one.tag for one in found.adapter_vs_base] == [entry.tag for entry in comparison.adapter_vs_base]
+    rows = [json.loads(line) for line in (Path(comparison.uri) / "pairs.jsonl").read_text().splitlines()]
+    for pairs, reference in ((found.adapter_vs_base, "base"), (found.adapter_vs_untrained, "untrained")):
+        for one in pairs:
+            told = [row for row in rows if one.tag in {row["tag"], "overall"} and row["adapter"] != row[reference]]
+            assert one.wins == sum(row["adapter"] for row in told)
+            assert one.losses == len(told) - one.wins
+    overall = found.adapter_vs_base[-1]
+    assert comparison.over_base.model_dump() == overall.model_dump(include=set(PairEvidence.model_fields))
+    assert (comparison.over_champion, found.adapter_vs_champion) == (None, ())
+    (gain,) = [entry for entry in comparison.adapter_vs_base if entry.tag == "overall"]
+    assert overall.detectable == pytest.approx((gain.ci_high - gain.ci_low) / 2 * (1.960 + 0.842) / 1.960, rel=1e-3)
+    assert 0 < overall.p_value <= 1
 
 
 def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, comparison, page):
@@ -249,3 +269,50 @@ def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, p
     for asked, report in ((recorded.config, champion), (config, None)):
         with pytest.raises(CompatibilityError, match="other tokens than the champion"):
             _compare(recorded, "refused", config=asked, champion=report)
+
+
+def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(recorded, prompts):
+    own = recorded.config.model_copy(update={"reference_guidance_scale": None})
+    config = own.model_copy(update={"guidance_sweep": (1.0, 3.0)})
+    assert config.swept_arms == (("base", 3.0), ("untrained", 3.0), ("adapter", 3.0))
+    with pytest.raises(CompatibilityError, match="sweep over guidance"):
+        _compare(recorded, "no-sweep", config=config, guided_base=None)
+
+    store, reports = recorded.store, recorded.reports
+    drawn_as = {"base": reports.adapter, "untrained": reports.untrained, "adapter": reports.base}  # turned round
+    sweep = tuple(
+        store.publish(
+            report.model_copy(update={"arm": arm, "guidance_scale": 3.0, "stage_key": f"{arm}-at-3"}),
+            copy_of(store, report, arm),
+        )
+        for arm, report in drawn_as.items()
+    )
+    made = _compare(recorded, "swept", config=config, guided_base=None, sweep=sweep)
+    fronts = GuidanceFronts.model_validate_json((Path(made.uri) / "fronts.json").read_bytes())
+    assert [(point.arm, point.guidance_scale) for point in fronts.points] == [
+        (arm, guidance) for guidance in (1.0, 3.0) for arm in ("base", "untrained", "adapter")
+    ]
+    assert reports.adapter.overall_score > reports.base.overall_score
+    assert (fronts.best_base, fronts.best_adapter) == (3.0, 1.0)
+    assert fronts.adapter_over_base_at_best.difference == 0.0  # the base has the adapter's images at guidance 3
+    gains = {(gain.arm, gain.guidance_scale): gain.overall.difference for gain in fronts.gains}
+    assert gains["adapter", 1.0] == -gains["adapter", 3.0] > 0
+    calls = {point.guidance_scale: point.denoiser_calls_per_image for point in fronts.points}
+    assert calls == {1.0: 15, 3.0: 30}
+    for point in fronts.points:
+        others = [one for one in fronts.points if one.arm == point.arm and one != point]
+        beaten = [
+            one
+            for one in others
+            if one.overall_score >= point.overall_score
+            and one.counting >= point.counting
+            and (one.overall_score, one.counting) != (point.overall_score, point.counting)
+        ]
+        assert point.is_on_front == (not beaten)
+    assert not (Path(_compare(recorded, "unswept").uri) / "fronts.json").exists()
+
+
+def copy_of(store, report, arm):
+    folder = store.work_path("evaluate", f"{arm}-at-3") / "copy"
+    shutil.copytree(report.uri, folder, ignore=shutil.ignore_patterns("report.json", "files.json"))
+    return folder

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from softalign.artifacts import GuidedBase, TagDifference, Usage
+from softalign.artifacts import GuidedBase, PairEvidence, TagDifference, TaskStatistics, Usage
+from softalign.artifacts.fronts import GuidanceFronts
 from softalign.registry.gate import Check
 from softalign.stages import ending
 from softalign.stages.ending import ChainSummary, ending_text, time_text
@@ -90,6 +91,45 @@ def test_a_clear_gain_is_called_help_and_its_figures_stand_in_points():
     assert table[0][:6] == ["score,", "of", "100", "base", "untrained", "adapter"]
     assert table[1] == ["counting", "50.0", "50.0", "62.0", "+12.0", "5.0", "to", "20.0"]
     assert table[3] == ["overall", "61.1", "60.9", "66.7", "+5.6", "2.7", "to", "8.3"]
+
+
+def test_what_the_pairs_show_stands_in_the_table_and_in_a_sentence():
+    def one(tag, p_value, p_adjusted, wins, losses):
+        return TaskStatistics(
+            tag=tag,
+            p_value=p_value,
+            p_adjusted=p_adjusted,
+            wins=wins,
+            losses=losses,
+            prompts_better=1,
+            prompts_worse=1,
+            detectable=0.04,
+        )
+
+    shown = (one("counting", 0.001, 0.002, 30, 4), one("colors", 0.5, 0.5, 3, 4), one("overall", 0.0001, None, 33, 8))
+    evidence = PairEvidence(p_value=0.0001, wins=33, losses=8, detectable=0.04)
+    lines = lines_of(summary(over_base=evidence, statistics=shown))
+    table = [line.split() for line in lines[2:6]]
+    assert table[0][-2:] == ["p", "won:lost"]
+    assert table[1][-2:] == ["0.0020", "30:4"]  # corrected for the number of tags
+    assert table[3][-2:] == ["0.0001", "33:8"]
+    assert (
+        "It has 33 images right that the base has wrong, and 8 the other way round (p = 0.0001); so many images tell "
+        "4.0 points in four cases of five."
+    ) in lines
+
+
+def test_a_sweep_over_guidance_is_said_in_a_sentence():
+    fronts = GuidanceFronts(
+        points=(),
+        gains=(),
+        best_base=3.0,
+        best_adapter=1.5,
+        adapter_over_base_at_best=gain("overall", 0.02, -0.01, 0.05),
+    )
+    said = "Each at its best guidance, 1.5 and 3, the adapter has +2.0 points over the base, -1.0 to 5.0."
+    assert said in lines_of(summary(fronts=fronts))
+    assert not any("best guidance" in line for line in lines_of(summary()))
 
 
 def test_what_it_used_and_the_pages_of_a_registry_with_pages_are_said():

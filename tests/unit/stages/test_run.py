@@ -4,17 +4,19 @@ import time
 
 import pytest
 
-from softalign.artifacts import DatasetManifest
+from softalign.artifacts import DatasetManifest, EvalReport
 from softalign.config import load_recipe
 from softalign.data.encoding.budget import DIGEST_BYTES
 from softalign.errors import DataError, MissingInputError
 from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
 from softalign.stages.run import require
+from softalign.stages.table import steps_of
 from softalign.store.files import list_files
 from softalign.store.store import Store
 from tests.killing import exit_codes
-from tests.steps import key_of, run_stage, step_of
+from tests.sample_records import ADAPTER
+from tests.steps import key_of, request_of, run_stage, step_of
 
 
 def publish_dataset(recipe, store):
@@ -89,6 +91,36 @@ def test_the_reference_changes_no_key_of_the_arms_and_is_a_key_of_its_own(tmp_pa
     assert recipe.evaluate.arms == (*without.evaluate.arms, "guided_base")
     assert len({key_of(one, "evaluate (base)", store) for one in (recipe, without, stronger)}) == 1
     assert len({key_of(one, "evaluate (guided base)", store) for one in (recipe, stronger)}) == 2
+
+
+def test_a_sweep_adds_arms_whose_keys_are_those_of_recipes_with_that_guidance(tmp_path):
+    store, recipe = Store(str(tmp_path)), load_recipe("shapes")
+    swept = load_recipe("shapes", ["evaluate.guidance_sweep=[1,3,1.5]"])
+    added = [step.label for step in steps_of(swept) if step.label not in {step.label for step in steps_of(recipe)}]
+    assert added == [
+        f"evaluate ({arm} at guidance {at})" for at in ("3", "1.5") for arm in ("base", "untrained", "adapter")
+    ]
+    stronger = load_recipe("shapes", ["evaluate.guidance_scale=3"])
+    for arm in ("base", "adapter"):
+        own, at_3 = f"evaluate ({arm})", f"evaluate ({arm} at guidance 3)"
+        assert key_of(swept, own, store, ADAPTER) == key_of(recipe, own, store, ADAPTER)
+        assert key_of(swept, at_3, store, ADAPTER) == key_of(stronger, own, store, ADAPTER)
+    assert set(added) < set(step_of(swept, "compare").parents)
+    assert step_of(swept, "evaluate (base at guidance 3)").parents == ()
+    asked = request_of(recipe, "compare", store, ADAPTER)
+    assert "guidance_sweep" not in asked.config["evaluate"]  # as it was before there were any
+    assert asked.key != key_of(swept, "compare", store, ADAPTER)
+
+
+def test_reports_of_a_sweep_stand_beside_the_arms():
+    scores = dict.fromkeys(("overall_score", "overall_ci_low", "overall_ci_high"), 0.5)
+    counts = dict.fromkeys(("num_images", "num_prompts", "num_prompts_any_correct"), 1)
+    one = EvalReport(
+        stage_key="k", arm="base", suite="shapes", adapter_digest="", tags=(), guidance_scale=1.0, **scores, **counts
+    )
+    other = one.model_copy(update={"guidance_scale": 3.0})
+    published = Published().plus("evaluate (base)", one).plus("evaluate (base at guidance 3)", other)
+    assert (published.eval_reports, published.sweep_reports) == ((one,), (other,))
 
 
 def test_how_soft_tokens_act_changes_no_key_of_the_arms_without_any(tmp_path):

@@ -1,0 +1,34 @@
+"""What the ending of a run says of p-values, wins and losses, and of a sweep over guidance."""
+
+from __future__ import annotations
+
+from softalign.artifacts import PairEvidence, TaskStatistics
+from softalign.artifacts.fronts import GuidanceFronts
+
+
+def shown_columns(one: TaskStatistics | None) -> str:
+    """Return a line's p-value, a tag's corrected for the number of tags, and the images that were won and lost."""
+    if one is None:
+        return ""
+    return f"  {one.p_value if one.p_adjusted is None else one.p_adjusted:6.4f}  {one.wins}:{one.losses}"
+
+
+def evidence(found: PairEvidence | None) -> list[str]:
+    """Return what the pairs with the base show, where the comparison says it."""
+    if found is None:
+        return []
+    return [
+        f"It has {found.wins} images right that the base has wrong, and {found.losses} the other way round "
+        f"(p = {found.p_value:.4f}); so many images tell {found.detectable * 100:.1f} points in four cases of five."
+    ]
+
+
+def sweep(fronts: GuidanceFronts | None) -> list[str]:
+    """Return what is left of the gain where adapter and base have each the guidance that suits them best."""
+    if fronts is None:
+        return []
+    gain = fronts.adapter_over_base_at_best
+    return [
+        f"Each at its best guidance, {fronts.best_adapter:g} and {fronts.best_base:g}, the adapter has "
+        f"{gain.difference * 100:+.1f} points over the base, {gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}."
+    ]
