@@ -120,6 +120,7 @@ def _comparison(
         adapter_vs_champion=() if champion is None else differences(candidate.results, champion.results, config),
         confidence=config.confidence,
         seed=config.seed,
+        detector=candidate.report.detector,
     )
 
 

@@ -32,6 +32,7 @@ from softalign.config.curation import WEIGHTS, CurationConfig, HttpConfig, Shape
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
+from softalign.detectors.identity import detector_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
@@ -227,12 +228,12 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     """
     arm, config = given.evaluated_arm, given.recipe.evaluate
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    evaluate = config.of_arm(arm).model_dump(mode="json", exclude={"champion"})  # by its digest, among the inputs
+    evaluate = config.of_arm(arm).asked()
     return StageRequest(
         stage="evaluate",
         variant=arm,
         config=_sections(given, "backbone") | {"evaluate": evaluate},
-        content=_model(given),
+        content=_model(given) | _detector(given),
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
 
@@ -240,8 +241,8 @@ def evaluate_request(given: StageInputs) -> StageRequest:
 def compare_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``compare``."""
     inputs = {f"evaluate ({report.arm})": report.digest for report in given.inputs.eval_reports}
-    config = _sections(given, "evaluate")
-    config["evaluate"]["champion"] = given.recipe.evaluate.pinned_champion or "none"
+    evaluate = given.recipe.evaluate
+    config = {"evaluate": evaluate.asked() | {"champion": evaluate.pinned_champion or "none"}}
     return StageRequest(stage="compare", config=config, inputs=inputs)
 
 
@@ -261,6 +262,12 @@ def _sections(given: StageInputs, *names: str) -> dict[str, Any]:
 
 def _model(given: StageInputs) -> dict[str, str]:
     return {"backbone.model": model_fingerprint(given.recipe.backbone)}
+
+
+def _detector(given: StageInputs) -> dict[str, str]:
+    """Return what is looked at images with; the embedded world's detector is of the library's version."""
+    evaluate = given.recipe.evaluate
+    return {} if evaluate.is_embedded else {"evaluate.detector": detector_fingerprint(evaluate.detector)}
 
 
 def _inputs(given: StageInputs, *kinds: type[Record]) -> dict[str, str]:
