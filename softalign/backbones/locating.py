@@ -13,6 +13,8 @@ from softalign.store.offline import hub_silence
 
 WHOLE_FILE_BYTES = 64 << 20
 """Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
+HOW_ELSE = {"backbone.model": " (`softalign generate`: --base)"}
+"""How commands without a recipe name a model, by the recipe's field."""
 
 
 def resolve_model(config: BackboneConfig) -> str:
@@ -74,7 +76,7 @@ def reachable_model(
         expected=f"a folder with {filename}, a cached model, or a hub that answers",
         found=silence,
         where=model,
-        fix=f"set {field} to a local folder (`softalign generate`: --base), or load it once with the hub in reach",
+        fix=f"set {field} to a local folder{HOW_ELSE.get(field, '')}, or load it once with the hub in reach",
     )
 
 

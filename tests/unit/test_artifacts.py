@@ -83,6 +83,7 @@ RECORDS = {
         num_prompts=1,
         num_prompts_any_correct=1,
         guidance_scale=3.0,
+        detector="geneval-hf",
     ),
     "comparison": ComparisonReport(
         stage_key="k",
@@ -107,6 +108,7 @@ RECORDS = {
         adapter_vs_champion=(DIFFERENCE,),
         confidence=0.95,
         seed=1,
+        detector="geneval",
     ),
     "version": ModelVersion(
         stage_key="k",

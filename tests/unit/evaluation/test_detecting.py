@@ -7,18 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from softalign.artifacts import EvalReport
 from softalign.cli.options import app
-from softalign.config import DetectorConfig, Runtime
+from softalign.config import BackboneConfig, DetectorConfig, EvalConfig, Runtime, load_recipe
 from softalign.detectors import preprocessing
-from softalign.errors import ConfigError, MissingInputError
-from softalign.evaluation import detecting
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
+from softalign.evaluation import arms, detecting
 from softalign.evaluation.detecting import detect_folder
+from softalign.evaluation.suites import detector_for, label_of
 from softalign.geneval.detections import read_detections
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import CLASSES, Clause, GenevalPrompt
+from softalign.shapes.self_test import golden_images, require_sound
+from softalign.stages.requests import StageInputs, compare_request, evaluate_request
+from softalign.store.store import Store
 from tests.tiny_detector import build_segmenter, save_tiny_detector
+from tests.tiny_pipeline import save_tiny_pipeline
 
 PROMPTS = tuple(
     GenevalPrompt(tag="colors", include=(Clause(class_name=name, count=1, color="red"),), prompt=f"a red {name}")
@@ -152,4 +159,73 @@ def test_the_official_checkpoint_is_converted_from_the_command_line(tmp_path):
     asked = ["geneval", "convert-detector", str(tmp_path / "m.pth"), "--to", str(tmp_path / "m2f"), "--json"]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0 and json.loads(result.stdout)["is_official"] is False
-    assert {path.name for path in (tmp_path / "m2f").iterdir()} == {"config.json", "model.safetensors", "conversion.json"}
+    assert {path.name for path in (tmp_path / "m2f").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "conversion.json",
+    }
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    model = save_tiny_pipeline(tmp_path_factory.mktemp("sd15") / "model")
+    return BackboneConfig(family="sd15", model=model, resolution_px=32)
+
+
+def test_a_stable_diffusion_model_is_evaluated_with_a_detector_of_photographs(
+    stable_diffusion, models, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(arms, "suite_prompts", lambda _config: PROMPTS)
+    config = EvalConfig(
+        suite="geneval",
+        detector=models,
+        images_per_prompt=2,
+        num_inference_steps=1,
+        resolution_px=32,
+        num_bootstrap=100,
+    )
+    runtime = Runtime(device="cpu", generation_batch_size=6)
+    report = arms.evaluate("base", None, stable_diffusion, config, runtime, Store(str(tmp_path)), "key")
+    assert (report.detector, report.num_images, report.suite) == ("geneval-hf", 6, "geneval")
+    found = read_detections(Path(report.uri) / "detections.jsonl", CLASSES)
+    assert len(found) == 6 and all(one.color for detections in found.values() for one in detections)
+    assert EvalReport.from_json((Path(report.uri) / "report.json").read_bytes(), report.uri) == report
+
+
+def test_the_detector_is_part_of_what_the_official_suite_is_asked_for_alone(models, tmp_path):
+    def request(*overrides):
+        recipe = load_recipe("shapes-unet", list(overrides))
+        given = StageInputs(recipe, Store(str(tmp_path)), arm="base")
+        return evaluate_request(given), compare_request(given)
+
+    for asked in request():
+        assert "detector" not in asked.config["evaluate"] and "evaluate.detector" not in asked.content
+    photographs = ("evaluate.suite=geneval", f"evaluate.detector={{segmenter: {models.segmenter}}}")
+    before, _ = request(*photographs)
+    assert before.config["evaluate"]["detector"]["segmenter"] == models.segmenter
+    weights = Path(models.segmenter) / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    try:
+        assert request(*photographs)[0].key != before.key
+    finally:
+        weights.write_bytes(kept)
+    assert request(*photographs)[0].key == before.key
+
+
+def test_the_embedded_worlds_suite_refuses_a_detector(models):
+    with pytest.raises(ValidationError, match="has no effect"):
+        EvalConfig(suite="shapes", detector=models)
+
+
+def test_the_embedded_worlds_detector_is_tested_on_stored_images():
+    assert label_of(EvalConfig(suite="shapes")) == ""
+    detector = detector_for(EvalConfig(suite="shapes"), CPU)
+    [first, *_] = golden_images()
+    assert detector([first])[0]
+
+    def blind(images):
+        return [found[:-1] for found in detector(images)]
+
+    with pytest.raises(IntegrityError, match=r"stored image 0"):
+        require_sound(blind)
