@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from softalign.backbones.frozen_pipeline import silence_libraries
 from softalign.backbones.locating import is_hub_id, reachable_model
 from softalign.config.evaluation import DetectorConfig
 from softalign.errors import CompatibilityError, MissingInputError
@@ -61,6 +62,7 @@ def loaded(kind: Any, model: str, revision: str | None, field: str, **options: A
         CompatibilityError: weights are missing, left over or of other shapes; another kind of model; no safetensors.
     """
     place = located(model, revision, field)
+    silence_libraries()
     try:
         made, info = kind.from_pretrained(
             place,

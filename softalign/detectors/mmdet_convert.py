@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from softalign.backbones.frozen_pipeline import silence_libraries
 from softalign.detectors.identity import CONVERSION_FILENAME, WEIGHTS_FILENAME, Conversion
 from softalign.detectors.mmdet_names import UNUSED, to_transformers_names
 from softalign.detectors.mmdet_sizes import configuration_of
@@ -79,6 +80,7 @@ def convert_checkpoint(path: Path, to: Path) -> Conversion:
         ConfigError: the folder is not free.
     """
     require_free_folder(to)
+    silence_libraries()
     model = converted_model(read_checkpoint(path))
     model.save_pretrained(to)
     conversion = Conversion(
