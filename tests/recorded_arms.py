@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from softalign.artifacts import Adapter, ArmReports, EvalReport
-from softalign.config import EvalConfig
+from softalign.config import EvalConfig, Runtime
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.packs import packs_of, write_packs
@@ -92,7 +92,7 @@ def publish_arm(
             path: Path = work / arms.IMAGES_FOLDER / image_filename(prompt_index, image_index)
             path.write_bytes(png_bytes(draw_image(prompt, is_right, rng)))
     suite = Suite(prompts, config.images_per_prompt)
-    detect_all = partial(map, arms.file_detector(config))
+    detect_all = partial(map, arms.file_detector(config, Runtime()))
     out = work / "published"
     results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
     write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)

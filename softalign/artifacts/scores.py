@@ -113,10 +113,13 @@ class EvalReport(Record):
         adapter_digest: of the tokens it was drawn with: empty for the base, for the untrained arm the digest of the
             step-0 tokens (which adapters may share), for the champion the sha256 of its weights, else the trained
             adapter's. ``parents`` holds the same.
+        detector: what its scores are called by whose weights looked at the images: ``geneval``, ``geneval-hf``; empty
+            for the embedded world.
     """
 
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"
+    later_fields: ClassVar[tuple[str, ...]] = ("detector",)
 
     arm: Arm
     suite: str
@@ -129,6 +132,7 @@ class EvalReport(Record):
     num_prompts: int
     num_prompts_any_correct: int
     guidance_scale: float
+    detector: str = ""
 
 
 class GuidedBase(Frozen):
@@ -151,6 +155,7 @@ class ComparisonReport(Record):
         champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none was.
         overall_champion: its score; None without it.
         adapter_vs_champion: paired as the others; empty without it.
+        detector: as the arms' reports have it.
         confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
         over_base: what the overall difference shows; ``statistics.json`` has every tag's. None in earlier records, as
             are ``over_untrained`` and, also without a champion, ``over_champion``.
@@ -167,6 +172,7 @@ class ComparisonReport(Record):
         "over_base",
         "over_untrained",
         "over_champion",
+        "detector",
     )
 
     suite: str
@@ -187,6 +193,7 @@ class ComparisonReport(Record):
     over_base: PairEvidence | None = None
     over_untrained: PairEvidence | None = None
     over_champion: PairEvidence | None = None
+    detector: str = ""
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""

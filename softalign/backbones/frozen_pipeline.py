@@ -82,7 +82,7 @@ def load_frozen_pipeline(
         MissingInputError: the model is neither a local folder nor reachable on the hub, or it is gated.
         CompatibilityError: it is a model of another pipeline.
     """
-    _silence_libraries()
+    silence_libraries()
     model = resolve_model(config)
     with explained_access(model):
         _require_family(model, config)
@@ -200,7 +200,7 @@ def _is_access_denied(error: BaseException) -> bool:
     return False
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Leave out the libraries' component bars and advice; downloads still show their progress."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from diffusers.utils import logging as diffusers_logging

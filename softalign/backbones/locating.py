@@ -13,6 +13,8 @@ from softalign.store.offline import hub_silence
 
 WHOLE_FILE_BYTES = 64 << 20
 """Larger weight files are known by size and the first and last megabyte: a check against swaps, not against forgery."""
+HOW_ELSE = {"backbone.model": " (`softalign generate`: --base)"}
+"""How commands without a recipe name a model, by the recipe's field."""
 
 
 def resolve_model(config: BackboneConfig) -> str:
@@ -41,7 +43,12 @@ def is_hub_id(model: str) -> bool:
 
 
 def reachable_model(
-    model: str, revision: str | None = None, *, filename: str = "model_index.json", field: str = "backbone.model"
+    model: str,
+    revision: str | None = None,
+    *,
+    filename: str = "model_index.json",
+    field: str = "backbone.model",
+    role: str = "base model",
 ) -> str:
     """Return a model's name, or where the hub cannot be asked the folder of its copy in the hub's cache.
 
@@ -52,6 +59,7 @@ def reachable_model(
         revision: of a hub id.
         filename: which every such model has at its top.
         field: what names the model in a recipe.
+        role: what the model is here, for the message.
 
     Raises:
         MissingInputError: the hub cannot be asked, and there is no copy.
@@ -64,11 +72,11 @@ def reachable_model(
     if isinstance(cached, str):
         return str(Path(cached).parent)
     raise MissingInputError(
-        "The base model cannot be loaded: it is not cached here, and the hub cannot be asked.",
-        expected="a folder in diffusers layout, a cached model, or a hub that answers",
+        f"The {role} cannot be loaded: it is not cached here, and the hub cannot be asked.",
+        expected=f"a folder with {filename}, a cached model, or a hub that answers",
         found=silence,
         where=model,
-        fix=f"set {field} to a local folder (`softalign generate`: --base), or load it once with the hub in reach",
+        fix=f"set {field} to a local folder{HOW_ELSE.get(field, '')}, or load it once with the hub in reach",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from softalign.cli.detecting import AUTO, ColorClassifierOption, DeviceOption, SegmenterOption, convert_detector, detect
 from softalign.cli.options import JsonOption, emit, require_pipeline
 from softalign.errors import ConfigError
 
@@ -46,23 +47,33 @@ def geneval_unpack(
 @geneval_app.command("score")
 def geneval_score(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="images in the official layout")],
-    detections: Annotated[Path, typer.Option("--detections", help="detections, one image a line (JSON)")],
+    detections: Annotated[
+        Path, typer.Option("--detections", help="detections, one image a line (JSON); auto: detect, with --segmenter")
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="score what is there of an incomplete set, and say what is missing")
     ] = False,
+    segmenter: SegmenterOption = None,
+    color_classifier: ColorClassifierOption = None,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Score images by GenEval's rules from recorded detections."""
+    """Score images by GenEval's rules, from recorded detections or by detecting (``--detections auto``)."""
     from softalign.evaluation.suites import score_directory
-    from softalign.geneval.detections import LINE_FORMAT
 
-    if detections.name == "auto":
+    label = ""
+    if str(detections) == AUTO:
+        detected = detect(folder, segmenter, color_classifier, device)
+        detections, label = detected.path, detected.label
+    elif segmenter or color_classifier:
         raise ConfigError(
-            "No detector for photographs comes with softalign.",
-            expected="a file of recorded detections",
-            found="--detections auto",
-            fix=f"record detections with a detector of your own, one image a line: {LINE_FORMAT}",
+            "Models have no effect on recorded detections.",
+            expected="--detections auto, or neither --segmenter nor --color-classifier",
+            found=f"--detections {detections}",
         )
-    result = score_directory(folder, detections, out, is_partial_allowed=allow_partial)
+    result = score_directory(folder, detections, out, is_partial_allowed=allow_partial, detector=label)
     emit(result.to_json(), as_json, result.to_text())
+
+
+geneval_app.command("convert-detector")(convert_detector)

@@ -22,7 +22,7 @@ from softalign.config.curation import (
     WebDatasetSource,
 )
 from softalign.config.encoding import EncodeConfig
-from softalign.config.evaluation import EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
+from softalign.config.evaluation import DetectorConfig, EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
 from softalign.config.loading import load_recipe, recipe_names, yaml_problem
 from softalign.config.objective import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig
 from softalign.config.optimizer import ConstantConfig, CosineConfig, CosineRestartsConfig, OptimizerConfig
@@ -40,6 +40,7 @@ __all__ = [
     "CosineRestartsConfig",
     "Count",
     "CurationConfig",
+    "DetectorConfig",
     "EncodeConfig",
     "EvalConfig",
     "FilterConfig",

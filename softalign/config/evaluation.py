@@ -24,11 +24,34 @@ OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
 
+class DetectorConfig(StageConfig):
+    """The detector of photographs: two models, each a local folder in transformers' layout or a hub id.
+
+    Scores are called ``geneval`` with the official weights alone (`softalign geneval convert-detector`), else
+    ``geneval-hf``.
+    """
+
+    segmenter: Annotated[str, Field(min_length=1)] = Field(
+        "facebook/mask2former-swin-small-coco-instance",
+        description="a Mask2Former of COCO's 80 objects: a folder, such as the converted official weights, or a hub id",
+    )
+    segmenter_revision: str | None = Field(None, description="revision of a hub segmenter; null: the newest")
+    color_classifier: Annotated[str, Field(min_length=1)] = Field(
+        "openai/clip-vit-large-patch14", description="the CLIP that names the objects' colours: a folder or a hub id"
+    )
+    color_classifier_revision: str | None = Field(
+        None, description="revision of a hub colour classifier; null: the newest"
+    )
+
+
 class EvalConfig(StageConfig):
     """GenEval-style evaluation: same prompts, noise and scorer for base, untrained tokens and adapter."""
 
     suite: Literal["shapes", "geneval"] = Field(
         "geneval", description="prompts and detector: GenEval's official 553, or the embedded world's own"
+    )
+    detector: DetectorConfig = Field(
+        DetectorConfig(), description="what finds objects and names colours in images of photographs' suites"
     )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
@@ -104,6 +127,15 @@ class EvalConfig(StageConfig):
         update = {"guidance_scale": guidance_scale, "reference_guidance_scale": None, "guidance_sweep": ()}
         return self.model_copy(update=update)
 
+    def asked(self) -> dict[str, Any]:
+        """Return what a stage is asked for: without the champion, which is known by its digest among the inputs.
+
+        The embedded world has a detector of its own, so its requests are without one.
+        """
+        unset = {"guidance_sweep"} if not self.guidance_sweep else set()  # keys are as before there was a sweep
+        own = {"detector"} if self.is_embedded else set()
+        return self.model_dump(mode="json", exclude={"champion"} | unset | own)
+
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale
@@ -128,6 +160,12 @@ class EvalConfig(StageConfig):
             raise ValueError("guidance_sweep has no effect: it names the arms' own guidance_scale alone")
         if self.unconditional_bank == "negative" and 1.0 in self.guidance_sweep:
             raise ValueError("unconditional_bank has no effect at guidance 1 of guidance_sweep")
+        return self
+
+    @model_validator(mode="after")
+    def _check_detector(self) -> Self:
+        if self.is_embedded and self.detector != DetectorConfig():
+            raise ValueError("detector has no effect with the suite shapes, which has its own")
         return self
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
-from softalign.evaluation.suites import detector_for, suite_prompts
+from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
@@ -70,12 +70,13 @@ def evaluate(
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
-        ConfigError: arm and adapter do not go together, or the suite has no detector here.
+        ConfigError: arm and adapter do not go together.
+        MissingInputError: the suite's detector is not there.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
     tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
-    file_detector(config)  # refused before the model is loaded
+    check_detector(config)  # refused before the model is loaded
     with exclusive(work := store.work_path("evaluate", key)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
             suite = Suite(suite_prompts(config), config.images_per_prompt)
@@ -102,7 +103,8 @@ def _make(
     with open_engine(runtime) as engine:
         num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
-        results = detect_and_score(images, suite, partial(engine.map, Work(file_detector, (config,))), output)
+        detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
+        results = detect_and_score(images, suite, partial(engine.map, detecting), output)
     write_packs(images, copies.packs, output)
     return results
 
@@ -193,9 +195,9 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
             raise
 
 
-def file_detector(config: EvalConfig) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
+def file_detector(config: EvalConfig, runtime: Runtime) -> Callable[[tuple[bytes, ...]], list[list[Detection]]]:
     """Return the function that detects what some image files show."""
-    detector = detector_for(config)
+    detector = detector_for(config, runtime)
     return lambda files: detector([load_image(io.BytesIO(file)) for file in files])
 
 
@@ -260,4 +262,5 @@ def _report(
         num_prompts=num_prompts,
         num_prompts_any_correct=summary.num_prompts_any_correct,
         guidance_scale=config.guidance_scale,
+        detector=label_of(config),
     )

@@ -137,6 +137,7 @@ def _comparison(
         over_base=statistics.over_base,
         over_untrained=statistics.over_untrained,
         over_champion=statistics.over_champion,
+        detector=candidate.report.detector,
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softalign.config.evaluation import EvalConfig
-from softalign.errors import ConfigError, DataError
+from softalign.config.runtime import Runtime
+from softalign.errors import DataError
 from softalign.geneval.completeness import inspect_set, require_complete
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
@@ -17,28 +18,56 @@ from softalign.store.files import require_folder_place
 _FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
 
 
-def detector_for(config: EvalConfig) -> Detector:
-    """Return the detector of the configured suite.
+def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
+    """Return the detector of the configured suite, loaded and tested.
 
     Raises:
-        ConfigError: the official suite needs an instance segmenter and a colour classifier, which are not built in.
+        MissingInputError: a model of the detector is not there.
+        CompatibilityError: a model is not of its kind, or of other classes.
+        IntegrityError: its self-test failed.
+        ConfigError: CUDA was asked for and is not there.
     """
     if config.is_embedded:
         from softalign.shapes.detector import ShapesDetector
+        from softalign.shapes.self_test import require_sound
 
-        return ShapesDetector()
-    raise ConfigError(
-        "The official GenEval suite has no built-in detector.",
-        expected="evaluate.suite shapes, the one suite that is detected without weights",
-        found=f"evaluate.suite {config.suite}",
-        where="evaluate.suite",
-        fix="train the adapter alone (`softalign train RECIPE --through`), generate the images, record detections with "
-        "Mask2Former and CLIP elsewhere, then `softalign geneval score DIR --detections FILE`",
-    )
+        require_sound(detector := ShapesDetector())
+        return detector
+    from softalign.backbones.frozen_pipeline import resolve_device
+    from softalign.detectors.photographs import load_detector
+
+    return load_detector(config.detector, resolve_device(runtime))
+
+
+def check_detector(config: EvalConfig) -> None:
+    """Refuse a suite whose detector is not there, before any work is done for it; loads nothing.
+
+    Raises:
+        MissingInputError: a model of the detector is not there, and the hub cannot be asked.
+    """
+    if config.is_embedded:
+        return
+    from softalign.detectors.loading import require_models
+
+    require_models(config.detector)
+
+
+def label_of(config: EvalConfig) -> str:
+    """Return what the suite's scores are called by whose weights detect; empty for the embedded world."""
+    if config.is_embedded:
+        return ""
+    from softalign.detectors.identity import detector_label
+
+    return detector_label(config.detector)
 
 
 def score_directory(
-    root: Path, detections_path: Path, out: Path | None = None, *, is_partial_allowed: bool = False
+    root: Path,
+    detections_path: Path,
+    out: Path | None = None,
+    *,
+    is_partial_allowed: bool = False,
+    detector: str = "",
 ) -> SuiteScore:
     """Score a folder in the official layout from recorded detections, and write ``results.jsonl``.
 
@@ -47,6 +76,7 @@ def score_directory(
         detections_path: JSON lines, one image each (``detections.read_detections``).
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
+        detector: the label of who detected (``SuiteScore.detector``).
 
     Raises:
         ConfigError: ``out`` lies below a file.
@@ -65,7 +95,7 @@ def score_directory(
     if not is_partial_allowed:
         require_complete(found.lacks, str(root), _FIX)
     results = score_folders(found.folders, detections)
-    summary = summarize(results).model_copy(update={"missing": found.lacks})
+    summary = summarize(results).model_copy(update={"missing": found.lacks, "detector": detector})
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
     return summary

@@ -60,6 +60,8 @@ class SuiteScore(Frozen):
         overall_score: the mean of the task scores (not of the images), over the tags that occur.
         num_prompts_any_correct: prompts with at least one correct image.
         missing: what the set lacks of its suite; empty if it is complete.
+        detector: what these scores are called by whose weights detected: ``geneval`` or ``geneval-hf``; empty: recorded
+            detections, whose detector is not known.
     """
 
     overall_score: float
@@ -67,6 +69,7 @@ class SuiteScore(Frozen):
     num_images: int
     num_prompts_any_correct: int
     missing: tuple[Lack, ...] = ()
+    detector: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON values."""
@@ -75,7 +78,7 @@ class SuiteScore(Frozen):
     def to_text(self) -> str:
         """Return the scores as lines, and what is missing below them."""
         rows = [f"{tag:<14} {task.score:.4f}  {task.num_correct}/{task.num_images}" for tag, task in self.tags.items()]
-        rows.append(f"{'overall':<14} {self.overall_score:.4f}")
+        rows.append(f"{'overall':<14} {self.overall_score:.4f}{f'  ({self.detector})' if self.detector else ''}")
         if self.missing:
             rows += ["", "The set is not complete; these are the scores of what can be scored of it:"]
             rows += [f"  {lack.to_text()}" for lack in self.missing]

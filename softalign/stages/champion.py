@@ -14,7 +14,6 @@ from softalign.config.recipe import Recipe
 from softalign.errors import SoftAlignError
 from softalign.stages.asked_before import published_requests
 from softalign.stages.published import Published
-from softalign.stages.requests import compared_config
 from softalign.stages.table import steps_of
 from softalign.store.store import Store
 
@@ -54,7 +53,7 @@ def pinned(recipe: Recipe, champion: str) -> Recipe:
 
 def _compared_with(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the champions that adapters of such an evaluation were compared with in this store, newest first."""
-    asked = compared_config(recipe.evaluate)
+    asked = recipe.evaluate.asked()
     found = sorted(published_requests("compare", store), key=lambda one: -one[0])
     configs = [dict(request.config.get("evaluate", {})) for _, _, request in found]
     champions = [config.pop("champion", NONE) for config in configs if isinstance(config, dict)]

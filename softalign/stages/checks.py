@@ -151,15 +151,15 @@ def check_evaluation(recipe: Recipe, store: Store) -> None:
     Raises:
         MissingInputError: the base model is not there, or incomplete.
         DataError: a component's configuration cannot be used.
-        ConfigError: the suite has no detector, or makes no sense with the model.
+        ConfigError: the suite makes no sense with the model.
     """
-    from softalign.evaluation.suites import detector_for
+    from softalign.evaluation.suites import check_detector
 
     check_model(recipe, store)
     for found in mismatches(recipe):
         if found.is_hopeless:
             raise found.to_error()
-    detector_for(recipe.evaluate)
+    check_detector(recipe.evaluate)
 
 
 def check_registry(recipe: Recipe, store: Store) -> None:

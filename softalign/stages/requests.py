@@ -29,10 +29,10 @@ from softalign.artifacts import (
 )
 from softalign.backbones.locating import files_fingerprint, model_fingerprint
 from softalign.config.curation import WEIGHTS, CurationConfig, HttpConfig, ShapesSource, TableSource
-from softalign.config.evaluation import EvalConfig
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
+from softalign.detectors.identity import detector_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
@@ -235,13 +235,12 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     """
     arm, config = given.evaluated_arm, given.recipe.evaluate
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    left_out = {"champion", "guidance_sweep"}  # the champion is among the inputs, by its digest
-    evaluate = config.of_arm(arm).model_dump(mode="json", exclude=left_out)
+    evaluate = config.of_arm(arm).asked()
     return StageRequest(
         stage="evaluate",
         variant=arm,
         config=_sections(given, "backbone") | {"evaluate": evaluate},
-        content=_model(given),
+        content=_model(given) | _detector(given),
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
 
@@ -252,15 +251,9 @@ def compare_request(given: StageInputs) -> StageRequest:
     inputs |= {
         label_of("evaluate", report.arm, report.guidance_scale): report.digest for report in given.inputs.sweep_reports
     }
-    evaluate = compared_config(given.recipe.evaluate) | {"champion": given.recipe.evaluate.pinned_champion or "none"}
-    return StageRequest(stage="compare", config={"evaluate": evaluate}, inputs=inputs)
-
-
-def compared_config(config: EvalConfig) -> dict[str, Any]:
-    """Return what a comparison is asked for, without its champion: its keys are as before there was a sweep."""
-    evaluate = config.model_dump(mode="json", exclude={"champion"})
-    _drop_defaults(evaluate, EvalConfig, ("guidance_sweep",))
-    return evaluate
+    evaluate = given.recipe.evaluate
+    config = {"evaluate": evaluate.asked() | {"champion": evaluate.pinned_champion or "none"}}
+    return StageRequest(stage="compare", config=config, inputs=inputs)
 
 
 def register_request(given: StageInputs) -> StageRequest:
@@ -279,6 +272,12 @@ def _sections(given: StageInputs, *names: str) -> dict[str, Any]:
 
 def _model(given: StageInputs) -> dict[str, str]:
     return {"backbone.model": model_fingerprint(given.recipe.backbone)}
+
+
+def _detector(given: StageInputs) -> dict[str, str]:
+    """Return what is looked at images with; the embedded world's detector is of the library's version."""
+    evaluate = given.recipe.evaluate
+    return {} if evaluate.is_embedded else {"evaluate.detector": detector_fingerprint(evaluate.detector)}
 
 
 def _inputs(given: StageInputs, *kinds: type[Record]) -> dict[str, str]:

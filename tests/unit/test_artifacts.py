@@ -85,6 +85,7 @@ RECORDS = {
         num_prompts=1,
         num_prompts_any_correct=1,
         guidance_scale=3.0,
+        detector="geneval-hf",
     ),
     "comparison": ComparisonReport(
         stage_key="k",
@@ -112,6 +113,7 @@ RECORDS = {
         over_base=EVIDENCE,
         over_untrained=EVIDENCE,
         over_champion=EVIDENCE,
+        detector="geneval",
     ),
     "version": ModelVersion(
         stage_key="k",

@@ -78,7 +78,7 @@ def test_a_process_of_its_own_says_the_same(tmp_path):
         (["geneval", "score", "images", "--detections", "d.jsonl", "--out", "afile"], 2, "afile"),
         (["geneval", "score", "images", "--detections", "d.jsonl", "--out", "afile/sub"], 2, "afile"),
         (["geneval", "score", "images", "--detections", "d.jsonl"], 1, "00000/metadata.jsonl"),
-        (["geneval", "score", "images", "--detections", "auto"], 2, "record detections"),
+        (["geneval", "score", "images", "--detections", "auto", "--segmenter", "./nowhere"], 1, "./nowhere"),
         (["generate", "none", "a cat", "--base", "nosuch", "--out", "afile"], 2, "afile"),
         (["generate", "none", "a cat", "--base", "nosuch", "--out", "made"], 2, "--overwrite"),
         (

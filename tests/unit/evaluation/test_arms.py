@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from softalign.config import EvalConfig, Runtime
-from softalign.errors import ConfigError
+from softalign.config import DetectorConfig, EvalConfig, Runtime
+from softalign.errors import ConfigError, MissingInputError
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.packs import ArmImages
@@ -192,8 +192,9 @@ def test_the_guided_base_is_the_base_at_the_reference_guidance(small, backbone, 
 
 
 def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        evaluate("base", None, backbone, Store(str(tmp_path)), config=EvalConfig(suite="geneval"))
+    config = EvalConfig(suite="geneval", detector=DetectorConfig(segmenter="./nowhere"))
+    with pytest.raises(MissingInputError, match=r"evaluate\.detector\.segmenter: \./nowhere") as caught:
+        evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
     assert "softalign geneval score" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -67,6 +67,7 @@ def test_overall_is_the_mean_of_the_tags_not_of_the_images(folder):
         "num_images": 8,
         "num_prompts_any_correct": 2,
         "missing": [],
+        "detector": "",
     }
 
 

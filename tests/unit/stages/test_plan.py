@@ -63,7 +63,9 @@ def photographs(tmp_path):
     (tmp_path / "images").mkdir()
     table = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "a cat"}]}
     (tmp_path / "captions.json").write_text(json.dumps(table))
-    return [coco(tmp_path / "captions.json", tmp_path / "images"), "backbone={family: sd15}", "evaluate.suite=geneval"]
+    detector = "evaluate.detector.segmenter=./nowhere"
+    known = coco(tmp_path / "captions.json", tmp_path / "images")
+    return [known, "backbone={family: sd15}", "evaluate.suite=geneval", detector]
 
 
 def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(store, photographs, monkeypatch):
@@ -74,14 +76,14 @@ def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(sto
     rows = rows_of(recipe, store)
     assert [row.state for row in rows.values()] == ["run", "wait", "wait", *["blocked"] * 5]
     assert "downloads stable-diffusion-v1-5/stable-diffusion-v1-5 first" in rows["encode"].reason
-    assert "no built-in detector" in rows["evaluate (base)"].reason
+    assert "no such model of the detector" in rows["evaluate (base)"].reason
     assert "softalign geneval score" in rows["evaluate (base)"].fix
     assert "it needs evaluate" in rows["compare"].reason
     assert "it needs compare" in rows["register"].reason
     text = plan_text(plan(recipe, store))
     assert text.count("softalign geneval score DIR") == 1
     assert len(text.splitlines()) == 9
-    with pytest.raises(ConfigError, match=r"softalign train RECIPE --through.*softalign plan RECIPE"):
+    with pytest.raises(MissingInputError, match=r"softalign train RECIPE --through.*softalign plan RECIPE"):
         check_chain(recipe, store)
     check_chain(recipe, store, "train")
 

@@ -1,0 +1,95 @@
+"""Models of detectors from local folders and the hub: safetensors alone, no code of theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from softalign.backbones.frozen_pipeline import silence_libraries
+from softalign.backbones.locating import is_hub_id, reachable_model
+from softalign.config.evaluation import DetectorConfig
+from softalign.errors import CompatibilityError, MissingInputError
+
+CONFIG_FILENAME = "config.json"
+SEGMENTER_FIELD, COLORS_FIELD = "evaluate.detector.segmenter", "evaluate.detector.color_classifier"
+
+
+def located(model: str, revision: str | None, field: str) -> str:
+    """Return a model's folder or hub id, or the folder of its copy in the hub's cache.
+
+    Raises:
+        MissingInputError: no such folder, or the hub cannot be asked and there is no copy.
+    """
+    is_folder = Path(model).is_dir()
+    if (is_folder and not (Path(model) / CONFIG_FILENAME).is_file()) or not (is_folder or is_hub_id(model)):
+        raise MissingInputError(
+            "There is no such model of the detector.",
+            expected=f"a folder with {CONFIG_FILENAME} and model.safetensors, or a hub id",
+            found="a folder without it" if is_folder else "no such folder",
+            where=f"{field}: {model}",
+            fix=f"set {field} to the folder of a model in transformers' layout",
+        )
+    return reachable_model(model, revision, filename=CONFIG_FILENAME, field=field, role="detector's model")
+
+
+def require_models(config: DetectorConfig) -> None:
+    """Refuse a detector whose models are not there, before anything is done for it.
+
+    Raises:
+        MissingInputError: says which, and what to install or hand over.
+    """
+    try:
+        located(config.segmenter, config.segmenter_revision, SEGMENTER_FIELD)
+        located(config.color_classifier, config.color_classifier_revision, COLORS_FIELD)
+    except MissingInputError as error:
+        raise MissingInputError(
+            error.what,
+            expected=error.expected,
+            found=error.found,
+            where=error.where,
+            fix=f"{error.fix}; or train the adapter alone (`softalign train RECIPE --through`), make the images, "
+            "detect elsewhere and score with `softalign geneval score DIR --detections FILE`",
+        ) from error
+
+
+def loaded(kind: Any, model: str, revision: str | None, field: str, **options: Any) -> Any:
+    """Return a model of a transformers class in float32.
+
+    Raises:
+        MissingInputError: it is not there.
+        CompatibilityError: weights are missing, left over or of other shapes; another kind of model; no safetensors.
+    """
+    place = located(model, revision, field)
+    silence_libraries()
+    try:
+        made, info = kind.from_pretrained(
+            place,
+            revision=revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise CompatibilityError(
+            "A model of the detector cannot be loaded.",
+            expected=f"a {kind.__name__} in transformers' layout, its weights as safetensors",
+            found=str(error).splitlines()[0],
+            where=f"{field}: {model}",
+            fix="look at the folder, or load the model anew",
+        ) from error
+    faults = [f"{what} {', '.join(sorted(map(str, info[what]))[:3])}" for what in _FAULTS if info.get(what)]
+    if faults:
+        raise CompatibilityError(
+            "A model of the detector has not the weights that its configuration asks for.",
+            expected=f"every weight of a {kind.__name__}, and no other",
+            found="; ".join(faults),
+            where=f"{field}: {model}",
+            fix="name a whole model of this kind",
+        )
+    return made
+
+
+_FAULTS = ("missing_keys", "mismatched_keys", "unexpected_keys")
