@@ -19,13 +19,13 @@ from PIL import Image, UnidentifiedImageError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
-from softalign.geneval.layout import METADATA_FILENAME, SAMPLES_FOLDER, PromptFolder, numbered_folders
+from softalign.geneval.layout import IMAGE_SUFFIXES, METADATA_FILENAME, SAMPLES_FOLDER, PromptFolder, numbered_folders
 from softalign.geneval.prompts import TAGS, GenevalPrompt, official_prompts
 
 OFFICIAL_IMAGES_PER_PROMPT = 4
-_OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".png")
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""A PNG's last chunk with its checksum."""
+_OTHER_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff")
+_END_MARKS = {"PNG": b"\0\0\0\0IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+"""How whole files end: a PNG with its last chunk and its checksum. WebP says its length instead."""
 _TINY_BYTES = 1000
 """A PNG of nothing but grey has 1.5 kB at 512 x 512 (measured, at the highest compression)."""
 _NUM_SHOWN = 3
@@ -46,7 +46,7 @@ _WORDS: dict[LackKind, str] = {
     "images": "missing images",
     "extra_images": "images beyond those that other prompts have",
     "double_images": "images of a prompt with the same number",
-    "other_images": "numbered images that are not named .png",
+    "other_images": f"numbered images that are not named {', '.join(IMAGE_SUFFIXES)}",
     "unreadable_images": "images that cannot be read",
     "detections": "images without an entry in the detections file",
     "extra_detections": "entries of the detections file without an image (relative names, as 00000/samples/0000.png)",
@@ -148,15 +148,15 @@ def require_complete(lacks: Sequence[Lack], where: str, fix: str) -> None:
 def image_fault(path: Path) -> str:
     """Return why a file is no whole image; empty if it is one.
 
-    A PNG with a readable head and its end mark in place is whole: no cut file has that, and reading every byte costs
-    more than all of the scoring. What else there is, and what is too small to be a picture, is checked and decoded.
+    A file with a readable head and its end in place is whole: no cut file has that, and reading every byte costs more
+    than all of the scoring. What has neither, and what is too small to be a picture, is checked and decoded.
     """
     try:
         size_bytes = path.stat().st_size
         if not size_bytes:
             return "0 bytes"
         with Image.open(path) as image:
-            if image.format == "PNG" and size_bytes > _TINY_BYTES and _has_end_mark(path):
+            if size_bytes > _TINY_BYTES and _has_end(path, image.format, size_bytes):
                 return ""
             image.verify()
         with Image.open(path) as image:  # verify leaves nothing to decode
@@ -168,10 +168,13 @@ def image_fault(path: Path) -> str:
     return ""
 
 
-def _has_end_mark(path: Path) -> bool:
+def _has_end(path: Path, image_format: str | None, size_bytes: int) -> bool:
     with path.open("rb") as file:
-        file.seek(-len(_PNG_END), os.SEEK_END)
-        return file.read() == _PNG_END
+        if image_format == "WEBP":
+            return int.from_bytes(file.read(8)[4:], "little") + 8 == size_bytes
+        mark = _END_MARKS.get(image_format or "")
+        file.seek(-len(mark or b"."), os.SEEK_END)
+        return file.read() == mark
 
 
 def _lack(kind: LackKind, names: Iterable[str], count: int | None = None) -> tuple[Lack, ...]:
