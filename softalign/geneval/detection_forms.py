@@ -1,7 +1,7 @@
 """The forms in which people keep detections, each turned into rows of one form: an image, and what was found in it.
 
-JSON lines (``detections.LINE_FORMAT``); one JSON array of such lines; one object ``{file name: detections}``; detections as
-a list of objects, grouped by class (``{class: [[x0, y0, x1, y1, score], ...]}``), or as ``labels``, ``scores`` and ``boxes``
+JSON lines (``LINE_FORMAT``); one JSON array of such lines; one object ``{file name: detections}``; detections as a list
+of objects, grouped by class (``{class: [[x0, y0, x1, y1, score], ...]}``), or as ``labels``, ``scores`` and ``boxes``
 side by side; COCO's results (``image_id``, ``category_id``, ``bbox`` as x, y, width, height, ``score``), alone or with
 ``images`` and ``categories``.
 """
