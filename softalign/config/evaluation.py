@@ -18,7 +18,7 @@ LEDGER_SUFFIX = ".history"
 """The history of the model NAME is the registered model NAME.history."""
 GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
-    r"adapter_vs_(base|untrained|champion)/[a-z_]+(/ci_low|/ci_high)?)$"
+    r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
 )
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""

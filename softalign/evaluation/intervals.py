@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softalign.geneval.prompts import TAGS
+from softalign.geneval.prompts import TAGS, tags_in_order
 from softalign.geneval.scoring import ImageResult
 
 OVERALL = "overall"
@@ -35,8 +35,9 @@ class PromptCounts:
 
 
 def counts_by_tag(results: Sequence[ImageResult]) -> dict[str, PromptCounts]:
-    """Return the counts per prompt of each tag that occurs, in the official order of tags."""
-    return counts_of(((result.tag, result.folder, result.correct) for result in results), TAGS)
+    """Return the counts per prompt of each tag that occurs, official ones in their order."""
+    order = tags_in_order(result.tag for result in results)
+    return counts_of(((result.tag, result.folder, result.correct) for result in results), order)
 
 
 def counts_of(verdicts: Iterable[tuple[str, str, bool]], tags: Iterable[str] = ()) -> dict[str, PromptCounts]:
@@ -97,8 +98,9 @@ def _intervals(
 ) -> dict[str, Interval]:
     intervals: dict[str, Interval] = {}
     means_R = np.zeros(num_bootstrap)
+    streams = {tag: index for index, tag in enumerate((*TAGS, *(tag for tag in numerators if tag not in TAGS)))}
     for tag, (numerator_P, images_P) in numerators.items():
-        rng = np.random.default_rng([abs(seed), TAGS.index(tag)])
+        rng = np.random.default_rng([abs(seed), streams[tag]])
         picks_RP = rng.integers(len(images_P), size=(num_bootstrap, len(images_P)))
         scores_R = numerator_P[picks_RP].sum(axis=1) / images_P[picks_RP].sum(axis=1)
         means_R += scores_R / len(numerators)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import ConfigError, DataError
-from softalign.geneval.completeness import inspect_set, require_complete
+from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
-from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, official_prompts
+from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
-from softalign.store.files import require_folder_place
+from softalign.store.files import read_bytes, require_folder_place
 
 _FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
 
@@ -38,7 +38,12 @@ def detector_for(config: EvalConfig) -> Detector:
 
 
 def score_directory(
-    root: Path, detections_path: Path, out: Path | None = None, *, is_partial_allowed: bool = False
+    root: Path,
+    detections_path: Path,
+    out: Path | None = None,
+    *,
+    suite: Suite | None = None,
+    is_partial_allowed: bool = False,
 ) -> SuiteScore:
     """Score a folder in the official layout from recorded detections, and write ``results.jsonl``.
 
@@ -46,6 +51,7 @@ def score_directory(
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detections.read_detections``).
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
+        suite: what the folder must have; unset: the official suite, or whatever its folders say.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
 
     Raises:
@@ -61,7 +67,7 @@ def score_directory(
     folders = read_folders(root)
     detections = read_detections(detections_path, known_classes(folders))
     _check_colors(folders, detections, detections_path)
-    found = inspect_set(root, folders, detected=detections)
+    found = inspect_set(root, folders, suite, detected=detections)
     if not is_partial_allowed:
         require_complete(found.lacks, str(root), _FIX)
     results = score_folders(found.folders, detections)
@@ -102,3 +108,22 @@ def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
 
         return tuple(build_suite())
     return official_prompts()
+
+
+def read_suite(uri: str) -> tuple[GenevalPrompt, ...]:
+    """Return the prompts of a suite's file: a path, or any URI that stores have.
+
+    Raises:
+        MissingInputError: there is no such file.
+        DataError: it is not UTF-8, or a line is no prompt's metadata; names it.
+    """
+    try:
+        text = read_bytes(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("A suite's file is not UTF-8 text.", found=str(error), where=uri) from error
+    return from_json_lines(text, uri)
+
+
+def suite_named(uri: str | None) -> Suite | None:
+    """Return the suite of a file, with at least one image of each prompt; None where none is named."""
+    return None if uri is None else Suite(read_suite(uri), images_per_prompt=1)
