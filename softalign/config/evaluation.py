@@ -30,6 +30,11 @@ class EvalConfig(StageConfig):
     suite: Literal["shapes", "geneval"] = Field(
         "geneval", description="prompts and detector: GenEval's official 553, or the embedded world's own"
     )
+    prompts_uri: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="other prompts for the suite's detector: JSON lines as `softalign geneval prompts` writes them, "
+        "with tags of their own; their content decides what is made again. Left open: the suite's own",
+    )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
         None,
@@ -87,6 +92,10 @@ class EvalConfig(StageConfig):
     def pinned_champion(self) -> str:
         """The champion that is drawn, ``NAME/VERSION#sha256``; empty: none, or it is not looked up yet."""
         return "" if self.champion in {"auto", "none"} else self.champion
+
+    def asked(self) -> dict[str, Any]:
+        """Return what decides an answer, as JSON values: champion and prompts are known by their digests instead."""
+        return self.model_dump(mode="json", exclude={"champion", "prompts_uri"})
 
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""

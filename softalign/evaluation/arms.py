@@ -28,7 +28,7 @@ from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
-from softalign.evaluation.suites import detector_for, suite_prompts
+from softalign.evaluation.suites import detector_for, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
@@ -240,7 +240,7 @@ def _report(
         stage_key=key,
         parents=(digest,) if digest else (),
         arm=arm,
-        suite=config.suite,
+        suite=suite_label(config),
         adapter_digest=digest,
         overall_score=overall.value,
         overall_ci_low=overall.low,

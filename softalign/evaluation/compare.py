@@ -105,7 +105,7 @@ def _comparison(
     return ComparisonReport(
         stage_key=key,
         parents=(*(arm.report.digest for arm in arms), adapter.digest, *references),
-        suite=config.suite,
+        suite=candidate.report.suite,
         overall_base=base.report.overall_score,
         overall_untrained=untrained.report.overall_score,
         overall_adapter=candidate.report.overall_score,

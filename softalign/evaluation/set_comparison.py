@@ -131,7 +131,7 @@ def compare_sets(
 
 
 def _keyed(verdicts: VerdictSet) -> Keyed:
-    """Return the verdicts by what makes two images a pair; of prompts that ask the same thing, first goes with first."""
+    """Return the verdicts by what makes two images a pair; of prompts that ask the same, the first go together."""
     places: dict[str, tuple[object, ...]] = {}
     counts: Counter[object] = Counter()
     keyed: Keyed = {}

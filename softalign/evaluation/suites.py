@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from softalign.errors import ConfigError, DataError
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
-from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts
+from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts, to_json_line
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
 from softalign.store.files import read_bytes, require_folder_place
 
@@ -102,12 +103,46 @@ def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequ
 
 
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
-    """Return the prompts of the configured suite, in order."""
+    """Return the prompts of the configured suite, in order.
+
+    Raises:
+        MissingInputError: the file of other prompts is not there.
+        DataError: it cannot be read, or asks for something that the suite's detector does not know.
+    """
+    if config.prompts_uri is not None:
+        return _known_to_detector(read_suite(config.prompts_uri), config)
     if config.is_embedded:
         from softalign.shapes.suite import build_suite
 
         return tuple(build_suite())
     return official_prompts()
+
+
+def suite_label(config: EvalConfig) -> str:
+    """Return what reports call the suite: its name, and with other prompts than its own a digest of them."""
+    if config.prompts_uri is None:
+        return config.suite
+    lines = "".join(to_json_line(prompt) + "\n" for prompt in suite_prompts(config))
+    return f"{config.suite}+{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def _known_to_detector(prompts: tuple[GenevalPrompt, ...], config: EvalConfig) -> tuple[GenevalPrompt, ...]:
+    names, colors = CLASSES, COLORS
+    if config.is_embedded:
+        from softalign.shapes import scenes
+
+        names, colors = tuple(scenes.SHAPES), tuple(scenes.COLORS)
+    clauses = [clause for prompt in prompts for clause in (*prompt.include, *prompt.exclude)]
+    asked = dict.fromkeys(word for clause in clauses for word in (clause.class_name, clause.color) if word)
+    unknown = [word for word in asked if word not in {*names, *colors}]
+    if unknown:
+        raise DataError(
+            "Prompts ask for what the suite's detector does not know: no image could be right.",
+            expected=f"classes {', '.join(names)}; colours {', '.join(colors)}",
+            found=", ".join(unknown),
+            where=f"evaluate.prompts_uri {config.prompts_uri}, evaluate.suite {config.suite}",
+        )
+    return prompts
 
 
 def read_suite(uri: str) -> tuple[GenevalPrompt, ...]:

@@ -53,7 +53,7 @@ def pinned(recipe: Recipe, champion: str) -> Recipe:
 
 def _compared_with(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the champions that adapters of such an evaluation were compared with in this store, newest first."""
-    asked = recipe.evaluate.model_dump(mode="json", exclude={"champion"})
+    asked = recipe.evaluate.asked()
     found = sorted(published_requests("compare", store), key=lambda one: -one[0])
     configs = [dict(request.config.get("evaluate", {})) for _, _, request in found]
     champions = [config.pop("champion", NONE) for config in configs if isinstance(config, dict)]

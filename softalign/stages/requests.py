@@ -227,12 +227,12 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     """
     arm, config = given.evaluated_arm, given.recipe.evaluate
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    evaluate = config.of_arm(arm).model_dump(mode="json", exclude={"champion"})  # by its digest, among the inputs
+    prompts = {} if config.prompts_uri is None else {"evaluate.prompts_uri": _digest_at(config.prompts_uri)}
     return StageRequest(
         stage="evaluate",
         variant=arm,
-        config=_sections(given, "backbone") | {"evaluate": evaluate},
-        content=_model(given),
+        config=_sections(given, "backbone") | {"evaluate": config.of_arm(arm).asked()},
+        content=_model(given) | prompts,
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
 
@@ -240,8 +240,8 @@ def evaluate_request(given: StageInputs) -> StageRequest:
 def compare_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``compare``."""
     inputs = {f"evaluate ({report.arm})": report.digest for report in given.inputs.eval_reports}
-    config = _sections(given, "evaluate")
-    config["evaluate"]["champion"] = given.recipe.evaluate.pinned_champion or "none"
+    evaluate = given.recipe.evaluate
+    config = {"evaluate": evaluate.asked() | {"champion": evaluate.pinned_champion or "none"}}
     return StageRequest(stage="compare", config=config, inputs=inputs)
 
 
