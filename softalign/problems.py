@@ -20,7 +20,7 @@ PATTERNS = {
     r"^[a-z0-9][a-z0-9-]*$": _NAME,
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, dots, underscores and dashes, with a letter or digit first",
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
-    r"adapter_vs_(base|untrained|champion)/[a-z_]+(/ci_low|/ci_high)?)$": (
+    r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$": (
         "a number of the comparison: overall_ARM or adapter_vs_ARM/TASK, /ci_low or /ci_high after it"
     ),
     r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$": (

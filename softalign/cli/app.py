@@ -221,6 +221,8 @@ from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's 
     doctor,
     editing,
     exporting,
+    geneval_generating,
+    geneval_sets,
     recipes,
     refreshing,
     registry,

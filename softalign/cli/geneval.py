@@ -1,4 +1,4 @@
-"""Commands of GenEval: the official prompts and the scorer."""
+"""Commands of GenEval: the prompts, the scorer, and an arm's images; its neighbours have the others."""
 
 from __future__ import annotations
 
@@ -11,17 +11,30 @@ from softalign.cli.detecting import AUTO, ColorClassifierOption, DeviceOption, S
 from softalign.cli.options import JsonOption, emit, require_pipeline
 from softalign.errors import ConfigError
 
-geneval_app = typer.Typer(help="GenEval: the official prompts and the scorer.", no_args_is_help=True)
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--suite", metavar="FILE", help="the prompts that must be there, JSON lines; default: the official ones"
+    ),
+]
+PartialOption = Annotated[
+    bool, typer.Option("--allow-partial", help="go on with what is there of an incomplete set, and say what is missing")
+]
+geneval_app = typer.Typer(help="GenEval: prompts, images, scores and comparisons.", no_args_is_help=True)
 
 
 @geneval_app.command("prompts")
 def geneval_prompts(
     out: Annotated[Path | None, typer.Option("--out", help="file to write; default: standard output")] = None,
+    num_per_tag: Annotated[
+        int, typer.Option("--num-per-tag", min=1, help="draws of every task but single_object, which has each class")
+    ] = 100,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of the draws; 43 and 100 are the official suite")] = 43,
 ) -> None:
-    """Write the official 553 prompts as JSON lines."""
-    from softalign.geneval.prompts import official_prompts, to_json_line
+    """Write the official 553 prompts as JSON lines, or as many as are wanted by the official drawing."""
+    from softalign.geneval.prompts import drawn_prompts, to_json_line
 
-    text = "".join(to_json_line(prompt) + "\n" for prompt in official_prompts())
+    text = "".join(to_json_line(prompt) + "\n" for prompt in drawn_prompts(num_per_tag, seed))
     if out is None:
         typer.echo(text, nl=False)
     elif out.is_dir() or not out.parent.is_dir():
@@ -51,16 +64,15 @@ def geneval_score(
         Path, typer.Option("--detections", help="detections, one image a line (JSON); auto: detect, with --segmenter")
     ],
     out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="score what is there of an incomplete set, and say what is missing")
-    ] = False,
+    suite: SuiteOption = None,
+    allow_partial: PartialOption = False,
     segmenter: SegmenterOption = None,
     color_classifier: ColorClassifierOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Score images by GenEval's rules, from recorded detections or by detecting (``--detections auto``)."""
-    from softalign.evaluation.suites import score_directory
+    from softalign.evaluation.suites import score_directory, suite_named
 
     label = ""
     if str(detections) == AUTO:
@@ -72,7 +84,8 @@ def geneval_score(
             expected="--detections auto, or neither --segmenter nor --color-classifier",
             found=f"--detections {detections}",
         )
-    result = score_directory(folder, detections, out, is_partial_allowed=allow_partial, detector=label)
+    asked = suite_named(suite)
+    result = score_directory(folder, detections, out, suite=asked, is_partial_allowed=allow_partial, detector=label)
     emit(result.to_json(), as_json, result.to_text())
 
 

@@ -63,9 +63,12 @@ def refresh(
             last: Stage = "encode" if recipe else "curate"
             results = run_until(last, asked.recipe, opened, log.info, is_through=True).results
     log_lineage(asked, [one.record for one in results], opened)
+    emit(_payload(results, asked), as_json, f"{_said(asked)}\n{results[-1].record.uri}")
+
+
+def _said(asked: Refresh) -> str:
     there = ", all there already" if asked.applied is not None else ""
-    text = f"caption changes: {asked.num_edits:,}{there}; go on with --set '{asked.override}'\n{results[-1].record.uri}"
-    emit(_payload(results, asked), as_json, text)
+    return f"caption changes: {asked.num_edits:,}{there}; go on with --set '{asked.override}'"
 
 
 def _payload(results: Sequence[StageResult], asked: Refresh) -> dict[str, object]:

@@ -18,7 +18,7 @@ LEDGER_SUFFIX = ".history"
 """The history of the model NAME is the registered model NAME.history."""
 GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
-    r"adapter_vs_(base|untrained|champion)/[a-z_]+(/ci_low|/ci_high)?)$"
+    r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
 )
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
@@ -52,6 +52,11 @@ class EvalConfig(StageConfig):
     )
     detector: DetectorConfig = Field(
         DetectorConfig(), description="what finds objects and names colours in images of photographs' suites"
+    )
+    prompts_uri: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="other prompts for the suite's detector: JSON lines as `softalign geneval prompts` writes them, "
+        "with tags of their own; their content decides what is made again. Left open: the suite's own",
     )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
@@ -128,13 +133,13 @@ class EvalConfig(StageConfig):
         return self.model_copy(update=update)
 
     def asked(self) -> dict[str, Any]:
-        """Return what a stage is asked for: without the champion, which is known by its digest among the inputs.
+        """Return what a stage is asked for: without champion and prompts, which are known by their digests.
 
         The embedded world has a detector of its own, so its requests are without one.
         """
         unset = {"guidance_sweep"} if not self.guidance_sweep else set()  # keys are as before there was a sweep
         own = {"detector"} if self.is_embedded else set()
-        return self.model_dump(mode="json", exclude={"champion"} | unset | own)
+        return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""

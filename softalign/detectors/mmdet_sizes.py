@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from math import isqrt
 from typing import Any
 
 import torch
 
 from softalign.errors import CompatibilityError
-from softalign.geneval.detections import COCO_ALIASES
+from softalign.geneval.labels import COCO_ALIASES
 from softalign.geneval.prompts import CLASSES
 
 _NUM_LEVELS, _NUM_POINTS = 3, 4
@@ -27,16 +28,7 @@ def configuration_of(state: Mapping[str, torch.Tensor]) -> Any:
     """
     from transformers import Mask2FormerConfig, SwinConfig
 
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in state:
-            raise CompatibilityError(
-                "The checkpoint is not of a Mask2Former with a Swin backbone.",
-                expected="the weights of mmdet's mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco",
-                found=f"no {name} among {len(state)} weights",
-                fix="convert that checkpoint",
-            )
-        return tuple(state[name].shape)
-
+    shape = partial(_shape, state)
     depths = [_count(state, rf"backbone\.stages\.{stage}\.blocks") for stage in range(4)]
     bias_tables = [
         shape(f"backbone.stages.{stage}.blocks.0.attn.w_msa.relative_position_bias_table") for stage in range(4)
@@ -69,6 +61,17 @@ def configuration_of(state: Mapping[str, torch.Tensor]) -> Any:
         num_queries=shape(f"{_HEAD}.query_feat.weight")[0],
         id2label={index: _COCO_NAMES.get(name, name) for index, name in enumerate(CLASSES)},
     )
+
+
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> tuple[int, ...]:
+    if name not in state:
+        raise CompatibilityError(
+            "The checkpoint is not of a Mask2Former with a Swin backbone.",
+            expected="the weights of mmdet's mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco",
+            found=f"no {name} among {len(state)} weights",
+            fix="convert that checkpoint",
+        )
+    return tuple(state[name].shape)
 
 
 def _count(state: Mapping[str, torch.Tensor], folder: str) -> int:

@@ -15,7 +15,7 @@ from softalign.detectors.instances import Instance, instances_of
 from softalign.detectors.loading import SEGMENTER_FIELD, loaded
 from softalign.detectors.preprocessing import ImageSize, scaled_size, to_pixel_values
 from softalign.errors import CompatibilityError
-from softalign.geneval.detections import COCO_ALIASES
+from softalign.geneval.labels import COCO_ALIASES
 from softalign.geneval.prompts import CLASSES
 
 VOC_ALIASES = {

@@ -28,7 +28,7 @@ from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
-from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_prompts
+from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, read_folders, write_metadata
@@ -70,8 +70,7 @@ def evaluate(
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
-        ConfigError: arm and adapter do not go together.
-        MissingInputError: the suite's detector is not there.
+        ConfigError, MissingInputError: arm and adapter do not go together; the suite's detector is not there.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
@@ -242,7 +241,7 @@ def _report(
         stage_key=key,
         parents=(digest,) if digest else (),
         arm=arm,
-        suite=config.suite,
+        suite=suite_label(config),
         adapter_digest=digest,
         overall_score=overall.value,
         overall_ci_low=overall.low,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, GuidedBase, PairStatistics
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase, PairStatistics
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.artifacts.fronts import FRONTS_FILENAME
 from softalign.artifacts.scores import STATISTICS_FILENAME
@@ -55,9 +55,7 @@ def compare(
     key: str,
     data_change: DataChange | None = None,
 ) -> ComparisonReport:
-    """Compare the arms in pairs and publish ``comparison.json``, ``report.html``, ``pairs.jsonl``, ``statistics.json``.
-
-    The model card's part lies beside them.
+    """Compare the arms in pairs and publish ``comparison.json``, the page, pairs, statistics, and the card's part.
 
     Args:
         reports: of the arms.
@@ -86,15 +84,18 @@ def compare(
     work = store.work_path("compare", key) / "output"
     work.mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
-    (work / STATISTICS_FILENAME).write_text(statistics.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _write_record(work / STATISTICS_FILENAME, statistics)
     if swept:
-        fronts = guidance_fronts((*everyone, *swept), config)
-        (work / FRONTS_FILENAME).write_text(fronts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
     return published
+
+
+def _write_record(path: Path, record: Frozen) -> None:
+    path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataChange | None) -> None:
@@ -119,7 +120,7 @@ def _comparison(
     return ComparisonReport(
         stage_key=key,
         parents=(*(arm.report.digest for arm in arms), adapter.digest, *references),
-        suite=config.suite,
+        suite=candidate.report.suite,
         overall_base=base.report.overall_score,
         overall_untrained=untrained.report.overall_score,
         overall_adapter=candidate.report.overall_score,

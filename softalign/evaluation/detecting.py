@@ -16,8 +16,8 @@ from softalign.detectors.loading import require_models
 from softalign.errors import ConfigError
 from softalign.evaluation.arms import DETECTIONS_FILENAME, load_image
 from softalign.evaluation.suites import detector_for
-from softalign.geneval.completeness import image_fault
 from softalign.geneval.detections import Detector, detections_to_line
+from softalign.geneval.image_faults import image_fault
 from softalign.geneval.layout import read_folders
 from softalign.processes.locking import exclusive
 from softalign.store.files import write_atomically

@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from softalign.geneval.prompts import TAGS
+from softalign.geneval.prompts import TAGS, tags_in_order
 from softalign.geneval.scoring import ImageResult
 
 OVERALL = "overall"
@@ -36,8 +36,9 @@ class PromptCounts:
 
 
 def counts_by_tag(results: Sequence[ImageResult]) -> dict[str, PromptCounts]:
-    """Return the counts per prompt of each tag that occurs, in the official order of tags."""
-    return counts_of(((result.tag, result.folder, result.correct) for result in results), TAGS)
+    """Return the counts per prompt of each tag that occurs, official ones in their order."""
+    order = tags_in_order(result.tag for result in results)
+    return counts_of(((result.tag, result.folder, result.correct) for result in results), order)
 
 
 def counts_of(verdicts: Iterable[tuple[str, str, bool]], tags: Iterable[str] = ()) -> dict[str, PromptCounts]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
-from softalign.geneval.completeness import inspect_set, require_complete
+from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
-from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, official_prompts
+from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts, to_json_line
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
-from softalign.store.files import require_folder_place
+from softalign.store.files import read_bytes, require_folder_place
 
 _FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
 
@@ -66,6 +67,7 @@ def score_directory(
     detections_path: Path,
     out: Path | None = None,
     *,
+    suite: Suite | None = None,
     is_partial_allowed: bool = False,
     detector: str = "",
 ) -> SuiteScore:
@@ -75,6 +77,7 @@ def score_directory(
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detections.read_detections``).
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
+        suite: what the folder must have; unset: the official suite, or whatever its folders say.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
         detector: the label of who detected (``SuiteScore.detector``).
 
@@ -91,7 +94,7 @@ def score_directory(
     folders = read_folders(root)
     detections = read_detections(detections_path, known_classes(folders))
     _check_colors(folders, detections, detections_path)
-    found = inspect_set(root, folders, detected=detections)
+    found = inspect_set(root, folders, suite, detected=detections)
     if not is_partial_allowed:
         require_complete(found.lacks, str(root), _FIX)
     results = score_folders(found.folders, detections)
@@ -126,9 +129,62 @@ def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequ
 
 
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
-    """Return the prompts of the configured suite, in order."""
+    """Return the prompts of the configured suite, in order.
+
+    Raises:
+        MissingInputError: the file of other prompts is not there.
+        DataError: it cannot be read, or asks for something that the suite's detector does not know.
+    """
+    if config.prompts_uri is not None:
+        return _known_to_detector(read_suite(config.prompts_uri), config)
     if config.is_embedded:
         from softalign.shapes.suite import build_suite
 
         return tuple(build_suite())
     return official_prompts()
+
+
+def suite_label(config: EvalConfig) -> str:
+    """Return what reports call the suite: its name, and with other prompts than its own a digest of them."""
+    if config.prompts_uri is None:
+        return config.suite
+    lines = "".join(to_json_line(prompt) + "\n" for prompt in suite_prompts(config))
+    return f"{config.suite}+{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def _known_to_detector(prompts: tuple[GenevalPrompt, ...], config: EvalConfig) -> tuple[GenevalPrompt, ...]:
+    names, colors = CLASSES, COLORS
+    if config.is_embedded:
+        from softalign.shapes import scenes
+
+        names, colors = tuple(scenes.SHAPES), tuple(scenes.COLORS)
+    clauses = [clause for prompt in prompts for clause in (*prompt.include, *prompt.exclude)]
+    asked = dict.fromkeys(word for clause in clauses for word in (clause.class_name, clause.color) if word)
+    unknown = [word for word in asked if word not in {*names, *colors}]
+    if unknown:
+        raise DataError(
+            "Prompts ask for what the suite's detector does not know: no image could be right.",
+            expected=f"classes {', '.join(names)}; colours {', '.join(colors)}",
+            found=", ".join(unknown),
+            where=f"evaluate.prompts_uri {config.prompts_uri}, evaluate.suite {config.suite}",
+        )
+    return prompts
+
+
+def read_suite(uri: str) -> tuple[GenevalPrompt, ...]:
+    """Return the prompts of a suite's file: a path, or any URI that stores have.
+
+    Raises:
+        MissingInputError: there is no such file.
+        DataError: it is not UTF-8, or a line is no prompt's metadata; names it.
+    """
+    try:
+        text = read_bytes(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("A suite's file is not UTF-8 text.", found=str(error), where=uri) from error
+    return from_json_lines(text, uri)
+
+
+def suite_named(uri: str | None) -> Suite | None:
+    """Return the suite of a file, with at least one image of each prompt; None where none is named."""
+    return None if uri is None else Suite(read_suite(uri), images_per_prompt=1)

@@ -28,6 +28,22 @@ def unpack_arm(arm: str, to: Path) -> int:
     require_folder_place(to)
     if to.is_dir() and any(to.iterdir()):
         raise ConfigError("The folder is not empty.", expected="an empty folder, or none yet", where=str(to))
+    files = fetch_arm(arm)
+    num_images = ArmImages(files).unpack(to)
+    shutil.copyfile(files / DETECTIONS_FILENAME, to / DETECTIONS_FILENAME)
+    return num_images
+
+
+def fetch_arm(arm: str) -> Path:
+    """Return the folder with a published arm's files.
+
+    Args:
+        arm: where it is published: ``STORE/evaluate/KEY``.
+
+    Raises:
+        MissingInputError: no arm is published there.
+        IntegrityError: the arm's files are not what was published.
+    """
     root, _, key = arm.rstrip("/").rpartition("/")
     store = Store(root.removesuffix(f"/{EvalReport.stage}") or ".")
     report = store.find(EvalReport, key) if root.endswith(f"/{EvalReport.stage}") else None
@@ -38,7 +54,4 @@ def unpack_arm(arm: str, to: Path) -> int:
             where=arm,
             fix="`softalign plan RECIPE --json` says where the arms of a recipe are",
         )
-    files = store.fetch(report)
-    num_images = ArmImages(files).unpack(to)
-    shutil.copyfile(files / DETECTIONS_FILENAME, to / DETECTIONS_FILENAME)
-    return num_images
+    return store.fetch(report)

@@ -7,27 +7,21 @@ other suite only the folders themselves are known: then every folder must have a
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
-
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
-from softalign.geneval.layout import METADATA_FILENAME, SAMPLES_FOLDER, PromptFolder, numbered_folders
-from softalign.geneval.prompts import TAGS, GenevalPrompt, official_prompts
+from softalign.geneval.image_faults import image_fault
+from softalign.geneval.layout import IMAGE_SUFFIXES, METADATA_FILENAME, SAMPLES_FOLDER, PromptFolder, numbered_folders
+from softalign.geneval.prompts import GenevalPrompt, official_prompts, tags_in_order
 
 OFFICIAL_IMAGES_PER_PROMPT = 4
-_OTHER_SUFFIXES = (".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".png")
-_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-"""A PNG's last chunk with its checksum."""
-_TINY_BYTES = 1000
-"""A PNG of nothing but grey has 1.5 kB at 512 x 512 (measured, at the highest compression)."""
+_OTHER_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff")
 _NUM_SHOWN = 3
 
 LackKind = Literal[
@@ -46,7 +40,7 @@ _WORDS: dict[LackKind, str] = {
     "images": "missing images",
     "extra_images": "images beyond those that other prompts have",
     "double_images": "images of a prompt with the same number",
-    "other_images": "numbered images that are not named .png",
+    "other_images": f"numbered images that are not named {', '.join(IMAGE_SUFFIXES)}",
     "unreadable_images": "images that cannot be read",
     "detections": "images without an entry in the detections file",
     "extra_detections": "entries of the detections file without an image (relative names, as 00000/samples/0000.png)",
@@ -105,7 +99,7 @@ def inspect_set(
         suite: what it must have; unset: the official suite, or none that is known.
         detected: the file names that detections were recorded of; unset: none were yet.
     """
-    known = suite or _official_suite_of(folders)
+    known = suite or official_suite_of(folders)
     filenames = [filename for folder in folders for filename in folder.filenames]
     faults = {filename: fault for filename in filenames if (fault := image_fault(root / filename))}
     undetected = [] if detected is None else [name for name in filenames if name not in faults and name not in detected]
@@ -117,7 +111,7 @@ def inspect_set(
     )
     present = set(filenames)
     lacks = (
-        *(_prompt_lacks(folders, known) if known else _gaps(root)),
+        *(_prompt_lacks(folders, known) if known else _gaps(numbered_folders(root))),
         *_folder_lacks(root),
         *_count_lacks(folders, known),
         *_file_lacks(root, folders),
@@ -127,6 +121,24 @@ def inspect_set(
         *_tag_lacks(folders, scorable, known),
     )
     return InspectedSet(scorable, lacks)
+
+
+def inspect_verdicts(folders: Sequence[PromptFolder], suite: Suite | None = None) -> tuple[Lack, ...]:
+    """Return what a set lacks of which the verdicts alone are known, without its files.
+
+    Args:
+        folders: the prompts and the names of the images that there are verdicts of.
+        suite: what it must have; unset: the official suite, or none that is known.
+    """
+    known = suite or official_suite_of(folders)
+    names = [folder.name for folder in folders]
+    return (
+        *(_prompt_lacks(folders, known) if known else _gaps(names)),
+        *_lack("double_folders", _doubles([name for name in names if name.isdecimal()])),
+        *_count_lacks(folders, known),
+        *_lack("double_images", chain.from_iterable(_doubles(_numbered(folder)) for folder in folders)),
+        *_tag_lacks(folders, folders, known),
+    )
 
 
 def require_complete(lacks: Sequence[Lack], where: str, fix: str) -> None:
@@ -145,67 +157,39 @@ def require_complete(lacks: Sequence[Lack], where: str, fix: str) -> None:
         )
 
 
-def image_fault(path: Path) -> str:
-    """Return why a file is no whole image; empty if it is one.
-
-    A PNG with a readable head and its end mark in place is whole: no cut file has that, and reading every byte costs
-    more than all of the scoring. What else there is, and what is too small to be a picture, is checked and decoded.
-    """
-    try:
-        size_bytes = path.stat().st_size
-        if not size_bytes:
-            return "0 bytes"
-        with Image.open(path) as image:
-            if image.format == "PNG" and size_bytes > _TINY_BYTES and _has_end_mark(path):
-                return ""
-            image.verify()
-        with Image.open(path) as image:  # verify leaves nothing to decode
-            image.load()
-    except UnidentifiedImageError:
-        return "no image"
-    except Exception as error:  # what damaged bytes raise is not bounded
-        return getattr(error, "strerror", None) or f"damaged: {error}"
-    return ""
-
-
-def _has_end_mark(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-len(_PNG_END), os.SEEK_END)
-        return file.read() == _PNG_END
-
-
 def _lack(kind: LackKind, names: Iterable[str], count: int | None = None) -> tuple[Lack, ...]:
     found = tuple(names)
     return (Lack(kind=kind, what=_WORDS[kind], count=count or len(found), names=found),) if found else ()
 
 
-def _asked_for(prompt: GenevalPrompt) -> tuple[object, ...]:
+def asked_for(prompt: GenevalPrompt) -> tuple[object, ...]:
     """Return what makes a prompt one of a suite's, however it is worded."""
     return prompt.tag, prompt.include, prompt.exclude
 
 
-def _official_suite_of(folders: Sequence[PromptFolder]) -> Suite | None:
+def official_suite_of(folders: Sequence[PromptFolder]) -> Suite | None:
+    """Return the official suite if a set is meant to be it."""
     official = official_prompts()
-    asked = {_asked_for(prompt) for prompt in official}
-    found = {_asked_for(folder.prompt) for folder in folders}
+    asked = {asked_for(prompt) for prompt in official}
+    found = {asked_for(folder.prompt) for folder in folders}
     if found and (found <= asked or 2 * len(found & asked) > len(asked)):
         return Suite(official, OFFICIAL_IMAGES_PER_PROMPT)
     return None
 
 
 def _prompt_lacks(folders: Sequence[PromptFolder], suite: Suite) -> tuple[Lack, ...]:
-    left = Counter(_asked_for(prompt) for prompt in suite.prompts)
+    left = Counter(asked_for(prompt) for prompt in suite.prompts)
     wanted = set(left)
     strange, repeated = [], []
     for folder in folders:
-        asked = _asked_for(folder.prompt)
+        asked = asked_for(folder.prompt)
         if asked not in wanted:
             strange.append(f"{folder.name}: {folder.prompt.prompt}")
         elif not left[asked]:
             repeated.append(f"{folder.name}: {folder.prompt.prompt}")
         else:
             left[asked] -= 1
-    missing = [prompt.prompt for prompt in suite.prompts if left[_asked_for(prompt)]]
+    missing = [prompt.prompt for prompt in suite.prompts if left[asked_for(prompt)]]
     return (
         *_lack("prompts", missing),
         *_lack("extra_prompts", strange),
@@ -216,16 +200,16 @@ def _prompt_lacks(folders: Sequence[PromptFolder], suite: Suite) -> tuple[Lack, 
 def _tag_lacks(
     folders: Sequence[PromptFolder], scorable: Sequence[PromptFolder], suite: Suite | None
 ) -> tuple[Lack, ...]:
-    wanted = {prompt.tag for prompt in (suite.prompts if suite else [folder.prompt for folder in folders])}
-    missing = wanted - {folder.prompt.tag for folder in scorable}
-    return _lack("tags", [tag for tag in TAGS if tag in missing])
+    wanted = tags_in_order(prompt.tag for prompt in (suite.prompts if suite else [f.prompt for f in folders]))
+    found = {folder.prompt.tag for folder in scorable}
+    return _lack("tags", [tag for tag in wanted if tag not in found])
 
 
-def _gaps(root: Path) -> tuple[Lack, ...]:
-    numbers = [int(name) for name in numbered_folders(root)]
+def _gaps(names: Iterable[str]) -> tuple[Lack, ...]:
+    numbers = sorted(int(name) for name in names if name.isdecimal())
     gaps = [(below + 1, above - 1) for below, above in pairwise(numbers) if above - below > 1]
-    names = [f"{first:05d}" if first == last else f"{first:05d} to {last:05d}" for first, last in gaps]
-    return _lack("folders", names, sum(last - first + 1 for first, last in gaps))
+    missing = [f"{first:05d}" if first == last else f"{first:05d} to {last:05d}" for first, last in gaps]
+    return _lack("folders", missing, sum(last - first + 1 for first, last in gaps))
 
 
 def _folder_lacks(root: Path) -> tuple[Lack, ...]:
@@ -243,6 +227,10 @@ def _doubles(names: Sequence[str]) -> list[str]:
     """Return the names, without suffix, whose number comes more than once."""
     counts = Counter(int(Path(name).stem) for name in names)
     return [name for name in names if counts[int(Path(name).stem)] > 1]
+
+
+def _numbered(folder: PromptFolder) -> list[str]:
+    return [filename for filename in folder.filenames if Path(filename).stem.isdecimal()]
 
 
 def _count_lacks(folders: Sequence[PromptFolder], suite: Suite | None) -> tuple[Lack, ...]:

@@ -1,9 +1,10 @@
-"""What a detector returns, whatever it is, and the JSON-lines file that recorded detections are kept in."""
+"""What a detector returns, whatever it is, and the file that recorded detections are kept in."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +13,13 @@ from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError, MissingInputError
+from softalign.geneval.detection_forms import LINE_FORMAT, DetectionsFile, FoundObject, ImageRow, parse_detections
+from softalign.geneval.labels import names_of_numbers, translated
+from softalign.geneval.layout import relative_names
 from softalign.problems import problems
 
-COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
-"""COCO's labels where GenEval's names differ (same indices)."""
-
-LINE_FORMAT = '{"filename": ..., "detections": [{"class": ..., "score": 0..1, "box": [x0, y0, x1, y1]}, ...]}'
-"""One image's line of a detections file; ``color`` beside ``class`` where a prompt asks for one."""
+_ROUNDING = 1e-6
+"""How far above 1 a score may lie and still be meant as 1: float32's rounding of a softmax."""
 
 
 class Detection(Frozen):
@@ -63,74 +64,67 @@ def read_detections(path: Path, classes: Collection[str]) -> dict[str, tuple[Det
     """Return the detections of each image, by file name relative to the scored folder.
 
     Args:
-        path: JSON lines as written by ``write_detections``; empty lines are skipped.
-        classes: the object names that may occur; COCO's differing labels are translated first.
+        path: as written by ``write_detections``, or in another of the forms of ``detection_forms``; empty lines are
+            skipped. Names of files may have a folder in front, the same in all.
+        classes: the object names that may occur; other spellings of them are translated (``labels``).
 
     Raises:
         MissingInputError: there is no such file.
-        DataError: a malformed line, an unknown class, or an image listed twice; names the line.
+        DataError: a malformed line, unknown classes, or an image listed twice; names the line.
     """
     if not path.is_file():
         raise MissingInputError("There is no such detections file.", where=str(path), fix="check --detections")
+    file = parse_detections(path.read_text(encoding="utf-8-sig", errors="replace"), str(path))
+    names = _names(file, classes, str(path))
+    relative = relative_names([row.filename for row in file.rows], str(path))
     found: dict[str, tuple[Detection, ...]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        filename, detections = _parse_line(line, where)
-        for detection in detections:
-            if detection.class_name not in classes:
-                raise DataError(
-                    f"A detection has the unknown class {detection.class_name!r}.",
-                    expected="a GenEval class name, or one that a prompt of the folder names",
-                    found=detection.class_name,
-                    where=where,
-                    fix="translate the detector's labels to GenEval's names; drop the objects it does not know",
-                )
+    for row in file.rows:
+        filename = relative[row.filename]
         if filename in found:
             raise DataError(
-                "An image is listed twice.", expected="one line an image", found=filename, where=where, fix="merge them"
+                "An image is listed twice.",
+                expected="one line an image",
+                found=filename,
+                where=row.where,
+                fix="merge them",
             )
-        found[filename] = detections
+        found[filename] = _detections_of(row, names)
     return found
 
 
-def _parse_line(line: str, where: str) -> tuple[str, tuple[Detection, ...]]:
+def _names(file: DetectionsFile, classes: Collection[str], where: str) -> dict[Any, str]:
+    """Return the class that each label of a file means, number or name."""
+    labels = dict.fromkeys(found.label for row in file.rows for found in row.objects if _is_label(found.label))
+    numbers = {label for label in labels if isinstance(label, int)}
+    texts = names_of_numbers(numbers, file.categories, where) if numbers else {}
+    spelled = [texts.get(label, label) for label in labels]
+    meant = translated(spelled, classes, where)
+    return {label: meant[text] for label, text in zip(labels, spelled, strict=True)}
+
+
+def _is_label(label: object) -> bool:
+    return isinstance(label, str | int) and not isinstance(label, bool)
+
+
+def _detections_of(row: ImageRow, names: Mapping[Any, str]) -> tuple[Detection, ...]:
     try:
-        row = json.loads(line)
-        filename = row["filename"]
-        if not isinstance(filename, str):
-            raise TypeError("filename is not a string")
-        detections = tuple(_parse_detection(entry) for entry in row["detections"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return tuple(_detection(found, names) for found in row.objects)
+    except ValueError as error:  # pydantic's is one
         raise DataError(
             "A line of the detections file is malformed.",
             expected=LINE_FORMAT,
-            found=_brief(error),
-            where=where,
+            found=problems(error)[0] if isinstance(error, ValidationError) else str(error),
+            where=row.where,
         ) from error
-    return filename, detections
 
 
-def _parse_detection(entry: dict[str, Any]) -> Detection:
-    unknown = sorted(set(entry) - {"class", "score", "box", "color"})
-    if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r} in a detection")
-    name = entry["class"]
-    detection = Detection(
-        class_name=COCO_ALIASES.get(name, name), score=entry["score"], box=entry["box"], color=entry.get("color")
-    )
+def _detection(found: FoundObject, names: Mapping[Any, str]) -> Detection:
+    if not _is_label(found.label):
+        raise ValueError(f"class {found.label!r} is neither a name nor a number")
+    detection = Detection(class_name=names[found.label], score=found.score, box=found.box, color=found.color)
     x0, y0, x1, y1 = detection.box
-    if not (np.isfinite(detection.box).all() and x0 <= x1 and y0 <= y1):
+    if not (all(map(isfinite, detection.box)) and x0 <= x1 and y0 <= y1):
         raise ValueError(f"box {list(detection.box)} is not x0 <= x1, y0 <= y1")
-    if not 0.0 <= detection.score <= 1.0:
+    if not 0.0 <= detection.score <= 1.0 + _ROUNDING:
         raise ValueError(f"score {detection.score} is not within 0..1")
-    return detection
-
-
-def _brief(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return problems(error)[0]
-    if isinstance(error, KeyError):
-        return f"no key {error.args[0]!r}"
-    return str(error)
+    return detection if detection.score <= 1.0 else detection.model_copy(update={"score": 1.0})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from softalign.errors import DataError, MissingInputError
 from softalign.geneval.prompts import GenevalPrompt, from_json_line, to_json_line
 
 METADATA_FILENAME, SAMPLES_FOLDER = "metadata.jsonl", "samples"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_IN_LAYOUT = re.compile(rf"(?:.*/)?(\d+/{SAMPLES_FOLDER}/[^/]+)")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,33 @@ class PromptFolder:
 def image_filename(prompt_index: int, image_index: int) -> str:
     """Return an image's path relative to the root: ``00000/samples/0000.png``."""
     return f"{prompt_index:05d}/{SAMPLES_FOLDER}/{image_index:04d}.png"
+
+
+def relative_names(filenames: Iterable[str], where: str) -> dict[str, str]:
+    """Return what names of images are relative to their set: without the folder in front, which is the same in all.
+
+    Names of Windows lose their backslashes; a name in another layout stays as it is.
+
+    Raises:
+        DataError: the names lie in several sets.
+    """
+    relative: dict[str, str] = {}
+    places: dict[str, str] = {}
+    for filename in filenames:
+        name = filename.replace("\\", "/").removeprefix("./")
+        match = _IN_LAYOUT.fullmatch(name)
+        relative[filename] = match[1] if match else name
+        if match:
+            places.setdefault(name.removesuffix(match[1]), filename)
+    if len(places) > 1:
+        raise DataError(
+            "The names of the images lie in several sets.",
+            expected="one folder in front of all, or none",
+            found=", ".join(list(places.values())[:3]),
+            where=where,
+            fix="give each set a file of its own",
+        )
+    return relative
 
 
 def metadata_filename(prompt_index: int) -> str:
@@ -80,5 +111,9 @@ def _read_folder(root: Path, name: str) -> PromptFolder:
     except ValueError as error:
         raise DataError("A prompt's metadata is not UTF-8 text.", found=str(error), where=str(metadata_path)) from error
     prompt = from_json_line(line, where=str(metadata_path))
-    images = sorted(path.name for path in (root / name / SAMPLES_FOLDER).glob("*.png") if _is_number(path.stem))
+    images = sorted(
+        path.name
+        for path in (root / name / SAMPLES_FOLDER).glob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and _is_number(path.stem)
+    )
     return PromptFolder(name, prompt, tuple(f"{name}/{SAMPLES_FOLDER}/{image}" for image in images))

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
 from softalign.problems import problems
 
-Tag = Literal["single_object", "two_object", "counting", "colors", "position", "color_attr"]
+
+def _not_overall(tag: str) -> str:
+    if tag == "overall":
+        raise ValueError("overall is the mean of the tags, not one of them")
+    return tag
+
+
+Tag = Annotated[str, Field(pattern=r"^\w[\w .:-]*$", max_length=64), AfterValidator(_not_overall)]
+"""A task of a suite. A suite of one's own names its own; the characters are those that MLflow takes in a metric."""
 TAGS: tuple[Tag, ...] = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+"""The official suite's, in its order."""
 
 # One text, one class after the other, because the order is part of the protocol (indices are the detector's labels).
 CLASSES: tuple[str, ...] = tuple(
@@ -41,6 +50,7 @@ COLORS: tuple[str, ...] = (
 )
 POSITIONS: tuple[str, ...] = ("left of", "right of", "above", "below")
 OFFICIAL_SEED = 43
+OFFICIAL_NUM_PER_TAG = 100
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four")
 
 
@@ -96,9 +106,13 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
             exclude=tuple(_clause_from_json(clause) for clause in row.get("exclude", ())),
             prompt=row["prompt"],
         )
+        if not prompt.include and not prompt.exclude:
+            raise ValueError("it asks for nothing: every image would be right")
         for index, clause in enumerate(prompt.include):
             if clause.position is not None and not 0 <= clause.position[1] < index:
                 raise ValueError(f"include clause {index} is placed relative to clause {clause.position[1]}")
+            if clause.position is not None and clause.position[0] not in POSITIONS:
+                raise ValueError(f"position {clause.position[0]!r} is not one of {', '.join(POSITIONS)}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # pydantic's is a ValueError
         raise DataError(
             "A prompt's metadata cannot be read.",
@@ -110,21 +124,46 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
     return prompt
 
 
-def official_prompts() -> tuple[GenevalPrompt, ...]:
-    """Return the official 553 prompts, drawn in the official order from one generator.
+def from_json_lines(text: str, where: str) -> tuple[GenevalPrompt, ...]:
+    """Return the prompts of a suite's file, a metadata line each; empty lines are skipped.
 
-    The first of exact duplicates is kept. 80 single objects and five tags of 100 draws each become 553 rows.
+    Raises:
+        DataError: a line is none, or there is no line; names it.
     """
-    rng = np.random.default_rng(OFFICIAL_SEED)
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise DataError("A suite has no prompts.", expected="one JSON object a line", found="none", where=where)
+    return tuple(from_json_line(line, f"{where}, line {number}") for number, line in lines)
+
+
+def official_prompts() -> tuple[GenevalPrompt, ...]:
+    """Return the official 553 prompts: 80 single objects and five tags of 100 draws each, without exact duplicates."""
+    return drawn_prompts(OFFICIAL_NUM_PER_TAG, OFFICIAL_SEED)
+
+
+def drawn_prompts(num_per_tag: int, seed: int) -> tuple[GenevalPrompt, ...]:
+    """Return prompts drawn as the official ones are, from one generator; the first of exact duplicates is kept.
+
+    Args:
+        num_per_tag: draws of each tag but single_object, which has every class once.
+        seed: of the generator.
+    """
+    rng = np.random.default_rng(seed)
     drawn = (
         *_single_object(rng),
-        *_two_object(rng),
-        *_counting(rng),
-        *_colors(rng),
-        *_position(rng),
-        *_color_attr(rng),
+        *_two_object(rng, num_per_tag),
+        *_counting(rng, num_per_tag),
+        *_colors(rng, num_per_tag),
+        *_position(rng, num_per_tag),
+        *_color_attr(rng, num_per_tag),
     )
     return tuple(dict.fromkeys(drawn))
+
+
+def tags_in_order(tags: Iterable[str]) -> tuple[str, ...]:
+    """Return each tag once: in the official order if all are official, else as they first appear."""
+    found = tuple(dict.fromkeys(tags))
+    return tuple(tag for tag in TAGS if tag in found) if set(found) <= set(TAGS) else found
 
 
 def with_article(words: str) -> str:
@@ -146,8 +185,8 @@ def _single_object(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
         )
 
 
-def _two_object(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
-    for _ in range(100):
+def _two_object(rng: np.random.Generator, number: int) -> Iterator[GenevalPrompt]:
+    for _ in range(number):
         first, second = (CLASSES[index] for index in rng.choice(len(CLASSES), size=2, replace=False))
         yield GenevalPrompt(
             tag="two_object",
@@ -156,8 +195,8 @@ def _two_object(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
         )
 
 
-def _counting(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
-    for _ in range(100):
+def _counting(rng: np.random.Generator, number: int) -> Iterator[GenevalPrompt]:
+    for _ in range(number):
         name = CLASSES[rng.choice(len(CLASSES))]
         count = int(rng.integers(2, 4, endpoint=True))
         yield GenevalPrompt(
@@ -173,8 +212,8 @@ def _not_a_person(draw: int) -> str:
     return CLASSES[(draw + CLASSES.index("person")) % len(CLASSES)]
 
 
-def _colors(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
-    for _ in range(100):
+def _colors(rng: np.random.Generator, number: int) -> Iterator[GenevalPrompt]:
+    for _ in range(number):
         name = _not_a_person(int(rng.choice(len(CLASSES) - 1)) + 1)
         color = COLORS[rng.choice(len(COLORS))]
         yield GenevalPrompt(
@@ -184,8 +223,8 @@ def _colors(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
         )
 
 
-def _position(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
-    for _ in range(100):
+def _position(rng: np.random.Generator, number: int) -> Iterator[GenevalPrompt]:
+    for _ in range(number):
         first, second = (CLASSES[index] for index in rng.choice(len(CLASSES), size=2, replace=False))
         relation = POSITIONS[rng.choice(len(POSITIONS))]
         yield GenevalPrompt(
@@ -198,8 +237,8 @@ def _position(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
         )
 
 
-def _color_attr(rng: np.random.Generator) -> Iterator[GenevalPrompt]:
-    for _ in range(100):
+def _color_attr(rng: np.random.Generator, number: int) -> Iterator[GenevalPrompt]:
+    for _ in range(number):
         drawn = rng.choice(len(CLASSES) - 1, size=2, replace=False) + 1
         first, second = (_not_a_person(int(index)) for index in drawn)
         color_1, color_2 = (COLORS[index] for index in rng.choice(len(COLORS), size=2, replace=False))

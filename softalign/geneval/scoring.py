@@ -15,7 +15,7 @@ from softalign.geneval.completeness import Lack
 from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detections import Detection
 from softalign.geneval.layout import PromptFolder
-from softalign.geneval.prompts import TAGS, GenevalPrompt, Tag, to_metadata
+from softalign.geneval.prompts import GenevalPrompt, Tag, tags_in_order, to_metadata
 from softalign.problems import problems
 
 RESULTS_FILENAME = "results.jsonl"
@@ -42,7 +42,7 @@ class ImageResult(Frozen):
     @property
     def folder(self) -> str:
         """The prompt's folder: what the results of one prompt share."""
-        return self.filename.partition("/")[0]
+        return self.filename.rsplit("/", 2)[0]
 
 
 class TaskScore(Frozen):
@@ -113,7 +113,7 @@ def score_image(prompt: GenevalPrompt, filename: str, detections: Sequence[Detec
 
 
 def summarize(results: Sequence[ImageResult]) -> SuiteScore:
-    """Return the scores of all images; tags in the official order.
+    """Return the scores of all images; official tags in their order, others as they first appear.
 
     Raises:
         DataError: there are no results.
@@ -121,11 +121,10 @@ def summarize(results: Sequence[ImageResult]) -> SuiteScore:
     if not results:
         raise DataError("There are no images to score.", expected="at least one result", found="none")
     tags: dict[str, TaskScore] = {}
-    for tag in TAGS:
+    for tag in tags_in_order(result.tag for result in results):
         verdicts = [result.correct for result in results if result.tag == tag]
-        if verdicts:
-            num_correct = sum(verdicts)
-            tags[tag] = TaskScore(score=num_correct / len(verdicts), num_images=len(verdicts), num_correct=num_correct)
+        num_correct = sum(verdicts)
+        tags[tag] = TaskScore(score=num_correct / len(verdicts), num_images=len(verdicts), num_correct=num_correct)
     return SuiteScore(
         overall_score=sum(task.score for task in tags.values()) / len(tags),
         tags=tags,

@@ -150,16 +150,17 @@ def check_evaluation(recipe: Recipe, store: Store) -> None:
 
     Raises:
         MissingInputError: the base model is not there, or incomplete.
-        DataError: a component's configuration cannot be used.
+        DataError: a component's configuration, or the suite's file, cannot be used.
         ConfigError: the suite makes no sense with the model.
     """
-    from softalign.evaluation.suites import check_detector
+    from softalign.evaluation.suites import check_detector, suite_prompts
 
     check_model(recipe, store)
     for found in mismatches(recipe):
         if found.is_hopeless:
             raise found.to_error()
     check_detector(recipe.evaluate)
+    suite_prompts(recipe.evaluate)
 
 
 def check_registry(recipe: Recipe, store: Store) -> None:

@@ -221,7 +221,7 @@ def _sampling_options(summary: ChainSummary) -> list[str]:
 
 
 def _prompt(summary: ChainSummary) -> str:
-    return "a photo of three circles" if is_embedded(summary.suite) else "a photo of three apples"
+    return "a photo of three circles" if is_embedded(summary.suite.partition("+")[0]) else "a photo of three apples"
 
 
 def _clear_tags(summary: ChainSummary) -> str:

@@ -164,10 +164,9 @@ def train_bytes(recipe: Recipe, _published: Published) -> int | None:
 
 def evaluate_bytes(recipe: Recipe, _published: Published) -> int | None:
     """Return about how many bytes of images one arm of ``evaluate`` writes."""
-    if recipe.evaluate.is_embedded:
-        from softalign.shapes.suite import build_suite
+    from softalign.evaluation.suites import suite_prompts
 
-        num_prompts, image_bytes = len(build_suite()), SHAPES_PNG_BYTES
-    else:
-        num_prompts, image_bytes = 553, GENERATED_BYTES_PER_PIXEL * recipe.evaluate.side_px(recipe.backbone) ** 2
-    return num_prompts * recipe.evaluate.images_per_prompt * image_bytes
+    evaluate = recipe.evaluate
+    side_px = evaluate.side_px(recipe.backbone)
+    image_bytes = SHAPES_PNG_BYTES if evaluate.is_embedded else GENERATED_BYTES_PER_PIXEL * side_px**2
+    return len(suite_prompts(evaluate)) * evaluate.images_per_prompt * image_bytes

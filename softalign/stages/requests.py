@@ -235,12 +235,12 @@ def evaluate_request(given: StageInputs) -> StageRequest:
     """
     arm, config = given.evaluated_arm, given.recipe.evaluate
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    evaluate = config.of_arm(arm).asked()
+    prompts = {} if config.prompts_uri is None else {"evaluate.prompts_uri": _digest_at(config.prompts_uri)}
     return StageRequest(
         stage="evaluate",
         variant=arm,
-        config=_sections(given, "backbone") | {"evaluate": evaluate},
-        content=_model(given) | _detector(given),
+        config=_sections(given, "backbone") | {"evaluate": config.of_arm(arm).asked()},
+        content=_model(given) | _detector(given) | prompts,
         inputs={TOKENS_OF[arm]: digest} if digest else {},
     )
 

@@ -30,6 +30,11 @@ TAG_LABELS = {
 }
 
 
+def tag_label(tag: str) -> str:
+    """Return how a task is called on the page; one of a suite's own by its own name."""
+    return TAG_LABELS.get(tag, tag.replace("_", " "))
+
+
 class ArmData(Protocol):
     """What the page needs of an arm (``softalign.evaluation.compare.ArmFiles``)."""
 
@@ -113,7 +118,7 @@ def gallery_of(arms: Sequence[ArmData]) -> Gallery:
         height=height,
         crisp=max(width, height) <= SMALL_IMAGE_PX,
         arms=tuple(ARM_LABELS[arm.report.arm] for arm in arms),
-        tags=TAG_LABELS,
+        tags={**TAG_LABELS, **{result.tag: tag_label(result.tag) for result in arms[0].results}},
         entries=tuple(
             GalleryEntry(result.filename, result.tag, result.prompt, shown)
             for result, shown in zip(arms[0].results, zip(*images, strict=True), strict=True)

@@ -13,7 +13,7 @@ from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.charts import Bar, difference_dot, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import CurveDefinition, read_curves
-from softalign.evaluation.report.gallery import ARM_LABELS, TAG_LABELS, ArmData, gallery_of, script_json
+from softalign.evaluation.report.gallery import ARM_LABELS, ArmData, gallery_of, script_json, tag_label
 from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def render_page(
         num_images=comparison.num_images_per_arm,
         num_prompts=reports[0].num_prompts,
         any_correct=[(ARM_LABELS[report.arm], report.num_prompts_any_correct) for report in reports],
-        tags=[(task.tag, TAG_LABELS[task.tag]) for task in reports[0].tags],
+        tags=[(task.tag, tag_label(task.tag)) for task in reports[0].tags],
         gallery_json=script_json(asdict(gallery_of(arms))),
         records=_records(comparison, reports, adapter),
         settings=_settings(config, adapter_path),
@@ -146,9 +146,9 @@ def _score_rows(reports: Sequence[EvalReport]) -> list[Row]:
             Bar(r.arm, ARM_LABELS[r.arm], r.tags[index].score, r.tags[index].ci_low, r.tags[index].ci_high)
             for r in reports
         ]
-        rows.append(_score_row(TAG_LABELS[task.tag], bars, is_overall=False))
+        rows.append(_score_row(tag_label(task.tag), bars, is_overall=False))
     overall = [Bar(r.arm, ARM_LABELS[r.arm], r.overall_score, r.overall_ci_low, r.overall_ci_high) for r in reports]
-    return [*rows, _score_row(TAG_LABELS[OVERALL], overall, is_overall=True)]
+    return [*rows, _score_row(tag_label(OVERALL), overall, is_overall=True)]
 
 
 def _score_row(label: str, bars: Sequence[Bar], is_overall: bool) -> Row:
@@ -176,7 +176,7 @@ def _difference_tables(comparison: ComparisonReport) -> list[tuple[str, list[Row
 
 def _difference_row(entry: TagDifference, limit: float) -> Row:
     return Row(
-        label=TAG_LABELS[entry.tag],
+        label=tag_label(entry.tag),
         chart=difference_dot(entry.difference, entry.ci_low, entry.ci_high, limit),
         cells=(
             f"{100 * entry.difference:+.1f}",

@@ -86,9 +86,9 @@ DAMAGES = {
     "extra_images": (lambda r: (r / "00000/samples/0004.png").write_bytes(PNG), 1, "00000/samples: 5 of 4"),
     "double_images": (lambda r: (r / "00000/samples/0003.png").rename(r / "00000/samples/002.png"), 2, "002.png"),
     "other_images": (
-        lambda r: (r / "00000/samples/0003.png").rename(r / "00000/samples/0003.webp"),
+        lambda r: (r / "00000/samples/0003.png").rename(r / "00000/samples/0003.bmp"),
         1,
-        "00000/samples/0003.webp",
+        "00000/samples/0003.bmp",
     ),
     "zero bytes": (lambda r: (r / "00002/samples/0001.png").write_bytes(b""), 1, "00002/samples/0001.png: 0 bytes"),
     "text": (lambda r: (r / "00002/samples/0001.png").write_text("a dog"), 1, "00002/samples/0001.png: no image"),

@@ -45,7 +45,6 @@ def test_coco_labels_become_geneval_names(tmp_path):
         line(box=[0, 0, 1]).replace("a.png", "b.png"),
         line(box=[5, 0, 1, 2]).replace("a.png", "b.png"),
         line(colour="red").replace("a.png", "b.png"),
-        line(**{"class": "dragon"}).replace("a.png", "b.png"),
         line(),  # the image of line 1 again
     ],
 )

@@ -1,0 +1,67 @@
+"""Command of GenEval that draws a suite's images."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from softalign.cli.geneval import geneval_app
+from softalign.cli.options import JsonOption, emit
+from softalign.errors import ConfigError
+from softalign.processes.leaving import leaving_in_order
+
+log = logging.getLogger("softalign")
+
+
+@geneval_app.command("generate")
+def geneval_generate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a diffusers model: folder or id")],
+    out: Annotated[Path, typer.Option("--out", help="folder for the images: 00000/samples/0000.png and so on")],
+    adapter: Annotated[
+        str | None, typer.Option("--adapter", help="soft tokens: folder, URI, models:/NAME@ALIAS; default: none")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", metavar="FILE", help="a suite, JSON lines; default: the official 553")
+    ] = None,
+    images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1)] = 4,
+    num_inference_steps: Annotated[
+        int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
+    ] = None,
+    resolution_px: Annotated[
+        int | None, typer.Option("--resolution-px", min=8, help="side of the images; default: the model's own")
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", min=0.0, help="strength of the soft tokens")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="images per call of the denoiser")] = 4,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="the I-th of N parts, from 1: a process, GPU or machine each")
+    ] = "1/1",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a suite's images in the official layout; images that are there are kept, other settings refused."""
+    part = _shard(shard)
+    log.info("Loading PyTorch and the model")
+    from softalign.evaluation.suites import read_suite
+    from softalign.geneval.prompts import official_prompts
+    from softalign.sampling.geneval_set import SetSettings, generate_set
+
+    wanted = official_prompts() if prompts is None else read_suite(prompts)
+    numbers = (images_per_prompt, num_inference_steps, guidance_scale, resolution_px, scale, seed, batch_size)
+    settings = SetSettings(*numbers, part)
+    with leaving_in_order(lambda: "stopped: images that are there are kept; the same command draws the others"):
+        made = generate_set(model, adapter, wanted, out, settings)
+    emit(made.to_json(), as_json, f"{made.num_images} images in {made.path}, {made.num_made} of them drawn now")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None:
+        raise ConfigError("This is no shard.", expected="I/N, such as 1/4", found=text, where="--shard")
+    return int(match[1]), int(match[2])
