@@ -78,10 +78,10 @@ def geneval_score(
     if str(detections) == AUTO:
         detected = detect(folder, segmenter, color_classifier, device)
         detections, label = detected.path, detected.label
-    elif segmenter or color_classifier:
+    elif segmenter or color_classifier or device != "auto":
         raise ConfigError(
-            "Models have no effect on recorded detections.",
-            expected="--detections auto, or neither --segmenter nor --color-classifier",
+            "Models and devices have no effect on recorded detections.",
+            expected="--detections auto, or none of --segmenter, --color-classifier and --device",
             found=f"--detections {detections}",
         )
     asked = suite_named(suite)

@@ -18,8 +18,8 @@ def check_chain(recipe: Recipe, store: Store, last: Stage = "register") -> None:
         last: the last stage that is asked for.
 
     Raises:
-        ConfigError: the suite has no detector or makes no sense, or a remote store has no registry to register in.
-        MissingInputError: a source, a local base model, or the adapter to start from is not there.
+        ConfigError: the suite makes no sense, or a remote store has no registry to register in.
+        MissingInputError: a source, a model of base or detector, or the adapter to start from is not there.
         DataError: one of them cannot be used.
         StorageUnavailableError: the place of one of them did not answer.
     """

@@ -51,7 +51,7 @@ train:
   batch_size: 4
   optimizer: {{learning_rate: 0.001}}
 evaluate:
-  suite: geneval  # no detector comes with softalign: `softalign plan` says how such images are scored
+  suite: geneval  # Mask2Former and CLIP look at the images (evaluate.detector)
 register:
   name: softalign-{name}
 """

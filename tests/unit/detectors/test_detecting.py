@@ -29,8 +29,6 @@ from tests.tiny_detector import build_segmenter
 
 CPU = torch.device("cpu")
 PHOTOGRAPHS = Path(__file__).parents[4] / "shared/data/coco/train2017"
-if not PHOTOGRAPHS.is_dir():
-    PHOTOGRAPHS = Path(__file__).parents[5] / "shared/data/coco/train2017"
 
 
 @pytest.fixture(scope="module")
