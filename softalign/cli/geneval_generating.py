@@ -14,6 +14,12 @@ from softalign.cli.options import JsonOption, emit
 from softalign.errors import ConfigError
 from softalign.processes.leaving import leaving_in_order
 
+StepsOption = Annotated[
+    int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
+]
+GuidanceOption = Annotated[
+    float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
+]
 log = logging.getLogger("softalign")
 
 
@@ -28,12 +34,8 @@ def geneval_generate(
         str | None, typer.Option("--prompts", metavar="FILE", help="a suite, JSON lines; default: the official 553")
     ] = None,
     images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1)] = 4,
-    num_inference_steps: Annotated[
-        int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
-    ] = None,
+    num_inference_steps: StepsOption = None,
+    guidance_scale: GuidanceOption = None,
     resolution_px: Annotated[
         int | None, typer.Option("--resolution-px", min=8, help="side of the images; default: the model's own")
     ] = None,
@@ -52,11 +54,11 @@ def geneval_generate(
     from softalign.geneval.prompts import official_prompts
     from softalign.sampling.geneval_set import SetSettings, generate_set
 
-    wanted = official_prompts() if prompts is None else read_suite(prompts)
+    suite = official_prompts() if prompts is None else read_suite(prompts)
     numbers = (images_per_prompt, num_inference_steps, guidance_scale, resolution_px, scale, seed, batch_size)
     settings = SetSettings(*numbers, part)
     with leaving_in_order(lambda: "stopped: images that are there are kept; the same command draws the others"):
-        made = generate_set(model, adapter, wanted, out, settings)
+        made = generate_set(model, adapter, suite, out, settings)
     emit(made.to_json(), as_json, f"{made.num_images} images in {made.path}, {made.num_made} of them drawn now")
 
 

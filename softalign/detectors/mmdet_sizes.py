@@ -30,9 +30,8 @@ def configuration_of(state: Mapping[str, torch.Tensor]) -> Any:
 
     shape = partial(_shape, state)
     depths = [_count(state, rf"backbone\.stages\.{stage}\.blocks") for stage in range(4)]
-    bias_tables = [
-        shape(f"backbone.stages.{stage}.blocks.0.attn.w_msa.relative_position_bias_table") for stage in range(4)
-    ]
+    first_blocks = [f"backbone.stages.{stage}.blocks.0" for stage in range(4)]
+    bias_tables = [shape(f"{block}.attn.w_msa.relative_position_bias_table") for block in first_blocks]
     width, _, patch_px, _ = shape("backbone.patch_embed.projection.weight")
     swin = SwinConfig(
         embed_dim=width,

@@ -55,7 +55,7 @@ def compare(
     key: str,
     data_change: DataChange | None = None,
 ) -> ComparisonReport:
-    """Compare the arms in pairs and publish ``comparison.json``, the page, pairs, statistics, and the card's part.
+    """Compare the arms in pairs and publish ``comparison.json``, page, pairs, statistics, and the card's part.
 
     Args:
         reports: of the arms.
@@ -69,20 +69,15 @@ def compare(
         CompatibilityError: the arms are not of one suite, or of another adapter.
         IntegrityError: an arm's files are not what was published.
     """
-    _check_belonging(reports, adapter, store)
-    _check_reference(reports)
-    _check_champion(reports.champion, config)
-    check_sweep(reports.sweep, config)
+    _check(reports, adapter, config, store)
     arms = tuple(_load_arm(report, store) for report in reports.compared)
     champion = None if reports.champion is None else _load_arm(reports.champion, store)
     everyone = arms if champion is None else (*arms, champion)
     swept = tuple(_load_arm(report, store) for report in reports.sweep)
     _check_pairs((*everyone, *swept))
-    results = (arm.results for arm in (*reversed(arms), *(() if champion is None else (champion,))))
-    statistics = pair_statistics(*results, config=config)
+    statistics = pair_statistics(*(arm.results for arm in (*reversed(arms), *everyone[len(arms) :])), config=config)
     comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, statistics)
-    work = store.work_path("compare", key) / "output"
-    work.mkdir(exist_ok=True)
+    (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     _write_record(work / STATISTICS_FILENAME, statistics)
     if swept:
@@ -92,6 +87,13 @@ def compare(
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
     return published
+
+
+def _check(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: Store) -> None:
+    _check_belonging(reports, adapter, store)
+    _check_reference(reports)
+    _check_champion(reports.champion, config)
+    check_sweep(reports.sweep, config)
 
 
 def _write_record(path: Path, record: Frozen) -> None:

@@ -7,14 +7,13 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
 
 from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
-from softalign.stages.ending_evidence import evidence, shown_columns, sweep
+from softalign.stages.ending_evidence import evidence, interval_text, outcome, shown_columns, sweep
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
@@ -59,15 +58,14 @@ def score_table(summary: ChainSummary) -> list[str]:
     gains = {gain.tag: gain for gain in summary.adapter_vs_base}
     shown = {one.tag: one for one in summary.statistics}
     overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
-    head = (
-        f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
-    )
+    arms = f"{'base':>9} {'untrained':>9} {'adapter':>9}"
+    head = f"{'score, of 100':<14} {arms}   {'gain':>5}  {_confidence(summary):<14}"
     lines = [f"{head}  {'p':>6}  won:lost" if shown else head.rstrip()]
     for tag, *scores in (*summary.tags, overall):
         row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
         if gain is not None:
-            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{shown_columns(shown.get(tag))}"
+            row += f"   {gain.difference * 100:+5.1f}  {interval_text(gain):<14}{shown_columns(shown.get(tag))}"
         lines.append(row.rstrip())
     return lines
 
@@ -76,13 +74,13 @@ def meaning(summary: ChainSummary) -> list[str]:
     """Return whether the adapter helped, how much and how surely, which tags gained or lost, at which guidance."""
     base, untrained = _overall(summary.adapter_vs_base), _overall(summary.adapter_vs_untrained)
     scores = f"it scores {summary.overall_adapter * 100:.1f} against {summary.overall_base * 100:.1f} of the base"
-    measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {_interval(base)}"
+    measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {interval_text(base)}"
     said = {
         "more": f"The adapter helped: {scores}, {measured}.",
         "less": f"The adapter did harm: {scores}, {measured}.",
         "unclear": f"No difference to the base can be told: {scores}, {measured}, which includes zero.",
     }[outcome(base)]
-    again = f"{untrained.difference * 100:+.1f} points, {_interval(untrained)}"
+    again = f"{untrained.difference * 100:+.1f} points, {interval_text(untrained)}"
     beside = {
         "more": f"Against untrained tokens it gains {again}.",
         "less": f"Against untrained tokens it loses: {again}.",
@@ -97,7 +95,7 @@ def _beside_champion(summary: ChainSummary) -> list[str]:
     if not summary.champion:
         return []
     gain = _overall(summary.adapter_vs_champion)
-    measured = f"{gain.difference * 100:+.1f} points, {_confidence(summary)} {_interval(gain)}"
+    measured = f"{gain.difference * 100:+.1f} points, {_confidence(summary)} {interval_text(gain)}"
     name = summary.champion.partition("#")[0]
     return [
         {
@@ -120,13 +118,6 @@ def guidance(summary: ChainSummary) -> str:
         f"{said} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score * 100:.1f} "
         f"({interval}), with {base.denoiser_calls_per_image} calls an image."
     )
-
-
-def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
-    """Return what a difference says: an interval that includes zero says nothing."""
-    if difference.ci_low > 0.0:
-        return "more"
-    return "less" if difference.ci_high < 0.0 else "unclear"
 
 
 def decision(summary: ChainSummary) -> str:
@@ -239,10 +230,6 @@ def _clear_tags(summary: ChainSummary) -> str:
 
 def _overall(differences: tuple[TagDifference, ...]) -> TagDifference:
     return next(entry for entry in differences if entry.tag == OVERALL)
-
-
-def _interval(gain: TagDifference) -> str:
-    return f"{gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}"
 
 
 def _confidence(summary: ChainSummary) -> str:

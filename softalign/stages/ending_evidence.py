@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from softalign.artifacts import PairEvidence, TaskStatistics
+from typing import Literal
+
+from softalign.artifacts import PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
 
 
@@ -32,3 +34,15 @@ def sweep(fronts: GuidanceFronts | None) -> list[str]:
         f"Each at its best guidance, {fronts.best_adapter:g} and {fronts.best_base:g}, the adapter has "
         f"{gain.difference * 100:+.1f} points over the base, {gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}."
     ]
+
+
+def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
+    """Return what a difference says: an interval that includes zero says nothing."""
+    if difference.ci_low > 0.0:
+        return "more"
+    return "less" if difference.ci_high < 0.0 else "unclear"
+
+
+def interval_text(gain: TagDifference) -> str:
+    """Return a difference's interval in points."""
+    return f"{gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}"
