@@ -45,11 +45,12 @@ def data_diff(
     from softalign.data.versions.diff import compare_datasets
     from softalign.data.versions.finding import find_dataset
     from softalign.data.versions.pages.diff_page import render_diff
+    from softalign.stages.refresh import edits_between
 
     _require_file_place(out)
     opened = Store(store)
     one, two = (OpenedDataset(find_dataset(reference, opened), opened) for reference in (before, after))
-    diff = compare_datasets(one, two)
+    diff = compare_datasets(one, two, edits_between(one.manifest, two.manifest, opened))
     if out is not None:
         out.write_text(render_diff(diff, one, two), encoding="utf-8")
     payload = {**diff.model_dump(mode="json"), "is_same": diff.is_same, "page": str(out) if out else None}
