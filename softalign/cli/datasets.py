@@ -1,4 +1,4 @@
-"""Commands about published datasets: what differs between two, and the page of one."""
+"""Commands about published datasets: what differs between two, the page of one, whether it still is what it was."""
 
 from __future__ import annotations
 
@@ -75,6 +75,26 @@ def data_report(
     found = find_dataset(dataset, opened)
     out.write_text(render_dataset(OpenedDataset(found, opened)), encoding="utf-8")
     emit({"page": str(out), "digest": found.digest, "uri": found.uri}, as_json, str(out))
+
+
+@data_app.command("verify")
+@leaving_at_once()
+def data_verify(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help=f"{DATASET}; or the folder of a set of encodings in its store")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every file of a dataset in the store, and say which are damaged or missing; exits with 1 if any is."""
+    require_pipeline("data verify")
+    from softalign.data.verifying import find_published, verify
+
+    opened = Store(store)
+    found = verify(find_published(dataset, opened), opened)
+    emit({"is_sound": found.is_sound, **found.model_dump(mode="json")}, as_json, found.to_text())
+    if not found.is_sound:
+        raise typer.Exit(1)
 
 
 @data_app.command("recheck")
