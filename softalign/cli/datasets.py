@@ -1,4 +1,4 @@
-"""Commands about published datasets: what differs between two, and the page of one."""
+"""Commands about published datasets: what differs between two, the page of one, whether it still is what it was."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ def data_diff(
     from softalign.data.versions.diff import compare_datasets
     from softalign.data.versions.finding import find_dataset
     from softalign.data.versions.pages.diff_page import render_diff
+    from softalign.stages.refresh import edits_between
 
     _require_file_place(out)
     opened = Store(store)
     one, two = (OpenedDataset(find_dataset(reference, opened), opened) for reference in (before, after))
-    diff = compare_datasets(one, two)
+    diff = compare_datasets(one, two, edits_between(one.manifest, two.manifest, opened))
     if out is not None:
         out.write_text(render_diff(diff, one, two), encoding="utf-8")
     payload = {**diff.model_dump(mode="json"), "is_same": diff.is_same, "page": str(out) if out else None}
@@ -74,6 +75,26 @@ def data_report(
     found = find_dataset(dataset, opened)
     out.write_text(render_dataset(OpenedDataset(found, opened)), encoding="utf-8")
     emit({"page": str(out), "digest": found.digest, "uri": found.uri}, as_json, str(out))
+
+
+@data_app.command("verify")
+@leaving_at_once()
+def data_verify(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help=f"{DATASET}; or the folder of a set of encodings in its store")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every file of a dataset in the store, and say which are damaged or missing; exits with 1 if any is."""
+    require_pipeline("data verify")
+    from softalign.data.verifying import find_published, verify
+
+    opened = Store(store)
+    found = verify(find_published(dataset, opened), opened)
+    emit({"is_sound": found.is_sound, **found.model_dump(mode="json")}, as_json, found.to_text())
+    if not found.is_sound:
+        raise typer.Exit(1)
 
 
 @data_app.command("recheck")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from softalign.artifacts import DatasetManifest, EncodedManifest, Record
 from softalign.config.curation import CurationConfig
 from softalign.config.recipe import Recipe
-from softalign.data.curation.changes import CaptionEdit, list_samples_of, to_lines
+from softalign.data.curation.changes import CaptionEdit, list_samples_of, read_edits, to_lines
 from softalign.data.curation.filters import filter_captions, load_evaluation_sets
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.rejections import REPAIRS
@@ -92,6 +92,29 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     refreshed = curation.model_copy(update={"caption_changes": (*curation.caption_changes, uri)})
     refreshed_recipe = base.model_copy(update={"curation": refreshed})
     return _said(Refresh(dataset, refreshed_recipe, len(edits), uri, _find_dataset(refreshed_recipe, store)))
+
+
+def edits_between(before: DatasetManifest, after: DatasetManifest, store: Store) -> tuple[CaptionEdit, ...]:
+    """Return the caption changes that a dataset has more than an earlier one of the same sources.
+
+    Changes that are no longer in the store explain nothing: a warning says so.
+
+    Raises:
+        StorageUnavailableError: the store did not answer.
+    """
+    if not after.parent_key:
+        return ()
+    try:
+        later = _curation_of(after, store)
+        if after.parent_key == before.stage_key:
+            return read_edits(later.caption_changes[-1:])
+        earlier = _curation_of(before, store)
+        number = len(earlier.caption_changes)
+        if earlier.sources == later.sources and later.caption_changes[:number] == earlier.caption_changes:
+            return read_edits(later.caption_changes[number:])
+    except (MissingInputError, DataError) as error:
+        logger.warning("Which captions were changed by a refresh is not told: %s", error.what)
+    return ()
 
 
 def log_lineage(asked: Refresh, records: Sequence[Record], store: Store) -> None:

@@ -1,23 +1,25 @@
 """What differs between two datasets: images and captions that came, went or changed, and why.
 
 Images are matched by key, which is of their content; one with the same name in its source and other content is
-``replaced``. Why something is missing is taken from the lists of rejections.
+``replaced``. Why something is missing is taken from the lists of rejections, and from the caption changes in between.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
+from softalign.data.curation.changes import CaptionEdit
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Reason, Rejection
 from softalign.data.curation.reuse import OF_CAPTIONS
 from softalign.data.curation.shards import IndexRow
 from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Bins, Captions, Distribution
+from softalign.data.versions.edited import ADDED, REMOVED, Edited, Pair
 
 NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
 Kind = Literal["added", "removed", "changed"]
@@ -26,6 +28,8 @@ Place = tuple[str, str]
 """A source's name and a file name of it."""
 _OF_LISTINGS: frozenset[Reason] = OF_CAPTIONS | {"exact_duplicate"}
 """Of images that are there, or whose captions say why they are not."""
+_MUTE: frozenset[Reason | None] = OF_CAPTIONS | {None}
+"""Why an image is missing that may have lost, or lacked, its captions."""
 
 
 class Side(Frozen):
@@ -152,17 +156,17 @@ class _Version:
         return Side(**fields)
 
 
-def compare_datasets(before: OpenedDataset, after: OpenedDataset) -> DatasetDiff:
-    """Return what differs between two datasets.
+def compare_datasets(before: OpenedDataset, after: OpenedDataset, edits: Iterable[CaptionEdit] = ()) -> DatasetDiff:
+    """Return what differs between two datasets; ``edits`` are the caption changes from the earlier to the later one.
 
     Raises:
         IntegrityError: a list of one of them is not what was published.
         StorageUnavailableError: a store did not answer.
     """
-    old, new = _Version.of(before), _Version.of(after)
+    old, new, edited = _Version.of(before), _Version.of(after), Edited(edits)
     pairs = dict(_matched(old, new))
     kept = {key: new.samples[other] for key, other in pairs.items() if key == other}
-    captions = tuple(change for key, other in pairs.items() for change in _captions(old, new, key, other))
+    captions = tuple(change for key, other in pairs.items() for change in _captions(old, new, key, other, edited))
     num_gone = sum(change.kind != "added" for change in captions)
     return DatasetDiff(
         before=old.side(),
@@ -171,7 +175,7 @@ def compare_datasets(before: OpenedDataset, after: OpenedDataset) -> DatasetDiff
         num_images_kept=len(kept),
         num_captions_kept=sum(len(old.samples[key].row.captions) for key in pairs) - num_gone,
         num_moved=sum(old.samples[key].row.split != one.row.split for key, one in kept.items()),
-        images=tuple(_images(old, new, pairs)),
+        images=tuple(_images(old, new, pairs, edited)),
         captions=captions,
         distributions=tuple(_distributions(old, new)),
     )
@@ -188,17 +192,20 @@ def _matched(old: _Version, new: _Version) -> Iterator[tuple[str, str]]:
                 yield key, other
 
 
-def _images(old: _Version, new: _Version, pairs: Mapping[str, str]) -> Iterator[ImageChange]:
+def _images(old: _Version, new: _Version, pairs: Mapping[str, str], edited: Edited) -> Iterator[ImageChange]:
     replaced = {other for key, other in pairs.items() if key != other}
     for key, one in new.samples.items():
         if key in replaced:
             yield _image("changed", "replaced under the same name", one)
         elif key not in old.samples:
             before = old.why_not(one.row)
-            yield _image("added", f"was {before}" if before else NEW, one)
+            why = f"was {before}" if before else NEW
+            yield _image("added", ADDED if before in _MUTE and edited.adds(one.row) else why, one)
     for key, one in old.samples.items():
         if key not in pairs:
-            yield _image("removed", new.why_not(one.row) or NOT_LISTED, one)
+            after = new.why_not(one.row)
+            why = after or NOT_LISTED
+            yield _image("removed", REMOVED if after in _MUTE and edited.removes(one.row) else why, one)
 
 
 def _image(kind: Kind, reason: str, one: Placed) -> ImageChange:
@@ -213,25 +220,20 @@ def _image(kind: Kind, reason: str, one: Placed) -> ImageChange:
     )
 
 
-def _captions(old: _Version, new: _Version, key: str, other: str) -> Iterator[CaptionChange]:
-    """Yield what happened to an image's captions; those that came are put beside those that went, in order."""
+def _captions(old: _Version, new: _Version, key: str, other: str, edited: Edited) -> Iterator[CaptionChange]:
+    """Yield what happened to an image's captions."""
     before, after = old.samples[key].row, new.samples[other].row
-    gone = [caption for caption in before.captions if caption not in after.captions]
-    came = [caption for caption in after.captions if caption not in before.captions]
-    if not gone and not came:
-        return
     reasons = _Reasons(old, new, before, after)
-    for index in range(max(len(gone), len(came))):
-        one, two = (texts[index] if index < len(texts) else "" for texts in (gone, came))
-        kind: Kind = "changed" if one and two else "added" if two else "removed"
+    for pair in edited.pairs(before, after):
+        kind: Kind = "changed" if pair.before and pair.after else "added" if pair.after else "removed"
         yield CaptionChange(
             kind=kind,
-            reason={"changed": REWORDED, "added": NEW}.get(kind) or reasons.of(one),
+            reason=reasons.of(pair),
             key=other,
             source=after.source,
             file_name=after.file_name,
-            before=one,
-            after=two,
+            before=pair.before,
+            after=pair.after,
         )
 
 
@@ -246,7 +248,13 @@ class _Reasons:
             for place in _places(before)
         }
 
-    def of(self, caption: str) -> str:
+    def of(self, pair: Pair) -> str:
+        if pair.after:
+            return pair.reason or (REWORDED if pair.before else NEW)
+        refused = self._of_gone(pair.before) if pair.reason != REMOVED else NOT_LISTED
+        return pair.reason or refused if refused == NOT_LISTED else refused  # of a new text that is left out, that
+
+    def _of_gone(self, caption: str) -> str:
         index = self._row.captions.index(caption)
         place = (self._row.caption_sources[index], self._row.caption_files[index])
         for reason in +self._refused[place]:

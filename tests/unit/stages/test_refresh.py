@@ -108,7 +108,7 @@ def test_all_rows_that_name_nothing_are_listed(made, tmp_path):
     ("name", "content", "said"),
     [
         ("a.csv", b"", "empty"),
-        ("a.csv", b"action,what\nadd,x\n", "columns what"),
+        ("a.csv", b"action,what\nadd,x\n", "columns that mean nothing here: what"),
         ("a.csv", b",action,filename\n0,add,x\n", r"an index\?\), filename \(meant: file_name\?\)"),
         ("a.csv", b"action;key;caption\nadd;x;y\n", "a header with ';' between"),
         ("a.csv", b"action,key,key\nadd,x,x\n", "several columns 'key'"),
@@ -185,6 +185,59 @@ def test_changes_that_are_in_the_newest_version_already_are_said_to_be(made, tmp
     other = table(tmp_path / "b.csv", [*edits[:-1], {**edits[-1], "caption": "yet other words"}])
     with pytest.raises(DataError, match="3 caption changes cannot be applied"):
         app(["refresh", "tiny", "--captions", other, *again], standalone_mode=False)
+
+
+def refreshed(store, tmp_path, reference, edits, capsys):
+    path = table(tmp_path / "edits.csv", edits)
+    app(["refresh", reference, "--captions", path, "--store", store.uri, "--json"], standalone_mode=False)
+    return json.loads(capsys.readouterr().out)["stage_key"]
+
+
+def test_a_comparison_says_what_caption_changes_did(made, tmp_path, capsys):
+    _, _, dataset, rows = made
+    store = Store(str(shutil.copytree(made[0].uri, tmp_path / "store")))
+    double = [row for row in rows if len(row.captions) > 1]
+    one, two, three, four = double[:4]
+    gone = next(row for row in rows if row not in double[:4])
+    edits = [
+        {"action": "remove", "key": one.key, "before": one.captions[0]},
+        {"action": "add", "key": one.key, "caption": "quite another one"},
+        {"action": "change", "key": two.key, "before": two.captions[1], "caption": "said otherwise"},
+        {"action": "change", "key": three.key, "before": three.captions[0], "caption": "no"},
+        {"action": "remove", "key": three.key, "before": three.captions[1]},
+        {"action": "add", "key": three.key, "caption": "so that the image stays"},
+        {"action": "remove", "key": gone.key},
+    ]
+    child = refreshed(store, tmp_path, dataset.stage_key, edits, capsys)
+    last = {"action": "change", "key": two.key, "before": "said otherwise", "caption": "and once more"}
+    grandchild = refreshed(store, tmp_path, child, [last, {"action": "remove", "key": four.key}], capsys)
+    page = str(tmp_path / "diff.html")
+    app(
+        ["data", "diff", dataset.stage_key, child, "--store", store.uri, "--json", "--out", page], standalone_mode=False
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert [(c["before"], c["after"], c["kind"], c["reason"]) for c in said["captions"]] == [
+        (one.captions[0], "", "removed", "removed by a caption change"),
+        ("", "quite another one", "added", "added by a caption change"),
+        (two.captions[1], "said otherwise", "changed", "changed by a caption change"),
+        (three.captions[0], "", "removed", "caption_too_short"),
+        (three.captions[1], "", "removed", "removed by a caption change"),
+        ("", "so that the image stays", "added", "added by a caption change"),
+    ]
+    assert [(i["key"], i["kind"], i["reason"]) for i in said["images"]] == [
+        (gone.key, "removed", "removed by a caption change")
+    ]
+    assert "removed by a caption change" in Path(page).read_text(encoding="utf-8")
+    app(["data", "diff", dataset.stage_key, grandchild, "--store", store.uri, "--json"], standalone_mode=False)
+    both = json.loads(capsys.readouterr().out)
+    assert {(i["key"], i["reason"]) for i in both["images"]} == {
+        (image.key, "removed by a caption change") for image in (gone, four)
+    }
+    (change,) = (c for c in both["captions"] if c["before"] == two.captions[1])
+    assert (change["after"], change["reason"]) == ("and once more", "changed by a caption change")
+    shutil.rmtree(Path(store.uri, "captions"))
+    app(["data", "diff", dataset.stage_key, child, "--store", store.uri], standalone_mode=False)
+    assert "images removed: 1 (no_caption)" in capsys.readouterr().out, "as before, without what changed"
 
 
 def test_a_refresh_that_was_stopped_goes_on(made, tmp_path, capsys):
