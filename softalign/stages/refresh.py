@@ -65,7 +65,8 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
     Where the dataset is what came of these very changes, it is the new version: a retry changes nothing.
 
     Args:
-        dataset: what is changed; its sources must be as they were when it was curated, unless it has the changes.
+        dataset: what is changed; its sources must be as they were when it was curated, unless it has the
+            changes and there is no recipe.
         captions: the table of changes; see ``softalign.data.versions.changes_table``.
         store: where the dataset is published.
         recipe: whose model the new version is for; None: the recipe is good for curating alone.
@@ -81,9 +82,11 @@ def prepare_refresh(dataset: DatasetManifest, captions: str, store: Store, recip
         {"name": dataset.name, "curation": curation.model_dump(), "register": {"name": dataset.name}}
     )
     base = base.model_copy(update={"curation": curation})
-    if (done := _done_before(dataset, captions, base, store)) is not None:
+    done = _done_before(dataset, captions, base, store)
+    if done is None or recipe is not None:  # of which a stage may run
+        _require_same_sources(dataset, base, store)
+    if done is not None:
         return _said(done)
-    _require_same_sources(dataset, base, store)
     edits = _edits(captions, OpenedDataset(dataset, store), curation)
     _warn_of_refused(edits, curation)
     data = to_lines(edits)

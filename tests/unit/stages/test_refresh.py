@@ -297,7 +297,11 @@ def test_sources_that_changed_since_are_said(tmp_path):
     run_until("curate", recipe, store, lambda line: None, is_through=True)
     dataset = published_dataset(recipe, store)
     path = table(tmp_path / "a.csv", [{"action": "add", "file_name": "000.png", "caption": "one more"}])
-    prepare_refresh(dataset, path, store)
+    asked = prepare_refresh(dataset, path, store)
+    child = run_until("curate", asked.recipe, store, lambda line: None, is_through=True).results[0].record
     (handover.images / "another.png").write_bytes(b"a file more")
     with pytest.raises(DataError, match="the files it names changed"):
         prepare_refresh(dataset, path, store)
+    assert prepare_refresh(child, path, store).applied == child, "a retry has nothing to do with them"
+    with pytest.raises(DataError, match="the files it names changed"):
+        prepare_refresh(child, path, store, recipe)
