@@ -7,18 +7,16 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Literal
 
 from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
-from softalign.stages.ending_evidence import evidence, shown_columns, sweep
+from softalign.stages.ending_evidence import OVERALL, clear_tags, evidence, outcome, shown_columns, sweep
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
-OVERALL = "overall"
 MINUTE_S = 60.0
 
 
@@ -88,7 +86,7 @@ def meaning(summary: ChainSummary) -> list[str]:
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    tags = (_clear_tags(summary), *sweep(summary.fronts))
+    tags = (clear_tags(summary.adapter_vs_base), *sweep(summary.fronts))
     return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
@@ -120,13 +118,6 @@ def guidance(summary: ChainSummary) -> str:
         f"{said} For reference, the base at guidance {base.guidance_scale:g} scores {base.overall_score * 100:.1f} "
         f"({interval}), with {base.denoiser_calls_per_image} calls an image."
     )
-
-
-def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
-    """Return what a difference says: an interval that includes zero says nothing."""
-    if difference.ci_low > 0.0:
-        return "more"
-    return "less" if difference.ci_high < 0.0 else "unclear"
 
 
 def decision(summary: ChainSummary) -> str:
@@ -222,19 +213,6 @@ def _sampling_options(summary: ChainSummary) -> list[str]:
 
 def _prompt(summary: ChainSummary) -> str:
     return "a photo of three circles" if is_embedded(summary.suite) else "a photo of three apples"
-
-
-def _clear_tags(summary: ChainSummary) -> str:
-    tags = [gain for gain in summary.adapter_vs_base if gain.tag != OVERALL]
-
-    def listed(kind: str) -> str:
-        chosen = sorted((gain for gain in tags if outcome(gain) == kind), key=lambda gain: -abs(gain.difference))
-        return ", ".join(f"{gain.tag} ({gain.difference * 100:+.1f})" for gain in chosen)
-
-    better, worse = listed("more"), listed("less")
-    if not better and not worse:
-        return "No single tag gained or lost clearly."
-    return f"Clearly better: {better or 'no tag'}. Clearly worse: {worse or 'no tag'}."
 
 
 def _overall(differences: tuple[TagDifference, ...]) -> TagDifference:

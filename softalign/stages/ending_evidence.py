@@ -1,9 +1,13 @@
-"""What the ending of a run says of p-values, wins and losses, and of a sweep over guidance."""
+"""What the ending of a run says of p-values, wins and losses, clear tags, and of a sweep over guidance."""
 
 from __future__ import annotations
 
-from softalign.artifacts import PairEvidence, TaskStatistics
+from typing import Literal
+
+from softalign.artifacts import PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
+
+OVERALL = "overall"
 
 
 def shown_columns(one: TaskStatistics | None) -> str:
@@ -32,3 +36,24 @@ def sweep(fronts: GuidanceFronts | None) -> list[str]:
         f"Each at its best guidance, {fronts.best_adapter:g} and {fronts.best_base:g}, the adapter has "
         f"{gain.difference * 100:+.1f} points over the base, {gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}."
     ]
+
+
+def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
+    """Return what a difference says: an interval that includes zero says nothing."""
+    if difference.ci_low > 0.0:
+        return "more"
+    return "less" if difference.ci_high < 0.0 else "unclear"
+
+
+def clear_tags(gains: tuple[TagDifference, ...]) -> str:
+    """Return which tags gained or lost for certain, the largest difference first."""
+    tags = [gain for gain in gains if gain.tag != OVERALL]
+
+    def listed(kind: str) -> str:
+        chosen = sorted((gain for gain in tags if outcome(gain) == kind), key=lambda gain: -abs(gain.difference))
+        return ", ".join(f"{gain.tag} ({gain.difference * 100:+.1f})" for gain in chosen)
+
+    better, worse = listed("more"), listed("less")
+    if not better and not worse:
+        return "No single tag gained or lost clearly."
+    return f"Clearly better: {better or 'no tag'}. Clearly worse: {worse or 'no tag'}."
