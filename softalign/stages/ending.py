@@ -13,11 +13,10 @@ from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
-from softalign.stages.ending_evidence import evidence, interval_text, outcome, shown_columns, sweep
+from softalign.stages.ending_evidence import OVERALL, clear_tags, evidence, outcome, shown_columns, sweep
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
-OVERALL = "overall"
 MINUTE_S = 60.0
 
 
@@ -58,14 +57,15 @@ def score_table(summary: ChainSummary) -> list[str]:
     gains = {gain.tag: gain for gain in summary.adapter_vs_base}
     shown = {one.tag: one for one in summary.statistics}
     overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
-    arms = f"{'base':>9} {'untrained':>9} {'adapter':>9}"
-    head = f"{'score, of 100':<14} {arms}   {'gain':>5}  {_confidence(summary):<14}"
+    head = (
+        f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
+    )
     lines = [f"{head}  {'p':>6}  won:lost" if shown else head.rstrip()]
     for tag, *scores in (*summary.tags, overall):
         row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
         if gain is not None:
-            row += f"   {gain.difference * 100:+5.1f}  {interval_text(gain):<14}{shown_columns(shown.get(tag))}"
+            row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{shown_columns(shown.get(tag))}"
         lines.append(row.rstrip())
     return lines
 
@@ -74,19 +74,19 @@ def meaning(summary: ChainSummary) -> list[str]:
     """Return whether the adapter helped, how much and how surely, which tags gained or lost, at which guidance."""
     base, untrained = _overall(summary.adapter_vs_base), _overall(summary.adapter_vs_untrained)
     scores = f"it scores {summary.overall_adapter * 100:.1f} against {summary.overall_base * 100:.1f} of the base"
-    measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {interval_text(base)}"
+    measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {_interval(base)}"
     said = {
         "more": f"The adapter helped: {scores}, {measured}.",
         "less": f"The adapter did harm: {scores}, {measured}.",
         "unclear": f"No difference to the base can be told: {scores}, {measured}, which includes zero.",
     }[outcome(base)]
-    again = f"{untrained.difference * 100:+.1f} points, {interval_text(untrained)}"
+    again = f"{untrained.difference * 100:+.1f} points, {_interval(untrained)}"
     beside = {
         "more": f"Against untrained tokens it gains {again}.",
         "less": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
-    tags = (_clear_tags(summary), *sweep(summary.fronts))
+    tags = (clear_tags(summary.adapter_vs_base), *sweep(summary.fronts))
     return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
@@ -95,7 +95,7 @@ def _beside_champion(summary: ChainSummary) -> list[str]:
     if not summary.champion:
         return []
     gain = _overall(summary.adapter_vs_champion)
-    measured = f"{gain.difference * 100:+.1f} points, {_confidence(summary)} {interval_text(gain)}"
+    measured = f"{gain.difference * 100:+.1f} points, {_confidence(summary)} {_interval(gain)}"
     name = summary.champion.partition("#")[0]
     return [
         {
@@ -215,21 +215,12 @@ def _prompt(summary: ChainSummary) -> str:
     return "a photo of three circles" if is_embedded(summary.suite.partition("+")[0]) else "a photo of three apples"
 
 
-def _clear_tags(summary: ChainSummary) -> str:
-    tags = [gain for gain in summary.adapter_vs_base if gain.tag != OVERALL]
-
-    def listed(kind: str) -> str:
-        chosen = sorted((gain for gain in tags if outcome(gain) == kind), key=lambda gain: -abs(gain.difference))
-        return ", ".join(f"{gain.tag} ({gain.difference * 100:+.1f})" for gain in chosen)
-
-    better, worse = listed("more"), listed("less")
-    if not better and not worse:
-        return "No single tag gained or lost clearly."
-    return f"Clearly better: {better or 'no tag'}. Clearly worse: {worse or 'no tag'}."
-
-
 def _overall(differences: tuple[TagDifference, ...]) -> TagDifference:
     return next(entry for entry in differences if entry.tag == OVERALL)
+
+
+def _interval(gain: TagDifference) -> str:
+    return f"{gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}"
 
 
 def _confidence(summary: ChainSummary) -> str:

@@ -1,4 +1,4 @@
-"""What the ending of a run says of p-values, wins and losses, and of a sweep over guidance."""
+"""What the ending of a run says of p-values, wins and losses, clear tags, and of a sweep over guidance."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Literal
 
 from softalign.artifacts import PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
+
+OVERALL = "overall"
 
 
 def shown_columns(one: TaskStatistics | None) -> str:
@@ -43,6 +45,15 @@ def outcome(difference: TagDifference) -> Literal["more", "less", "unclear"]:
     return "less" if difference.ci_high < 0.0 else "unclear"
 
 
-def interval_text(gain: TagDifference) -> str:
-    """Return a difference's interval in points."""
-    return f"{gain.ci_low * 100:.1f} to {gain.ci_high * 100:.1f}"
+def clear_tags(gains: tuple[TagDifference, ...]) -> str:
+    """Return which tags gained or lost for certain, the largest difference first."""
+    tags = [gain for gain in gains if gain.tag != OVERALL]
+
+    def listed(kind: str) -> str:
+        chosen = sorted((gain for gain in tags if outcome(gain) == kind), key=lambda gain: -abs(gain.difference))
+        return ", ".join(f"{gain.tag} ({gain.difference * 100:+.1f})" for gain in chosen)
+
+    better, worse = listed("more"), listed("less")
+    if not better and not worse:
+        return "No single tag gained or lost clearly."
+    return f"Clearly better: {better or 'no tag'}. Clearly worse: {worse or 'no tag'}."

@@ -214,7 +214,7 @@ def test_no_wrong_value_anywhere_is_answered_in_pydantics_words(value):
         ("train.learning_rate", "did you mean train.optimizer.learning_rate?"),
         ("train.soft_tokens.num_tokens", "did you mean train.soft_tokens.num_soft_tokens?"),
         ("runtime.devices", "did you mean runtime.device?"),
-        ("surprise", "fields here: backbone, curation, evaluate, name, register, runtime, train"),
+        ("surprise", "fields here: backbone, curation, encode, evaluate, name, register, runtime, train"),
     ],
 )
 def test_a_misspelt_or_misplaced_field_is_told_which_was_meant(path, meant):
