@@ -175,7 +175,9 @@ class FilterConfig(Frozen):
         True, description="of image files with equal bytes one is kept, with the captions of all"
     )
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
-        2, description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication"
+        2,
+        description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication, and "
+        "without exclude_images no hashes (the index has zeros), which take as long as decoding",
     )
     exclude_images: tuple[str, ...] = Field(
         (), description="folders of evaluation images; images within max_hash_distance of one of them are left out"
@@ -186,6 +188,11 @@ class FilterConfig(Frozen):
     models: tuple[ModelFilterConfig, ...] = Field(
         (), description="filters that ask a model, in their order, of what passed the others"
     )
+
+    @property
+    def asks_for_hashes(self) -> bool:
+        """Whether a filter compares perceptual hashes."""
+        return self.max_hash_distance >= 0 or bool(self.exclude_images)
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:

@@ -95,7 +95,11 @@ def decoded_rgb(data: bytes, max_pixels: int = MAX_DECODED_PIXELS) -> Iterator[I
 
 
 def inspect_image(
-    data: bytes, max_pixels: int = MAX_DECODED_PIXELS, transcoding: Transcoding | None = None
+    data: bytes,
+    max_pixels: int = MAX_DECODED_PIXELS,
+    transcoding: Transcoding | None = None,
+    *,
+    is_hashed: bool = True,
 ) -> ImageFacts:
     """Decode an image file once and return its facts.
 
@@ -103,6 +107,7 @@ def inspect_image(
         data: the file.
         max_pixels: what it may have.
         transcoding: what it is stored as; None: as it is.
+        is_hashed: whether its perceptual hash is asked for, which takes as long as decoding; else it is 0.
 
     Raises:
         UnreadableImageError: as ``decoded_rgb``, or it is too large to be stored.
@@ -114,9 +119,8 @@ def inspect_image(
             if flaw := transcoding.flaw_of(image.width, image.height):
                 raise UnreadableImageError("too_many_pixels", flaw)
             stored, extension = transcoding.encoded(image), transcoding.extension
-        return ImageFacts(
-            stored, extension, image.width, image.height, perceptual_hash(image), is_animated=decoded.is_animated
-        )
+        found = perceptual_hash(image) if is_hashed else 0
+        return ImageFacts(stored, extension, image.width, image.height, found, is_animated=decoded.is_animated)
 
 
 def extension_of(data: bytes) -> str:

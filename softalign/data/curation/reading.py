@@ -98,7 +98,8 @@ def open_sample(listed: ListedSample, captions: tuple[str, ...], config: Curatio
     """
     data = listed.images.read(listed.filename, config.filters.max_file_bytes)
     transcoding = transcoding_of(config)
-    facts = inspect_image(data, config.filters.max_pixels, transcoding)
+    is_hashed = config.filters.asks_for_hashes
+    facts = inspect_image(data, config.filters.max_pixels, transcoding, is_hashed=is_hashed)
     return Sample(
         source=listed.source,
         filename=listed.filename,

@@ -12,7 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from softalign.config import CurationConfig, ShapesSource
-from softalign.data.curation.images import UnreadableImageError, inspect_image
+from softalign.data.curation import images
+from softalign.data.curation.images import UnreadableImageError, inspect_image, perceptual_hash
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.png_colour import matrix_profile
 from softalign.data.curation.shards import read_index
@@ -118,6 +119,22 @@ def test_an_image_that_a_format_cannot_hold_is_left_out():
         inspect_image(buffer.getvalue(), transcoding=Transcoding("webp", 90))
     assert inspect_image(buffer.getvalue(), transcoding=Transcoding("jpg", 90)).width_px == 16_384
     assert transcoding_of(CurationConfig(name="x", sources=(ShapesSource(),))) is None
+
+
+def test_hashes_are_made_where_a_filter_asks_for_them_alone(handover, make_picture, store, configure, monkeypatch):
+    hashed = []
+
+    def spy(image):
+        hashed.append(image.size)
+        return perceptual_hash(image)
+
+    monkeypatch.setattr(images, "perceptual_hash", spy)
+    for seed in range(3):
+        handover.add(f"{seed}.png", [f"picture {seed}"], make_picture(seed))
+    without = curate(configure(handover.coco(), max_hash_distance=-1), store, "a")
+    assert without.num_samples == 3 and hashed == []
+    assert {row.perceptual_hash for row in read_index(Path(without.uri) / "shard-000000.parquet")} == {"0" * 64}
+    assert curate(configure(handover.coco()), store, "b").num_samples == len(hashed) == 3
 
 
 def test_animated_files_are_left_out_if_asked(handover, make_picture, store, configure, tmp_path):
