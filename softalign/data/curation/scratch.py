@@ -65,7 +65,8 @@ class Scratch:
         """Yield what a query finds; for errors see ``do``."""
         self._add_waiting()
         with _on_disk():
-            yield from self._db.execute(query)
+            for row in self._db.execute(query):  # not `yield from`, which closes the cursor, maybe after the database
+                yield row
 
     def number(self, query: str) -> int:
         """Return the one number that a query finds; for errors see ``do``."""

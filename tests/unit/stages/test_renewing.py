@@ -34,7 +34,12 @@ class Place:
         self.refused, self.read, self.decoded = set(), [], []
         fetch, inspect = ImageFolder._fetch, reading.inspect_image
         monkeypatch.setattr(ImageFolder, "_fetch", lambda folder, name, *rest: self._fetch(fetch, folder, name, *rest))
-        monkeypatch.setattr(reading, "inspect_image", lambda *asked: self.decoded.append(asked[0]) or inspect(*asked))
+
+        def inspected(*asked, **how):
+            self.decoded.append(asked[0])
+            return inspect(*asked, **how)
+
+        monkeypatch.setattr(reading, "inspect_image", inspected)
 
     def _fetch(self, fetch, folder, name, *rest):
         self.read.append(name)

@@ -364,7 +364,7 @@ def test_one_image_more_decodes_that_alone_also_where_images_are_saved_anew(
     handover.rows.pop()
     config, decoded, inspect = configure(handover.coco()).model_copy(update=layout), [], reading.inspect_image
     assert list(replaced(config, OpenedDataset(parent, store))) == ["0-coco/000.png"]
-    monkeypatch.setattr(reading, "inspect_image", lambda *args: decoded.append(args) or inspect(*args))
+    monkeypatch.setattr(reading, "inspect_image", lambda *args, **how: decoded.append(args) or inspect(*args, **how))
     child = curate(config, store, "child", beside=Beside("parent", is_compared=True))
     assert len(decoded) == 2
     assert child.digest == curate(config, Store(str(tmp_path / "scratch")), "child").digest
