@@ -65,7 +65,7 @@ class Scratch:
         """Yield what a query finds; for errors see ``do``."""
         self._add_waiting()
         with _on_disk():
-            for row in self._db.execute(query):  # not `yield from`, which closes the cursor, maybe after the database
+            for row in self._db.execute(query):  # noqa: UP028  (it would close its cursor, maybe late)
                 yield row
 
     def number(self, query: str) -> int:

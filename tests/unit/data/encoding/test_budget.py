@@ -54,6 +54,7 @@ def test_the_bytes_are_said_first_and_are_what_is_written_or_little_more(tmp_pat
 def test_what_the_store_has_is_not_counted(tmp_path, store, backbone, counted, caplog):
     dataset = make_dataset(tmp_path, store, captions_of(range(12)), "d")
     encode(dataset, backbone, Runtime(), store, "e")
+    caplog.clear()
     with caplog.at_level(logging.INFO, LOGGER):
         encode(dataset, backbone, Runtime(encode_budget_gb=1e-9), store, "again")
     assert said(caplog) == ["encode writes an index only: all encodings are in the store"]
