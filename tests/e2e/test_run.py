@@ -136,7 +136,7 @@ def test_the_readme_and_its_pages_name_only_commands_that_exist(monkeypatch, cap
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("softalign/**/*.md"), *ROOT.glob("infra/*.md")]
     readme = "".join(page.read_text(encoding="utf-8") for page in pages)
     named = set()
-    for command in re.findall(r"`softalign ((?:geneval|shapes) )?([a-z|\\]+)", readme):
+    for command in re.findall(r"`softalign ((?:geneval|shapes) )?([a-z|\\-]+)", readme):
         named |= {(command[0].strip(), name.strip("\\")) for name in command[1].split("|")}
     assert ("", "run") in named
     assert ("geneval", "score") in named

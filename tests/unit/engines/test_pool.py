@@ -111,7 +111,7 @@ def test_after_an_error_no_further_worker_is_started(monkeypatch):
     failing = ProcessPool(2, items_per_call=1)
     with pytest.raises(WorkerDiedError):
         list(failing.map(Work(works.always_dier, num_threads=4), range(40)))
-    assert len(started) <= ends[0] + 1, "one may have been on its way"
+    assert len(started) <= ends[0] + 3, "of the two workers and the one alone each may have had one on its way"
     assert set(threading.enumerate()) <= threads
     assert all(worker._child.returncode is not None for worker in started)
 
