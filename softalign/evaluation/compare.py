@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase, PairStatistics
+from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.artifacts.fronts import FRONTS_FILENAME
 from softalign.artifacts.scores import STATISTICS_FILENAME
@@ -16,7 +16,7 @@ from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.card_pictures import write_pictures
-from softalign.evaluation.differences import differences, pair_statistics
+from softalign.evaluation.differences import Pairs, compare_pairs
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.fronts import check_sweep, guidance_fronts
 from softalign.evaluation.packs import ArmImages
@@ -75,11 +75,11 @@ def compare(
     everyone = arms if champion is None else (*arms, champion)
     swept = tuple(_load_arm(report, store) for report in reports.sweep)
     _check_pairs((*everyone, *swept))
-    statistics = pair_statistics(*(arm.results for arm in (*reversed(arms), *everyone[len(arms) :])), config=config)
-    comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, statistics)
+    pairs = compare_pairs(*(arm.results for arm in (*reversed(arms), *everyone[len(arms) :])), config=config)
+    comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, pairs)
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
-    _write_record(work / STATISTICS_FILENAME, statistics)
+    _write_record(work / STATISTICS_FILENAME, pairs.statistics)
     if swept:
         _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
@@ -104,7 +104,7 @@ def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataCha
     shutil.rmtree(work / PICTURES_FOLDER, ignore_errors=True)  # of an attempt that was killed
     write_pictures(work / PICTURES_FOLDER, arms[0], arms[-1])
     if data_change is not None:
-        (work / DATA_CHANGE_FILENAME).write_text(data_change.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _write_record(work / DATA_CHANGE_FILENAME, data_change)
 
 
 def _comparison(
@@ -114,7 +114,7 @@ def _comparison(
     adapter: Adapter,
     config: EvalConfig,
     key: str,
-    statistics: PairStatistics,
+    pairs: Pairs,
 ) -> ComparisonReport:
     base, untrained, candidate = arms
     references = [] if reference is None else [reference.digest]
@@ -126,20 +126,20 @@ def _comparison(
         overall_base=base.report.overall_score,
         overall_untrained=untrained.report.overall_score,
         overall_adapter=candidate.report.overall_score,
-        adapter_vs_base=differences(candidate.results, base.results, config),
-        adapter_vs_untrained=differences(candidate.results, untrained.results, config),
+        adapter_vs_base=pairs.over_base.differences,
+        adapter_vs_untrained=pairs.over_untrained.differences,
         num_images_per_arm=candidate.report.num_images,
         guidance_scale=config.guidance_scale,
         denoiser_calls_per_image=config.denoiser_calls_per_image,
         guided_base=None if reference is None else _reference(reference, config),
         champion=config.pinned_champion,
         overall_champion=None if champion is None else champion.report.overall_score,
-        adapter_vs_champion=() if champion is None else differences(candidate.results, champion.results, config),
+        adapter_vs_champion=pairs.over_champion.differences,
         confidence=config.confidence,
         seed=config.seed,
-        over_base=statistics.over_base,
-        over_untrained=statistics.over_untrained,
-        over_champion=statistics.over_champion,
+        over_base=pairs.statistics.over_base,
+        over_untrained=pairs.statistics.over_untrained,
+        over_champion=pairs.statistics.over_champion,
         detector=candidate.report.detector,
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from softalign.artifacts import PairStatistics, TagDifference, TaskStatistics
 from softalign.config.evaluation import EvalConfig
@@ -15,27 +17,44 @@ Results = tuple[ImageResult, ...]
 """Verdicts of one arm, in the suite's order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is said of two arms, by tag and overall: the differences, and what they show."""
+
+    differences: tuple[TagDifference, ...] = ()
+    statistics: tuple[TaskStatistics, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of a comparison; without a champion nothing is said of it."""
+
+    over_base: Pair
+    over_untrained: Pair
+    over_champion: Pair
+    statistics: PairStatistics
+
+
 def differences(candidate: Results, reference: Results, config: EvalConfig) -> tuple[TagDifference, ...]:
     """Return candidate - reference per tag and overall, with intervals by resampling prompts of both together."""
-    return tuple(
-        TagDifference(tag=tag, difference=interval.value, ci_low=interval.low, ci_high=interval.high)
-        for tag, interval in _paired_intervals(candidate, reference, config).items()
-    )
+    return _differences(_paired_intervals(candidate, reference, config))
 
 
-def pair_statistics(
+def compare_pairs(
     candidate: Results, untrained: Results, base: Results, champion: Results | None = None, *, config: EvalConfig
-) -> PairStatistics:
+) -> Pairs:
     """Return what every pair of a comparison shows, and what was to be told before the first image."""
+    over_base, over_untrained = (_pair(candidate, other, config) for other in (base, untrained))
+    over_champion = Pair() if champion is None else _pair(candidate, champion, config)
     prompts = [len(counts.images_P) for counts in counts_by_tag(base).values()]
-    return PairStatistics(
-        planned_detectable=round(
-            planned_detectable(prompts, config.images_per_prompt, confidence=config.confidence), 6
-        ),
-        adapter_vs_base=statistics_of(candidate, base, config),
-        adapter_vs_untrained=statistics_of(candidate, untrained, config),
-        adapter_vs_champion=() if champion is None else statistics_of(candidate, champion, config),
+    planned = planned_detectable(prompts, config.images_per_prompt, confidence=config.confidence)
+    statistics = PairStatistics(
+        planned_detectable=round(planned, 6),
+        adapter_vs_base=over_base.statistics,
+        adapter_vs_untrained=over_untrained.statistics,
+        adapter_vs_champion=over_champion.statistics,
     )
+    return Pairs(over_base, over_untrained, over_champion, statistics)
 
 
 def planned_for(config: EvalConfig) -> float:
@@ -47,14 +66,18 @@ def planned_for(config: EvalConfig) -> float:
     )
 
 
-def statistics_of(candidate: Results, reference: Results, config: EvalConfig) -> tuple[TaskStatistics, ...]:
-    """Return what the differences per tag and overall show: p-values, wins and losses, what could have been told."""
-    pairs = zip(candidate, reference, strict=True)
-    return task_statistics(
-        outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in pairs),
-        _paired_intervals(candidate, reference, config),
-        confidence=config.confidence,
-        seed=config.seed,
+def _pair(candidate: Results, reference: Results, config: EvalConfig) -> Pair:
+    intervals = _paired_intervals(candidate, reference, config)
+    images = zip(candidate, reference, strict=True)
+    outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
+    found = task_statistics(outcomes, intervals, confidence=config.confidence, seed=config.seed)
+    return Pair(_differences(intervals), found)
+
+
+def _differences(intervals: Mapping[str, Interval]) -> tuple[TagDifference, ...]:
+    return tuple(
+        TagDifference(tag=tag, difference=interval.value, ci_low=interval.low, ci_high=interval.high)
+        for tag, interval in intervals.items()
     )
 
 
