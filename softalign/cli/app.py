@@ -221,6 +221,7 @@ from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's 
     doctor,
     editing,
     exporting,
+    geneval2,
     geneval_generating,
     geneval_sets,
     recipes,

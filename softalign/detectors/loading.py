@@ -16,8 +16,14 @@ CONFIG_FILENAME = "config.json"
 SEGMENTER_FIELD, COLORS_FIELD = "evaluate.detector.segmenter", "evaluate.detector.color_classifier"
 
 
-def located(model: str, revision: str | None, field: str) -> str:
+def located(model: str, revision: str | None, field: str, of: str = "detector") -> str:
     """Return a model's folder or hub id, or the folder of its copy in the hub's cache.
+
+    Args:
+        model: the folder or hub id.
+        revision: of a hub id.
+        field: what names the model.
+        of: whose model it is, for the messages.
 
     Raises:
         MissingInputError: no such folder, or the hub cannot be asked and there is no copy.
@@ -25,13 +31,13 @@ def located(model: str, revision: str | None, field: str) -> str:
     is_folder = Path(model).is_dir()
     if (is_folder and not (Path(model) / CONFIG_FILENAME).is_file()) or not (is_folder or is_hub_id(model)):
         raise MissingInputError(
-            "There is no such model of the detector.",
+            f"There is no such model of the {of}.",
             expected=f"a folder with {CONFIG_FILENAME} and model.safetensors, or a hub id",
             found="a folder without it" if is_folder else "no such folder",
             where=f"{field}: {model}",
             fix=f"set {field} to the folder of a model in transformers' layout",
         )
-    return reachable_model(model, revision, filename=CONFIG_FILENAME, field=field, role="detector's model")
+    return reachable_model(model, revision, filename=CONFIG_FILENAME, field=field, role=f"{of}'s model")
 
 
 def require_models(config: DetectorConfig) -> None:
@@ -54,27 +60,43 @@ def require_models(config: DetectorConfig) -> None:
         ) from error
 
 
-def loaded(kind: Any, model: str, revision: str | None, field: str, **options: Any) -> Any:
-    """Return a model of a transformers class in float32.
+def loaded(
+    kind: Any,
+    model: str,
+    revision: str | None,
+    field: str,
+    *,
+    of: str = "detector",
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Any:
+    """Return a model of a transformers class; code that comes with a model is never run.
+
+    Args:
+        kind: the class.
+        model: as ``located`` takes it, like ``revision``, ``field`` and ``of``.
+        dtype: of its weights.
+        options: further arguments of ``from_pretrained``.
 
     Raises:
         MissingInputError: it is not there.
         CompatibilityError: weights are missing, left over or of other shapes; another kind of model; no safetensors.
     """
-    place = located(model, revision, field)
+    place = located(model, revision, field, of)
     silence_libraries()
     try:
         made, info = kind.from_pretrained(
             place,
             revision=revision,
             use_safetensors=True,
-            dtype=torch.float32,
+            trust_remote_code=False,
+            dtype=dtype,
             output_loading_info=True,
             **options,
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise CompatibilityError(
-            "A model of the detector cannot be loaded.",
+            f"A model of the {of} cannot be loaded.",
             expected=f"a {kind.__name__} in transformers' layout, its weights as safetensors",
             found=str(error).splitlines()[0],
             where=f"{field}: {model}",
@@ -83,7 +105,7 @@ def loaded(kind: Any, model: str, revision: str | None, field: str, **options: A
     faults = [f"{what} {', '.join(sorted(map(str, info[what]))[:3])}" for what in _FAULTS if info.get(what)]
     if faults:
         raise CompatibilityError(
-            "A model of the detector has not the weights that its configuration asks for.",
+            f"A model of the {of} has not the weights that its configuration asks for.",
             expected=f"every weight of a {kind.__name__}, and no other",
             found="; ".join(faults),
             where=f"{field}: {model}",

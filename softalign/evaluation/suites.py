@@ -10,6 +10,7 @@ from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
+from softalign.geneval.decision import require_clauses
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts, to_json_line
@@ -158,6 +159,8 @@ def _known_to_detector(prompts: tuple[GenevalPrompt, ...], config: EvalConfig) -
         from softalign.shapes import scenes
 
         names, colors = tuple(scenes.SHAPES), tuple(scenes.COLORS)
+    for prompt in prompts:
+        require_clauses(prompt)
     clauses = [clause for prompt in prompts for clause in (*prompt.include, *prompt.exclude)]
     asked = dict.fromkeys(word for clause in clauses for word in (clause.class_name, clause.color) if word)
     unknown = [word for word in asked if word not in {*names, *colors}]
