@@ -20,7 +20,9 @@ from tests.photographs import photographs
 
 IMAGE, VIDEO, START, END = "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"
 SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", START, END, IMAGE, VIDEO]
-WORDS = "Yes yes No no one One two Two three Three 2 3 How many dogs are in the image? Answer in one word. user assistant"
+WORDS = (
+    "Yes yes No no one One two Two three Three 2 3 How many dogs are in the image? Answer in one word. user assistant"
+)
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
     "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}"
@@ -35,10 +37,16 @@ QWEN_IMAGES = dict(
     merge_size=2,
     temporal_patch_size=2,
 )
-LLAVA_IMAGES = dict(image_processor_type="CLIPImageProcessor", size=dict(shortest_edge=32), crop_size=dict(height=32, width=32))
+LLAVA_IMAGES = dict(
+    image_processor_type="CLIPImageProcessor", size=dict(shortest_edge=32), crop_size=dict(height=32, width=32)
+)
 ROWS = [
     ("two dogs", 2, [("How many dogs are in the image?", "two", "count"), ("Are there any dogs?", "Yes", "object")]),
-    ("a red car", 2, [("How many?", "one", "count"), ("Is the car red?", "Yes", "attribute"), ("Any cars?", "Yes", "object")]),
+    (
+        "a red car",
+        2,
+        [("How many?", "one", "count"), ("Is the car red?", "Yes", "attribute"), ("Any cars?", "Yes", "object")],
+    ),
     ("a cat on a mat", 3, [("Any cats in the image?", "Yes", "object"), ("Is it on the mat?", "Yes", "position")]),
 ]
 """Prompts in GenEval 2's form, made up here: text, atoms, and questions with answer and skill."""
@@ -63,7 +71,9 @@ def build_tokenizer():
     made = Tokenizer(models.BPE())
     made.pre_tokenizer, made.decoder = bytes_of_words, decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=SPECIALS, initial_alphabet=alphabet, show_progress=False
+    )
     made.train_from_iterator([WORDS] * 3, trainer)
     named = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE)
     return PreTrainedTokenizerFast(tokenizer_object=made, extra_special_tokens=SPECIALS[3:], **named)
@@ -111,6 +121,9 @@ def save_tiny_judge(folder, family="qwen3_vl", seed=0):
 
 def some_images(number):
     """Return photographs where there are some, else noise, of several sizes: uint8 (H, W, 3)."""
-    found = [np.asarray(Image.open(path).convert("RGB").resize((64 + 8 * at, 56))) for at, path in enumerate(photographs(number))]
+    found = [
+        np.asarray(Image.open(path).convert("RGB").resize((64 + 8 * at, 56)))
+        for at, path in enumerate(photographs(number))
+    ]
     rng = np.random.default_rng(0)
     return found or [rng.integers(0, 256, (56, 64 + 8 * at, 3), dtype=np.uint8) for at in range(number)]

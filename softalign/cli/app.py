@@ -223,6 +223,7 @@ from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's 
     exporting,
     geneval2,
     geneval_generating,
+    geneval_metrics,
     geneval_sets,
     recipes,
     refreshing,

@@ -48,7 +48,5 @@ def geneval2_score(
     asked = Suite(read_suite(suite), images_per_prompt=1)
     runtime = Runtime(device=device)
     with leaving_in_order(lambda: "stopped: images that are judged are kept; the same command judges the others"):
-        score = judge_folder(
-            folder, asked, judge, revision, runtime, batch_size, is_partial_allowed=allow_partial
-        )
+        score = judge_folder(folder, asked, judge, revision, runtime, batch_size, is_partial_allowed=allow_partial)
     emit(score.to_json(), as_json, score.to_text())

@@ -74,7 +74,10 @@ def loaded(
 
     Args:
         kind: the class.
-        model: as ``located`` takes it, like ``revision``, ``field`` and ``of``.
+        model: as ``located`` takes it.
+        revision: as ``located`` takes it.
+        field: as ``located`` takes it.
+        of: as ``located`` takes it.
         dtype: of its weights.
         options: further arguments of ``from_pretrained``.
 

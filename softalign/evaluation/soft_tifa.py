@@ -1,8 +1,8 @@
 """Soft-TIFA, GenEval 2's score (arXiv 2512.16853): from the probabilities of right answers to scores with intervals.
 
-Of an image: the arithmetic mean over its questions (Soft-TIFA AM, the share of atoms that are right) and the geometric mean
-(Soft-TIFA GM, whether all of them are). Of a prompt: the mean over its images (the authors draw one). Of the suite: the
-mean over prompts. By skill: the mean over all questions of it; by number of atoms: the means over those prompts.
+Of an image: the arithmetic mean over its questions (Soft-TIFA AM, the share of atoms that are right) and the geometric
+mean (Soft-TIFA GM, whether all of them are). Of a prompt: the mean over its images (the authors draw one). Of a suite:
+the mean over prompts. By skill: the mean over all questions of it; by number of atoms: the means over those prompts.
 
 Shape legend: P prompts.
 """
@@ -78,7 +78,10 @@ class SoftTifaScore(Frozen):
 
     def to_text(self) -> str:
         """Return the scores as lines, and what is missing below them."""
-        rows = [f"{'Soft-TIFA AM':<14} {self.soft_tifa_am.to_text()}", f"{'Soft-TIFA GM':<14} {self.soft_tifa_gm.to_text()}"]
+        rows = [
+            f"{'Soft-TIFA AM':<14} {self.soft_tifa_am.to_text()}",
+            f"{'Soft-TIFA GM':<14} {self.soft_tifa_gm.to_text()}",
+        ]
         rows += ["", f"{'skill':<14} {'AM':<24}  questions"]
         rows += [f"{name:<14} {one.soft_tifa_am.to_text()}  {one.num_questions}" for name, one in self.skills.items()]
         rows += ["", f"{'atoms':<14} {'AM':<24}  {'GM':<24}  prompts"]
@@ -86,7 +89,10 @@ class SoftTifaScore(Frozen):
             f"{count:<14} {one.soft_tifa_am.to_text()}  {one.soft_tifa_gm.to_text()}  {one.num_prompts}"
             for count, one in self.atom_counts.items()
         ]
-        rows += ["", f"{self.num_images} images of {self.num_prompts} prompts; judge {self.judge}; {CONFIDENCE:.0%} intervals"]
+        rows += [
+            "",
+            f"{self.num_images} images of {self.num_prompts} prompts, {CONFIDENCE:.0%} intervals; judge {self.judge}",
+        ]
         if self.missing:
             rows += ["", "The set is not complete; these are the scores of what can be scored of it:"]
             rows += [f"  {lack.to_text()}" for lack in self.missing]

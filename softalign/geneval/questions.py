@@ -1,8 +1,8 @@
 """GenEval 2's prompts (arXiv 2512.16853): what an image shows is asked in questions, each about one atom of the prompt.
 
 Its file has a JSON object a line: ``prompt``, ``atom_count``, ``vqa_list`` (pairs of question and right answer) and
-``skills`` (of each pair). "a" is asked about too ("How many dogs are in the image?", "one") but is no atom, so there may
-be more questions than atoms. The file is its authors' (CC BY-NC 4.0) and not part of softalign.
+``skills`` (of each pair). "a" is asked about too ("How many dogs are in the image?", "one") but is no atom, so there
+may be more questions than atoms. The file is its authors' (CC BY-NC 4.0) and not part of softalign.
 """
 
 from __future__ import annotations

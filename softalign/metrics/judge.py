@@ -48,7 +48,7 @@ class Judge:
         self.batch_size = batch_size
 
     def __call__(self, image: NDArray[np.uint8], pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Return of each pair of question and right answer how probable that answer is, 0..1, for an image (H, W, 3)."""
+        """Return how probable the right answers are, 0..1: of pairs of question and answer, for an image (H, W, 3)."""
         starts = range(0, len(pairs), self.batch_size)
         batches = (pairs[start : start + self.batch_size] for start in starts)
         return list(chain.from_iterable(self._ask(image, batch) for batch in batches))
@@ -61,7 +61,7 @@ class Judge:
         ]
 
     def _first_token(self, image: NDArray[np.uint8], questions: Sequence[str]) -> Float[torch.Tensor, "Q V"]:
-        """Return the logits of the answers' first token, as the model gives them: no sampling setting of its changes them."""
+        """Return the logits of the answers' first token as the model gives them, whatever its sampling settings are."""
         picture = Image.fromarray(image)
         conversations = [_conversation(picture, question + INSTRUCTION) for question in questions]
         inputs = self.processor.apply_chat_template(
@@ -101,7 +101,7 @@ def load_judge(model: str, revision: str | None, device: torch.device, batch_siz
 
 
 def _load_processor(place: str, model: str, revision: str | None) -> Any:
-    """Return a model's processor, for images alone and with Pillow, which is everywhere; videos would need torchvision."""
+    """Return a model's processor for images alone, with Pillow: the same pixels with and without torchvision."""
     from transformers import PROCESSOR_MAPPING, AutoConfig
 
     try:

@@ -9,11 +9,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from softalign.cli.options import app
+from softalign.config import EvalConfig
 from softalign.errors import ConfigError, DataError
 from softalign.evaluation import judging
 from softalign.evaluation.soft_tifa import JudgedPrompt, summarize_soft_tifa
 from softalign.evaluation.suites import read_suite, score_directory, suite_prompts
-from softalign.config import EvalConfig
 from softalign.geneval.completeness import asked_for
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.metrics import judge as judges
@@ -104,7 +104,7 @@ def test_intervals_are_over_prompts_and_hold_their_mean():
     half = 1.96 * np.std(means) / 20  # of a mean of 400
     assert found.soft_tifa_am.ci_low == pytest.approx(np.mean(means) - half, abs=0.005)
     assert found.soft_tifa_am.ci_high == pytest.approx(np.mean(means) + half, abs=0.005)
-    alike = summarize_soft_tifa([JudgedPrompt(3, ("count",), ((0.5, ), (0.7,)))] * 9, "judge").soft_tifa_gm
+    alike = summarize_soft_tifa([JudgedPrompt(3, ("count",), ((0.5,), (0.7,)))] * 9, "judge").soft_tifa_gm
     assert (alike.value, alike.ci_low, alike.ci_high) == pytest.approx((0.6, 0.6, 0.6))
     assert JudgedPrompt(1, ("count", "object"), ((0.0, 1.0),)).soft_tifa_gm == 0.0
     with pytest.raises(DataError, match="no images to score"):
@@ -164,7 +164,11 @@ def test_a_suite_of_the_one_kind_is_no_suite_of_the_other(folder, suite, judge, 
     with pytest.raises(DataError, match=r"(?s)no questions for a judge.*geneval score"):
         score(folder, detected, judge)
     found = tmp_path / "detections.jsonl"
-    found.write_text("".join(json.dumps({"filename": image_filename(p, i), "detections": []}) + "\n" for p in range(3) for i in range(2)))
+    found.write_text(
+        "".join(
+            json.dumps({"filename": image_filename(p, i), "detections": []}) + "\n" for p in range(3) for i in range(2)
+        )
+    )
     with pytest.raises(DataError, match=r"(?s)vision-language model.*geneval2 score"):
         score_directory(folder, found)
     with pytest.raises(DataError, match="vision-language model"):

@@ -45,7 +45,10 @@ def test_a_probability_is_the_share_of_the_first_token_over_the_whole_vocabulary
     """Restated: one forward call without a batch, softmax over the vocabulary, the spellings' first tokens added up."""
     judge, image = load_judge(str(folder), None, CPU, 8), some_images(2)[1]
     for question, answer in PAIRS:
-        parts = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": f"{question} Answer in one word."}]
+        parts = [
+            {"type": "image", "image": Image.fromarray(image)},
+            {"type": "text", "text": f"{question} Answer in one word."},
+        ]
         inputs = judge.processor.apply_chat_template(
             [{"role": "user", "content": parts}],
             tokenize=True,
@@ -58,7 +61,9 @@ def test_a_probability_is_the_share_of_the_first_token_over_the_whole_vocabulary
         shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         forms = {"Yes": ["Yes", "yes"], "two": ["two", "Two", "2"], "one": ["one", "One", "1"]}[answer]
         begins = {judge.processor.tokenizer.encode(space + form)[0] for form in forms for space in ("", " ")}
-        assert judge(image, [(question, answer)])[0] == pytest.approx(sum(shares[token] for token in begins), abs=TOLERANCE)
+        assert judge(image, [(question, answer)])[0] == pytest.approx(
+            sum(shares[token] for token in begins), abs=TOLERANCE
+        )
 
 
 def test_what_is_no_judge_is_refused(tmp_path):
