@@ -60,3 +60,30 @@ def _metric(text: str) -> MetricConfig:
             where="--metric",
         )
     return MetricConfig.model_validate({"name": name, "model": model, "tokenizer": tokenizer or None})
+
+
+@geneval_app.command("distance")
+def geneval_distance(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="images in the official layout, or any folder of images")
+    ],
+    reference: Annotated[
+        Path,
+        typer.Option("--reference", metavar="DIR|FILE", help="a folder of images, or statistics (.npz: mu, sigma)"),
+    ],
+    features: Annotated[
+        str, typer.Option("--features", metavar="FILE|MODEL", help="weights of FID's Inception, or a vision model")
+    ],
+    save_statistics: Annotated[
+        Path | None, typer.Option("--save-statistics", help="write DIR's statistics there (.npz), a later reference")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Say how far a folder's images are from a reference: FID and KID, or the same of another model's features."""
+    log.info("Loading PyTorch")
+    from softalign.config.runtime import Runtime
+    from softalign.evaluation.set_distances import distances_of
+
+    found = distances_of(folder, reference, features, Runtime(device=device), save_statistics)
+    emit(found.to_json(), as_json, found.to_text())

@@ -74,10 +74,10 @@ def loaded(
 
     Args:
         kind: the class.
-        model: as ``located`` takes it.
-        revision: as ``located`` takes it.
-        field: as ``located`` takes it.
-        of: as ``located`` takes it.
+        model: a folder or hub id, as ``revision``, ``field`` and ``of`` for ``located``.
+        revision: of a hub id.
+        field: what names the model.
+        of: whose it is.
         dtype: of its weights.
         options: further arguments of ``from_pretrained``.
 
@@ -85,36 +85,39 @@ def loaded(
         MissingInputError: it is not there.
         CompatibilityError: weights are missing, left over or of other shapes; another kind of model; no safetensors.
     """
-    place = located(model, revision, field, of)
+    given = {"revision": revision, "dtype": dtype, **options}
+    made, info = _read(kind, located(model, revision, field, of), given, f"{field}: {model}", of)
+    _require_whole(info, kind, f"{field}: {model}", of)
+    return made
+
+
+def _read(kind: Any, place: str, given: dict[str, Any], where: str, of: str) -> tuple[Any, Any]:
     silence_libraries()
     try:
         made, info = kind.from_pretrained(
-            place,
-            revision=revision,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=dtype,
-            output_loading_info=True,
-            **options,
+            place, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **given
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise CompatibilityError(
             f"A model of the {of} cannot be loaded.",
             expected=f"a {kind.__name__} in transformers' layout, its weights as safetensors",
             found=str(error).splitlines()[0],
-            where=f"{field}: {model}",
+            where=where,
             fix="look at the folder, or load the model anew",
         ) from error
+    return made, info
+
+
+def _require_whole(info: Any, kind: Any, where: str, of: str) -> None:
     faults = [f"{what} {', '.join(sorted(map(str, info[what]))[:3])}" for what in _FAULTS if info.get(what)]
     if faults:
         raise CompatibilityError(
             f"A model of the {of} has not the weights that its configuration asks for.",
             expected=f"every weight of a {kind.__name__}, and no other",
             found="; ".join(faults),
-            where=f"{field}: {model}",
+            where=where,
             fix="name a whole model of this kind",
         )
-    return made
 
 
 _FAULTS = ("missing_keys", "mismatched_keys", "unexpected_keys")

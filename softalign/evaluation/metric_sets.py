@@ -6,7 +6,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,25 +110,27 @@ def measure_sets(
     shared = [key for key in names[0] if all(key in other for other in names)]
     num_unpaired = len(set().union(*names)) - len(shared)
     if not shared or (num_unpaired and not is_partial_allowed):
-        raise DataError(
-            "The sets do not show the same prompts and images, so they cannot be compared in pairs.",
-            expected="the same prompts, with images of the same numbers",
-            found=f"{len(shared)} images that both have, {num_unpaired} that one has",
-            where=" and ".join(map(str, roots)),
-            fix="make the same suite, or compare what both have with --allow-partial, if there is any",
-        )
+        raise _not_paired(roots, len(shared), num_unpaired)
     values = [[_values(one, metric, runtime) for metric in metrics] for one in sets]
     return MetricSets(
-        sets=tuple(
-            SetMetrics(
-                source=str(one.root),
-                means=tuple(map(partial(metric_mean, how=Resampling()), metrics, own)),
-                missing=one.lacks,
-            )
-            for one, own in zip(sets, values, strict=True)
-        ),
+        sets=tuple(_set_metrics(one, metrics, own) for one, own in zip(sets, values, strict=True)),
         differences=_differences(metrics, names, values, shared) if len(sets) > 1 else (),
         num_unpaired=num_unpaired,
+    )
+
+
+def _set_metrics(one: _ReadSet, metrics: Sequence[MetricConfig], values: Sequence[Values]) -> SetMetrics:
+    means = tuple(metric_mean(metric, own, Resampling()) for metric, own in zip(metrics, values, strict=True))
+    return SetMetrics(source=str(one.root), means=means, missing=one.lacks)
+
+
+def _not_paired(roots: Sequence[Path], num_shared: int, num_unpaired: int) -> DataError:
+    return DataError(
+        "The sets do not show the same prompts and images, so they cannot be compared in pairs.",
+        expected="the same prompts, with images of the same numbers",
+        found=f"{num_shared} images that both have, {num_unpaired} that one has",
+        where=" and ".join(map(str, roots)),
+        fix="make the same suite, or compare what both have with --allow-partial, if there is any",
     )
 
 
