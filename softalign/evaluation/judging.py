@@ -10,7 +10,7 @@ from typing import Any
 from softalign.backbones.locating import files_fingerprint
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
-from softalign.evaluation.arms import load_image
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.image_lines import Measure, complete_lines
 from softalign.evaluation.soft_tifa import (
     AM,

@@ -14,15 +14,16 @@ from softalign.artifacts.metrics import MetricDifference, MetricMean
 from softalign.config.metrics import MetricConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
-from softalign.evaluation.arms import load_image
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.image_lines import Measure, complete_lines
 from softalign.evaluation.metric_statistics import Resampling, Values, metric_difference, metric_mean
-from softalign.evaluation.verdicts import CONFIDENCE
+from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED
 from softalign.geneval.completeness import Lack, Suite, asked_for, inspect_set, require_complete
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.results import image_number
 from softalign.metrics.scorer import load_scorer, metric_fingerprint
 
+_HOW = Resampling(NUM_BOOTSTRAP, CONFIDENCE, SEED)
 _FIX = "make what is missing, or score what is there with --allow-partial: it prints what is missing"
 
 
@@ -120,7 +121,7 @@ def measure_sets(
 
 
 def _set_metrics(one: _ReadSet, metrics: Sequence[MetricConfig], values: Sequence[Values]) -> SetMetrics:
-    means = tuple(metric_mean(metric, own, Resampling()) for metric, own in zip(metrics, values, strict=True))
+    means = tuple(metric_mean(metric, own, _HOW) for metric, own in zip(metrics, values, strict=True))
     return SetMetrics(source=str(one.root), means=means, missing=one.lacks)
 
 
@@ -191,7 +192,7 @@ def _differences(
     for metric, first, second in zip(metrics, *values, strict=True):
         reference = {names[0][key]: first[names[0][key]] for key in shared}
         candidate = {names[0][key]: second[names[1][key]] for key in shared}
-        found.append(metric_difference(metric.name, candidate, reference, Resampling()))
+        found.append(metric_difference(metric.name, candidate, reference, _HOW))
     return tuple(found)
 
 

@@ -17,7 +17,6 @@ from softalign.config.metrics import MetricConfig
 from softalign.errors import DataError
 from softalign.evaluation.intervals import ratio_interval
 from softalign.evaluation.statistics import NUM_FLIPS, flip_p_value
-from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED
 from softalign.metrics.scorer import DEFINITIONS
 
 Values = Mapping[str, float]
@@ -26,11 +25,11 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are made."""
+    """How intervals are made: resamplings of the prompts, a ratio, and the seed of both resamplings and flips."""
 
-    num_bootstrap: int = NUM_BOOTSTRAP
-    confidence: float = CONFIDENCE
-    seed: int = SEED
+    num_bootstrap: int
+    confidence: float
+    seed: int
 
 
 def metric_mean(config: MetricConfig, values: Values, how: Resampling) -> MetricMean:

@@ -12,7 +12,7 @@ import numpy as np
 from softalign.artifacts import Frozen
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
-from softalign.evaluation.arms import load_image
+from softalign.evaluation.image_files import load_image
 from softalign.geneval.image_faults import image_fault
 from softalign.geneval.layout import IMAGE_SUFFIXES, METADATA_FILENAME, read_folders
 from softalign.metrics.distances import (

@@ -42,11 +42,16 @@ def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
 
 
 def check_detector(config: EvalConfig) -> None:
-    """Refuse a suite whose detector is not there, before any work is done for it; loads nothing.
+    """Refuse a suite whose detector, or a metric's model, is not there, before any work is done for it; loads nothing.
 
     Raises:
-        MissingInputError: a model of the detector is not there, and the hub cannot be asked.
+        MissingInputError: a model of the detector or of a metric is not there, and the hub cannot be asked.
     """
+    if config.metrics:
+        from softalign.metrics.scorer import require_model
+
+        for metric in config.metrics:
+            require_model(metric)
     if config.is_embedded:
         return
     from softalign.detectors.loading import require_models

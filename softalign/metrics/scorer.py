@@ -45,6 +45,17 @@ def load_scorer(config: MetricConfig, device: torch.device) -> Scorer:
     return PickScore(config, device)
 
 
+def require_model(config: MetricConfig) -> None:
+    """Refuse a score whose model is not there, before anything is done for it.
+
+    Raises:
+        MissingInputError: says which.
+    """
+    from softalign.detectors.loading import located
+
+    located(config.model, config.revision, f"evaluate.metrics, {config.name}", f"metric {config.name}")
+
+
 def metric_fingerprint(config: MetricConfig) -> str:
     """Return a digest of what decides a score beside image and prompt."""
     tokenizer = None if config.tokenizer is None else files_fingerprint(config.tokenizer, None)

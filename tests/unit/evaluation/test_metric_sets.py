@@ -23,6 +23,7 @@ PROMPTS = tuple(
     GenevalPrompt(tag=f"own {place}", include=(Clause(class_name="dog", count=1),), prompt=text)
     for place, text in enumerate(TEXTS)
 )
+HOW = Resampling(num_bootstrap=2000, confidence=0.95, seed=0)
 METRIC = MetricConfig(name="pick_score", model="some/model")
 
 
@@ -129,22 +130,22 @@ def test_impossible_requests_are_refused(arguments, said):
 def test_prompts_count_alike_and_are_what_is_resampled():
     rng = np.random.default_rng(0)
     values = {image_filename(p, i): rng.normal(p % 2, 0.1) for p in range(200) for i in range(4)}
-    found = metric_mean(METRIC, values, Resampling())
+    found = metric_mean(METRIC, values, HOW)
     half = 1.96 * 0.5 / np.sqrt(200)  # half of the prompts have 0, half 1; a prompt's images add next to nothing
     assert (found.ci_low, found.ci_high) == pytest.approx((found.mean - half, found.mean + half), abs=0.01)
     del values[image_filename(1, 1)], values[image_filename(1, 2)], values[image_filename(1, 3)]
-    assert metric_mean(METRIC, values, Resampling()).mean == pytest.approx(found.mean, abs=0.002)
+    assert metric_mean(METRIC, values, HOW).mean == pytest.approx(found.mean, abs=0.002)
     with pytest.raises(DataError, match="no images to score"):
-        metric_mean(METRIC, {}, Resampling())
+        metric_mean(METRIC, {}, HOW)
 
 
 def test_a_difference_is_as_sure_as_its_prompts():
     rng = np.random.default_rng(0)
     reference = {image_filename(p, 0): rng.normal(20, 1) for p in range(50)}
     better = {name: value + 0.1 + rng.normal(0, 0.01) for name, value in reference.items()}
-    found = metric_difference("pick_score", better, reference, Resampling())
+    found = metric_difference("pick_score", better, reference, HOW)
     assert (found.prompts_better, found.prompts_worse) == (50, 0)
     assert 0 < found.ci_low < found.difference < found.ci_high < 0.12
     assert found.p_value < 0.001
-    same = metric_difference("pick_score", reference, reference, Resampling())
+    same = metric_difference("pick_score", reference, reference, HOW)
     assert (same.difference, same.ci_low, same.ci_high, same.p_value) == (0.0, 0.0, 0.0, 1.0)

@@ -147,6 +147,8 @@ def test_the_command_draws_prompts_of_geneval_2_and_keeps_what_they_are_asked(ti
     suite.write_text(suite_text())
     options = ["--out", str(out), "--suite", str(suite), "--images-per-prompt", "1", "--num-inference-steps", "1"]
     monkeypatch.setattr(sys, "argv", ["softalign", "geneval", "generate", tiny_unet.base, *options, "--json"])
-    app.main()
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert not caught.value.code
     assert "".join((out / f"{place:05d}/metadata.jsonl").read_text() for place in range(3)) == suite.read_text()
     assert [len(folder.filenames) for folder in read_folders(out)] == [1, 1, 1]
