@@ -1,4 +1,4 @@
-"""Command of GenEval 2: a folder of images is judged by a vision-language model."""
+"""Commands of GenEval 2: a folder of images is judged by a vision-language model, two are compared."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ geneval2_app = typer.Typer(
 )
 app.add_typer(geneval2_app, name="geneval2")
 log = logging.getLogger("softalign")
-
-
-@geneval2_app.callback()
-def _group() -> None:
-    """Keep ``score`` a command of a group, though it is alone."""
 
 
 @geneval2_app.command("score")
@@ -50,3 +45,17 @@ def geneval2_score(
     with leaving_in_order(lambda: "stopped: images that are judged are kept; the same command judges the others"):
         score = judge_folder(folder, asked, judge, revision, runtime, batch_size, is_partial_allowed=allow_partial)
     emit(score.to_json(), as_json, score.to_text())
+
+
+@geneval2_app.command("compare")
+def geneval2_compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="a judged folder, or its results.jsonl")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="the other one; differences are B - A")],
+    allow_partial: PartialOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two judged folders in pairs of images, with intervals of the differences."""
+    from softalign.evaluation.soft_tifa_pairs import compare_judged
+
+    comparison = compare_judged(a, b, is_partial_allowed=allow_partial)
+    emit(comparison.to_json(), as_json, comparison.to_text())

@@ -15,10 +15,12 @@ from softalign.evaluation.image_lines import Measure, complete_lines
 from softalign.evaluation.soft_tifa import (
     AM,
     GM,
+    JudgedImage,
     SoftTifaScore,
     arithmetic_mean,
     by_folder,
     geometric_mean,
+    judged_prompt,
     summarize_soft_tifa,
 )
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
@@ -68,7 +70,8 @@ def judge_folder(
     lines = complete_lines(
         root / RESULTS_FILENAME, root, asked, lambda: _measure(prompts, judge, revision, runtime, batch_size), "judge"
     )
-    return summarize_soft_tifa(by_folder(lines.lines), judge, found.lacks)
+    images = [JudgedImage.model_validate(row) for row in lines.lines.values()]
+    return summarize_soft_tifa([judged_prompt(own) for own in by_folder(images).values()], judge, found.lacks)
 
 
 def questions_of(prompt: GenevalPrompt) -> Questions:

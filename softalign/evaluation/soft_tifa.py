@@ -10,11 +10,12 @@ Shape legend: P prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
@@ -99,6 +100,32 @@ class SoftTifaScore(Frozen):
         return "\n".join(rows)
 
 
+class JudgedImage(Frozen):
+    """One line of a judged folder's ``results.jsonl``.
+
+    Attributes:
+        skills: of the prompt's questions.
+        probabilities: of the right answers, in the questions' order.
+        metadata: the prompt's line in the suite.
+        key: a digest of what decided the line.
+    """
+
+    filename: str
+    prompt: str
+    atom_count: int
+    skills: tuple[str, ...]
+    probabilities: Annotated[tuple[float, ...], Field(min_length=1)]
+    soft_tifa_am: float
+    soft_tifa_gm: float
+    metadata: str
+    key: str
+
+    @property
+    def folder(self) -> str:
+        """The prompt's folder: what the images of one prompt share."""
+        return self.filename.rsplit("/", 2)[0]
+
+
 @dataclass(frozen=True)
 class JudgedPrompt:
     """One prompt's images, judged.
@@ -169,21 +196,17 @@ def summarize_soft_tifa(prompts: Sequence[JudgedPrompt], judge: str, missing: tu
     )
 
 
-def by_folder(rows: Mapping[str, Mapping[str, Any]]) -> list[JudgedPrompt]:
-    """Return the prompts of judged images, by their folders, in order.
+def by_folder(images: Iterable[JudgedImage]) -> dict[str, list[JudgedImage]]:
+    """Return judged images by their prompts' folders, in order."""
+    folders: dict[str, list[JudgedImage]] = {}
+    for image in images:
+        folders.setdefault(image.folder, []).append(image)
+    return folders
 
-    Args:
-        rows: of each image's name, its line of ``results.jsonl``.
-    """
-    folders: dict[str, list[Mapping[str, Any]]] = {}
-    for name, row in rows.items():
-        folders.setdefault(name.rsplit("/", 2)[0], []).append(row)
-    return [
-        JudgedPrompt(
-            images[0]["atom_count"], tuple(images[0]["skills"]), tuple(tuple(row["probabilities"]) for row in images)
-        )
-        for images in folders.values()
-    ]
+
+def judged_prompt(images: Sequence[JudgedImage]) -> JudgedPrompt:
+    """Return a prompt of its images."""
+    return JudgedPrompt(images[0].atom_count, images[0].skills, tuple(image.probabilities for image in images))
 
 
 def _skill_score(skill: str, prompts: Sequence[JudgedPrompt]) -> SkillScore:
