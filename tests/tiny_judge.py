@@ -12,6 +12,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
 )
@@ -79,15 +81,24 @@ def build_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=made, extra_special_tokens=SPECIALS[3:], **named)
 
 
-def _qwen(tokenizer):
+def _qwen(tokenizer, model, config, text=None, vision=None):
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIALS}
     rope = dict(rope_type="default", rope_theta=10000.0, mrope_section=[2, 1, 1])
-    text = dict(vocab_size=len(tokenizer), head_dim=8, max_position_embeddings=512, rope_parameters=rope, **TEXT)
-    vision = dict(depth=2, hidden_size=32, intermediate_size=48, num_heads=4, out_hidden_size=32, patch_size=8)
-    vision |= dict(num_position_embeddings=64, deepstack_visual_indexes=[0])
+    words = dict(vocab_size=len(tokenizer), max_position_embeddings=512, rope_parameters=rope, **TEXT)
+    sight = dict(depth=2, hidden_size=32, intermediate_size=48, num_heads=4, out_hidden_size=32, patch_size=8)
     tokens = dict(image_token_id=ids[IMAGE], video_token_id=ids[VIDEO])
     tokens |= dict(vision_start_token_id=ids[START], vision_end_token_id=ids[END])
-    return Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **tokens))
+    return model(config(text_config=words | (text or {}), vision_config=sight | (vision or {}), **tokens))
+
+
+def _qwen3(tokenizer):
+    vision = dict(num_position_embeddings=64, deepstack_visual_indexes=[0])
+    return _qwen(tokenizer, Qwen3VLForConditionalGeneration, Qwen3VLConfig, dict(head_dim=8), vision)
+
+
+def _qwen2_5(tokenizer):
+    vision = dict(window_size=32, fullatt_block_indexes=[1])
+    return _qwen(tokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig, None, vision)
 
 
 def _llava(tokenizer):
@@ -105,12 +116,12 @@ def save_tiny_judge(folder, family="qwen3_vl", seed=0):
     """Write a judge in a hub's layout; its answers are spread, so that an exchange of two shows."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    model = {"qwen3_vl": _qwen, "llava": _llava}[family](tokenizer)
+    model = {"qwen3_vl": _qwen3, "qwen2_5_vl": _qwen2_5, "llava": _llava}[family](tokenizer)
     with torch.no_grad():
         model.lm_head.weight.normal_(std=0.25)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    images = QWEN_IMAGES if family == "qwen3_vl" else LLAVA_IMAGES
+    images = LLAVA_IMAGES if family == "llava" else QWEN_IMAGES
     (folder / "preprocessor_config.json").write_text(json.dumps(images))
     if family == "llava":
         sizes = dict(patch_size=8, num_additional_image_tokens=1, vision_feature_select_strategy="default")

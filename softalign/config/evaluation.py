@@ -83,8 +83,7 @@ class EvalConfig(StageConfig):
     )
     metrics: tuple[MetricConfig, ...] = Field(
         (),
-        description="other scores of every image, each by a model that is named; outside of the gate: `metrics.json` "
-        "has means and paired differences. Another list draws the arms anew",
+        description="other scores of every image, each by a model that is named",
     )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")

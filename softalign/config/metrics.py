@@ -12,7 +12,11 @@ MetricName = Literal["clip_score", "pick_score"]
 
 
 class MetricConfig(StageConfig):
-    """One score and its model: a local folder in transformers' layout or a hub id, its weights as safetensors."""
+    """A score of every image beside its verdict, outside of the gate: `metrics.json` has means and paired differences.
+
+    Its model is a local folder in transformers' layout or a hub id, with weights as safetensors. Another list of
+    metrics draws the arms anew.
+    """
 
     name: MetricName = Field(
         description="clip_score: 2.5 * max(cosine, 0) of a CLIP (Hessel et al. 2021); pick_score: logit scale * cosine "

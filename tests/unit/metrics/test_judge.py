@@ -17,7 +17,7 @@ PAIRS = [(question, answer) for _, _, asked in ROWS for question, answer, _ in a
 TOLERANCE = 1e-6
 
 
-@pytest.fixture(scope="module", params=["qwen3_vl", "llava"])
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl", "llava"])
 def folder(request, tmp_path_factory):
     return save_tiny_judge(tmp_path_factory.mktemp(request.param), request.param)
 
