@@ -31,11 +31,11 @@ from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
 from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename, read_folders, write_metadata
+from softalign.geneval.layout import read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, SamplingSettings, batch_drawer, generate_missing, requests_of
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
@@ -119,14 +119,6 @@ def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
         )
 
 
-def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(suite.prompts)
-        for image_index in range(suite.images_per_prompt)
-    ]
-
-
 def draw_arm(
     arm: Arm,
     adapter: Adapter | None,
@@ -185,7 +177,7 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
             yield drawn
             copies.offer()  # the batch is on the disk now
 
-    requests, stop = _image_requests(suite, images), StopRequest()
+    requests, stop = requests_of(suite.prompts, suite.images_per_prompt, images), StopRequest()
     with stop.listening():
         try:
             return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)

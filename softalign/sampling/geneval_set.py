@@ -20,13 +20,20 @@ from pydantic import ValidationError
 from softalign.artifacts import Frozen
 from softalign.config.families import FAMILIES
 from softalign.errors import ConfigError
-from softalign.geneval.layout import image_filename, write_metadata
+from softalign.geneval.layout import write_metadata
 from softalign.geneval.prompts import GenevalPrompt, to_json_line
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.chosen_model import ChosenModel, choose_model, load_model
 from softalign.sampling.image_facts import NO_ADAPTER
 from softalign.sampling.prompt_files import require_texts
-from softalign.sampling.sampling import Batch, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import (
+    Batch,
+    ImageRequest,
+    SamplingSettings,
+    batch_drawer,
+    generate_missing,
+    requests_of,
+)
 from softalign.store.files import require_folder_place, write_atomically
 
 GENERATION_FILENAME = "generation.json"
@@ -116,7 +123,7 @@ def generate_set(
     """
     require_folder_place(out)
     require_texts(prompt.prompt for prompt in prompts)
-    requests = shard_of(_requests(prompts, out, settings.images_per_prompt), settings)
+    requests = shard_of(requests_of(prompts, settings.images_per_prompt, out), settings)
     chosen = choose_model(adapter or NO_ADAPTER, model)
     generation = _generation(chosen, prompts, settings)
     _claim(out, generation)
@@ -138,14 +145,6 @@ def shard_of(requests: list[ImageRequest], settings: SetSettings) -> list[ImageR
     size = settings.batch_size
     starts = range((number - 1) * size, len(requests), total * size)
     return [request for start in starts for request in requests[start : start + size]]
-
-
-def _requests(prompts: tuple[GenevalPrompt, ...], out: Path, images_per_prompt: int) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, out / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(prompts)
-        for image_index in range(images_per_prompt)
-    ]
 
 
 def _generation(chosen: ChosenModel, prompts: tuple[GenevalPrompt, ...], settings: SetSettings) -> Generation:

@@ -26,6 +26,8 @@ from torch import Tensor
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import ConfigError, PreemptedError
+from softalign.geneval.layout import image_filename
+from softalign.geneval.prompts import GenevalPrompt
 from softalign.method.text_states import TextStates
 from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
@@ -42,6 +44,15 @@ class ImageRequest:
     prompt_index: int
     image_index: int
     path: Path
+
+
+def requests_of(prompts: Sequence[GenevalPrompt], images_per_prompt: int, root: Path) -> list[ImageRequest]:
+    """Return the images of a suite in GenEval's layout below a folder, prompt by prompt."""
+    return [
+        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
+        for prompt_index, prompt in enumerate(prompts)
+        for image_index in range(images_per_prompt)
+    ]
 
 
 @dataclass(frozen=True)
