@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -33,6 +33,7 @@ from softalign.sampling.sampling import (
     batch_drawer,
     generate_missing,
     requests_of,
+    trained_side_px,
 )
 from softalign.store.files import require_folder_place, write_atomically
 
@@ -206,11 +207,10 @@ def _other_set(out: Path, found: str) -> ConfigError:
 
 def _draw(chosen: ChosenModel, generation: Generation, requests: list[ImageRequest], settings: SetSettings) -> int:
     backbone = load_model(chosen, settings.scale).backbone
-    own_px = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
     sampling = SamplingSettings(
         num_inference_steps=generation.num_inference_steps,
         guidance_scale=generation.guidance_scale,
-        resolution_px=generation.resolution_px or own_px,
+        resolution_px=generation.resolution_px or trained_side_px(backbone),
         seed=generation.seed,
     )
     draw_batch = batch_drawer(backbone, sampling)

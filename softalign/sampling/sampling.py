@@ -65,6 +65,12 @@ class SamplingSettings:
     seed: int = 0
 
 
+def trained_side_px(backbone: Backbone) -> int:
+    """Return the side of the images that a loaded model was made for, by its own configuration."""
+    side: int = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
+    return side
+
+
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
     """Return the generator seed of one image: 63 bits of a sha256, so neighbours share nothing."""
     text = f"softalign image noise {seed} {prompt_index} {image_index}"
