@@ -58,6 +58,11 @@ class EvalConfig(StageConfig):
         description="other prompts for the suite's detector: JSON lines as `softalign geneval prompts` writes them, "
         "with tags of their own; their content decides what is made again. Left open: the suite's own",
     )
+    prompts_per_tag: Count | None = Field(
+        None,
+        description="a trial: the suite is cut to the first so many prompts of each tag; its scores are not the suite's, "
+        "so reports call it by a digest of these prompts; null: all",
+    )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
         None,
@@ -137,7 +142,8 @@ class EvalConfig(StageConfig):
 
         The embedded world has a detector of its own, so its requests are without one.
         """
-        unset = {"guidance_sweep"} if not self.guidance_sweep else set()  # keys are as before there was a sweep
+        later = ("guidance_sweep", "prompts_per_tag")  # left open they are left out: keys are as before there were any
+        unset = {name for name in later if not getattr(self, name)}
         own = {"detector"} if self.is_embedded else set()
         return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
