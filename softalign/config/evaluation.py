@@ -60,8 +60,8 @@ class EvalConfig(StageConfig):
     )
     prompts_per_tag: Count | None = Field(
         None,
-        description="a trial: the suite is cut to the first so many prompts of each tag; its scores are not the suite's, "
-        "so reports call it by a digest of these prompts; null: all",
+        description="a trial: the suite is cut to the first prompts of each tag, so many of each; its scores are not "
+        "the suite's, so reports call it by a digest of these prompts; null: all",
     )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(

@@ -23,7 +23,8 @@ from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
-from softalign.errors import ConfigError
+from softalign.errors import ConfigError, MissingInputError, UndetectedError
+from softalign.evaluation.drawing_key import drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
@@ -70,17 +71,18 @@ def evaluate(
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
-        ConfigError, MissingInputError: arm and adapter do not go together; the suite's detector is not there.
+        ConfigError: arm and adapter do not go together.
+        UndetectedError: the suite's detector is not there; the images are drawn and kept.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
     tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
-    check_detector(config)  # refused before the model is loaded
-    with exclusive(work := store.work_path("evaluate", key)):
+    drawn_as = key if config.is_embedded else drawing_key(tokens, backbone, config)
+    with exclusive(work := store.work_path("evaluate", drawn_as)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
             suite = Suite(suite_prompts(config), config.images_per_prompt)
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
-            copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
+            copies = PackCopies(store, drawn_as, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
             results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
             report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
@@ -102,10 +104,24 @@ def _make(
     with open_engine(runtime) as engine:
         num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
+        _require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output)
     write_packs(images, copies.packs, output)
     return results
+
+
+def _require_detector(config: EvalConfig, images: Path) -> None:
+    try:
+        check_detector(config)
+    except MissingInputError as error:
+        raise UndetectedError(
+            f"The images are drawn and kept, and nothing here can score them yet. {error.what}",
+            expected=error.expected,
+            found=error.found,
+            where=f"{error.where}; images: {images}",
+            fix=f"{error.fix}. The same command goes on from the images then",
+        ) from error
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:

@@ -10,6 +10,7 @@ from softalign.artifacts import (
     Adapter,
     ComparisonReport,
     DatasetManifest,
+    EvalReport,
     ModelVersion,
     PairStatistics,
     Stage,
@@ -19,6 +20,7 @@ from softalign.artifacts import (
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
+from softalign.errors import UndetectedError
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields, to_register
 from softalign.stages.champion import with_champion
@@ -58,21 +60,31 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
 
     Raises:
         MissingInputError: an earlier stage has not run; says how to run it.
+        UndetectedError: the detector is not there yet; the images of all arms are drawn and kept.
     """
     recipe = with_champion(recipe, store, stages)
+    undetected: UndetectedError | None = None
     steps = steps_of(recipe)
     end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
+        if undetected is not None and step.row.record is not EvalReport:
+            break
         about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
         with about, to_register("register" in stages):
             if step.row.name in stages:
-                results.append(run(step, published))
+                try:
+                    results.append(run(step, published))
+                except UndetectedError as error:  # the other arms' images can be drawn all the same
+                    undetected = error
+                    continue
                 record = results[-1].record
             else:
                 record = require(step, published, store)
         published = published.plus(step.label, record)
+    if undetected is not None:
+        raise undetected
     return Walked(tuple(results), published)
 
 
