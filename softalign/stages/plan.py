@@ -75,9 +75,10 @@ def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 
 
 def open_steps(rows: tuple[PlannedStage, ...], recipe: Recipe) -> tuple[OpenStep, ...]:
-    """Return the steps of a plan that would run, now or later."""
+    """Return the steps of a plan that would run, now or later; an arm that nothing can score yet is drawn."""
     steps = {step.label: step for step in steps_of(recipe)}
-    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in rows if row.state in {"run", "wait"})
+    still_open = [row for row in rows if row.state in {"run", "wait"} or row.predicted_images]
+    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in still_open)
 
 
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:
