@@ -118,8 +118,8 @@ def _require_detector(config: EvalConfig, images: Path) -> None:
         raise UndetectedError(
             f"The images are drawn and kept, and nothing here can score them yet. {error.what}",
             expected=error.expected,
-            found=error.found,
-            where=f"{error.where}; images: {images}",
+            found=", ".join(text for text in (error.found, error.where) if text),
+            where=str(images),
             fix=f"{error.fix}. The same command goes on from the images then",
         ) from error
 

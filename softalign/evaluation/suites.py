@@ -24,7 +24,10 @@ from softalign.geneval.prompts import (
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
 from softalign.store.files import read_bytes, require_folder_place
 
-_FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
+_FIX = (
+    "make and detect again what is missing; name the prompts of another suite, or of a cut one, with --suite FILE; or "
+    "score what is there with --allow-partial: it prints what is missing"
+)
 
 
 def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:

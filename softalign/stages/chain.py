@@ -63,13 +63,13 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
         UndetectedError: the detector is not there yet; the images of all arms are drawn and kept.
     """
     recipe = with_champion(recipe, store, stages)
-    undetected: UndetectedError | None = None
+    undetected: dict[str, UndetectedError] = {}
     steps = steps_of(recipe)
     end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
-        if undetected is not None and step.row.record is not EvalReport:
+        if undetected and step.row.record is not EvalReport:
             break
         about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
         with about, to_register("register" in stages):
@@ -77,15 +77,23 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
                 try:
                     results.append(run(step, published))
                 except UndetectedError as error:  # the other arms' images can be drawn all the same
-                    undetected = error
+                    undetected[step.label] = error
                     continue
                 record = results[-1].record
             else:
                 record = require(step, published, store)
         published = published.plus(step.label, record)
-    if undetected is not None:
-        raise undetected
+    if undetected:
+        raise _of_all(undetected)
     return Walked(tuple(results), published)
+
+
+def _of_all(undetected: dict[str, UndetectedError]) -> UndetectedError:
+    """Return one error for all arms, which lack the same, with the places of their images."""
+    last, where = list(undetected.values())[-1], [f"{label}: {error.where}" for label, error in undetected.items()]
+    return UndetectedError(
+        last.what, expected=last.expected, found=last.found, where=f"images of {'; '.join(where)}", fix=last.fix
+    )
 
 
 def known_digests(published: Published) -> dict[str, str]:

@@ -23,6 +23,7 @@ from softalign.store.store import Store
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""
+_BLOCKED = "cannot run here: "
 
 
 class PlannedStage(Frozen):
@@ -171,7 +172,7 @@ class _Planner:
         if self._undetected is None:
             return row.model_copy(update={**numbers, "reason": f"{row.reason}; {drawing.text}"})
         blocked = _blocked(row.label, self._undetected, row.uri)
-        reason = f"draws {drawing.text}, then stops: {blocked.reason}"
+        reason = f"draws {drawing.text}, then stops: {blocked.reason.removeprefix(_BLOCKED)}"
         return blocked.model_copy(update={**numbers, "reason": reason, "predicted_bytes": row.predicted_bytes})
 
     def _obstacle(self, row: StageRow) -> SoftAlignError | None:
@@ -204,7 +205,7 @@ class _Planner:
 
 def _blocked(label: str, error: SoftAlignError, uri: str) -> PlannedStage:
     found = ", ".join(text for text in (error.found, error.where) if text)
-    reason = f"cannot run here: {error.what}" + (f" ({found})" if found else "")
+    reason = f"{_BLOCKED}{error.what}" + (f" ({found})" if found else "")
     return PlannedStage(
         label=label, state="blocked", reason=" ".join(reason.split()), predicted_bytes=None, uri=uri, fix=error.fix
     )

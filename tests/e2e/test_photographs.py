@@ -167,7 +167,8 @@ def test_without_its_detector_a_recipe_runs_up_to_its_images_and_goes_on_from_th
     code, out, err = command("run", *asked, "--plain")
     assert (code, out) == (1, "") and "evaluate draws its images and stops then" in err
     assert "error: The images are drawn and kept, and nothing here can score them yet." in err
-    assert f"{place}/later/segmenter; images: " in err and "softalign geneval score DIR --detections FILE" in err
+    assert all(f"{label}: {store}/.work/evaluate/" in err for label in arms_and_champion)
+    assert f"{place}/later/segmenter" in err and "softalign geneval score DIR --detections FILE" in err
     assert len(list((store / ".work/evaluate").rglob("*.png"))) == len(arms_and_champion) * NUM_PROMPTS
     save_tiny_detector(place / "later", seed=1)
     monkeypatch.setattr(arms, "draw_arm", None)  # nothing is drawn again

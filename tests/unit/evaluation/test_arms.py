@@ -205,7 +205,7 @@ def test_without_a_detector_the_images_are_drawn_and_another_one_goes_on_from_th
     with pytest.raises(UndetectedError, match=r"evaluate\.detector\.segmenter: \./nowhere") as caught:
         evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
     assert "softalign geneval score" in caught.value.fix
-    folder = Path(caught.value.where.partition("images: ")[2])
+    folder = Path(caught.value.where)
     drawn = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
     assert len(drawn) == len(read_folders(folder)) == 6
     (tmp_path / "segmenter").mkdir()
