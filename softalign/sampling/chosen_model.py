@@ -13,7 +13,7 @@ from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
-from softalign.backbones.frozen_pipeline import backbone_dtype, explained_access, resolve_device
+from softalign.backbones.frozen_pipeline import backbone_dtype, explained_access, require_family, resolve_device
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.backbones.locating import model_fingerprint, resolve_model
 from softalign.backbones.mmdit import comes_with_t5
@@ -126,11 +126,13 @@ def own_side_px(base: BackboneConfig) -> int:
 
     Raises:
         MissingInputError: the model is not there, or it is gated.
+        CompatibilityError: it is of another family.
     """
     from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 
     model, own = resolve_model(base), {"revision": base.revision}
     with explained_access(base.model):
+        require_family(model, base)
         if FAMILIES[base.family].is_unet:
             denoiser: Any = UNet2DConditionModel.load_config(model, subfolder="unet", **own)
         else:

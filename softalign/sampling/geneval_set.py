@@ -136,11 +136,17 @@ def generate_set(
     require_folder_place(out)
     require_texts(prompt.prompt for prompt in prompts)
     requests = shard_of(requests_of(prompts, settings.images_per_prompt, out), settings)
-    chosen = choose_model(adapter or NO_ADAPTER, model)
-    generation, began_s = _generation(chosen, prompts, settings), time.time()
+    chosen, began_s = choose_model(adapter or NO_ADAPTER, model), time.time()
+    own_px, generation = own_side_px(chosen.base), _generation(chosen, prompts, settings)
     _claim(out, generation)
     write_metadata(out, prompts)
-    num_made = _draw(chosen, generation, requests, settings)
+    sampling = SamplingSettings(
+        num_inference_steps=generation.num_inference_steps,
+        guidance_scale=generation.guidance_scale,
+        resolution_px=generation.resolution_px or own_px,
+        seed=generation.seed,
+    )
+    num_made = _draw(chosen, sampling, requests, settings)
     _remove_leftovers([out / GENERATION_FILENAME, *(request.path for request in requests)], began_s)
     return GeneratedSet(out, generation, len(requests), num_made)
 
@@ -238,13 +244,7 @@ def _remove_leftovers(paths: list[Path], before_s: float) -> None:
                 left.unlink(missing_ok=True)
 
 
-def _draw(chosen: ChosenModel, generation: Generation, requests: list[ImageRequest], settings: SetSettings) -> int:
-    sampling = SamplingSettings(
-        num_inference_steps=generation.num_inference_steps,
-        guidance_scale=generation.guidance_scale,
-        resolution_px=generation.resolution_px or own_side_px(chosen.base),
-        seed=generation.seed,
-    )
+def _draw(chosen: ChosenModel, sampling: SamplingSettings, requests: list[ImageRequest], settings: SetSettings) -> int:
     drawing = Work(draw_set, (chosen, settings.scale, sampling), uses_model=True)
     with open_engine(settings.runtime) as engine:
         draw = partial(engine.map, drawing)

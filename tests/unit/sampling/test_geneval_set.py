@@ -17,7 +17,7 @@ from softalign.cli import app
 from softalign.config import Runtime
 from softalign.config.engine import LocalEngine, RayEngine
 from softalign.engines.work import InProcess
-from softalign.errors import ConfigError
+from softalign.errors import CompatibilityError, ConfigError
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename
@@ -230,6 +230,12 @@ def test_processes_that_would_have_no_effect_are_refused(tiny_unet, tmp_path, mo
             ["geneval", "generate", "m", "--out", str(tmp_path), "--workers", "2", "--ray", "auto"],
             catch_exceptions=False,
         )
+
+
+def test_an_adapter_of_another_family_is_refused_and_nothing_is_written(tiny_xl, tiny_mmdit, tmp_path):
+    with pytest.raises(CompatibilityError, match="StableDiffusion3Pipeline"):
+        generate_set(tiny_xl.base, tiny_mmdit.adapter, PROMPTS, tmp_path, SETTINGS)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_draws_with_an_adapter(whole, tiny_unet, tmp_path, capsys, monkeypatch):
