@@ -121,7 +121,7 @@ def load_model(
     return LoadedModel(backbone, handle)
 
 
-def own_side_px(base: BackboneConfig) -> int:
+def configured_side_px(base: BackboneConfig) -> int:
     """Return the side of the images that a model was made for, by its configuration files; nothing is loaded.
 
     Raises:

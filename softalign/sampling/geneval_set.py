@@ -30,7 +30,7 @@ from softalign.errors import ConfigError
 from softalign.geneval.layout import write_metadata
 from softalign.geneval.prompts import GenevalPrompt, to_json_line
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.chosen_model import ChosenModel, choose_model, load_model, own_side_px
+from softalign.sampling.chosen_model import ChosenModel, choose_model, load_model, configured_side_px
 from softalign.sampling.image_facts import NO_ADAPTER
 from softalign.sampling.prompt_files import require_texts
 from softalign.sampling.sampling import (
@@ -137,7 +137,7 @@ def generate_set(
     require_texts(prompt.prompt for prompt in prompts)
     requests = shard_of(requests_of(prompts, settings.images_per_prompt, out), settings)
     chosen, began_s = choose_model(adapter or NO_ADAPTER, model), time.time()
-    own_px, generation = own_side_px(chosen.base), _generation(chosen, prompts, settings)
+    own_px, generation = configured_side_px(chosen.base), _generation(chosen, prompts, settings)
     _claim(out, generation)
     write_metadata(out, prompts)
     sampling = SamplingSettings(
@@ -226,13 +226,13 @@ def _other_set(out: Path, found: str) -> ConfigError:
 
 def _require_use(runtime: Runtime) -> None:
     """Refuse several processes that would leave the drawing to this one: they share no GPU."""
-    if isinstance(runtime.engine, LocalEngine) and runtime.engine.num_processes != 1:
-        if resolve_device(runtime).type == "cuda":
-            raise ConfigError(
-                "Several processes have no effect where there is a GPU, which one of them draws on.",
-                expected="--ray local, which gives each GPU a process, or --shard I/N with CUDA_VISIBLE_DEVICES",
-                found=f"--workers {runtime.engine.num_processes}",
-            )
+    engine = runtime.engine
+    if isinstance(engine, LocalEngine) and engine.num_processes != 1 and resolve_device(runtime).type == "cuda":
+        raise ConfigError(
+            "Several processes have no effect where there is a GPU, which one of them draws on.",
+            expected="--ray local, which gives each GPU a process, or --shard I/N with CUDA_VISIBLE_DEVICES",
+            found=f"--workers {engine.num_processes}",
+        )
 
 
 def _remove_leftovers(paths: list[Path], before_s: float) -> None:
