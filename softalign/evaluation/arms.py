@@ -11,11 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from typing import Any
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.config.backbone import BackboneConfig
@@ -24,8 +20,10 @@ from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
 from softalign.errors import ConfigError, MissingInputError, UndetectedError
-from softalign.evaluation.drawing_key import drawing_key
+from softalign.evaluation.arm_metrics import write_metric_values
+from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
@@ -72,12 +70,12 @@ def evaluate(
 
     Raises:
         ConfigError: arm and adapter do not go together.
-        UndetectedError: the suite's detector is not there; the images are drawn and kept.
+        UndetectedError: the suite's detector, or a metric's model, is not there; the images are drawn and kept.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
     tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
-    drawn_as = key if config.is_embedded else drawing_key(tokens, backbone, config)
+    drawn_as = key if comes_with_its_scorer(config) else drawing_key(tokens, backbone, config)
     with exclusive(work := store.work_path("evaluate", drawn_as)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
             suite = Suite(suite_prompts(config), config.images_per_prompt)
@@ -107,6 +105,7 @@ def _make(
         _require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output)
+        write_metric_values(images, results, config.metrics, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
 
@@ -229,12 +228,6 @@ def detect_and_score(
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
     return results
-
-
-def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
-    """Return an image file as uint8 (H, W, 3), its EXIF orientation applied."""
-    with Image.open(file) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _report(

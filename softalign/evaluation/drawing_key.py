@@ -1,6 +1,6 @@
 """What an arm's images lie under while they are made: a digest of what decides their pixels, and of no more.
 
-So another detector, or another number of resamplings, goes on from the images that are there.
+So another detector or metric, or another number of resamplings, goes on from the images that are there.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from softalign.evaluation.suites import suite_prompts
 from softalign.geneval.prompts import to_json_line
 from softalign.version import __version__
 
-OF_SCORING = ("detector", "num_bootstrap", "confidence")
+OF_SCORING = ("detector", "metrics", "num_bootstrap", "confidence")
 """Fields of an evaluation that change no image."""
+
+
+def comes_with_its_scorer(config: EvalConfig) -> bool:
+    """Return whether all that looks at the images is part of the library: such arms are made under their stage keys."""
+    return config.is_embedded and not config.metrics
 
 
 def drawing_key(tokens_digest: str, backbone: BackboneConfig, config: EvalConfig) -> str:
     """Return the name of the work folder of an arm's images.
-
-    The embedded world, whose detector is always there, needs none: its arms are made under their stage keys.
 
     Args:
         tokens_digest: of the arm's tokens; empty without any.

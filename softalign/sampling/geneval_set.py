@@ -30,7 +30,7 @@ from softalign.errors import ConfigError
 from softalign.geneval.layout import write_metadata
 from softalign.geneval.prompts import GenevalPrompt, to_json_line
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.chosen_model import ChosenModel, choose_model, load_model, configured_side_px
+from softalign.sampling.chosen_model import ChosenModel, choose_model, configured_side_px, load_model
 from softalign.sampling.image_facts import NO_ADAPTER
 from softalign.sampling.prompt_files import require_texts
 from softalign.sampling.sampling import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softalign.artifacts import Adapter
-from softalign.evaluation.drawing_key import drawing_key
+from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.requests import StageInputs
 
@@ -28,8 +28,9 @@ def images(given: StageInputs, key: str) -> str:
 
 
 def _drawn_as(given: StageInputs, key: str) -> str:
-    config, arm = given.recipe.evaluate, given.evaluated_arm
-    if config.is_embedded:
+    arm, champion = given.evaluated_arm, given.recipe.evaluate.pinned_champion
+    config = given.recipe.evaluate.of_arm(arm)
+    if comes_with_its_scorer(config):
         return key
-    tokens = tokens_digest(arm, given.inputs.find(Adapter), given.store, config.pinned_champion)
-    return drawing_key(tokens, given.recipe.backbone, config.of_arm(arm))
+    tokens = tokens_digest(arm, given.inputs.find(Adapter), given.store, champion)
+    return drawing_key(tokens, given.recipe.backbone, config)
