@@ -30,11 +30,17 @@ def geneval_prompts(
         int, typer.Option("--num-per-tag", min=1, help="draws of every task but single_object, which has each class")
     ] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of the draws; 43 and 100 are the official suite")] = 43,
+    first_per_tag: Annotated[
+        int | None,
+        typer.Option("--first-per-tag", min=1, help="a trial: only the first so many prompts of each task"),
+    ] = None,
 ) -> None:
     """Write the official 553 prompts as JSON lines, or as many as are wanted by the official drawing."""
-    from softalign.geneval.prompts import drawn_prompts, to_json_line
+    from softalign.geneval.prompts import drawn_prompts, first_of_each_tag, to_json_line
 
-    text = "".join(to_json_line(prompt) + "\n" for prompt in drawn_prompts(num_per_tag, seed))
+    suite = drawn_prompts(num_per_tag, seed)
+    suite = suite if first_per_tag is None else first_of_each_tag(suite, first_per_tag)
+    text = "".join(to_json_line(prompt) + "\n" for prompt in suite)
     if out is None:
         typer.echo(text, nl=False)
     elif out.is_dir() or not out.parent.is_dir():

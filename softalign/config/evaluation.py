@@ -21,8 +21,8 @@ GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
     r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
 )
-LATER_FIELDS = ("guidance_sweep", "metrics")
-"""Left out of requests where they are empty: keys are as they were before there were any."""
+LATER_FIELDS = ("guidance_sweep", "metrics", "prompts_per_tag")
+"""Left out of requests where they are left open: keys are as they were before there were any."""
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
@@ -60,6 +60,11 @@ class EvalConfig(StageConfig):
         None,
         description="other prompts for the suite's detector: JSON lines as `softalign geneval prompts` writes them, "
         "with tags of their own; their content decides what is made again. Left open: the suite's own",
+    )
+    prompts_per_tag: Count | None = Field(
+        None,
+        description="a trial: the suite is cut to the first prompts of each tag, so many of each; its scores are not "
+        "the suite's, so reports call it by a digest of these prompts; null: all",
     )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(

@@ -19,8 +19,9 @@ from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
-from softalign.errors import ConfigError
+from softalign.errors import ConfigError, MissingInputError, UndetectedError
 from softalign.evaluation.arm_metrics import write_metric_values
+from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
@@ -29,11 +30,11 @@ from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
 from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename, read_folders, write_metadata
+from softalign.geneval.layout import read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, SamplingSettings, batch_drawer, generate_missing, requests_of
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
@@ -68,17 +69,18 @@ def evaluate(
         champion_path: the folder of the champion's files, for its arm.
 
     Raises:
-        ConfigError, MissingInputError: arm and adapter do not go together; the suite's detector is not there.
+        ConfigError: arm and adapter do not go together.
+        UndetectedError: the suite's detector, or a metric's model, is not there; the images are drawn and kept.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
     tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
-    check_detector(config)  # refused before the model is loaded
-    with exclusive(work := store.work_path("evaluate", key)):
+    drawn_as = key if comes_with_its_scorer(config) else drawing_key(tokens, backbone, config)
+    with exclusive(work := store.work_path("evaluate", drawn_as)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
             suite = Suite(suite_prompts(config), config.images_per_prompt)
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
-            copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
+            copies = PackCopies(store, drawn_as, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
             results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
             report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
@@ -100,11 +102,25 @@ def _make(
     with open_engine(runtime) as engine:
         num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
+        _require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output)
         write_metric_values(images, results, config.metrics, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
+
+
+def _require_detector(config: EvalConfig, images: Path) -> None:
+    try:
+        check_detector(config)
+    except MissingInputError as error:
+        raise UndetectedError(
+            f"The images are drawn and kept, and nothing here can score them yet. {error.what}",
+            expected=error.expected,
+            found=", ".join(text for text in (error.found, error.where) if text),
+            where=str(images),
+            fix=f"{error.fix}. The same command goes on from the images then",
+        ) from error
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
@@ -116,14 +132,6 @@ def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
             found="none" if adapter is None else f"adapter {adapter.name}",
             where=f"evaluate, arm {arm}",
         )
-
-
-def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(suite.prompts)
-        for image_index in range(suite.images_per_prompt)
-    ]
 
 
 def draw_arm(
@@ -184,7 +192,7 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
             yield drawn
             copies.offer()  # the batch is on the disk now
 
-    requests, stop = _image_requests(suite, images), StopRequest()
+    requests, stop = requests_of(suite.prompts, suite.images_per_prompt, images), StopRequest()
     with stop.listening():
         try:
             return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)

@@ -26,6 +26,8 @@ from torch import Tensor
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import ConfigError, PreemptedError
+from softalign.geneval.layout import image_filename
+from softalign.geneval.prompts import GenevalPrompt
 from softalign.method.text_states import TextStates
 from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
@@ -44,6 +46,15 @@ class ImageRequest:
     path: Path
 
 
+def requests_of(prompts: Sequence[GenevalPrompt], images_per_prompt: int, root: Path) -> list[ImageRequest]:
+    """Return the images of a suite in GenEval's layout below a folder, prompt by prompt."""
+    return [
+        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
+        for prompt_index, prompt in enumerate(prompts)
+        for image_index in range(images_per_prompt)
+    ]
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """How images are sampled; ``guidance_scale`` 1 is without guidance, sizes are in pixels."""
@@ -52,6 +63,12 @@ class SamplingSettings:
     guidance_scale: float
     resolution_px: int
     seed: int = 0
+
+
+def trained_side_px(backbone: Backbone) -> int:
+    """Return the side of the images that a loaded model was made for, by its own configuration."""
+    side: int = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
+    return side
 
 
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:

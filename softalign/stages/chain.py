@@ -10,6 +10,7 @@ from softalign.artifacts import (
     Adapter,
     ComparisonReport,
     DatasetManifest,
+    EvalReport,
     ModelVersion,
     PairStatistics,
     Stage,
@@ -19,6 +20,7 @@ from softalign.artifacts import (
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
+from softalign.errors import UndetectedError
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields, to_register
 from softalign.stages.champion import with_champion
@@ -58,22 +60,40 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
 
     Raises:
         MissingInputError: an earlier stage has not run; says how to run it.
+        UndetectedError: the detector is not there yet; the images of all arms are drawn and kept.
     """
     recipe = with_champion(recipe, store, stages)
+    undetected: dict[str, UndetectedError] = {}
     steps = steps_of(recipe)
     end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
     results: list[StageResult] = []
     published = Published()
     for step in steps[:end]:
+        if undetected and step.row.record is not EvalReport:
+            break
         about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
         with about, to_register("register" in stages):
             if step.row.name in stages:
-                results.append(run(step, published))
+                try:
+                    results.append(run(step, published))
+                except UndetectedError as error:  # the other arms' images can be drawn all the same
+                    undetected[step.label] = error
+                    continue
                 record = results[-1].record
             else:
                 record = require(step, published, store)
         published = published.plus(step.label, record)
+    if undetected:
+        raise _of_all(undetected)
     return Walked(tuple(results), published)
+
+
+def _of_all(undetected: dict[str, UndetectedError]) -> UndetectedError:
+    """Return one error for all arms, which lack the same, with the places of their images."""
+    last, where = list(undetected.values())[-1], [f"{label}: {error.where}" for label, error in undetected.items()]
+    return UndetectedError(
+        last.what, expected=last.expected, found=last.found, where=f"images of {'; '.join(where)}", fix=last.fix
+    )
 
 
 def known_digests(published: Published) -> dict[str, str]:

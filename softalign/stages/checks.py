@@ -146,21 +146,33 @@ def check_training(recipe: Recipe, store: Store) -> None:
 
 
 def check_evaluation(recipe: Recipe, store: Store) -> None:
-    """Refuse a base model that cannot be used, and a recipe whose images nothing here can score.
+    """Refuse a base model that cannot be used, and a recipe whose images nothing could score.
+
+    A detector that is not there yet is no reason (see ``undetected``).
 
     Raises:
         MissingInputError: the base model is not there, or incomplete.
         DataError: a component's configuration, or the suite's file, cannot be used.
         ConfigError: the suite makes no sense with the model.
     """
-    from softalign.evaluation.suites import check_detector, suite_prompts
+    from softalign.evaluation.suites import suite_prompts
 
     check_model(recipe, store)
     for found in mismatches(recipe):
         if found.is_hopeless:
             raise found.to_error()
-    check_detector(recipe.evaluate)
     suite_prompts(recipe.evaluate)
+
+
+def undetected(recipe: Recipe) -> MissingInputError | None:
+    """Return what ``evaluate`` lacks to score its images, which it draws all the same; None: nothing."""
+    from softalign.evaluation.suites import check_detector
+
+    try:
+        check_detector(recipe.evaluate)
+    except MissingInputError as error:
+        return error
+    return None
 
 
 def check_registry(recipe: Recipe, store: Store) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from softalign.artifacts import ComparisonReport, Frozen, Stage
+from softalign.artifacts import ComparisonReport, EvalReport, Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.evaluation.differences import planned_for
 from softalign.stages.asked_before import published_requests
 from softalign.stages.champion import with_champion
-from softalign.stages.checks import check_machine, uncached_models
+from softalign.stages.checks import check_machine, uncached_models, undetected
+from softalign.stages.predicted_drawing import predicted_drawing
 from softalign.stages.preflight import obstacle
 from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
@@ -22,6 +23,7 @@ from softalign.store.store import Store
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""
+_BLOCKED = "cannot run here: "
 
 
 class PlannedStage(Frozen):
@@ -31,6 +33,8 @@ class PlannedStage(Frozen):
         state: ``done`` (published, will be reused), ``run`` (all inputs are there), ``wait`` (an earlier stage first),
             ``blocked`` (cannot run here; the reason says why).
         reason: why it is in that state.
+        predicted_images: of an arm that is not there: how many it draws.
+        predicted_minutes: how long that takes, about; None where nothing tells.
         fix: of a blocked stage: what to do about it.
         predicted_bytes: what it will write, about; 0 where it is done, None where it cannot be known beforehand.
         size_note: how far that number is known, where there is something to say of it.
@@ -43,6 +47,8 @@ class PlannedStage(Frozen):
     reason: str
     predicted_bytes: int | None
     size_note: str = ""
+    predicted_images: int | None = None
+    predicted_minutes: float | None = None
     uri: str = ""
     fix: str = ""
     changes: tuple[FieldChange, ...] = ()
@@ -70,9 +76,10 @@ def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 
 
 def open_steps(rows: tuple[PlannedStage, ...], recipe: Recipe) -> tuple[OpenStep, ...]:
-    """Return the steps of a plan that would run, now or later."""
+    """Return the steps of a plan that would run, now or later; an arm that nothing can score yet is drawn."""
     steps = {step.label: step for step in steps_of(recipe)}
-    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in rows if row.state in {"run", "wait"})
+    still_open = [row for row in rows if row.state in {"run", "wait"} or row.predicted_images]
+    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in still_open)
 
 
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:
@@ -103,6 +110,7 @@ class _Planner:
         self._published = Published()
         self._obstacles: dict[Stage, SoftAlignError | None] = {}
         self._is_download_said = False
+        self._undetected = undetected(recipe)
 
     def add(self, step: Step) -> None:
         """Add a step's row, and remember its record if it is published."""
@@ -130,7 +138,8 @@ class _Planner:
         if any(row.state == "blocked" for row in self.rows if row.label in step.parents):
             reason = f"cannot run here: it needs {step.row.parents[-1]}, which cannot"
             return PlannedStage(label=step.label, state="blocked", reason=reason, predicted_bytes=None, uri=uri)
-        return self._open_row(step, request, uri, is_waiting=not is_ready)
+        row = self._open_row(step, request, uri, is_waiting=not is_ready)
+        return self._drawing(row, step) if step.row.record is EvalReport else row
 
     def _open_row(self, step: Step, request: StageRequest, uri: str, *, is_waiting: bool) -> PlannedStage:
         """Return the row of a stage that runs or waits."""
@@ -153,6 +162,18 @@ class _Planner:
             uri=uri,
             changes=found or (),
         )
+
+    def _drawing(self, row: PlannedStage, step: Step) -> PlannedStage:
+        """Return an arm's row with what it draws; without a detector it is blocked once that is drawn."""
+        given = step.inputs(self._published, self.store)
+        drawing = predicted_drawing(self.recipe, given.recipe.evaluate.of_arm(given.evaluated_arm), self.store)
+        minutes = None if drawing.minutes is None else round(drawing.minutes, 3)
+        numbers = {"predicted_images": drawing.num_images, "predicted_minutes": minutes}
+        if self._undetected is None:
+            return row.model_copy(update={**numbers, "reason": f"{row.reason}; {drawing.text}"})
+        blocked = _blocked(row.label, self._undetected, row.uri)
+        reason = f"draws {drawing.text}, then stops: {blocked.reason.removeprefix(_BLOCKED)}"
+        return blocked.model_copy(update={**numbers, "reason": reason, "predicted_bytes": row.predicted_bytes})
 
     def _obstacle(self, row: StageRow) -> SoftAlignError | None:
         """Return what stands in a stage's way whatever its inputs are: in the recipe, or on this machine."""
@@ -184,7 +205,7 @@ class _Planner:
 
 def _blocked(label: str, error: SoftAlignError, uri: str) -> PlannedStage:
     found = ", ".join(text for text in (error.found, error.where) if text)
-    reason = f"cannot run here: {error.what}" + (f" ({found})" if found else "")
+    reason = f"{_BLOCKED}{error.what}" + (f" ({found})" if found else "")
     return PlannedStage(
         label=label, state="blocked", reason=" ".join(reason.split()), predicted_bytes=None, uri=uri, fix=error.fix
     )
