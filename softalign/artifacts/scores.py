@@ -60,6 +60,36 @@ class TaskStatistics(Frozen):
     detectable: float
 
 
+class Stopping(Frozen):
+    """After how many rounds an evaluation stopped (``evaluate.stop``), and what its intervals are for it.
+
+    Attributes:
+        rounds: that were drawn, an image of every prompt and arm each.
+        of_rounds: that there would have been.
+        boundary: standard errors that an interval of a difference reaches to each side after so many rounds.
+        widening: by which that is more than without rounds.
+    """
+
+    rounds: int
+    of_rounds: int
+    boundary: float
+    widening: float
+
+    @property
+    def is_early(self) -> bool:
+        """Whether rounds were left out."""
+        return self.rounds < self.of_rounds
+
+    def to_text(self) -> str:
+        """Return in sentences how many rounds were drawn, why no more, and how wide intervals are."""
+        drawn = f"Drawn in rounds of one image a prompt: {self.rounds} of {self.of_rounds}"
+        why = "the promotion gate's answer was certain then" if self.is_early else "its answer was open until the last"
+        return (
+            f"{drawn}, as {why}. Intervals of differences are those of a look after round {self.rounds}, "
+            f"{self.boundary:.2f} standard errors to each side, {self.widening:.2f} times as wide as without rounds."
+        )
+
+
 STATISTICS_FILENAME = "statistics.json"
 
 
@@ -69,12 +99,19 @@ class PairStatistics(Frozen):
     Attributes:
         planned_detectable: the smallest true overall difference that was to be found, as said before the first image.
         adapter_vs_champion: empty without a champion.
+        stopping: of images that were drawn in rounds; else None, and not in the file. P-values are of the images that
+            were drawn, and not corrected for the rounds.
     """
 
     planned_detectable: float
     adapter_vs_base: tuple[TaskStatistics, ...]
     adapter_vs_untrained: tuple[TaskStatistics, ...]
     adapter_vs_champion: tuple[TaskStatistics, ...] = ()
+    stopping: Stopping | None = None
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        return self.model_dump_json(indent=1, exclude={"stopping"} if self.stopping is None else None) + "\n"
 
     @property
     def over_base(self) -> PairEvidence | None:
@@ -156,6 +193,7 @@ class ComparisonReport(Record):
         overall_champion: its score; None without it.
         adapter_vs_champion: paired as the others; empty without it.
         detector: as the arms' reports have it.
+        stopping: of images that were drawn in rounds; else None.
         confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
         over_base: what the overall difference shows; ``statistics.json`` has every tag's. None in earlier records, as
             are ``over_untrained`` and, also without a champion, ``over_champion``.
@@ -173,6 +211,7 @@ class ComparisonReport(Record):
         "over_untrained",
         "over_champion",
         "detector",
+        "stopping",
     )
 
     suite: str
@@ -194,6 +233,11 @@ class ComparisonReport(Record):
     over_untrained: PairEvidence | None = None
     over_champion: PairEvidence | None = None
     detector: str = ""
+    stopping: Stopping | None = None
+
+    def stopping_text(self) -> str:
+        """Return in sentences how many rounds were drawn and why no more; empty where there were no rounds."""
+        return "" if self.stopping is None else self.stopping.to_text()
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""

@@ -20,6 +20,10 @@ GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
     r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
 )
+NEVER, WHEN_DECIDED, AFTER = "never", "when_decided", "after "
+STOP_PATTERN = rf"^({NEVER}|{WHEN_DECIDED}|{AFTER}[1-9][0-9]*)$"
+MAX_ROUNDS = 100
+"""Of an evaluation that stops early: more looks have boundaries that no evaluation reaches."""
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
@@ -59,6 +63,12 @@ class EvalConfig(StageConfig):
         "with tags of their own; their content decides what is made again. Left open: the suite's own",
     )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
+    stop: Annotated[str, Field(pattern=STOP_PATTERN)] = Field(
+        NEVER,
+        description="never: all images are drawn; when_decided: in rounds, one image of every prompt and arm each, "
+        "until the promotion gate's answer is certain, with its error rate kept by wider intervals; after N: what a "
+        "run that was decided after N rounds is fixed to",
+    )
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
         None,
         description="side of the images in pixels, a multiple of 16 for MMDiTs; left open: the family's, in the "
@@ -122,6 +132,25 @@ class EvalConfig(StageConfig):
         return "" if self.champion in {"auto", "none"} else self.champion
 
     @property
+    def is_in_rounds(self) -> bool:
+        """Whether images are drawn in rounds, one image of every prompt each."""
+        return self.stop != NEVER
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is not known yet after how many rounds drawing stops."""
+        return self.stop == WHEN_DECIDED
+
+    @property
+    def num_rounds(self) -> int:
+        """How many images of each prompt are drawn; at most, where that is not decided yet."""
+        return int(self.stop.removeprefix(AFTER)) if self.stop.startswith(AFTER) else self.images_per_prompt
+
+    def after_rounds(self, number: int) -> Self:
+        """Return the evaluation that stops after so many rounds."""
+        return self.model_copy(update={"stop": f"{AFTER}{number}"})
+
+    @property
     def swept_arms(self) -> tuple[tuple[Arm, float], ...]:
         """The arms of the sweep, with their guidance: those that are compared, at every value but their own."""
         arms = [arm for arm in self.arms if arm != "guided_base"]
@@ -138,11 +167,15 @@ class EvalConfig(StageConfig):
         The embedded world has a detector of its own, so its requests are without one.
         """
         unset = {"guidance_sweep"} if not self.guidance_sweep else set()  # keys are as before there was a sweep
+        unset |= set() if self.is_in_rounds else {"stop"}
         own = {"detector"} if self.is_embedded else set()
         return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
     def of_arm(self, arm: Arm) -> Self:
-        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
+        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here.
+
+        After some rounds an arm is what it is where so many images of each prompt are asked for.
+        """
         guidance_scale = self.guidance_scale
         if arm == "guided_base" and self.reference_guidance_scale is not None:
             guidance_scale = self.reference_guidance_scale
@@ -150,12 +183,24 @@ class EvalConfig(StageConfig):
             "guidance_scale": guidance_scale,
             "reference_guidance_scale": None,
             "guidance_sweep": (),
+            "images_per_prompt": self.num_rounds,
+            "stop": NEVER,
         }
         if arm != "champion":
             update["champion"] = "none"
         if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
             update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
         return self.model_copy(update=update)
+
+    @model_validator(mode="after")
+    def _check_stop(self) -> Self:
+        if self.is_in_rounds and self.images_per_prompt == 1:
+            raise ValueError(f"stop: {self.stop} has no effect with images_per_prompt 1, which is one round")
+        if self.is_in_rounds and self.images_per_prompt > MAX_ROUNDS:
+            raise ValueError(f"stop: {self.stop} takes images_per_prompt up to {MAX_ROUNDS}, as many rounds")
+        if self.num_rounds > self.images_per_prompt:
+            raise ValueError(f"stop: {self.stop} names more rounds than images_per_prompt {self.images_per_prompt}")
+        return self
 
     @model_validator(mode="after")
     def _check_guidance_sweep(self) -> Self:

@@ -27,15 +27,16 @@ from softalign.errors import ConfigError
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
-from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
+from softalign.evaluation.packs import IMAGES_FOLDER, ArmImages, packs_of, write_packs
+from softalign.evaluation.rounds import Requests, borrow_images, image_requests
 from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename, read_folders, write_metadata
+from softalign.geneval.layout import read_folders, write_metadata
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
@@ -56,8 +57,11 @@ def evaluate(
     store: Store,
     key: str,
     champion_path: str = "",
+    lent: EvalReport | None = None,
 ) -> EvalReport:
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
+
+    With ``evaluate.stop`` images are drawn round by round, in the same batches whatever is there already.
 
     Args:
         arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
@@ -68,13 +72,15 @@ def evaluate(
         store: where the arm is published.
         key: the stage key.
         champion_path: the folder of the champion's files, for its arm.
+        lent: the same arm with another number of images of each prompt: those that both have are taken from it.
 
     Raises:
         ConfigError, MissingInputError: arm and adapter do not go together; the suite's detector is not there.
         PreemptedError: SIGTERM came; finished images are kept.
     """
     _check_arm(arm, adapter, champion_path)
-    tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
+    tokens, is_in_rounds = tokens_digest(arm, adapter, store, config.pinned_champion), config.is_in_rounds
+    config = config.of_arm(arm)
     check_detector(config)  # refused before the model is loaded
     with exclusive(work := store.work_path("evaluate", key)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
@@ -82,7 +88,10 @@ def evaluate(
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
             copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
-            results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
+            if lent is not None:
+                borrow_images(ArmImages(store.fetch(lent)), suite, copies.images_root)
+            requests = image_requests(suite, copies.images_root, is_in_rounds=is_in_rounds)
+            results = _make(Work(draw_arm, asked, uses_model=True), requests, suite, copies, config, backbone, runtime)
             report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
             copies.remove()
     shutil.rmtree(work, ignore_errors=True)
@@ -91,6 +100,7 @@ def evaluate(
 
 def _make(
     drawing: Work[Batch, tuple[bytes, ...]],
+    requests: Requests,
     suite: Suite,
     copies: PackCopies,
     config: EvalConfig,
@@ -100,7 +110,8 @@ def _make(
     """Draw, detect and score an arm's images and write what is published; return the verdicts."""
     images, output = copies.images_root, copies.work / OUTPUT_FOLDER
     with open_engine(runtime) as engine:
-        num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
+        write_metadata(images, suite.prompts)
+        num_made = _generate(partial(engine.map, drawing), requests, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output)
@@ -117,14 +128,6 @@ def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
             found="none" if adapter is None else f"adapter {adapter.name}",
             where=f"evaluate, arm {arm}",
         )
-
-
-def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(suite.prompts)
-        for image_index in range(suite.images_per_prompt)
-    ]
 
 
 def draw_arm(
@@ -175,9 +178,8 @@ def _attach(pipeline: Any, arm: Arm, folder: Path, config: EvalConfig) -> None:
     )
 
 
-def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
+def _generate(draw: Draw, requests: Requests, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
-    write_metadata(images, suite.prompts)
     copies.fetch()
 
     def draw_and_copy(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
@@ -185,10 +187,10 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
             yield drawn
             copies.offer()  # the batch is on the disk now
 
-    requests, stop = _image_requests(suite, images), StopRequest()
+    stop, batch_size = StopRequest(), runtime.generation_batch_size
     with stop.listening():
         try:
-            return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)
+            return generate_missing(draw_and_copy, requests.images, side_px, batch_size, stop, requests.round_size)
         except BaseException:
             copies.finish()
             raise

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from softalign.config.evaluation import PromotionPolicy
-from softalign.evaluation.spending import equal_boundaries
+from softalign.registry.spending import equal_boundaries
 
 Answer = Literal["yes", "no", "open"]
 HOPELESS = 0.05
@@ -90,8 +90,9 @@ class Condition:
 
     def _answer_of_interval(self, bound: float, last_bound: float, *, is_final: bool) -> Answer:
         estimate = self.estimate
-        if estimate.value - self.threshold > bound * estimate.variance**0.5 > 0.0:
-            return "yes"
+        error = bound * estimate.variance**0.5
+        if estimate.value - self.threshold > error and (error > 0.0 or is_final):
+            return "yes"  # where all prompts are alike, more of them may tell them apart
         needed = self.threshold + last_bound * estimate.final_variance**0.5
         return "no" if is_final or estimate.chance_above(needed) <= HOPELESS else "open"
 

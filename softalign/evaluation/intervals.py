@@ -26,6 +26,11 @@ class Interval:
     low: float
     high: float
 
+    def widened(self, ratio: float) -> Interval:
+        """Return it with both ends so many times as far from the value."""
+        low, high = (self.value + (end - self.value) * ratio for end in (self.low, self.high))
+        return Interval(self.value, round(low, 6), round(high, 6))
+
 
 @dataclass(frozen=True)
 class PromptCounts:

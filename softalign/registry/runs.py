@@ -96,6 +96,9 @@ def _scores(comparison: ComparisonReport, reports: ArmReports) -> Iterator[Point
             if entry.tag == "overall":
                 yield f"gain/{name}", entry.difference, 0
                 yield f"gain/{name}_ci_low", entry.ci_low, 0
+    if comparison.stopping is not None:
+        yield "evaluation/rounds", comparison.stopping.rounds, 0
+        yield "evaluation/of_rounds", comparison.stopping.of_rounds, 0
 
 
 def _gains(comparison: ComparisonReport) -> dict[str, tuple[TagDifference, ...]]:
@@ -164,5 +167,5 @@ def _result(comparison: ComparisonReport) -> str:
     return (
         f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
         f"{100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
-        f"tokens {100 * comparison.overall_untrained:.1f}."
-    )
+        f"tokens {100 * comparison.overall_untrained:.1f}. {comparison.stopping_text()}"
+    ).rstrip()

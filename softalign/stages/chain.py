@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from softalign.artifacts import (
     Adapter,
     ComparisonReport,
     DatasetManifest,
+    EvalReport,
     ModelVersion,
     PairStatistics,
+    Record,
     Stage,
     TaskStatistics,
     read_known,
@@ -25,6 +27,7 @@ from softalign.stages.champion import with_champion
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
+from softalign.stages.rounds import draw_until_decided
 from softalign.stages.run import StageResult, require, run_step
 from softalign.stages.spending import spending_of
 from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
@@ -60,20 +63,49 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
         MissingInputError: an earlier stage has not run; says how to run it.
     """
     recipe = with_champion(recipe, store, stages)
-    steps = steps_of(recipe)
-    end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
-    results: list[StageResult] = []
-    published = Published()
-    for step in steps[:end]:
-        about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
-        with about, to_register("register" in stages):
-            if step.row.name in stages:
-                results.append(run(step, published))
-                record = results[-1].record
-            else:
-                record = require(step, published, store)
-        published = published.plus(step.label, record)
-    return Walked(tuple(results), published)
+    return _Walk(store, stages, run).along(recipe)
+
+
+class _Walk:
+    """Runs steps one after the other, and remembers what they came to."""
+
+    def __init__(self, store: Store, stages: Collection[Stage], run: RunStep) -> None:
+        self.store, self.stages, self.run = store, stages, run
+        self.results: list[StageResult] = []
+        self.published = Published()
+
+    def along(self, recipe: Recipe) -> Walked:
+        """Run the steps up to the last stage that is asked for, and of an evaluation as many rounds as decide it."""
+        for step in self._steps(recipe):
+            self.published = self.published.plus(step.label, self._record(step))
+        return Walked(tuple(self.results), self.published)
+
+    def _steps(self, recipe: Recipe) -> Iterator[Step]:
+        steps = steps_of(recipe)
+        end = max(number for number, step in enumerate(steps, start=1) if step.row.name in self.stages)
+        for number in range(end):
+            if recipe.evaluate.is_undecided and steps[number].row.record is EvalReport:
+                recipe = draw_until_decided(recipe, self.published, self.store, self._record)
+                steps = steps_of(recipe)
+            yield steps[number]
+
+    def _record(self, step: Step) -> Record:
+        """Run or require a step, unless this walk did it already, and return what it published."""
+        about = log_fields(recipe=step.recipe.name, stage=step.label, **known_digests(self.published))
+        with about, to_register("register" in self.stages):
+            if step.row.name not in self.stages:
+                return require(step, self.published, self.store)
+            if (made := self._made(step)) is not None:
+                return made
+            self.results.append(self.run(step, self.published))
+            return self.results[-1].record
+
+    def _made(self, step: Step) -> Record | None:
+        """Return what a step of this walk made: the last round's arms are drawn before the walk comes to them."""
+        if not step.recipe.evaluate.is_in_rounds or step.row.record is not EvalReport:
+            return None
+        key = step.request(self.published, self.store).key
+        return next((one.record for one in self.results if one.record.stage_key == key), None)
 
 
 def known_digests(published: Published) -> dict[str, str]:
@@ -132,6 +164,7 @@ OF_COMPARISON = (
     "champion",
     "adapter_vs_champion",
     "over_base",
+    "stopping",
 )
 """Fields of a summary that are those of its comparison."""
 

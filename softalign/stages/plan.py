@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from softalign.artifacts import ComparisonReport, Frozen, Stage
+from softalign.artifacts import ComparisonReport, EvalReport, Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.evaluation.differences import planned_for
 from softalign.stages.asked_before import published_requests
 from softalign.stages.champion import with_champion
 from softalign.stages.checks import check_machine, uncached_models
+from softalign.stages.planned_rounds import rounds_text
 from softalign.stages.preflight import obstacle
-from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
+from softalign.stages.rounds import StepsAsDecided
 from softalign.stages.table import StageRow, Step, steps_of
 from softalign.stages.what_changed import FieldChange, nearest_changes
 from softalign.stages.world import OpenStep, obstacles
@@ -64,7 +65,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     """Return what would run as far as recipe and store alone say: the world is not asked."""
     planner = _Planner(recipe, store)
-    for step in steps_of(recipe):
+    for step in planner.steps:
         planner.add(step)
     return tuple(planner.rows)
 
@@ -100,7 +101,7 @@ class _Planner:
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
         self.rows: list[PlannedStage] = []
-        self._published = Published()
+        self.steps = StepsAsDecided(recipe, store)
         self._obstacles: dict[Stage, SoftAlignError | None] = {}
         self._is_download_said = False
 
@@ -109,10 +110,10 @@ class _Planner:
         self.rows.append(self._row(step))
 
     def _row(self, step: Step) -> PlannedStage:
-        is_ready = step.is_ready(self._published)
+        is_ready = step.is_ready(self.steps.published)
         request, record, uri = None, None, ""
         try:
-            request = step.request(self._published, self.store)
+            request = step.request(self.steps.published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
                 record = step.row.published(request.key, self.store)
@@ -122,7 +123,7 @@ class _Planner:
                 raise
             return _blocked(step.label, self._obstacle(step.row) or error, uri)
         if record is not None:
-            self._published = self._published.plus(step.label, record)
+            self.steps.note(step, record)
             uri = self.store.prefix(step.row.name, record.stage_key)
             return PlannedStage(label=step.label, state="done", reason="published", predicted_bytes=0, uri=uri)
         if (in_the_way := self._obstacle(step.row)) is not None:
@@ -142,14 +143,14 @@ class _Planner:
             said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
-        download = self._download(step.row)
-        size = step.row.size(self.recipe, self._published)
+        more = f"{self._download(step.row)}{self._tells(step.row)}{self._rounds(step, request)}"
+        size = step.row.size(self.recipe, self.steps.published)
         return PlannedStage(
             label=step.label,
             state="wait" if is_waiting else "run",
-            reason=f"{said or 'its key is made otherwise now'}{download}{self._tells(step.row)}",
+            reason=f"{said or 'its key is made otherwise now'}{more}",
             predicted_bytes=size,
-            size_note=step.row.size_note(self.recipe, self._published, size),
+            size_note=step.row.size_note(self.recipe, self.steps.published, size),
             uri=uri,
             changes=found or (),
         )
@@ -172,6 +173,13 @@ class _Planner:
             return ""
         found = planned_for(self.recipe.evaluate) * 100
         return f"; can be told overall in four cases of five: {found:.1f} points (variance as in the embedded world)"
+
+    def _rounds(self, step: Step, request: StageRequest) -> str:
+        """Return how much an arm draws at least and at most, where that is not decided."""
+        if step.row.record is not EvalReport or not self.recipe.evaluate.is_undecided:
+            return ""
+        given, is_ready = step.inputs(self.steps.published, self.store), step.is_ready(self.steps.published)
+        return f"; {rounds_text(given, request, is_ready=is_ready)}"
 
     def _download(self, row: StageRow) -> str:
         """Return, once, which models the first stage that uses them downloads."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from softalign.evaluation.spending import boundaries, equal_boundaries, spent_at
+from softalign.registry.spending import boundaries, equal_boundaries, spent_at
 
 
 def chance_of_crossing(bounds, times):
