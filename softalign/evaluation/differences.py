@@ -41,9 +41,12 @@ def differences(candidate: Results, reference: Results, config: EvalConfig) -> t
     return _differences(_paired_intervals(candidate, reference, config))
 
 
-def sequential_differences(candidate: Results, reference: Results, config: EvalConfig) -> tuple[TagDifference, ...]:
-    """Return the differences with the gate's intervals: of images in rounds, those that hold in every round at once."""
-    return _differences(_gate_intervals(candidate, reference, config))
+def sequential(intervals: Mapping[str, Interval], config: EvalConfig) -> Mapping[str, Interval]:
+    """Return the intervals that a gate looks at: of images in rounds, those that hold in every round at once."""
+    stopping = stopping_of(config)
+    if stopping is None:
+        return intervals
+    return {tag: interval.widened(stopping.widening) for tag, interval in intervals.items()}
 
 
 def stopping_of(config: EvalConfig) -> Stopping | None:
@@ -81,7 +84,7 @@ def planned_for(config: EvalConfig) -> float:
 
 
 def _pair(candidate: Results, reference: Results, config: EvalConfig) -> Pair:
-    intervals = _gate_intervals(candidate, reference, config)
+    intervals = sequential(_paired_intervals(candidate, reference, config), config)
     images = zip(candidate, reference, strict=True)
     outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
     critical = critical_value(config.confidence, stopping_of(config))
@@ -94,13 +97,6 @@ def _differences(intervals: Mapping[str, Interval]) -> tuple[TagDifference, ...]
         TagDifference(tag=tag, difference=interval.value, ci_low=interval.low, ci_high=interval.high)
         for tag, interval in intervals.items()
     )
-
-
-def _gate_intervals(candidate: Results, reference: Results, config: EvalConfig) -> dict[str, Interval]:
-    intervals, stopping = _paired_intervals(candidate, reference, config), stopping_of(config)
-    if stopping is None:
-        return intervals
-    return {tag: interval.widened(stopping.widening) for tag, interval in intervals.items()}
 
 
 def _paired_intervals(candidate: Results, reference: Results, config: EvalConfig) -> dict[str, Interval]:

@@ -95,6 +95,18 @@ def paired_intervals(
     )
 
 
+def difference_intervals(
+    differences: Mapping[str, NDArray[np.int8]], *, num_bootstrap: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return what ``paired_intervals`` does, from each tag's differences of images: a row a prompt, -1, 0 or 1."""
+    return _intervals(
+        {tag: (one.sum(axis=1, dtype=np.int64), np.full(*one.shape)) for tag, one in differences.items()},
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
 def _intervals(
     numerators: Mapping[str, tuple[NDArray[np.int64], NDArray[np.int64]]],
     *,

@@ -10,8 +10,8 @@ import numpy as np
 from softalign.artifacts import Arm
 from softalign.config.evaluation import EvalConfig, PromotionPolicy
 from softalign.evaluation.deciding_early import Answer, Differences, gate_answer
-from softalign.evaluation.differences import sequential_differences
-from softalign.evaluation.intervals import OVERALL
+from softalign.evaluation.differences import sequential
+from softalign.evaluation.intervals import OVERALL, difference_intervals
 from softalign.geneval.results import image_number
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 
@@ -27,15 +27,21 @@ def verdicts_until(published: Path, num_rounds: int) -> tuple[ImageResult, ...]:
 def answer_after(verdicts: Verdicts, config: EvalConfig, policy: PromotionPolicy) -> Answer:
     """Return whether promotion is certain, hopeless, or needs another round.
 
-    Before the last round it is certain only if the gate's own intervals, by bootstrap, say so too: they may be wider
-    than those by the variance, and nobody is stopped to be told that it is not enough.
-
     Args:
         verdicts: on the images of the same rounds.
         config: of the evaluation, stopped after these rounds.
         policy: the gate's.
     """
     over = {arm: _differences(verdicts["adapter"], results) for arm, results in verdicts.items() if arm != "adapter"}
+    return answer_of(over, config, policy)
+
+
+def answer_of(over: Mapping[Arm, Differences], config: EvalConfig, policy: PromotionPolicy) -> Answer:
+    """Return the same from the adapter's differences to the other arms, image by image.
+
+    Before the last round promotion is certain only if the gate's own intervals, by bootstrap, say so too: they may be
+    wider than those by the variance, and nobody is stopped to be told that it is not enough.
+    """
     answer = gate_answer(
         policy,
         over["base"],
@@ -45,26 +51,24 @@ def answer_after(verdicts: Verdicts, config: EvalConfig, policy: PromotionPolicy
         confidence=config.confidence,
     )
     is_last = config.num_rounds == config.images_per_prompt
-    return "open" if answer == "yes" and not is_last and not _is_clear(verdicts, config, policy) else answer
+    return "open" if answer == "yes" and not is_last and not _is_clear(over, config, policy) else answer
 
 
-def _is_clear(verdicts: Verdicts, config: EvalConfig, policy: PromotionPolicy) -> bool:
+def _is_clear(over: Mapping[Arm, Differences], config: EvalConfig, policy: PromotionPolicy) -> bool:
     """Return whether the gate's intervals are above their thresholds, of those arms whose intervals it looks at."""
     thresholds: dict[Arm, float] = {"champion": -policy.max_drop_below_champion}
     if policy.requires_significant_gain:
         thresholds["base"] = 0.0
         if policy.must_beat_untrained:
             thresholds["untrained"] = 0.0
-    return all(
-        _lower_end(verdicts["adapter"], results, config) > thresholds[arm]
-        for arm, results in verdicts.items()
-        if arm in thresholds
+    return all(_lower_end(over[arm], config) > threshold for arm, threshold in thresholds.items() if arm in over)
+
+
+def _lower_end(differences: Differences, config: EvalConfig) -> float:
+    found = difference_intervals(
+        differences, num_bootstrap=config.num_bootstrap, confidence=config.confidence, seed=config.seed
     )
-
-
-def _lower_end(candidate: Sequence[ImageResult], reference: Sequence[ImageResult], config: EvalConfig) -> float:
-    found = sequential_differences(tuple(candidate), tuple(reference), config)
-    return next(entry.ci_low for entry in found if entry.tag == OVERALL)
+    return sequential(found, config)[OVERALL].low
 
 
 def _differences(candidate: Sequence[ImageResult], reference: Sequence[ImageResult]) -> Differences:
