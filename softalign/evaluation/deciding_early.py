@@ -90,9 +90,8 @@ class Condition:
 
     def _answer_of_interval(self, bound: float, last_bound: float, *, is_final: bool) -> Answer:
         estimate = self.estimate
-        error = bound * estimate.variance**0.5
-        if estimate.value - self.threshold > error and (error > 0.0 or is_final):
-            return "yes"  # where all prompts are alike, more of them may tell them apart
+        if estimate.value - self.threshold > bound * estimate.variance**0.5:
+            return "yes"
         needed = self.threshold + last_bound * estimate.final_variance**0.5
         return "no" if is_final or estimate.chance_above(needed) <= HOPELESS else "open"
 
@@ -106,7 +105,8 @@ def tag_estimate(rounds_PR: NDArray[np.int8], num_rounds: int) -> Estimate:
     """Return a tag's difference; prompts are what the suite sampled, so variances are those over prompts.
 
     After one round, what prompts differ by cannot be told from chance; it is taken for chance, with which most is left
-    open.
+    open. Where all prompts have the same difference, the next image may be the first that has another: with the chance
+    1 / (images + 1), P. S. Laplace's rule of succession.
 
     Args:
         rounds_PR: the differences so far.
@@ -116,6 +116,9 @@ def tag_estimate(rounds_PR: NDArray[np.int8], num_rounds: int) -> Estimate:
     means_P = rounds_PR.mean(axis=1)
     spread = float(means_P.var(ddof=1)) if num_prompts > 1 else 0.0
     within = float(rounds_PR.var(axis=1, ddof=1).mean()) if drawn > 1 else spread
+    if spread == 0.0:
+        within = 1.0 / (rounds_PR.size + 1)
+        spread = within / drawn
     between = max(spread - within / drawn, 0.0)
     final = spread if drawn == num_rounds else min(spread, between + within / num_rounds)
     return Estimate(float(means_P.mean()), spread / num_prompts, final / num_prompts)

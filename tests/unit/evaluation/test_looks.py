@@ -83,8 +83,7 @@ def test_verdicts_of_the_first_rounds_are_taken_from_a_longer_evaluation(tmp_pat
     assert [one.filename for one in found] == [one.filename for one in results(0.5, 0, rounds=2)]
 
 
-def test_prompts_that_are_all_alike_are_no_certainty_before_the_last_round():
-    ones = {"colors": np.ones((30, 2), dtype=np.int8)}
-    given = {"policy": PromotionPolicy(), "over_base": ones, "over_untrained": ones, "confidence": 0.95}
-    assert gate_answer(**given, num_rounds=4) == "open"
-    assert gate_answer(**given, num_rounds=2) == "yes"
+def test_an_adapter_that_changes_nothing_is_hopeless_and_one_that_mends_all_is_promoted():
+    for value, rounds, expected in ((0, 1, "open"), (0, 2, "no"), (0, 4, "no"), (1, 1, "yes"), (1, 4, "yes")):
+        alike = {tag: np.full((30, rounds), value, dtype=np.int8) for tag in TAGS}
+        assert gate_answer(PromotionPolicy(), alike, alike, num_rounds=4, confidence=0.95) == expected
