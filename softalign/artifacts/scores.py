@@ -80,12 +80,16 @@ class Stopping(Frozen):
         """Whether rounds were left out."""
         return self.rounds < self.of_rounds
 
+    @property
+    def why(self) -> str:
+        """Why no more rounds were drawn."""
+        return f"the promotion gate's answer was {'certain then' if self.is_early else 'open until the last'}"
+
     def to_text(self) -> str:
         """Return in sentences how many rounds were drawn, why no more, and how wide intervals are."""
         drawn = f"Drawn in rounds of one image a prompt: {self.rounds} of {self.of_rounds}"
-        why = "the promotion gate's answer was certain then" if self.is_early else "its answer was open until the last"
         return (
-            f"{drawn}, as {why}. Intervals of differences are those of a look after round {self.rounds}, "
+            f"{drawn}, as {self.why}. Intervals of differences are those of a look after round {self.rounds}, "
             f"{self.boundary:.2f} standard errors to each side, {self.widening:.2f} times as wide as without rounds."
         )
 
@@ -101,6 +105,7 @@ class PairStatistics(Frozen):
         adapter_vs_champion: empty without a champion.
         stopping: of images that were drawn in rounds; else None, and not in the file. P-values are of the images that
             were drawn, and not corrected for the rounds.
+        why_stopped: in words; empty likewise.
     """
 
     planned_detectable: float
@@ -108,10 +113,12 @@ class PairStatistics(Frozen):
     adapter_vs_untrained: tuple[TaskStatistics, ...]
     adapter_vs_champion: tuple[TaskStatistics, ...] = ()
     stopping: Stopping | None = None
+    why_stopped: str = ""
 
     def to_json(self) -> str:
         """Return the stored form."""
-        return self.model_dump_json(indent=1, exclude={"stopping"} if self.stopping is None else None) + "\n"
+        unset = {"stopping", "why_stopped"} if self.stopping is None else None
+        return self.model_dump_json(indent=1, exclude=unset) + "\n"
 
     @property
     def over_base(self) -> PairEvidence | None:

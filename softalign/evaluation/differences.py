@@ -64,12 +64,14 @@ def compare_pairs(
     over_champion = Pair() if champion is None else _pair(candidate, champion, config)
     prompts = [len(counts.images_P) for counts in counts_by_tag(base).values()]
     planned = planned_detectable(prompts, config.images_per_prompt, confidence=config.confidence)
+    stopping = stopping_of(config)
     statistics = PairStatistics(
         planned_detectable=round(planned, 6),
         adapter_vs_base=over_base.statistics,
         adapter_vs_untrained=over_untrained.statistics,
         adapter_vs_champion=over_champion.statistics,
-        stopping=stopping_of(config),
+        stopping=stopping,
+        why_stopped="" if stopping is None else stopping.why,
     )
     return Pairs(over_base, over_untrained, over_champion, statistics)
 

@@ -32,7 +32,10 @@ def answer_after(verdicts: Verdicts, config: EvalConfig, policy: PromotionPolicy
         config: of the evaluation, stopped after these rounds.
         policy: the gate's.
     """
-    over = {arm: _differences(verdicts["adapter"], results) for arm, results in verdicts.items() if arm != "adapter"}
+    references = {arm: results for arm, results in verdicts.items() if arm != "adapter"}
+    over: dict[Arm, Differences] = {
+        arm: _differences(verdicts["adapter"], results) for arm, results in references.items()
+    }
     return answer_of(over, config, policy)
 
 

@@ -49,7 +49,6 @@ class Simulated:
         same: share of evaluations with the same answer.
         images: mean share of the images that were drawn.
         after: share that ended after each round.
-        components: what an image's difference varies by between prompts and within one.
     """
 
     effect: float

@@ -72,9 +72,9 @@ def test_intervals_of_a_round_reach_further_about_the_same_estimates_and_the_fil
         assert one.ci_low - one.difference == pytest.approx(
             stopping.widening * (other.ci_low - one.difference), abs=1e-6
         )
-    assert '"boundary": 2.96' in pairs.statistics.to_json()
+    assert '"boundary": 2.96' in pairs.statistics.to_json() and "answer was certain then" in pairs.statistics.to_json()
     never = compare_pairs(mine, theirs, theirs, config=CONFIG.model_copy(update={"stop": "never"}))
-    assert never.over_base.differences == plain and "stopping" not in never.statistics.to_json()
+    assert never.over_base.differences == plain and "stop" not in never.statistics.to_json()
 
 
 def test_verdicts_of_the_first_rounds_are_taken_from_a_longer_evaluation(tmp_path):

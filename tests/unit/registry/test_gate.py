@@ -255,7 +255,7 @@ def test_intervals_of_images_in_rounds_are_those_of_their_round_and_widen_with_l
     assert first.detectable == pytest.approx(0.02 / 2.963 * (2.963 + 0.842), abs=1e-4)
     assert "2 of 4, as the promotion gate's answer was certain then" in first.reason
     whole = candidate.model_copy(update={"stopping": stopping_after(4, 4, 0.95)})
-    assert "4 of 4, as its answer was open until the last" in decide(whole, None, POLICY).reason
+    assert "4 of 4, as the promotion gate's answer was open until the last" in decide(whole, None, POLICY).reason
 
 
 def test_too_few_images_decide_nothing():
