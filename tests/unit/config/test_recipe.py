@@ -87,6 +87,7 @@ def candidates(value):
         "none",
         "webp",
         "online",
+        "when_decided",
     )
     return [*literals, f"{value}-other", 0.5]
 
