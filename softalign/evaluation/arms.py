@@ -28,7 +28,7 @@ from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, ArmImages, packs_of, write_packs
-from softalign.evaluation.rounds import Requests, borrow_images, image_requests
+from softalign.evaluation.rounds import Detections, ImageOrder, borrow, image_order
 from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 DETECTIONS_FILENAME = "detections.jsonl"
 OUTPUT_FOLDER = "published"
 """Of a work folder: what is published, beside the images as files."""
-_DETECTION_BATCH = 64
+DETECTION_BATCH = 64
 
 
 def evaluate(
@@ -88,10 +88,9 @@ def evaluate(
             packs = packs_of(len(suite.prompts), suite.images_per_prompt)
             copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
-            if lent is not None:
-                borrow_images(ArmImages(store.fetch(lent)), suite, copies.images_root)
-            requests = image_requests(suite, copies.images_root, is_in_rounds=is_in_rounds)
-            results = _make(Work(draw_arm, asked, uses_model=True), requests, suite, copies, config, backbone, runtime)
+            known = {} if lent is None else _borrow(store.fetch(lent), suite, copies.images_root)
+            order = image_order(suite, copies.images_root, known, is_in_rounds=is_in_rounds)
+            results = _make(Work(draw_arm, asked, uses_model=True), order, suite, copies, config, backbone, runtime)
             report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
             copies.remove()
     shutil.rmtree(work, ignore_errors=True)
@@ -100,7 +99,7 @@ def evaluate(
 
 def _make(
     drawing: Work[Batch, tuple[bytes, ...]],
-    requests: Requests,
+    order: ImageOrder,
     suite: Suite,
     copies: PackCopies,
     config: EvalConfig,
@@ -111,12 +110,16 @@ def _make(
     images, output = copies.images_root, copies.work / OUTPUT_FOLDER
     with open_engine(runtime) as engine:
         write_metadata(images, suite.prompts)
-        num_made = _generate(partial(engine.map, drawing), requests, copies, config.side_px(backbone), runtime)
+        num_made = _generate(partial(engine.map, drawing), order, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
-        results = detect_and_score(images, suite, partial(engine.map, detecting), output)
+        results = detect_and_score(images, suite, partial(engine.map, detecting), output, order)
     write_packs(images, copies.packs, output)
     return results
+
+
+def _borrow(published: Path, suite: Suite, root: Path) -> Detections:
+    return borrow(ArmImages(published), published / DETECTIONS_FILENAME, suite, root)
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
@@ -178,7 +181,7 @@ def _attach(pipeline: Any, arm: Arm, folder: Path, config: EvalConfig) -> None:
     )
 
 
-def _generate(draw: Draw, requests: Requests, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
+def _generate(draw: Draw, order: ImageOrder, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
     copies.fetch()
 
@@ -190,7 +193,7 @@ def _generate(draw: Draw, requests: Requests, copies: PackCopies, side_px: int, 
     stop, batch_size = StopRequest(), runtime.generation_batch_size
     with stop.listening():
         try:
-            return generate_missing(draw_and_copy, requests.images, side_px, batch_size, stop, requests.round_size)
+            return generate_missing(draw_and_copy, order.images, side_px, batch_size, stop, order.round_size)
         except BaseException:
             copies.finish()
             raise
@@ -207,16 +210,28 @@ def detect_and_score(
     suite: Suite,
     detect: Callable[[Iterable[tuple[bytes, ...]]], Iterable[list[list[Detection]]]],
     out: Path,
+    order: ImageOrder | None = None,
 ) -> tuple[ImageResult, ...]:
-    """Detect and score a complete set of images, and write both to a folder that is made anew."""
+    """Detect and score a complete set of images, and write both to a folder that is made anew.
+
+    Args:
+        images_root: the images, in the official layout.
+        suite: whose images they are.
+        detect: yields what the images of each batch show.
+        out: the folder.
+        order: in which images are looked at, and what some are known to show; None: prompt by prompt, nothing known.
+    """
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
     filenames = [filename for folder in found.folders for filename in folder.filenames]
-    detections: dict[str, list[Detection]] = {}
-    batches = [filenames[start : start + _DETECTION_BATCH] for start in range(0, len(filenames), _DETECTION_BATCH)]
+    batches = [filenames[start : start + DETECTION_BATCH] for start in range(0, len(filenames), DETECTION_BATCH)]
+    if order is not None:
+        batches = order.batches_to_detect(images_root, DETECTION_BATCH)
     files = (tuple((images_root / filename).read_bytes() for filename in batch) for batch in batches)
+    seen = dict(order.known) if order is not None else {}
     for batch, found_in in zip(batches, detect(files), strict=True):
-        detections.update(zip(batch, found_in, strict=True))
+        seen.update(zip(batch, found_in, strict=True))
+    detections = {filename: seen[filename] for filename in filenames}
     results = score_folders(found.folders, detections)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)

@@ -57,6 +57,7 @@ def in_this_process(job, *_):
 def planted(monkeypatch):
     """Return a function that plants how often arms are right; images depend on the noise's numbers alone."""
     monkeypatch.setattr(work, "_in_child", in_this_process)
+    of_files, looked_at = arms.file_detector, []
 
     def plant(chances, dies_after=None):
         batches = []
@@ -72,9 +73,16 @@ def planted(monkeypatch):
 
             return draw
 
+        def file_detector(config, runtime):
+            own = of_files(config, runtime)
+            return lambda files: looked_at.append(len(files)) or own(files)
+
         monkeypatch.setattr(arms, "draw_arm", draw_arm)
+        monkeypatch.setattr(arms, "file_detector", file_detector)
+        looked_at.clear()
         return batches
 
+    plant.looked_at = looked_at
     return plant
 
 
@@ -142,6 +150,8 @@ def test_a_run_killed_in_a_round_ends_as_the_undisturbed_one_and_holds_the_first
     expected = run_until("evaluate", recipe, whole, silent, is_through=True).published
     rounds = expected.records[-1].stopping.rounds
     assert rounds > 1
+    assert sum(planted.looked_at) == sum(len(images) for _, images in drawn)  # each image once
+    assert set(planted.looked_at) == {expected.get(EvalReport, "base").num_prompts}  # no batch goes beyond a round
     store = copy_of(root, tmp_path / "killed")
     before_death = planted(UNCLEAR, dies_after=len(drawn) // 2)
     with pytest.raises(KeyboardInterrupt):
@@ -165,6 +175,6 @@ def test_a_whole_evaluation_lends_its_images_to_one_in_rounds(begun, planted, tm
     never = run_until("evaluate", load_recipe("shapes", overrides), store, silent, is_through=True).published
     batches = planted(LARGE)
     found = run_until("evaluate", recipe_of(overrides), store, silent, is_through=True).published
-    assert batches == []
+    assert batches == [] and planted.looked_at == []
     assert found.records[-1].stopping.rounds == 1
     assert images_of(found.get(EvalReport, "base")).items() <= images_of(never.get(EvalReport, "base")).items()
