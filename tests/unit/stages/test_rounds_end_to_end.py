@@ -36,7 +36,7 @@ def begun(tmp_path_factory):
     """A store in which a tiny adapter is trained, and the recipe's overrides."""
     root = tmp_path_factory.mktemp("begun")
     suite = root / "suite.jsonl"
-    suite.write_text("".join(to_json_line(prompt) + "\n" for prompt in small_suite(8)))
+    suite.write_text("".join(to_json_line(prompt) + "\n" for prompt in small_suite(4)))
     changes = [
         f"evaluate.prompts_uri={suite}",
         f"evaluate.images_per_prompt={ROUNDS}",
