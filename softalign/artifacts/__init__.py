@@ -20,11 +20,11 @@ from softalign.artifacts.scores import (
     GuidedBase,
     PairEvidence,
     PairStatistics,
-    Stopping,
     TagDifference,
     TagScore,
     TaskStatistics,
 )
+from softalign.artifacts.stopping import Stopping
 from softalign.artifacts.usage import Usage, total_usage
 
 __all__ = [
