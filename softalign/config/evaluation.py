@@ -172,10 +172,7 @@ class EvalConfig(StageConfig):
         return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
     def of_arm(self, arm: Arm) -> Self:
-        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here.
-
-        After some rounds an arm is what it is where so many images of each prompt are asked for.
-        """
+        """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale
         if arm == "guided_base" and self.reference_guidance_scale is not None:
             guidance_scale = self.reference_guidance_scale
@@ -183,7 +180,7 @@ class EvalConfig(StageConfig):
             "guidance_scale": guidance_scale,
             "reference_guidance_scale": None,
             "guidance_sweep": (),
-            "images_per_prompt": self.num_rounds,
+            "images_per_prompt": self.num_rounds,  # after some rounds it is as where so many are asked for
             "stop": NEVER,
         }
         if arm != "champion":
@@ -194,10 +191,8 @@ class EvalConfig(StageConfig):
 
     @model_validator(mode="after")
     def _check_stop(self) -> Self:
-        if self.is_in_rounds and self.images_per_prompt == 1:
-            raise ValueError(f"stop: {self.stop} has no effect with images_per_prompt 1, which is one round")
-        if self.is_in_rounds and self.images_per_prompt > MAX_ROUNDS:
-            raise ValueError(f"stop: {self.stop} takes images_per_prompt up to {MAX_ROUNDS}, as many rounds")
+        if self.is_in_rounds and not 1 < self.images_per_prompt <= MAX_ROUNDS:
+            raise ValueError(f"stop: {self.stop} takes images_per_prompt from 2 to {MAX_ROUNDS}, as many rounds")
         if self.num_rounds > self.images_per_prompt:
             raise ValueError(f"stop: {self.stop} names more rounds than images_per_prompt {self.images_per_prompt}")
         return self

@@ -215,9 +215,9 @@ def test_what_cannot_be_decided_in_rounds_is_refused():
     from softalign.config import EvalConfig
 
     for change, found in (
-        ({"images_per_prompt": 1, "stop": "when_decided"}, "has no effect with images_per_prompt 1"),
+        ({"images_per_prompt": 1, "stop": "when_decided"}, "images_per_prompt from 2 to 100"),
         ({"images_per_prompt": 4, "stop": "after 5"}, "more rounds than images_per_prompt 4"),
-        ({"images_per_prompt": 101, "stop": "when_decided"}, "up to 100"),
+        ({"images_per_prompt": 101, "stop": "when_decided"}, "images_per_prompt from 2 to 100"),
         ({"stop": "sometimes"}, "pattern"),
     ):
         with pytest.raises(ValidationError, match=found):
