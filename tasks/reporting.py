@@ -83,9 +83,8 @@ def publish_stage(result: StageResult, published: Published, recipe_name: str) -
 
 def _publish_comparison(comparison: ComparisonReport, reports: ArmReports, recipe_name: str) -> None:
     """Leave the table of scores as an artifact, and the link to the report where it is a file of this machine."""
-    create_table_artifact(
-        score_rows(reports), key=artifact_key(recipe_name, "scores"), description="GenEval scores of the three arms"
-    )
+    said = f"GenEval scores of the three arms. {comparison.stopping_text()}".rstrip(". ")
+    create_table_artifact(score_rows(reports), key=artifact_key(recipe_name, "scores"), description=said)
     report_uri = f"{comparison.uri}/{REPORT_FILENAME}"
     if is_local(report_uri):
         _publish_link(recipe_name, "report", link_of(report_uri))

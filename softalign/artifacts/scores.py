@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
+from softalign.artifacts.stopping import Stopping
 from softalign.errors import MissingInputError
 
 Arm = Literal["base", "untrained", "adapter", "champion", "guided_base"]
@@ -69,12 +70,22 @@ class PairStatistics(Frozen):
     Attributes:
         planned_detectable: the smallest true overall difference that was to be found, as said before the first image.
         adapter_vs_champion: empty without a champion.
+        stopping: of images that were drawn in rounds; else None, and not in the file. P-values are of the images that
+            were drawn, and not corrected for the rounds.
+        why_stopped: in words; empty likewise.
     """
 
     planned_detectable: float
     adapter_vs_base: tuple[TaskStatistics, ...]
     adapter_vs_untrained: tuple[TaskStatistics, ...]
     adapter_vs_champion: tuple[TaskStatistics, ...] = ()
+    stopping: Stopping | None = None
+    why_stopped: str = ""
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        unset = {"stopping", "why_stopped"} if self.stopping is None else None
+        return self.model_dump_json(indent=1, exclude=unset) + "\n"
 
     @property
     def over_base(self) -> PairEvidence | None:
@@ -156,6 +167,7 @@ class ComparisonReport(Record):
         overall_champion: its score; None without it.
         adapter_vs_champion: paired as the others; empty without it.
         detector: as the arms' reports have it.
+        stopping: of images that were drawn in rounds; else None.
         confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
         over_base: what the overall difference shows; ``statistics.json`` has every tag's. None in earlier records, as
             are ``over_untrained`` and, also without a champion, ``over_champion``.
@@ -173,6 +185,7 @@ class ComparisonReport(Record):
         "over_untrained",
         "over_champion",
         "detector",
+        "stopping",
     )
 
     suite: str
@@ -194,6 +207,11 @@ class ComparisonReport(Record):
     over_untrained: PairEvidence | None = None
     over_champion: PairEvidence | None = None
     detector: str = ""
+    stopping: Stopping | None = None
+
+    def stopping_text(self) -> str:
+        """Return in sentences how many rounds were drawn and why no more; empty where there were no rounds."""
+        return "" if self.stopping is None else self.stopping.to_text()
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""

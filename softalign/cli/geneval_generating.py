@@ -25,6 +25,22 @@ GuidanceOption = Annotated[
 log = logging.getLogger("softalign")
 
 
+PromptsOption = Annotated[
+    str | None,
+    typer.Option("--prompts", "--suite", metavar="FILE", help="a suite, GenEval 2's too; default: the official 553"),
+]
+ShardOption = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="the I-th of N parts, from 1: a process, GPU or machine each")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="processes of this machine that draw where there is no GPU")
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="a Ray cluster draws, a process each GPU: auto, host:port, local"),
+]
+
+
 @geneval_app.command("generate")
 def geneval_generate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a diffusers model: folder or id")],
@@ -32,12 +48,7 @@ def geneval_generate(
     adapter: Annotated[
         str | None, typer.Option("--adapter", help="soft tokens: folder, URI, models:/NAME@ALIAS; default: none")
     ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            "--prompts", "--suite", metavar="FILE", help="a suite, GenEval 2's too; default: the official 553"
-        ),
-    ] = None,
+    prompts: PromptsOption = None,
     images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1)] = 4,
     num_inference_steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
@@ -47,18 +58,9 @@ def geneval_generate(
     scale: Annotated[float, typer.Option("--scale", min=0.0, help="strength of the soft tokens")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="images per call of the denoiser")] = 4,
-    shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="the I-th of N parts, from 1: a process, GPU or machine each")
-    ] = "1/1",
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="processes of this machine that draw where there is no GPU")
-    ] = 1,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            "--ray", metavar="ADDRESS", help="a Ray cluster draws, a process each GPU: auto, host:port, local"
-        ),
-    ] = None,
+    shard: ShardOption = "1/1",
+    workers: WorkersOption = 1,
+    ray: RayOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw a suite's images in the official layout; images that are there are kept, other settings refused."""

@@ -81,7 +81,7 @@ def compare(
     comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, pairs)
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
-    _write_record(work / STATISTICS_FILENAME, pairs.statistics)
+    (work / STATISTICS_FILENAME).write_text(pairs.statistics.to_json(), encoding="utf-8")
     _write_what_else_is_asked(work, everyone, swept, config)
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     _write_for_card(work, arms, data_change)
@@ -151,6 +151,7 @@ def _comparison(
         over_untrained=pairs.statistics.over_untrained,
         over_champion=pairs.statistics.over_champion,
         detector=candidate.report.detector,
+        stopping=pairs.statistics.stopping,
     )
 
 

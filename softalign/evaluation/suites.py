@@ -105,8 +105,7 @@ def score_directory(
         detector: the label of who detected (``SuiteScore.detector``); ``geneval`` is for the official prompts alone.
 
     Raises:
-        ConfigError: ``out`` lies below a file.
-        MissingInputError: the folder or the detections file is not there.
+        ConfigError, MissingInputError: ``out`` lies below a file; the folder or the detections file is not there.
         DataError: the set is not complete (``completeness``), malformed lines, unknown classes or colours, missing
             colours.
     """

@@ -42,7 +42,8 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str
             "",
             f"Suite `{comparison.suite}`, {reports.adapter.num_prompts} prompts, {comparison.num_images_per_arm} "
             f"images per arm; same prompts and noise for every arm. {comparison.guidance_text()} Gains are paired "
-            f"differences. All in points of a hundred, with{confidence} intervals by bootstrap over prompts.",
+            f"differences. All in points of a hundred, with{confidence} intervals by bootstrap over prompts."
+            f"{_stopping(comparison)}",
             "",
             *_score_table(comparison, reports),
             "",
@@ -50,6 +51,11 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str
             "",
         )
     )
+
+
+def _stopping(comparison: ComparisonReport) -> str:
+    said = comparison.stopping_text()
+    return f" {said}" if said else ""
 
 
 def _score_table(comparison: ComparisonReport, reports: ArmReports) -> Iterator[str]:

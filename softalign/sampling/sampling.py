@@ -108,6 +108,7 @@ def generate_missing(
     side_px: int,
     batch_size: int,
     stop: StopRequest,
+    round_size: int | None = None,
 ) -> int:
     """Make the PNG files of all requests that are not there yet, and return how many were made.
 
@@ -120,11 +121,12 @@ def generate_missing(
         side_px: of the images.
         batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.
         stop: looked at after each batch.
+        round_size: requests are rounds of so many, and no batch has images of two; None: they are one round.
 
     Raises:
         PreemptedError: a stop was asked for; finished images are kept.
     """
-    batches = [tuple(requests[start : start + batch_size]) for start in range(0, len(requests), batch_size)]
+    batches = _batches(requests, batch_size, round_size)
     todo = [batch for batch in batches if not all(is_finished(request.path, side_px) for request in batch)]
     drawn = draw(todo)
     num_todo, num_made = sum(map(len, todo)), 0
@@ -140,6 +142,17 @@ def generate_missing(
             num_made += len(batch)
             images.reach(num_there + num_made)
     return num_made
+
+
+def _batches(requests: Sequence[ImageRequest], batch_size: int, round_size: int | None) -> list[Batch]:
+    return [
+        tuple(batch) for part in _parts(requests, round_size or len(requests)) for batch in _parts(part, batch_size)
+    ]
+
+
+def _parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:
+    for start in range(0, len(requests), max(size, 1)):
+        yield requests[start : start + size]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
+from softalign.artifacts import Frozen, GuidedBase, PairEvidence, Stopping, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded
 from softalign.errors import SoftAlignError
@@ -87,7 +87,8 @@ def meaning(summary: ChainSummary) -> list[str]:
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
     tags = (clear_tags(summary.adapter_vs_base), *sweep(summary.fronts))
-    return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
+    rounds = [] if summary.stopping is None else [summary.stopping.to_text()]
+    return [said, *evidence(summary.over_base), *rounds, beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
 def _beside_champion(summary: ChainSummary) -> list[str]:
@@ -239,6 +240,7 @@ class ChainSummary(Frozen):
         over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
         statistics: what each tag's gain over the base shows; empty likewise.
         fronts: of the sweep, where ``evaluate.guidance_sweep`` asked for it.
+        stopping: after how many rounds the evaluation stopped, and why; None without rounds.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -285,6 +287,7 @@ class ChainSummary(Frozen):
     over_base: PairEvidence | None = None
     statistics: tuple[TaskStatistics, ...] = ()
     fronts: GuidanceFronts | None = None
+    stopping: Stopping | None = None
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

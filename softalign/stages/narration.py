@@ -53,6 +53,8 @@ def figures(record: Record, store: Store) -> str:
         case ComparisonReport():
             gains = [entry.difference for entry in record.adapter_vs_base if entry.tag == "overall"]
             text = "".join(f"the adapter has {gain * 100:+.1f} points over the base" for gain in gains)
+            if record.stopping is not None:
+                text += f", after {record.stopping.rounds} of {record.stopping.of_rounds} rounds"
         case ModelVersion():
             text = f"{record.name} version {record.version} is {record.alias}"
         case _:

@@ -11,10 +11,11 @@ from softalign.evaluation.differences import planned_for
 from softalign.stages.asked_before import published_requests
 from softalign.stages.champion import with_champion
 from softalign.stages.checks import check_machine, uncached_models, undetected
+from softalign.stages.planned_rounds import rounds_text
 from softalign.stages.predicted_drawing import predicted_drawing
 from softalign.stages.preflight import obstacle
-from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
+from softalign.stages.rounds import StepsAsDecided
 from softalign.stages.table import StageRow, Step, steps_of
 from softalign.stages.what_changed import FieldChange, nearest_changes
 from softalign.stages.world import OpenStep, obstacles
@@ -33,7 +34,7 @@ class PlannedStage(Frozen):
         state: ``done`` (published, will be reused), ``run`` (all inputs are there), ``wait`` (an earlier stage first),
             ``blocked`` (cannot run here; the reason says why).
         reason: why it is in that state.
-        predicted_images: of an arm that is not there: how many it draws.
+        predicted_images: of an arm that is not there: how many it draws; in rounds: until the gate looks next.
         predicted_minutes: how long that takes, about; None where nothing tells.
         fix: of a blocked stage: what to do about it.
         predicted_bytes: what it will write, about; 0 where it is done, None where it cannot be known beforehand.
@@ -70,7 +71,7 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     """Return what would run as far as recipe and store alone say: the world is not asked."""
     planner = _Planner(recipe, store)
-    for step in steps_of(recipe):
+    for step in planner.steps:
         planner.add(step)
     return tuple(planner.rows)
 
@@ -107,7 +108,7 @@ class _Planner:
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
         self.rows: list[PlannedStage] = []
-        self._published = Published()
+        self.steps = StepsAsDecided(recipe, store)
         self._obstacles: dict[Stage, SoftAlignError | None] = {}
         self._is_download_said = False
         self._undetected = undetected(recipe)
@@ -117,10 +118,10 @@ class _Planner:
         self.rows.append(self._row(step))
 
     def _row(self, step: Step) -> PlannedStage:
-        is_ready = step.is_ready(self._published)
+        is_ready = step.is_ready(self.steps.published)
         request, record, uri = None, None, ""
         try:
-            request = step.request(self._published, self.store)
+            request = step.request(self.steps.published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
                 record = step.row.published(request.key, self.store)
@@ -130,7 +131,7 @@ class _Planner:
                 raise
             return _blocked(step.label, self._obstacle(step.row) or error, uri)
         if record is not None:
-            self._published = self._published.plus(step.label, record)
+            self.steps.note(step, record)
             uri = self.store.prefix(step.row.name, record.stage_key)
             return PlannedStage(label=step.label, state="done", reason="published", predicted_bytes=0, uri=uri)
         if (in_the_way := self._obstacle(step.row)) is not None:
@@ -151,26 +152,27 @@ class _Planner:
             said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
-        download = self._download(step.row)
-        size = step.row.size(self.recipe, self._published)
+        more = f"{self._download(step.row)}{self._tells(step.row)}{self._rounds(step, request)}"
+        size = step.row.size(self.recipe, self.steps.published)
         return PlannedStage(
             label=step.label,
             state="wait" if is_waiting else "run",
-            reason=f"{said or 'its key is made otherwise now'}{download}{self._tells(step.row)}",
+            reason=f"{said or 'its key is made otherwise now'}{more}",
             predicted_bytes=size,
-            size_note=step.row.size_note(self.recipe, self._published, size),
+            size_note=step.row.size_note(self.recipe, self.steps.published, size),
             uri=uri,
             changes=found or (),
         )
 
     def _drawing(self, row: PlannedStage, step: Step) -> PlannedStage:
         """Return an arm's row with what it draws; without a detector it is blocked once that is drawn."""
-        given = step.inputs(self._published, self.store)
+        given = step.inputs(self.steps.published, self.store)
         drawing = predicted_drawing(self.recipe, given.recipe.evaluate.of_arm(given.evaluated_arm), self.store)
         minutes = None if drawing.minutes is None else round(drawing.minutes, 3)
         numbers = {"predicted_images": drawing.num_images, "predicted_minutes": minutes}
+        said = "" if self.recipe.evaluate.is_undecided else f"; {drawing.text}"
         if self._undetected is None:
-            return row.model_copy(update={**numbers, "reason": f"{row.reason}; {drawing.text}"})
+            return row.model_copy(update={**numbers, "reason": row.reason + said})
         blocked = _blocked(row.label, self._undetected, row.uri)
         reason = f"draws {drawing.text}, then stops: {blocked.reason.removeprefix(_BLOCKED)}"
         return blocked.model_copy(update={**numbers, "reason": reason, "predicted_bytes": row.predicted_bytes})
@@ -193,6 +195,13 @@ class _Planner:
             return ""
         found = planned_for(self.recipe.evaluate) * 100
         return f"; can be told overall in four cases of five: {found:.1f} points (variance as in the embedded world)"
+
+    def _rounds(self, step: Step, request: StageRequest) -> str:
+        """Return how much an arm draws at least and at most, where that is not decided."""
+        if step.row.record is not EvalReport or not self.recipe.evaluate.is_undecided:
+            return ""
+        given, is_ready = step.inputs(self.steps.published, self.store), step.is_ready(self.steps.published)
+        return f"; {rounds_text(given, request, is_ready=is_ready)}"
 
     def _download(self, row: StageRow) -> str:
         """Return, once, which models the first stage that uses them downloads."""

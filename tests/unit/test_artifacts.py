@@ -19,6 +19,7 @@ from softalign.artifacts import (
     PairEvidence,
     ReasonCount,
     Record,
+    Stopping,
     TagDifference,
     TagScore,
     canonical_json,
@@ -114,6 +115,7 @@ RECORDS = {
         over_untrained=EVIDENCE,
         over_champion=EVIDENCE,
         detector="geneval",
+        stopping=Stopping(rounds=2, of_rounds=4, boundary=2.963, widening=1.512),
     ),
     "version": ModelVersion(
         stage_key="k",

@@ -62,6 +62,7 @@ def render_page(
         confidence=f"{100 * config.confidence:g} %",
         verdict=verdict_sentence(comparison, config),
         guidance=comparison.guidance_text(),
+        stopping=comparison.stopping_text(),
         arm_cards=[_arm_card(report) for report in reports],
         reference_card=_reference_card(comparison),
         difference_cards=[_difference_card(title, entries) for title, entries in _differences(comparison)],
