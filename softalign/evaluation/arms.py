@@ -19,7 +19,7 @@ from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
-from softalign.errors import ConfigError, MissingInputError, UndetectedError
+from softalign.errors import ConfigError
 from softalign.evaluation.arm_metrics import write_metric_values
 from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
@@ -28,7 +28,8 @@ from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_interva
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, ArmImages, packs_of, write_packs
 from softalign.evaluation.rounds import Detections, ImageOrder, borrow, image_order
-from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
+from softalign.evaluation.suites import detector_for, label_of, suite_label, suite_prompts
+from softalign.evaluation.undetected import require_detector
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import read_folders, write_metadata
@@ -45,6 +46,8 @@ DETECTIONS_FILENAME = "detections.jsonl"
 OUTPUT_FOLDER = "published"
 """Of a work folder: what is published, beside the images as files."""
 DETECTION_BATCH = 64
+Asked = tuple[Arm, Adapter | None, BackboneConfig, EvalConfig, Runtime, str, str]
+"""What ``draw_arm`` takes."""
 
 
 def evaluate(
@@ -62,10 +65,13 @@ def evaluate(
 
     Args:
         arm: whose images; ``untrained`` takes the adapter's step-0 tokens.
-        adapter, champion_path: None for the arms of base and champion; the folder of the champion's files, for its arm.
-        backbone, config: the frozen model; suite, sampling and intervals.
+        adapter: None for the arms of base and champion.
+        backbone: the frozen model.
+        config: suite, sampling and intervals.
         runtime: device, batch size, and which engine draws and detects.
-        store, key: where the arm is published, and under which stage key.
+        store: where the arm is published.
+        key: the stage key.
+        champion_path: the folder of the champion's files, for its arm.
         lent: the same arm with another number of images of each prompt: those that both have are taken from it.
 
     Raises:
@@ -78,12 +84,10 @@ def evaluate(
     drawn_as = key if comes_with_its_scorer(config) else drawing_key(tokens, backbone, config)
     with exclusive(work := store.work_path("evaluate", drawn_as)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
+            asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
             suite, copies = _begin(config, store, drawn_as, work)
             order = _order(suite, copies.images_root, store, lent, is_in_rounds)
-            asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
-            results = _make(Work(draw_arm, asked, uses_model=True), order, suite, copies, config, backbone, runtime)
-            report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
-            copies.remove()
+            report = _published(asked, tokens, order, suite, copies, store, key)
     shutil.rmtree(work, ignore_errors=True)
     return report
 
@@ -92,6 +96,17 @@ def _begin(config: EvalConfig, store: Store, drawn_as: str, work: Path) -> tuple
     suite = Suite(suite_prompts(config), config.images_per_prompt)
     packs = packs_of(len(suite.prompts), suite.images_per_prompt)
     return suite, PackCopies(store, drawn_as, work / "arm" / IMAGES_FOLDER, packs, work)
+
+
+def _published(
+    asked: Asked, tokens: str, order: ImageOrder, suite: Suite, copies: PackCopies, store: Store, key: str
+) -> EvalReport:
+    arm, _, backbone, config, runtime, *_ = asked
+    results = _make(Work(draw_arm, asked, uses_model=True), order, suite, copies, config, backbone, runtime)
+    output = copies.work / OUTPUT_FOLDER
+    report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), output)
+    copies.remove()
+    return report
 
 
 def _make(
@@ -109,25 +124,12 @@ def _make(
         write_metadata(images, suite.prompts)
         num_made = _generate(partial(engine.map, drawing), order, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
-        _require_detector(config, images)
+        require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output, order)
         write_metric_values(images, results, config.metrics, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
-
-
-def _require_detector(config: EvalConfig, images: Path) -> None:
-    try:
-        check_detector(config)
-    except MissingInputError as error:
-        raise UndetectedError(
-            f"The images are drawn and kept, and nothing here can score them yet. {error.what}",
-            expected=error.expected,
-            found=", ".join(text for text in (error.found, error.where) if text),
-            where=str(images),
-            fix=f"{error.fix}. The same command goes on from the images then",
-        ) from error
 
 
 def _order(suite: Suite, root: Path, store: Store, lent: EvalReport | None, is_in_rounds: bool) -> ImageOrder:
