@@ -90,7 +90,7 @@ class Sample:
         image: the file's bytes, as the dataset stores them.
         extension: ``jpg``, ``png`` or ``webp``, from the content.
         image_digest: sha256 hex digest of ``image``.
-        perceptual_hash: see ``images.perceptual_hash``.
+        perceptual_hash: see ``hashing.perceptual_hash``.
         width_px: after the EXIF orientation was applied; ``height_px`` likewise.
         is_animated: the file has further pictures.
         source_digest: sha256 hex digest of the source's file, where ``image`` is another one; else empty.
