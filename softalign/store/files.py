@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,16 +26,11 @@ from softalign.store.traffic import note_read, note_written
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_CHUNK_BYTES = 1 << 20
-
 
 def sha256_of_file(path: Path) -> str:
     """Return the sha256 hex digest of a local file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -177,10 +172,16 @@ def read_bytes(uri: str) -> bytes:
     return data
 
 
-def list_files(root: Path) -> tuple[FileEntry, ...]:
-    """Return the entries of all regular files below a local folder, by path."""
+def list_files(root: Path, known: Iterable[FileEntry] = ()) -> tuple[FileEntry, ...]:
+    """Return the entries of all regular files below a local folder, by path.
+
+    Args:
+        root: the folder.
+        known: entries of some of them, which are not read.
+    """
+    entries = {entry.path: entry for entry in known}
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return tuple(file_entry(root / name, name) for name in names)
+    return tuple(entries.get(name) or file_entry(root / name, name) for name in names)
 
 
 def file_entry(path: Path, name: str) -> FileEntry:

@@ -192,6 +192,8 @@ def _unidentified(data: bytes) -> UnreadableImageError:
 
 def _orientation(exif: bytes) -> int:
     """Return the orientation that EXIF data states, or 1 (upright) where it cannot be read, as viewers do."""
+    if not exif:
+        return 1
     tags = Image.Exif()
     try:
         tags.load(exif)

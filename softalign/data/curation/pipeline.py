@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from softalign.artifacts import DatasetManifest
+from softalign.artifacts import DatasetManifest, FileEntry
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
@@ -87,7 +87,8 @@ def curate(
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
         run.write_shards(engine, runtime)
     manifest = run.finish(key, parent_key)
-    published = store.publish(manifest, run.output_path, beside=earlier.manifest if earlier is not None else None)
+    before = earlier.manifest if earlier is not None else None
+    published = store.publish(manifest, run.output_path, beside=before, known=run.entries_of_shards())
     shutil.rmtree(run.work_path, ignore_errors=True)
     return published
 
@@ -232,6 +233,15 @@ class _CurateRun:
             parent_key=parent_key,
             weights=source_weights(self.config.sources),
         )
+
+    def entries_of_shards(self) -> Iterator[FileEntry]:
+        """Yield the entries of the shards' files, by their paths in the dataset."""
+        for index in range(self.progress.num_shards):
+            entry = JournalEntry.model_validate_json(self._journal(index).read_bytes())
+            for file in entry.files:
+                path = self.work_path / file.path
+                if path.is_relative_to(self.output_path):
+                    yield file.model_copy(update={"path": path.relative_to(self.output_path).as_posix()})
 
     def _merge_captions(self) -> Merged:
         notes = self.of_duplicates.read(self.progress.num_shards)
