@@ -15,11 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softalign.artifacts import FileEntry
-from softalign.errors import (
-    ConfigError,
-    IntegrityError,
-    MissingInputError,
-)
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.reaching import reaching
 from softalign.store.traffic import note_read, note_written
 
@@ -288,9 +284,17 @@ def verify_file(path: Path, entry: FileEntry, where: str, fix: str = RESTORE) ->
     Raises:
         IntegrityError: the file is missing, truncated or changed.
     """
-    found = "no file" if not path.is_file() else f"{path.stat().st_size} bytes, sha256 {sha256_of_file(path)}"
-    expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
-    if found != expected:
-        raise IntegrityError(
-            "A stored file is not what was published.", expected=expected, found=found, where=where, fix=fix
-        )
+    found = "no file" if not path.is_file() else state_text(path.stat().st_size, sha256_of_file(path))
+    if found != state_text(entry.size_bytes, entry.sha256):
+        raise not_as_published(entry, found, where, fix)
+
+
+def not_as_published(entry: FileEntry, found: str, where: str, fix: str = RESTORE) -> IntegrityError:
+    """Return the error of a stored file; ``found`` is its ``state_text``, or says why it has none."""
+    what, expected = "A stored file is not what was published.", state_text(entry.size_bytes, entry.sha256)
+    return IntegrityError(what, expected=expected, found=found, where=where, fix=fix)
+
+
+def state_text(size_bytes: int, sha256: str) -> str:
+    """Return how a file's content is told: so that two are the same if their texts are."""
+    return f"{size_bytes} bytes, sha256 {sha256}"

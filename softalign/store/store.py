@@ -159,8 +159,7 @@ class Store(SharedFiles):
         final = final.model_copy(update={"uri": self._files_uri(final)})
         if not self._is_published(final):
             (folder / "files.json").write_text(json.dumps(files_json, indent=1) + "\n", encoding="utf-8")
-            request = self.request_path(record.stage, record.stage_key)
-            if request.is_file():
+            if (request := self.request_path(record.stage, record.stage_key)).is_file():
                 shutil.copyfile(request, folder / REQUEST_FILENAME)
             known = set(self.files(beside)) if beside is not None else set()
             there = {entry.path: f"{beside.uri}/{entry.path}" for entry in entries if beside and entry in known}
