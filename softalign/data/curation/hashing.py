@@ -40,5 +40,6 @@ def perceptual_hash(image: Image.Image) -> int:
     small = reduced.convert("L").resize((_SMALL_SIDE_PX, _SMALL_SIDE_PX), Image.Resampling.LANCZOS, box)
     pixels = np.frombuffer(small.tobytes(), np.uint8).reshape(_SMALL_SIDE_PX, _SMALL_SIDE_PX).astype(np.float64)
     waves = (_COSINES @ pixels @ _COSINES.T).ravel()
-    middle = np.partition(waves, (HASH_BITS // 2 - 1, HASH_BITS // 2))[HASH_BITS // 2 - 1 : HASH_BITS // 2 + 1]
-    return int.from_bytes(np.packbits(waves > middle.mean()).tobytes())
+    half = HASH_BITS // 2
+    ordered = np.partition(waves, (half - 1, half))
+    return int.from_bytes(np.packbits(2 * waves > ordered[half - 1] + ordered[half]).tobytes())

@@ -94,6 +94,7 @@ class Sample:
         width_px: after the EXIF orientation was applied; ``height_px`` likewise.
         is_animated: the file has further pictures.
         source_digest: sha256 hex digest of the source's file, where ``image`` is another one; else empty.
+        path: of a file of this run that has the image's bytes, where ``image`` is empty: see ``spooling``.
     """
 
     source: str
@@ -107,6 +108,7 @@ class Sample:
     height_px: int
     is_animated: bool = False
     source_digest: str = ""
+    path: str = ""
 
 
 def caption_digest(caption: str) -> str:
