@@ -1,6 +1,7 @@
 """Images that workers put into files, and shards that workers write: the same datasets, and nothing left lying."""
 
 import os
+import random
 from contextlib import contextmanager
 from itertools import chain, count, islice
 
@@ -9,9 +10,11 @@ import pytest
 from softalign.data.curation import decoding_memory, journal, pipeline, spooling
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import Sample
+from softalign.data.curation.tars import ShardWriter
 from softalign.engines.work import InProcess
 from softalign.errors import StorageUnavailableError
 from softalign.store.store import Store
+from tests.killing import Fuse, is_killed
 
 
 class WorkersHere:
@@ -92,6 +95,25 @@ def test_a_run_that_is_stopped_goes_on_from_its_shards_and_leaves_no_image(curat
     with pytest.raises(StorageUnavailableError):
         curated(WorkersHere(most=most))
     assert curated(WorkersHere()) == (expected, [])
+
+
+def test_killed_at_random_points_it_ends_with_the_same_bytes(curated):
+    expected, _ = curated(InProcess(), key="alone")
+    rng, num_kills = random.Random(5), 0
+
+    def work():
+        fuse = Fuse(rng.randint(1, 30))
+        for module, name in ((spooling, "spooled"), (spooling, "file_entry"), (journal, "write_atomically")):
+            setattr(module, name, fuse.wrap(getattr(module, name)))
+        for owner, name in ((ShardWriter, "add"), (ShardWriter, "close"), (spooling.Packing, "_finish")):
+            setattr(owner, name, fuse.wrap(getattr(owner, name)))
+        curated(WorkersHere())
+
+    while num_kills < 60 and is_killed(work):
+        num_kills += 1
+        rng.random()
+    assert 3 <= num_kills < 60
+    assert curated(WorkersHere())[0] == expected
 
 
 def test_a_shard_is_packed_again_with_the_same_bytes(tmp_path):
