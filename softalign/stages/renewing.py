@@ -160,7 +160,7 @@ def _likeness(request: StageRequest) -> object:
         for source in curation["sources"]
     ]
     of_filters = {name: digest for name, digest in request.content.items() if name.startswith("curation.filters")}
-    made_by = [request.config.get(name) for name in ("decoder", "hashes")]
+    made_by = [request.config.get(name) for name in ("decoder", "hashes", "fitting")]
     return request.library_version, curation, made_by, of_filters
 
 

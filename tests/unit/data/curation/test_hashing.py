@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softalign.config import FilterConfig, load_recipe
+from softalign.config import CurationConfig, load_recipe
 from softalign.data.curation.hashing import HASH_SIDE, perceptual_hash
 from softalign.stages import requests
 from softalign.stages.renewing import _likeness
@@ -55,16 +55,28 @@ def test_a_picture_of_one_colour_has_one_bit_whatever_the_machine_rounds(size):
     assert perceptual_hash(Image.new("RGB", size, (200, 30, 90))) == 1 << (HASH_SIDE**2 - 1)
 
 
-def request(tmp_path, **filters):
+def request(tmp_path, changes):
     recipe = load_recipe("shapes")
-    curation = recipe.curation.model_copy(update={"filters": FilterConfig(**filters)})
+    curation = CurationConfig.model_validate(recipe.curation.model_dump() | changes)
     return curate_request(StageInputs(recipe.model_copy(update={"curation": curation}), Store(str(tmp_path))))
 
 
-def test_other_hashes_are_another_request_which_nothing_known_helps_where_they_are_compared(tmp_path, monkeypatch):
-    asked = [{}, {"max_hash_distance": -1}]
-    before = [request(tmp_path, **filters) for filters in asked]
-    monkeypatch.setattr(requests, "HASHES", "other ones")
-    after = [request(tmp_path, **filters) for filters in asked]
-    assert [one.key == other.key for one, other in zip(before, after, strict=True)] == [False, True]
-    assert [_likeness(one) == _likeness(other) for one, other in zip(before, after, strict=True)] == [False, True]
+UNHASHED = {"filters": {"max_hash_distance": -1}}
+
+
+@pytest.mark.parametrize(
+    ("mark", "changes", "is_another"),
+    [
+        ("HASHES", {}, True),
+        ("HASHES", UNHASHED, False),
+        ("FITTING", {"image_format": "jpg", "image_size_px": 512}, True),
+        ("FITTING", {"image_format": "jpg"}, False),
+    ],
+)
+def test_other_hashes_and_sizes_are_another_request_which_nothing_known_helps(
+    mark, changes, is_another, tmp_path, monkeypatch
+):
+    before = request(tmp_path, changes)
+    monkeypatch.setattr(requests, mark, "another")
+    after = request(tmp_path, changes)
+    assert (before.key != after.key) == (_likeness(before) != _likeness(after)) == is_another
