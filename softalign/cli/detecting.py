@@ -20,7 +20,7 @@ SegmenterOption = Annotated[
 ColorClassifierOption = Annotated[
     str | None, typer.Option("--color-classifier", help="CLIP: a folder or hub id; default: OpenAI's ViT-L/14")
 ]
-DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="where the detector computes")]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="where the model computes")]
 
 
 def detect(

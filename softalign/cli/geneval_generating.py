@@ -31,7 +31,10 @@ def geneval_generate(
         str | None, typer.Option("--adapter", help="soft tokens: folder, URI, models:/NAME@ALIAS; default: none")
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option("--prompts", metavar="FILE", help="a suite, JSON lines; default: the official 553")
+        str | None,
+        typer.Option(
+            "--prompts", "--suite", metavar="FILE", help="a suite, GenEval 2's too; default: the official 553"
+        ),
     ] = None,
     images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1)] = 4,
     num_inference_steps: StepsOption = None,

@@ -10,6 +10,7 @@ from softalign.artifacts import BASE_ARMS, Arm, Frozen
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_NAME_CHARS, Count, Seed, StageConfig
 from softalign.config.families import is_embedded, own_side_px
+from softalign.config.metrics import MetricConfig
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
@@ -20,6 +21,8 @@ GUARD_PATTERN = (
     r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
     r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
 )
+LATER_FIELDS = ("guidance_sweep", "metrics")
+"""Left out of requests where they are empty: keys are as they were before there were any."""
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
@@ -78,6 +81,10 @@ class EvalConfig(StageConfig):
         description="guidance at which every compared arm is scored too, beside guidance_scale; outside of the gate: "
         "`fronts.json` says what each arm reaches at its best guidance",
     )
+    metrics: tuple[MetricConfig, ...] = Field(
+        (),
+        description="other scores of every image, each by a model that is named",
+    )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
     unconditional_bank: UnconditionalBank = Field(
@@ -129,7 +136,12 @@ class EvalConfig(StageConfig):
 
     def at_guidance(self, guidance_scale: float) -> Self:
         """Return how the arms of a sweep are evaluated at one of its values: as a recipe with that guidance does."""
-        update = {"guidance_scale": guidance_scale, "reference_guidance_scale": None, "guidance_sweep": ()}
+        update = {
+            "guidance_scale": guidance_scale,
+            "reference_guidance_scale": None,
+            "guidance_sweep": (),
+            "metrics": (),
+        }
         return self.model_copy(update=update)
 
     def asked(self) -> dict[str, Any]:
@@ -137,19 +149,21 @@ class EvalConfig(StageConfig):
 
         The embedded world has a detector of its own, so its requests are without one.
         """
-        unset = {"guidance_sweep"} if not self.guidance_sweep else set()  # keys are as before there was a sweep
+        unset = {name for name in LATER_FIELDS if not getattr(self, name)}
         own = {"detector"} if self.is_embedded else set()
         return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale
+        metrics = self.metrics
         if arm == "guided_base" and self.reference_guidance_scale is not None:
-            guidance_scale = self.reference_guidance_scale
+            guidance_scale, metrics = self.reference_guidance_scale, ()
         update: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "reference_guidance_scale": None,
             "guidance_sweep": (),
+            "metrics": metrics,
         }
         if arm != "champion":
             update["champion"] = "none"
@@ -165,6 +179,12 @@ class EvalConfig(StageConfig):
             raise ValueError("guidance_sweep has no effect: it names the arms' own guidance_scale alone")
         if self.unconditional_bank == "negative" and 1.0 in self.guidance_sweep:
             raise ValueError("unconditional_bank has no effect at guidance 1 of guidance_sweep")
+        return self
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        if len({metric.name for metric in self.metrics}) < len(self.metrics):
+            raise ValueError("metrics names a metric twice")
         return self
 
     @model_validator(mode="after")

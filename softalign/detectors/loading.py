@@ -16,8 +16,14 @@ CONFIG_FILENAME = "config.json"
 SEGMENTER_FIELD, COLORS_FIELD = "evaluate.detector.segmenter", "evaluate.detector.color_classifier"
 
 
-def located(model: str, revision: str | None, field: str) -> str:
+def located(model: str, revision: str | None, field: str, of: str = "detector") -> str:
     """Return a model's folder or hub id, or the folder of its copy in the hub's cache.
+
+    Args:
+        model: the folder or hub id.
+        revision: of a hub id.
+        field: what names the model.
+        of: whose model it is, for the messages.
 
     Raises:
         MissingInputError: no such folder, or the hub cannot be asked and there is no copy.
@@ -25,13 +31,13 @@ def located(model: str, revision: str | None, field: str) -> str:
     is_folder = Path(model).is_dir()
     if (is_folder and not (Path(model) / CONFIG_FILENAME).is_file()) or not (is_folder or is_hub_id(model)):
         raise MissingInputError(
-            "There is no such model of the detector.",
+            f"There is no such model of the {of}.",
             expected=f"a folder with {CONFIG_FILENAME} and model.safetensors, or a hub id",
             found="a folder without it" if is_folder else "no such folder",
             where=f"{field}: {model}",
             fix=f"set {field} to the folder of a model in transformers' layout",
         )
-    return reachable_model(model, revision, filename=CONFIG_FILENAME, field=field, role="detector's model")
+    return reachable_model(model, revision, filename=CONFIG_FILENAME, field=field, role=f"{of}'s model")
 
 
 def require_models(config: DetectorConfig) -> None:
@@ -54,42 +60,64 @@ def require_models(config: DetectorConfig) -> None:
         ) from error
 
 
-def loaded(kind: Any, model: str, revision: str | None, field: str, **options: Any) -> Any:
-    """Return a model of a transformers class in float32.
+def loaded(
+    kind: Any,
+    model: str,
+    revision: str | None,
+    field: str,
+    *,
+    of: str = "detector",
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Any:
+    """Return a model of a transformers class; code that comes with a model is never run.
+
+    Args:
+        kind: the class.
+        model: a folder or hub id, as ``revision``, ``field`` and ``of`` for ``located``.
+        revision: of a hub id.
+        field: what names the model.
+        of: whose it is.
+        dtype: of its weights.
+        options: further arguments of ``from_pretrained``.
 
     Raises:
         MissingInputError: it is not there.
         CompatibilityError: weights are missing, left over or of other shapes; another kind of model; no safetensors.
     """
-    place = located(model, revision, field)
+    given = {"revision": revision, "dtype": dtype, **options}
+    made, info = _read(kind, located(model, revision, field, of), given, f"{field}: {model}", of)
+    _require_whole(info, kind, f"{field}: {model}", of)
+    return made
+
+
+def _read(kind: Any, place: str, given: dict[str, Any], where: str, of: str) -> tuple[Any, Any]:
     silence_libraries()
     try:
         made, info = kind.from_pretrained(
-            place,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **options,
+            place, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **given
         )
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise CompatibilityError(
-            "A model of the detector cannot be loaded.",
+            f"A model of the {of} cannot be loaded.",
             expected=f"a {kind.__name__} in transformers' layout, its weights as safetensors",
             found=str(error).splitlines()[0],
-            where=f"{field}: {model}",
+            where=where,
             fix="look at the folder, or load the model anew",
         ) from error
+    return made, info
+
+
+def _require_whole(info: Any, kind: Any, where: str, of: str) -> None:
     faults = [f"{what} {', '.join(sorted(map(str, info[what]))[:3])}" for what in _FAULTS if info.get(what)]
     if faults:
         raise CompatibilityError(
-            "A model of the detector has not the weights that its configuration asks for.",
+            f"A model of the {of} has not the weights that its configuration asks for.",
             expected=f"every weight of a {kind.__name__}, and no other",
             found="; ".join(faults),
-            where=f"{field}: {model}",
+            where=where,
             fix="name a whole model of this kind",
         )
-    return made
 
 
 _FAULTS = ("missing_keys", "mismatched_keys", "unexpected_keys")

@@ -11,11 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from typing import Any
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
 from softalign.config.backbone import BackboneConfig
@@ -24,7 +20,9 @@ from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
 from softalign.errors import ConfigError
+from softalign.evaluation.arm_metrics import write_metric_values
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
@@ -104,6 +102,7 @@ def _make(
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output)
+        write_metric_values(images, results, config.metrics, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
 
@@ -221,12 +220,6 @@ def detect_and_score(
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
     return results
-
-
-def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
-    """Return an image file as uint8 (H, W, 3), its EXIF orientation applied."""
-    with Image.open(file) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def _report(

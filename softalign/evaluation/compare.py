@@ -11,9 +11,11 @@ from typing import Any
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.artifacts.fronts import FRONTS_FILENAME
+from softalign.artifacts.metrics import METRIC_SCORES_FILENAME
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
+from softalign.evaluation.arm_metrics import metrics_report
 from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.card_pictures import write_pictures
 from softalign.evaluation.differences import Pairs, compare_pairs
@@ -80,8 +82,7 @@ def compare(
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     _write_record(work / STATISTICS_FILENAME, pairs.statistics)
-    if swept:
-        _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
+    _write_what_else_is_asked(work, everyone, swept, config)
     _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
@@ -98,6 +99,15 @@ def _check(reports: ArmReports, adapter: Adapter, config: EvalConfig, store: Sto
 
 def _write_record(path: Path, record: Frozen) -> None:
     path.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _write_what_else_is_asked(
+    work: Path, everyone: tuple[ArmFiles, ...], swept: tuple[ArmFiles, ...], config: EvalConfig
+) -> None:
+    if config.metrics:
+        _write_record(work / METRIC_SCORES_FILENAME, metrics_report(everyone, config))
+    if swept:
+        _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
 
 
 def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataChange | None) -> None:

@@ -14,7 +14,8 @@ from softalign.config.runtime import Runtime
 from softalign.detectors.identity import DetectorLabel, detector_fingerprint, detector_label
 from softalign.detectors.loading import require_models
 from softalign.errors import ConfigError
-from softalign.evaluation.arms import DETECTIONS_FILENAME, load_image
+from softalign.evaluation.arms import DETECTIONS_FILENAME
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.suites import detector_for
 from softalign.geneval.detections import Detector, detections_to_line
 from softalign.geneval.image_faults import image_fault

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -100,14 +101,38 @@ def _intervals(
     intervals: dict[str, Interval] = {}
     means_R = np.zeros(num_bootstrap)
     for tag, (numerator_P, images_P) in numerators.items():
-        rng = np.random.default_rng([abs(seed), _stream(tag)])
-        picks_RP = rng.integers(len(images_P), size=(num_bootstrap, len(images_P)))
-        scores_R = numerator_P[picks_RP].sum(axis=1) / images_P[picks_RP].sum(axis=1)
+        scores_R = _resampled(tag, numerator_P, images_P, num_bootstrap, seed)
         means_R += scores_R / len(numerators)
         intervals[tag] = _interval(numerator_P.sum() / images_P.sum(), scores_R, confidence)
     overall = float(np.mean([interval.value for interval in intervals.values()]))
     intervals[OVERALL] = _interval(overall, means_R, confidence)
     return intervals
+
+
+def ratio_interval(
+    name: str, sums_P: NDArray[Any], weights_P: NDArray[Any], *, num_bootstrap: int, confidence: float, seed: int
+) -> Interval:
+    """Return the sum of some values over prompts by the sum of their weights, with its interval.
+
+    Args:
+        name: decides which random numbers are drawn.
+        sums_P: of each prompt the sum of its values, or of its differences from another set's.
+        weights_P: how much each prompt counts: 1, or how many values it has.
+        num_bootstrap: resamplings of the prompts.
+        confidence: of the interval.
+        seed: of the resampling.
+    """
+    samples_R = _resampled(name, sums_P, weights_P, num_bootstrap, seed)
+    return _interval(sums_P.sum() / weights_P.sum(), samples_R, confidence)
+
+
+def _resampled(
+    name: str, sums_P: NDArray[Any], weights_P: NDArray[Any], num_bootstrap: int, seed: int
+) -> NDArray[np.float64]:
+    rng = np.random.default_rng([abs(seed), _stream(name)])
+    picks_RP = rng.integers(len(weights_P), size=(num_bootstrap, len(weights_P)))
+    ratios_R: NDArray[np.float64] = sums_P[picks_RP].sum(axis=1) / weights_P[picks_RP].sum(axis=1)
+    return ratios_R
 
 
 def _stream(tag: str) -> int:

@@ -10,6 +10,7 @@ from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
+from softalign.geneval.decision import require_clauses
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
 from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts, to_json_line
@@ -41,11 +42,16 @@ def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
 
 
 def check_detector(config: EvalConfig) -> None:
-    """Refuse a suite whose detector is not there, before any work is done for it; loads nothing.
+    """Refuse a suite whose detector, or a metric's model, is not there, before any work is done for it; loads nothing.
 
     Raises:
-        MissingInputError: a model of the detector is not there, and the hub cannot be asked.
+        MissingInputError: a model of the detector or of a metric is not there, and the hub cannot be asked.
     """
+    if config.metrics:
+        from softalign.metrics.scorer import require_model
+
+        for metric in config.metrics:
+            require_model(metric)
     if config.is_embedded:
         return
     from softalign.detectors.loading import require_models
@@ -158,6 +164,8 @@ def _known_to_detector(prompts: tuple[GenevalPrompt, ...], config: EvalConfig) -
         from softalign.shapes import scenes
 
         names, colors = tuple(scenes.SHAPES), tuple(scenes.COLORS)
+    for prompt in prompts:
+        require_clauses(prompt)
     clauses = [clause for prompt in prompts for clause in (*prompt.include, *prompt.exclude)]
     asked = dict.fromkeys(word for clause in clauses for word in (clause.class_name, clause.color) if word)
     unknown = [word for word in asked if word not in {*names, *colors}]

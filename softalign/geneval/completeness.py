@@ -150,7 +150,8 @@ def require_complete(lacks: Sequence[Lack], where: str, fix: str) -> None:
     if lacks:
         raise DataError(
             "The set of images is not complete.",
-            expected="every prompt of the suite once, with as many readable images as the others, all with detections",
+            expected="every prompt of the suite once, with as many readable images as the others"
+            + (", all with detections" if any("detections" in lack.kind for lack in lacks) else ""),
             found="; ".join(lack.to_text() for lack in lacks),
             where=where,
             fix=fix,
@@ -164,7 +165,8 @@ def _lack(kind: LackKind, names: Iterable[str], count: int | None = None) -> tup
 
 def asked_for(prompt: GenevalPrompt) -> tuple[object, ...]:
     """Return what makes a prompt one of a suite's, however it is worded."""
-    return prompt.tag, prompt.include, prompt.exclude
+    by_judge = () if prompt.asked is None else (prompt.prompt, prompt.asked)
+    return prompt.tag, prompt.include, prompt.exclude, *by_judge
 
 
 def official_suite_of(folders: Sequence[PromptFolder]) -> Suite | None:

@@ -72,8 +72,9 @@ def decide(prompt: GenevalPrompt, detections: Sequence[Detection]) -> Decision:
     """Return whether an image with these detections shows what the prompt asks for.
 
     Raises:
-        DataError: the prompt asks for a colour and a detection that decides it names none.
+        DataError: the prompt asks for a colour and a detection that decides it names none, or it is one of GenEval 2's.
     """
+    require_clauses(prompt)
     objects = select_objects(detections, prompt.tag)
     reasons: list[str] = []
     groups: list[tuple[Detection, ...] | None] = []
@@ -87,6 +88,21 @@ def decide(prompt: GenevalPrompt, detections: Sequence[Detection]) -> Decision:
         if num_found >= clause.count:
             reasons.append(f"Expected fewer than {clause.count} {clause.class_name}, found {num_found}.")
     return Decision(is_correct=not reasons, reason="\n".join(reasons))
+
+
+def require_clauses(prompt: GenevalPrompt) -> None:
+    """Refuse a prompt that no detector can judge: without clauses every image would be right.
+
+    Raises:
+        DataError: it is one of GenEval 2's.
+    """
+    if prompt.asked is not None:
+        raise DataError(
+            "GenEval 2's images are judged by a vision-language model, not by detections.",
+            expected="a prompt with clauses for a detector",
+            found=f"questions: {prompt.prompt}",
+            fix="softalign geneval2 score DIR --suite FILE --judge MODEL",
+        )
 
 
 def _include_problem(

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
+from softalign.geneval.questions import QUESTIONS_KEY, Questions
 from softalign.problems import problems
 
 
@@ -71,16 +72,19 @@ class Clause(Frozen):
 
 
 class GenevalPrompt(Frozen):
-    """One row of a suite."""
+    """One row of a suite: with clauses for a detector, or with GenEval 2's questions for a judge."""
 
     tag: Tag
     include: tuple[Clause, ...]
     exclude: tuple[Clause, ...] = ()
     prompt: str
+    asked: Questions | None = None
 
 
 def to_metadata(prompt: GenevalPrompt) -> dict[str, Any]:
-    """Return the official metadata object: keys tag, include, (exclude,) prompt, in this order."""
+    """Return the official metadata object: keys tag, include, (exclude,) prompt, in this order; GenEval 2's its own."""
+    if prompt.asked is not None:
+        return prompt.asked.to_row(prompt.prompt)
     row: dict[str, Any] = {"tag": prompt.tag, "include": [_clause_to_json(clause) for clause in prompt.include]}
     if prompt.exclude:
         row["exclude"] = [_clause_to_json(clause) for clause in prompt.exclude]
@@ -100,6 +104,9 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
     """
     try:
         row = json.loads(line)
+        if QUESTIONS_KEY in row:
+            asked = Questions.from_row(row)
+            return GenevalPrompt(tag=asked.tag, include=(), prompt=row["prompt"], asked=asked)
         prompt = GenevalPrompt(
             tag=row["tag"],
             include=tuple(_clause_from_json(clause) for clause in row["include"]),
@@ -116,7 +123,8 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # pydantic's is a ValueError
         raise DataError(
             "A prompt's metadata cannot be read.",
-            expected='one JSON object with the keys "tag", "include" and "prompt"',
+            expected='one JSON object with the keys "tag", "include" and "prompt" (GenEval 2: "prompt", "atom_count", '
+            '"vqa_list" and "skills")',
             found=problems(error)[0] if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}",
             where=where,
             fix="regenerate the official ones with `softalign geneval prompts`",

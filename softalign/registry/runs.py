@@ -12,6 +12,7 @@ from softalign.config.evaluation import RegisterConfig
 from softalign.config.recipe import Recipe
 from softalign.registry.curves import Curves, Point, log_points
 from softalign.registry.experiments import NOTE_TAG
+from softalign.registry.metric_points import metric_points
 from softalign.registry.run_facts import SAMPLES_FOLDER, RunFacts, log_facts
 from softalign.registry.tables import log_table
 from softalign.registry.training_runs import registration_run
@@ -54,7 +55,7 @@ def ensure_run(
         return run_id
     if not is_complete:
         _log_training(client, run, _facts_of(adapter, adapter_path, recipe), adapter_path)
-        log_points(client, run_id, [*_scores(comparison, reports), *_costs(usages)], run.info.start_time)
+        log_points(client, run_id, [*_scores(comparison, reports, report_path), *_costs(usages)], run.info.start_time)
         _log_tables(client, run_id, comparison, reports, usages)
         client.log_artifacts(run_id, str(model_path), "model")
         for path in sorted(path for path in report_path.iterdir() if path.is_file() and path.name != USAGE_FILENAME):
@@ -85,8 +86,8 @@ def _log_training(client: Any, run: Any, facts: RunFacts, adapter_path: Path) ->
         client.log_artifacts(run.info.run_id, str(samples), SAMPLES_FOLDER)
 
 
-def _scores(comparison: ComparisonReport, reports: ArmReports) -> Iterator[Point]:
-    """Yield what runs are compared by: overall scores and gains, and the adapter's scores by tag; no curves."""
+def _scores(comparison: ComparisonReport, reports: ArmReports, report_path: Path) -> Iterator[Point]:
+    """Yield what runs are compared by: overall scores and gains, the adapter's scores by tag, metrics; no curves."""
     for report in reports.compared:
         yield f"score/{report.arm}/overall", report.overall_score, 0
     for tag in reports.adapter.tags:
@@ -96,6 +97,7 @@ def _scores(comparison: ComparisonReport, reports: ArmReports) -> Iterator[Point
             if entry.tag == "overall":
                 yield f"gain/{name}", entry.difference, 0
                 yield f"gain/{name}_ci_low", entry.ci_low, 0
+    yield from metric_points(report_path)
 
 
 def _gains(comparison: ComparisonReport) -> dict[str, tuple[TagDifference, ...]]:

@@ -36,6 +36,7 @@ from softalign.data.curation.hashing import HASHES
 from softalign.data.curation.transcoding import FITTING
 from softalign.detectors.identity import detector_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.metrics.scorer import metric_fingerprint
 from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
 from softalign.stages.turns import Turn
@@ -280,8 +281,9 @@ def _model(given: StageInputs) -> dict[str, str]:
 
 def _detector(given: StageInputs) -> dict[str, str]:
     """Return what is looked at images with; the embedded world's detector is of the library's version."""
-    evaluate = given.recipe.evaluate
-    return {} if evaluate.is_embedded else {"evaluate.detector": detector_fingerprint(evaluate.detector)}
+    evaluate = given.recipe.evaluate.of_arm(given.evaluated_arm)
+    metrics = {f"evaluate.metrics.{metric.name}": metric_fingerprint(metric) for metric in evaluate.metrics}
+    return metrics | ({} if evaluate.is_embedded else {"evaluate.detector": detector_fingerprint(evaluate.detector)})
 
 
 def _inputs(given: StageInputs, *kinds: type[Record]) -> dict[str, str]:

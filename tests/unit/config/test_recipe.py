@@ -66,7 +66,9 @@ def candidates(value):
         return [value + 1, value + 8, value * 0.9, value / 2]
     if isinstance(value, list):
         clip_score = {"type": "clip_score", "model": "m", "min_score": 0.2}
-        return [value[:1], ["up"], [{"metric": "overall_adapter", "at_least": 0.5}], ["latin"], [clip_score], [33.0]]
+        scored = [{"name": "pick_score", "model": "m"}]
+        bound = {"metric": "overall_adapter", "at_least": 0.5}
+        return [value[:1], ["up"], [bound], ["latin"], [clip_score], [33.0], scored]
     if value is None:
         return ["main", 1.0, "paper", 64]
     literals = (
@@ -217,6 +219,23 @@ def test_a_sweep_over_guidance_that_adds_nothing_or_says_it_twice_is_refused():
     ):
         with pytest.raises(ConfigError, match=fault):
             load_recipe("shapes", [f"evaluate.guidance_sweep={said}"])
+
+
+def test_metrics_are_of_the_compared_arms_alone_and_in_no_request_where_there_are_none():
+    plain = load_recipe("shapes").evaluate
+    asked = load_recipe("shapes", ["evaluate.metrics=[{name: clip_score, model: m}]", "evaluate.guidance_sweep=[1,3]"])
+    assert "metrics" not in plain.asked()
+    assert asked.evaluate.asked()["metrics"][0]["name"] == "clip_score"
+    assert len(asked.evaluate.of_arm("adapter").metrics) == len(asked.evaluate.of_arm("base").metrics) == 1
+    assert asked.evaluate.of_arm("guided_base").metrics == asked.evaluate.at_guidance(3.0).metrics == ()
+    twice = "{name: clip_score, model: a}, {name: clip_score, model: b}"
+    for said, fault in (
+        (f"[{twice}]", "names a metric twice"),
+        ("[{name: clip_score}]", "model"),
+        ("[fid]", "metrics"),
+    ):
+        with pytest.raises(ConfigError, match=fault):
+            load_recipe("shapes", [f"evaluate.metrics={said}"])
 
 
 def test_a_later_override_wins_and_the_recipe_is_untouched():

@@ -1,5 +1,6 @@
 """One arm for real on a tiny random model."""
 
+import io
 import json
 import os
 import random
@@ -7,17 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
 
 from softalign.config import DetectorConfig, EvalConfig, Runtime
+from softalign.config.metrics import MetricConfig
 from softalign.errors import ConfigError, MissingInputError
 from softalign.evaluation import arms
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.evaluation.image_files import load_image
 from softalign.evaluation.packs import ArmImages
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.scoring import read_results
+from softalign.metrics.scorer import load_scorer
 from softalign.store.store import Store
+from tests.tiny_detector import build_clip
 
 CONFIG = EvalConfig(
     suite="shapes",
@@ -94,6 +101,34 @@ def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publ
     as_code = CONFIG.model_copy(update={"unconditional_bank": "negative"})
     report = evaluate("adapter", adapter, backbone, store, config=as_code, key="code")
     assert image(report) not in images.values()
+
+
+def test_an_arm_is_scored_by_other_metrics_too(small, backbone, prompts, tmp_path):
+    folder = tmp_path / "clip"
+    for part in build_clip():
+        part.save_pretrained(folder)
+    metrics = [MetricConfig(name=name, model=str(folder)) for name in ("clip_score", "pick_score")]
+    config = CONFIG.model_copy(update={"metrics": tuple(metrics)})
+    report = evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
+    plain = evaluate("base", None, backbone, Store(str(tmp_path / "plain")))
+    files = published(report)
+    rows = [json.loads(line) for line in files.pop("metric_values.jsonl").splitlines()]
+    assert {name: files[name] for name in ("results.jsonl", "images-00000.tar")}.items() <= published(plain).items()
+    assert [row["filename"] for row in rows] == [
+        result.filename for result in read_results(Path(report.uri) / "results.jsonl")
+    ]
+    for place in (0, 7):
+        pixels = load_image(io.BytesIO(arms_images(report).read(rows[place]["filename"])))
+        for metric in metrics:
+            scorer = load_scorer(metric, torch.device("cpu"))
+            assert rows[place][metric.name] == scorer(pixels, prompts[place].prompt)
+
+
+def test_a_metric_without_its_model_is_refused_before_anything_is_drawn(small, backbone, tmp_path):
+    config = CONFIG.model_copy(update={"metrics": (MetricConfig(name="pick_score", model=str(tmp_path / "none")),)})
+    with pytest.raises(MissingInputError, match="no such model of the metric pick_score"):
+        evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
+    assert not (tmp_path / ".work").exists()
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):

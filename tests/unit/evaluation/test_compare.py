@@ -11,13 +11,16 @@ import pytest
 
 from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
 from softalign.artifacts.fronts import GuidanceFronts
-from softalign.errors import CompatibilityError, DataError
+from softalign.artifacts.metrics import MetricsReport
+from softalign.config.metrics import MetricConfig
+from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.evaluation.compare import compare
 from softalign.evaluation.differences import differences
 from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
+from softalign.registry.metric_points import metric_points
 from tests.recorded_arms import publish_arm
 
 
@@ -310,6 +313,36 @@ def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(record
         ]
         assert point.is_on_front == (not beaten)
     assert not (Path(_compare(recorded, "unswept").uri) / "fronts.json").exists()
+
+
+def test_metrics_of_the_arms_stand_beside_the_statistics_and_in_the_runs_numbers(recorded):
+    store, reports = recorded.store, recorded.reports
+    means = {"base": 20.0, "untrained": 21.0, "adapter": 22.0}
+    scored = {}
+    for arm, mean in means.items():
+        report = getattr(reports, arm)
+        names = [result.filename for result in read_results(Path(report.uri) / "results.jsonl")]
+        folder = copy_of(store, report, f"{arm}-scored")
+        rows = [{"filename": name, "pick_score": mean + place % 2} for place, name in enumerate(names)]
+        (folder / "metric_values.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        scored[arm] = store.publish(report.model_copy(update={"stage_key": f"{arm}-scored"}), folder)
+    metrics = (MetricConfig(name="pick_score", model="some/model"),)
+    config = recorded.config.model_copy(update={"metrics": metrics})
+    made = compare(replace(reports, **scored), recorded.adapter, config, store, "scored")
+    report = MetricsReport.model_validate_json((Path(made.uri) / "metrics.json").read_bytes())
+    assert {one.arm: one.means[0].mean for one in report.arms} == {arm: mean + 0.5 for arm, mean in means.items()}
+    gains = report.adapter_vs_base[0], report.adapter_vs_untrained[0]
+    assert [(gain.difference, gain.ci_low, gain.ci_high) for gain in gains] == [(2.0, 2.0, 2.0), (1.0, 1.0, 1.0)]
+    assert report.adapter_vs_champion == ()
+    points = {name: value for name, value, _ in metric_points(Path(made.uri))}
+    assert points["metric/pick_score/base"] == 20.5
+    assert points["metric/pick_score/gain_over_base"] == points["metric/pick_score/gain_over_base_ci_low"] == 2.0
+    plain = _compare(recorded, "plain")
+    assert made.adapter_vs_base == plain.adapter_vs_base
+    assert not (Path(plain.uri) / "metrics.json").exists()
+    assert [*metric_points(Path(plain.uri))] == []
+    with pytest.raises(IntegrityError, match="no scores by pick_score"):
+        _compare(recorded, "unscored", config=config)
 
 
 def copy_of(store, report, arm):

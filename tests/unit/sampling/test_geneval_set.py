@@ -12,10 +12,11 @@ from softalign.cli import app
 from softalign.errors import ConfigError
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename
+from softalign.geneval.layout import image_filename, read_folders
 from softalign.geneval.prompts import Clause, GenevalPrompt, to_json_line
 from softalign.sampling import geneval_set
 from softalign.sampling.geneval_set import SetSettings, generate_set
+from tests.tiny_judge import suite_text
 
 PROMPTS = tuple(
     GenevalPrompt(tag=f"own {index}", include=(Clause(class_name="dog", count=1),), prompt=text)
@@ -139,3 +140,15 @@ def test_the_command_draws_with_an_adapter(whole, tiny_unet, tmp_path, capsys, m
     names = {name for name in contents(whole) if name.endswith(".png")}
     assert {name for name in contents(out) if name.endswith(".png")} == names
     assert any((out / name).read_bytes() != (whole / name).read_bytes() for name in names)
+
+
+def test_the_command_draws_prompts_of_geneval_2_and_keeps_what_they_are_asked(tiny_unet, tmp_path, monkeypatch):
+    suite, out = tmp_path / "suite.jsonl", tmp_path / "set"
+    suite.write_text(suite_text())
+    options = ["--out", str(out), "--suite", str(suite), "--images-per-prompt", "1", "--num-inference-steps", "1"]
+    monkeypatch.setattr(sys, "argv", ["softalign", "geneval", "generate", tiny_unet.base, *options, "--json"])
+    with pytest.raises(SystemExit) as caught:
+        app.main()
+    assert not caught.value.code
+    assert "".join((out / f"{place:05d}/metadata.jsonl").read_text() for place in range(3)) == suite.read_text()
+    assert [len(folder.filenames) for folder in read_folders(out)] == [1, 1, 1]

@@ -112,6 +112,19 @@ def test_a_sweep_adds_arms_whose_keys_are_those_of_recipes_with_that_guidance(tm
     assert asked.key != key_of(swept, "compare", store, ADAPTER)
 
 
+def test_metrics_are_asked_of_arms_with_the_content_of_their_models(tmp_path):
+    store, recipe, model = Store(str(tmp_path / "store")), load_recipe("shapes"), tmp_path / "clip"
+    model.mkdir()
+    scored = load_recipe("shapes", [f"evaluate.metrics=[{{name: clip_score, model: {model}}}]"])
+    keys = []
+    for content in ("{}", '{"a": 1}'):
+        (model / "config.json").write_text(content)
+        keys.append(key_of(scored, "evaluate (base)", store))
+    assert len({*keys, key_of(recipe, "evaluate (base)", store)}) == 3
+    assert key_of(scored, "evaluate (guided base)", store) == key_of(recipe, "evaluate (guided base)", store)
+    assert key_of(scored, "compare", store, ADAPTER) != key_of(recipe, "compare", store, ADAPTER)
+
+
 def test_reports_of_a_sweep_stand_beside_the_arms():
     scores = dict.fromkeys(("overall_score", "overall_ci_low", "overall_ci_high"), 0.5)
     counts = dict.fromkeys(("num_images", "num_prompts", "num_prompts_any_correct"), 1)

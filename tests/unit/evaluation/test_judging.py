@@ -1,0 +1,253 @@
+"""GenEval 2 of a folder: the arithmetic restated, every image judged once, nothing partial without a word."""
+
+import json
+from statistics import geometric_mean
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from softalign.cli.options import app
+from softalign.config import EvalConfig
+from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.evaluation import judging
+from softalign.evaluation.soft_tifa import JudgedPrompt, summarize_soft_tifa
+from softalign.evaluation.suites import read_suite, score_directory, suite_prompts
+from softalign.geneval.completeness import asked_for
+from softalign.geneval.layout import image_filename, write_metadata
+from softalign.metrics import judge as judges
+from tests.tiny_judge import ROWS, save_tiny_judge, some_images, suite_text
+
+NUM_IMAGES = 2
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    return save_tiny_judge(tmp_path_factory.mktemp("judge"), "qwen3_vl")
+
+
+@pytest.fixture
+def suite(tmp_path):
+    path = tmp_path / "suite.jsonl"
+    path.write_text(suite_text())
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, suite):
+    root = tmp_path / "set"
+    write_metadata(root, read_suite(str(suite)))
+    images = some_images(len(ROWS) * NUM_IMAGES)
+    for at, pixels in enumerate(images):
+        Image.fromarray(pixels).save(root / image_filename(at // NUM_IMAGES, at % NUM_IMAGES))
+    return root
+
+
+def score(folder, suite, judge, *options):
+    asked = ["geneval2", "score", str(folder), "--suite", str(suite), "--judge", str(judge), "--json", *options]
+    return CliRunner().invoke(app, asked, catch_exceptions=False)
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+class Counted:
+    """Counts the images that are judged, and dies after some."""
+
+    def __init__(self, monkeypatch):
+        self.num_images, self.dies_after = 0, 10**9
+        call = judges.Judge.__call__
+
+        def counted(judge, image, pairs):
+            if self.num_images >= self.dies_after:
+                raise KeyboardInterrupt
+            self.num_images += 1
+            return call(judge, image, pairs)
+
+        monkeypatch.setattr(judges.Judge, "__call__", counted)
+
+
+def test_the_scores_are_the_means_of_what_stands_in_the_results(folder, suite, judge):
+    shown = json.loads(score(folder, suite, judge).stdout)
+    rows = rows_of(folder)
+    assert [row["filename"] for row in rows] == [image_filename(p, i) for p in range(3) for i in range(NUM_IMAGES)]
+    by_prompt, by_skill = {}, {}
+    for row in rows:
+        _, atom_count, asked = next(one for one in ROWS if one[0] == row["prompt"])
+        assert (row["atom_count"], row["skills"]) == (atom_count, [skill for *_, skill in asked])
+        means = np.mean(row["probabilities"]), geometric_mean(row["probabilities"])
+        assert (row["soft_tifa_am"], row["soft_tifa_gm"]) == pytest.approx(means)
+        by_prompt.setdefault((atom_count, row["prompt"]), []).append(means)
+        for skill, probability in zip(row["skills"], row["probabilities"], strict=True):
+            by_skill.setdefault(skill, []).append(probability)
+    per_prompt = {key: np.mean(means, axis=0) for key, means in by_prompt.items()}
+    overall = np.mean(list(per_prompt.values()), axis=0)
+    assert (shown["soft_tifa_am"]["value"], shown["soft_tifa_gm"]["value"]) == pytest.approx(overall, abs=1e-6)
+    for skill, found in by_skill.items():
+        assert shown["skills"][skill]["soft_tifa_am"]["value"] == pytest.approx(np.mean(found), abs=1e-6)
+        assert shown["skills"][skill]["num_questions"] == len(found) / NUM_IMAGES
+    for count, found in shown["atom_counts"].items():
+        own = [means for (atoms, _), means in per_prompt.items() if str(atoms) == count]
+        means = found["soft_tifa_am"]["value"], found["soft_tifa_gm"]["value"]
+        assert found["num_prompts"] == len(own)
+        assert means == pytest.approx(np.mean(own, axis=0), abs=1e-6)
+    assert (shown["num_prompts"], shown["num_images"], shown["missing"]) == (3, 6, [])
+
+
+def test_intervals_are_over_prompts_and_hold_their_mean():
+    rng = np.random.default_rng(0)
+    prompts = [JudgedPrompt(3, ("count", "object"), (tuple(rng.uniform(size=2)),)) for _ in range(400)]
+    found = summarize_soft_tifa(prompts, "judge")
+    means = [np.mean(prompt.probabilities) for prompt in prompts]
+    half = 1.96 * np.std(means) / 20  # of a mean of 400
+    assert found.soft_tifa_am.ci_low == pytest.approx(np.mean(means) - half, abs=0.005)
+    assert found.soft_tifa_am.ci_high == pytest.approx(np.mean(means) + half, abs=0.005)
+    alike = summarize_soft_tifa([JudgedPrompt(3, ("count",), ((0.5,), (0.7,)))] * 9, "judge").soft_tifa_gm
+    assert (alike.value, alike.ci_low, alike.ci_high) == pytest.approx((0.6, 0.6, 0.6))
+    assert JudgedPrompt(1, ("count", "object"), ((0.0, 1.0),)).soft_tifa_gm == 0.0
+    with pytest.raises(DataError, match="no images to score"):
+        summarize_soft_tifa([], "judge")
+
+
+def test_an_image_is_judged_once_whatever_comes_between(folder, suite, judge, monkeypatch):
+    counted = Counted(monkeypatch)
+    assert score(folder, suite, judge).exit_code == 0
+    whole = (folder / "results.jsonl").read_bytes()
+    (folder / "results.jsonl").unlink()
+    counted.num_images, counted.dies_after = 0, 4
+    asked = ["geneval2", "score", str(folder), "--suite", str(suite), "--judge", str(judge)]
+    CliRunner().invoke(app, asked)
+    assert len(rows_of(folder)) == counted.num_images == 4
+    with (folder / "results.jsonl").open("a") as file:
+        file.write('{"filename": "00002/sam')  # the line that it was writing
+    counted.dies_after = 10**9
+    assert score(folder, suite, judge).exit_code == 0
+    assert (folder / "results.jsonl").read_bytes() == whole
+    assert counted.num_images == 6
+    Image.new("RGB", (64, 64)).save(folder / image_filename(1, 1))  # another image of the same name
+    score(folder, suite, judge)
+    assert counted.num_images == 7
+    save_tiny_judge(judge, "qwen3_vl", seed=1)  # another judge in the same place
+    score(folder, suite, judge)
+    assert counted.num_images == 13
+
+
+def test_nothing_partial_is_scored_without_a_word(folder, suite, judge):
+    (folder / image_filename(0, 1)).unlink()
+    (folder / image_filename(2, 0)).write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)missing images: 1.*cannot be read: 1.*--allow-partial") as refused:
+        score(folder, suite, judge)
+    assert "detections" not in str(refused.value)
+    assert not (folder / "results.jsonl").exists()
+    shown = json.loads(score(folder, suite, judge, "--allow-partial").stdout)
+    assert {lack["kind"]: lack["count"] for lack in shown["missing"]} == {"images": 1, "unreadable_images": 1}
+    assert shown["num_images"] == 4
+    asked = ["geneval2", "score", str(folder), "--suite", str(suite), "--judge", str(judge), "--allow-partial"]
+    assert "not complete" in CliRunner().invoke(app, asked).stdout
+    suite.write_text(suite_text([*ROWS, ("a dog", 1, [("Any dogs?", "Yes", "object")])]))
+    with pytest.raises(DataError, match="prompts of the suite without a folder: 1"):
+        score(folder, suite, judge)
+
+
+def test_results_from_elsewhere_are_not_replaced(folder, suite, judge):
+    (folder / "results.jsonl").write_text('{"filename": "x", "correct": true}\n')
+    with pytest.raises(ConfigError, match="came from elsewhere"):
+        score(folder, suite, judge)
+    assert (folder / "results.jsonl").read_text().startswith('{"filename": "x"')
+
+
+def test_a_suite_of_the_one_kind_is_no_suite_of_the_other(folder, suite, judge, tmp_path):
+    detected = tmp_path / "official.jsonl"
+    CliRunner().invoke(app, ["geneval", "prompts", "--out", str(detected)])
+    with pytest.raises(DataError, match=r"(?s)no questions for a judge.*geneval score"):
+        score(folder, detected, judge)
+    found = tmp_path / "detections.jsonl"
+    found.write_text(
+        "".join(
+            json.dumps({"filename": image_filename(p, i), "detections": []}) + "\n" for p in range(3) for i in range(2)
+        )
+    )
+    with pytest.raises(DataError, match=r"(?s)vision-language model.*geneval2 score"):
+        score_directory(folder, found)
+    with pytest.raises(DataError, match="vision-language model"):
+        suite_prompts(EvalConfig(suite="geneval", prompts_uri=str(suite)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"skills": ["count"]}, "2 pairs in vqa_list, but 1 skills"),
+        ({"vqa_list": [], "skills": []}, "at least one"),
+        ({"vqa_list": [["How many?"], ["Any?", "Yes"]]}, "not enough values"),
+        ({"vqa_list": [["How many?", " "], ["Any?", "Yes"]]}, "answer"),
+        ({"atom_count": 0}, "atom_count"),
+        ({"prompt": None}, "prompt"),
+    ],
+)
+def test_a_line_that_is_no_prompt_is_named(suite, change, said):
+    first, *rest = suite.read_text().splitlines()
+    suite.write_text("\n".join([*rest, json.dumps(json.loads(first) | change)]))
+    with pytest.raises(DataError, match=rf"(?s){said}.*line 3"):
+        read_suite(str(suite))
+
+
+def test_prompts_are_told_apart_by_what_is_asked_and_read_back_as_they_were(suite):
+    prompts = read_suite(str(suite))
+    assert len({asked_for(prompt) for prompt in prompts}) == len(ROWS)
+    assert "".join(judging.to_json_line(prompt) + "\n" for prompt in prompts) == suite_text()
+
+
+def judged(root, rows, prompts=tuple(ROWS)):
+    """Write a judged folder: of each prompt and image the probabilities that a function gives."""
+    root.mkdir()
+    lines = []
+    for place, (prompt, atom_count, asked) in enumerate(prompts):
+        metadata = suite_text([(prompt, atom_count, asked)]).strip()
+        for image in range(NUM_IMAGES):
+            found = rows(prompt, image, len(asked))
+            means = {"soft_tifa_am": float(np.mean(found)), "soft_tifa_gm": geometric_mean(found)}
+            line = {"filename": image_filename(place, image), "prompt": prompt, "atom_count": atom_count}
+            line |= {"skills": [skill for *_, skill in asked], "probabilities": found, **means}
+            lines.append({**line, "metadata": metadata, "key": "k"})
+    (root / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+def compare(*arguments):
+    return CliRunner().invoke(app, ["geneval2", "compare", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_two_judged_folders_are_compared_in_pairs_whatever_their_order(tmp_path):
+    rng = np.random.default_rng(0)
+    found = {
+        (prompt, image): rng.uniform(0.1, 0.8, len(asked)) for prompt, _, asked in ROWS for image in range(NUM_IMAGES)
+    }
+    a = judged(tmp_path / "a", lambda prompt, image, _: found[prompt, image].tolist())
+    b = judged(tmp_path / "b", lambda prompt, image, _: (found[prompt, image] + 0.1).tolist(), prompts=ROWS[::-1])
+    shown = json.loads(compare(a, b, "--json").stdout)
+    assert shown["soft_tifa_am"]["difference"] == {"value": 0.1, "ci_low": 0.1, "ci_high": 0.1}
+    assert all(one["difference"]["value"] == 0.1 for one in shown["skills"].values())
+    images = {key: geometric_mean(own + 0.1) - geometric_mean(own) for key, own in found.items()}
+    gains = {prompt: np.mean([images[prompt, image] for image in range(NUM_IMAGES)]) for prompt, *_ in ROWS}
+    assert shown["soft_tifa_gm"]["difference"]["value"] == pytest.approx(np.mean([*gains.values()]), abs=1e-6)
+    assert shown["atom_counts"]["3"]["difference"]["value"] == pytest.approx(gains["a cat on a mat"], abs=1e-6)
+    assert shown["soft_tifa_am"]["p_value"] == 0.25  # all of three prompts are better: two of eight patterns are as far
+    assert (shown["num_prompts"], shown["num_images"], shown["num_unpaired"]) == (3, 6, 0)
+    text = compare(a, b).stdout
+    assert "AM, position" in text and "GM, 3 atoms" in text
+
+
+def test_judged_folders_with_other_images_are_compared_where_that_is_said(tmp_path):
+    a = judged(tmp_path / "a", lambda prompt, image, number: [0.5] * number)
+    b = judged(tmp_path / "b", lambda prompt, image, number: [0.6] * number, prompts=ROWS[:2])
+    with pytest.raises(DataError, match=r"(?s)4 images that both have, 2 that one has.*--allow-partial"):
+        compare(a, b)
+    shown = json.loads(compare(a, b, "--allow-partial", "--json").stdout)
+    assert (shown["num_images"], shown["num_unpaired"]) == (4, 2)
+    with pytest.raises(MissingInputError, match="geneval2 score"):
+        compare(a, tmp_path)
+    (b / "results.jsonl").write_text('{"filename": "x"}\n')
+    with pytest.raises(DataError, match=r"(?s)GenEval 2 cannot be read.*line 1"):
+        compare(a, b)
