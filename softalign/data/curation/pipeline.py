@@ -19,7 +19,6 @@ from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
-from softalign.data.curation.decoding_memory import share_machine
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
@@ -142,7 +141,7 @@ class _CurateRun:
 
     def _read(self, listed: Iterator[ListedSample], engine: Engine, runtime: Runtime) -> Iterator[ReadSample]:
         asks_models = bool(self.config.filters.models)
-        share = partial(be_worker, str(self.place.spool)) if self.earlier is None else share_machine
+        share = partial(be_worker, str(self.place.spool) if self.earlier is None else "")
         work = Work[Item, Result](
             sample_worker,
             (self.config, runtime),

@@ -42,7 +42,7 @@ def be_worker(folder: str, num_processes: int) -> None:
     """Let this process be one of several that read images for another one of this machine.
 
     Args:
-        folder: where it puts them.
+        folder: where it puts them; empty: it hands over their bytes.
         num_processes: see ``decoding_memory.share_machine``.
     """
     decoding_memory.share_machine(num_processes)
@@ -57,7 +57,7 @@ def handed_over(sample: Sample) -> Sample:
 def spooled(sample: Sample, folder: str) -> Sample:
     """Return a sample whose image's bytes are in a file of a folder."""
     path = f"{folder}/{uuid.uuid4().hex}"
-    with open(path, "xb", buffering=0) as file:
+    with open(path, "xb") as file:
         file.write(sample.image)
     return replace(sample, image=b"", path=path)
 
@@ -162,9 +162,10 @@ class Packing:
 
     def pack_rest(self, engine: Engine) -> None:
         """Have the shards packed that no item came after."""
-        rest = (self._todo.popleft() for _ in range(len(self._todo)))
-        for packed in engine.map(Work(_packer, name_of=_name_of), rest):
-            self._finish(packed)
+        rest, self._todo = self._todo, deque()
+        if rest:  # an engine may have to be waited for
+            for packed in engine.map(Work(_packer, name_of=_name_of), rest):
+                self._finish(packed)
 
     def _finish(self, packed: PackedShard) -> None:
         self._on_packed(packed)
