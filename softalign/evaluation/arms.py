@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
+from softalign.backbones.sampler import sampler_of
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
@@ -83,7 +84,8 @@ def evaluate(
             copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
             results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
-            report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
+            report = _report(arm, tokens, config, results, len(suite.prompts), key, sampler_of(backbone))
+            report = store.publish(report, work / OUTPUT_FOLDER)
             copies.remove()
     shutil.rmtree(work, ignore_errors=True)
     return report
@@ -230,7 +232,13 @@ def load_image(file: IO[bytes]) -> NDArray[np.uint8]:
 
 
 def _report(
-    arm: Arm, digest: str, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
+    arm: Arm,
+    digest: str,
+    config: EvalConfig,
+    results: tuple[ImageResult, ...],
+    num_prompts: int,
+    key: str,
+    sampler: str,
 ) -> EvalReport:
     summary = summarize(results)
     intervals = score_intervals(
@@ -262,4 +270,6 @@ def _report(
         num_prompts_any_correct=summary.num_prompts_any_correct,
         guidance_scale=config.guidance_scale,
         detector=label_of(config),
+        sampler=sampler,
+        num_inference_steps=config.num_inference_steps,
     )

@@ -20,6 +20,7 @@ from softalign.evaluation.differences import Pairs, compare_pairs
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.fronts import check_sweep, guidance_fronts
 from softalign.evaluation.packs import ArmImages
+from softalign.evaluation.report.page import Compared, render_page
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.store.adapter_files import PICTURES_FOLDER
 from softalign.store.store import Store
@@ -80,9 +81,12 @@ def compare(
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     _write_record(work / STATISTICS_FILENAME, pairs.statistics)
-    if swept:
-        _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
-    _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
+    fronts = guidance_fronts((*everyone, *swept), config) if swept else None
+    if fronts is not None:
+        _write_record(work / FRONTS_FILENAME, fronts)
+    columns = (*arms[:-1], *everyone[len(arms) :], arms[-1])
+    page = render_page(Compared(comparison, pairs.statistics, fronts, columns), adapter, store.fetch(adapter), config)
+    (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -142,20 +146,6 @@ def _comparison(
         over_champion=pairs.statistics.over_champion,
         detector=candidate.report.detector,
     )
-
-
-def _write_page(
-    work: Path,
-    comparison: ComparisonReport,
-    arms: tuple[ArmFiles, ...],
-    adapter: Adapter,
-    adapter_path: Path,
-    config: EvalConfig,
-) -> None:
-    from softalign.evaluation.report.page import render_page
-
-    page = render_page(comparison, arms, adapter, adapter_path, config)
-    (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
 
 
 def _reference(report: EvalReport, config: EvalConfig) -> GuidedBase:

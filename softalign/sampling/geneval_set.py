@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.backbones.sampler import sampler_of
 from softalign.config.families import FAMILIES
 from softalign.errors import ConfigError
 from softalign.geneval.layout import image_filename, write_metadata
@@ -60,6 +61,7 @@ class Generation(Frozen):
     Attributes:
         resolution_px: None: the model's own.
         prompts_sha256: of their metadata lines.
+        sampler: the scheduler's class, which is the model's; empty in sets of earlier versions.
     """
 
     schema_version: Literal[1] = 1
@@ -75,6 +77,7 @@ class Generation(Frozen):
     resolution_px: int | None
     num_prompts: int
     prompts_sha256: str
+    sampler: str = ""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ def _generation(chosen: ChosenModel, prompts: tuple[GenevalPrompt, ...], setting
         resolution_px=side_px,
         num_prompts=len(prompts),
         prompts_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        sampler=sampler_of(chosen.base),
     )
 
 
@@ -178,7 +182,9 @@ def _claim(out: Path, generation: Generation) -> None:
     if path.is_file():
         found = _read(path)
         differing = [
-            f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
+            f"{name} {found.get(name)!r}, not {value!r}"
+            for name, value in wanted.items()
+            if name != "sampler" and found.get(name) != value
         ]
         if differing:
             raise _other_set(out, "; ".join(differing))

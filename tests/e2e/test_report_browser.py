@@ -69,18 +69,18 @@ def num_matching(page):
 
 
 def show_all(page):
-    while page.locator(".pair").count() < num_matching(page):
-        before = page.locator(".pair").count()
+    while page.locator("#gallery .pair").count() < num_matching(page):
+        before = page.locator("#gallery .pair").count()
         page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        wait_until(page, f"document.querySelectorAll('.pair').length > {before}")
+        wait_until(page, f"document.querySelectorAll('#gallery .pair').length > {before}")
 
 
 def test_images_are_drawn_lazily_to_the_last(page):
     assert num_matching(page) == 50
-    assert page.locator(".pair").count() < 50
+    assert page.locator("#gallery .pair").count() < 50
     show_all(page)
-    assert page.locator(".pair").count() == 50
-    assert page.locator(".pair img").count() == 150
+    assert page.locator("#gallery .pair").count() == 50
+    assert page.locator("#gallery .pair img").count() == 150
     wait_until(page, "[...document.images].slice(-6).every(image => image.naturalWidth === 32)")
 
 
@@ -90,11 +90,11 @@ def test_filters_agree_with_the_numbers(page):
         page.select_option("#f-change", change)
         totals[change] = num_matching(page)
         show_all(page)
-        assert page.locator(f'.pair[data-change="{change}"]').count() == totals[change]
+        assert page.locator(f'#gallery .pair[data-change="{change}"]').count() == totals[change]
     assert sum(totals.values()) == 50
     page.select_option("#f-change", "fixed")
     for verdict, arm in (("wrong", 0), ("correct", 2)):
-        texts = page.locator(f".pair .shown:nth-child({arm + 1}) .arm").all_inner_texts()
+        texts = page.locator(f"#gallery .pair .shown:nth-child({arm + 1}) .arm").all_inner_texts()
         assert texts
         assert all(verdict in text for text in texts)
     page.click("button[type=reset]")
@@ -103,7 +103,7 @@ def test_filters_agree_with_the_numbers(page):
 
 def test_task_reference_and_search(page):
     page.select_option("#f-tag", "counting")
-    assert set(page.eval_on_selector_all(".pair", "all => all.map(one => one.dataset.tag)")) == {"counting"}
+    assert set(page.eval_on_selector_all("#gallery .pair", "all => all.map(one => one.dataset.tag)")) == {"counting"}
     page.select_option("#f-tag", "")
     against_base = page.inner_text("#counts")
     page.select_option("#f-reference", "1")
@@ -116,8 +116,8 @@ def test_task_reference_and_search(page):
 
 
 def test_boxes_lie_on_the_picture_and_can_be_hidden(page):
-    box = page.locator(".pair .shown svg rect:not(.under)").first
-    picture = page.locator(".pair .picture").first.bounding_box()
+    box = page.locator("#gallery .pair .shown svg rect:not(.under)").first
+    picture = page.locator("#gallery .pair .picture").first.bounding_box()
     assert picture["width"] == pytest.approx(picture["height"])
     assert box.is_visible()
     page.uncheck("#f-boxes")

@@ -1,5 +1,7 @@
 """The paired comparison and its page, on recorded arms."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -8,6 +10,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
 from softalign.artifacts.fronts import GuidanceFronts
@@ -89,7 +92,7 @@ def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, compari
         "for reference: base model at guidance 2",
     ):
         assert expected in text
-    assert "DDIM" not in text  # the sampler is the family's
+    assert "Sampler DDIMScheduler, 15 steps." in text  # as the arms' records say
 
 
 def test_without_the_reference_nothing_is_said_of_it(recorded):
@@ -166,16 +169,21 @@ def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
 def test_the_gallery_holds_every_image_with_verdict_boxes_and_reason(page, recorded):
     gallery = gallery_of(page)
     assert (gallery["width"], gallery["height"], gallery["crisp"]) == (32, 32, True)
+    assert gallery["prefix"] == "data:image/png;base64,"
     assert len(gallery["entries"]) == 24
     for number, report in enumerate(recorded.reports.compared):
         results = read_results(Path(report.uri) / "results.jsonl")
-        shown = [entry["arms"][number] for entry in gallery["entries"]]
-        assert [one["ok"] for one in shown] == [result.correct for result in results]
-        assert [one["why"] for one in shown] == [result.reason for result in results]
-        assert all(one["src"].startswith("data:image/png;base64,") for one in shown)
+        shown = [entry[3][number] for entry in gallery["entries"]]
+        assert [bool(one[0]) for one in shown] == [result.correct for result in results]
+        assert [one[1] for one in shown] == [result.reason for result in results]
+        assert all(Image.open(io.BytesIO(base64.b64decode(one[2]))).format == "PNG" for one in shown)
         for one, result in zip(shown, results, strict=True):
-            num_counted = sum(len(boxes) for boxes in json.loads(result.details).values())
-            assert sum(found["counted"] for found in one["found"]) == num_counted
+            kept = json.loads(result.details)
+            counted = [found for found in one[3] if found[6]]
+            assert len(counted) == sum(map(len, kept.values()))
+            boxes = sorted([round(1000 * value / 32) for value in box[:4]] for group in kept.values() for box in group)
+            assert sorted(found[2:6] for found in counted) == boxes
+            assert {gallery["names"][found[0]].rpartition(" ")[2] for found in counted} == {*kept}
 
 
 def test_the_training_curves_are_there(page):
@@ -214,7 +222,7 @@ def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words)
 
 def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     from softalign.evaluation.report.gallery import script_json
-    from softalign.evaluation.report.page import render_page
+    from softalign.evaluation.report.page import Compared, render_page
 
     assert "</script>" not in script_json({"prompt": "</script><script>alert(1)</script>"})
     assert json.loads(script_json("</a>")) == "</a>"
@@ -223,7 +231,9 @@ def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     arms = [_load_arm(report, recorded.store) for report in recorded.reports.compared]
     named = recorded.adapter.model_copy(update={"name": "<img src=x>"})
     record = _compare(recorded, "compare-key")
-    page = render_page(record, arms, named, Path(recorded.adapter.uri), recorded.config)
+    statistics = PairStatistics.model_validate_json((Path(record.uri) / "statistics.json").read_bytes())
+    compared = Compared(record, statistics, None, arms)
+    page = render_page(compared, named, Path(recorded.adapter.uri), recorded.config)
     assert "<img src=x>" not in page
     assert "&lt;img src=x&gt;" in page
 

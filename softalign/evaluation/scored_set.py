@@ -1,0 +1,171 @@
+"""What is written beside the results of a scored folder: summary, card and page."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from softalign.config.families import judge_of
+from softalign.evaluation.intervals import OVERALL
+from softalign.evaluation.suites import known_classes
+from softalign.evaluation.verdicts import CONFIDENCE, SetStatistics, statistics, summary_path
+from softalign.geneval.completeness import Lack
+from softalign.geneval.detections import Detection, read_detections
+from softalign.geneval.layout import read_folders
+from softalign.geneval.scoring import ImageResult, SuiteScore, read_results
+from softalign.sampling.geneval_set import GENERATION_FILENAME, Generation
+from softalign.store.files import write_atomically
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """A folder of images that was scored.
+
+    Attributes:
+        root: the folder.
+        results_path: its ``results.jsonl``.
+        results: its lines.
+        found: scores and intervals.
+        detections: what its verdicts were made of.
+    """
+
+    root: Path
+    results_path: Path
+    results: tuple[ImageResult, ...]
+    found: SetStatistics
+    detections: Mapping[str, Sequence[Detection]]
+
+    @property
+    def judge(self) -> str:
+        """What its scores are called by who judged the images."""
+        return judge_of("", self.found.summary.detector)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.root.resolve().name
+
+    @property
+    def generation(self) -> Generation | None:
+        """How the images were drawn, where ``softalign geneval generate`` drew them."""
+        path = self.root / GENERATION_FILENAME
+        try:
+            return Generation.model_validate_json(path.read_bytes()) if path.is_file() else None
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class WrittenBeside:
+    """The files of a scored set."""
+
+    results: Path
+    summary: Path
+    card: Path
+    page: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        paths = {"results": self.results, "summary": self.summary, "card": self.card, "page": self.page}
+        return {name: str(path) for name, path in paths.items() if path is not None}
+
+
+def scored_set(root: Path, results_path: Path, summary: SuiteScore, detections_path: Path) -> ScoredSet:
+    """Return a folder that ``suites.score_directory`` scored, with its intervals."""
+    results = read_results(results_path)
+    found = statistics(results, summary.missing, summary.detector)
+    detections = read_detections(detections_path, known_classes(read_folders(root)))
+    return ScoredSet(root, results_path, results, found, detections)
+
+
+def write_beside(scored: ScoredSet, *, has_page: bool = True) -> WrittenBeside:
+    """Write summary, card and page beside the results, under their name.
+
+    Args:
+        scored: what was scored.
+        has_page: without, the images are not looked at; an earlier page is removed, as it shows other results.
+    """
+    path = scored.results_path
+    card, page = (path.with_name(f"{path.stem}.{ending}") for ending in ("card.md", "page.html"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    summary = {**scored.found.to_json(), "results_sha256": sha256}
+    write_atomically(summary_path(path), json.dumps(summary, indent=1).encode() + b"\n")
+    write_atomically(card, card_text(scored).encode())
+    if has_page:
+        from softalign.evaluation.report.sets_page import render_scored
+
+        write_atomically(page, render_scored(scored).encode())
+    else:
+        page.unlink(missing_ok=True)
+    return WrittenBeside(path, summary_path(path), card, page if has_page else None)
+
+
+def card_text(scored: ScoredSet) -> str:
+    """Return the evaluation card: scores with intervals, who judged, how the images were made, and what is missing."""
+    return "\n".join([f"# GenEval scores of {_plain(scored.name)}", "", *_card_lines(scored), ""])
+
+
+def _card_lines(scored: ScoredSet) -> Iterator[str]:
+    summary, missing = scored.found.summary, scored.found.summary.missing
+    mark = " (partial)" if missing else ""
+    if missing:
+        yield from _missing_lines(missing)
+    yield f"| task | {scored.judge}, of 100 | {100 * CONFIDENCE:g} % interval | correct | images |"
+    yield "| --- | --- | --- | --- | --- |"
+    for tag, interval in scored.found.intervals.items():
+        task = summary.tags.get(tag) if tag != OVERALL else None
+        tasks = [task] if task else list(summary.tags.values())
+        num_correct, num_images = sum(one.num_correct for one in tasks), sum(one.num_images for one in tasks)
+        bounds = f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+        yield f"| {_plain(tag)} | {100 * interval.value:.1f}{mark} | {bounds} | {num_correct} | {num_images} |"
+    yield ""
+    yield (
+        f"Overall is the mean of the tasks. {summary.num_prompts_any_correct} prompts have at least one correct image. "
+        "Intervals are by bootstrap over prompts."
+    )
+    yield ""
+    yield judged_by(scored.judge)
+    yield ""
+    yield drawn_how(scored.generation)
+
+
+def _missing_lines(missing: Sequence[Lack]) -> Iterator[str]:
+    yield "**The set is not complete.** These are the scores of what can be scored of it, not the suite's:"
+    yield ""
+    for lack in missing:
+        yield f"- {_plain(lack.to_text())}"
+    yield ""
+
+
+def judged_by(judge: str) -> str:
+    """Return in a sentence who judged the images."""
+    said = {
+        "geneval": "Judged with the official detector's weights: these scores may be called `geneval`.",
+        "geneval-hf": "Judged with other weights than the official ones: these are `geneval-hf` scores, which compare "
+        "with others of the same weights alone.",
+        "embedded": "Judged by the embedded world's detector.",
+    }
+    return said.get(judge, "Judged from recorded detections, whose detector is not known: these scores have no name.")
+
+
+def drawn_how(generation: Generation | None) -> str:
+    """Return in sentences how the images were drawn."""
+    if generation is None:
+        return "How the images were made is not recorded."
+    side = "the model's own size" if generation.resolution_px is None else f"{generation.resolution_px} pixels"
+    sampler = f"sampler {generation.sampler}, " if generation.sampler else ""
+    return (
+        f"Drawn from {generation.base_model}, adapter {generation.adapter}: {sampler}{generation.num_inference_steps} "
+        f"steps, guidance {generation.guidance_scale:g}, {side}, seed {generation.seed}."
+    )
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is: prompts and names of folders come from anywhere."""
+    return "".join(f"\\{letter}" if letter in r"\`*_[]<>|#&!~" else letter for letter in " ".join(text.split()))
