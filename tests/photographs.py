@@ -1,7 +1,7 @@
 """Images that compress like photographs, and columns of them for the page: flat colours would prove nothing.
 
 Natural images have amplitudes that fall with frequency (D. J. Field, 1987): noise of that spectrum in three correlated
-channels, with a few edges. Its thumbnails are 4 to 9 % larger than those of COCO's photographs (measured: 48 to 128 px).
+channels, with a few edges. Its thumbnails are 4 to 9 % larger than those of COCO's photographs (48 to 128 pixels).
 """
 
 import io
@@ -50,6 +50,12 @@ def reader(column: int, num_pictures: int) -> Callable[[str], Callable[[], bytes
     return lambda filename: lambda: photograph((hash_of(filename) + 7 * column) % num_pictures)
 
 
+def box_of(rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """Return a box within an image of 512 pixels."""
+    (x0, x1), (y0, y1) = np.sort(rng.uniform(0, 512, (2, 2)))
+    return float(x0), float(y0), float(x1), float(y1)
+
+
 def hash_of(filename: str) -> int:
     """Return a number of a file name, the same in every process."""
     return sum(map(ord, filename)) * 31 + int(filename[:5])
@@ -69,7 +75,7 @@ def shown_column(
             names = [wanted[i] for i in range(len(wanted)) if rng.random() < 0.8]
             names += [(CLASSES[int(rng.integers(len(CLASSES)))], None) for _ in range(3)]
             detections[filename] = [
-                Detection(class_name=name, score=score, box=tuple(rng.uniform(0, 512, 4)), color=color or "red")
+                Detection(class_name=name, score=score, box=box_of(rng), color=color or "red")
                 for (name, color), score in zip(names, rng.uniform(0.2, 1.0, len(names)), strict=True)
             ]
             results.append(score_image(prompt, filename, detections[filename]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, TagDifference, Usage
 from softalign.config.evaluation import RegisterConfig
+from softalign.config.families import judge_of
 from softalign.config.recipe import Recipe
 from softalign.registry.curves import Curves, Point, log_points
 from softalign.registry.experiments import NOTE_TAG
@@ -163,6 +164,6 @@ def _log_tags(client: Any, run: Any, adapter: Adapter, comparison: ComparisonRep
 def _result(comparison: ComparisonReport) -> str:
     return (
         f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
-        f"{100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
+        f"({judge_of(comparison.suite, comparison.detector)}) {100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
         f"tokens {100 * comparison.overall_untrained:.1f}."
     )

@@ -132,6 +132,7 @@ OF_COMPARISON = (
     "champion",
     "adapter_vs_champion",
     "over_base",
+    "detector",
 )
 """Fields of a summary that are those of its comparison."""
 

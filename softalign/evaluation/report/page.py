@@ -89,7 +89,7 @@ def _verdict(name: str, differences: Sequence[TagDifference]) -> str:
 
 def _notes(comparison: ComparisonReport, reports: Sequence[EvalReport]) -> tuple[str, ...]:
     return (
-        f"{comparison.guidance_text()} {sampling_text(reports[-1])}",
+        f"{sampling_text(reports[-1])} {comparison.guidance_text()}",
         f"Suite {comparison.suite}: {reports[0].num_prompts} prompts, {comparison.num_images_per_arm} images an arm, "
         "the same noise in every arm.",
     )

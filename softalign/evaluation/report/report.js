@@ -90,7 +90,6 @@
     const meta = element("p", {class: "meta"}, `${data.tags[entry.tag]} · `,
       element("span", {class: `badge ${change}`}, wordsOf(pair)[change]), ` · ${entry.file}`);
     const columns = element("div", {class: "columns"}, ...entry.images.map((_, number) => shownColumn(entry, number)));
-    columns.style.setProperty("--columns", data.columns.length);
     return element("article", {class: "pair", "data-tag": entry.tag, "data-change": change}, element(level, {}, entry.prompt), meta, columns);
   };
 
@@ -163,6 +162,7 @@
     else gallery.append(element("p", {}, "No image matches these filters."));
   };
 
+  document.body.style.setProperty("--columns", data.columns.length);
   gallery.classList.toggle("crisp", data.crisp);
   byId("f-boxes").addEventListener("change", (event) => document.body.classList.toggle("no-boxes", !event.target.checked));
   if (isPaired) {

@@ -47,7 +47,7 @@ def render_scored(scored: ScoredSet) -> str:
 
 def render_compared(comparison: SetComparison) -> str:
     """Return the page of sets that are compared; A is the first column."""
-    columns = tuple(map(_column_of, LETTERS, comparison.sets, comparison.results))
+    columns = tuple(map(partial(_column_of, comparison.num_unpaired), LETTERS, comparison.sets, comparison.results))
     pairs = tuple(map(_pair_of, comparison.pairs))
     named = list(zip(LETTERS, comparison.sets, strict=False))
     judges = (OTHER_JUDGES,) if len({column.judge for column in columns}) > 1 else ()
@@ -75,7 +75,13 @@ def render_compared(comparison: SetComparison) -> str:
 
 
 def _column(
-    kind: str, label: str, name: str, judge: str, summary: SuiteScore, intervals: Mapping[str, Interval]
+    kind: str,
+    label: str,
+    name: str,
+    judge: str,
+    summary: SuiteScore,
+    intervals: Mapping[str, Interval],
+    num_unpaired: int = 0,
 ) -> Column:
     return Column(
         kind=kind,
@@ -85,13 +91,14 @@ def _column(
         overall=intervals[OVERALL],
         tags={tag: interval for tag, interval in intervals.items() if tag != OVERALL},
         num_prompts_any_correct=summary.num_prompts_any_correct,
-        is_partial=bool(summary.missing),
+        is_partial=bool(summary.missing or num_unpaired),
     )
 
 
-def _column_of(letter: str, one: VerdictSet, results: tuple[ImageResult, ...]) -> Column:
+def _column_of(num_unpaired: int, letter: str, one: VerdictSet, results: tuple[ImageResult, ...]) -> Column:
     found = statistics(results, one.lacks)
-    return _column(f"set-{letter.lower()}", letter, letter, one.judge, found.summary, found.intervals)
+    kind = f"set-{letter.lower()}"
+    return _column(kind, letter, letter, one.judge, found.summary, found.intervals, num_unpaired)
 
 
 def _pair_of(pair: PairedDifference) -> Pair:

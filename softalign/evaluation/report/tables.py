@@ -69,6 +69,7 @@ def difference_cards(pairs: Sequence[Pair], columns: Sequence[Column]) -> list[C
             interval=f"{_signed(pair.overall.ci_low)} to {_signed(pair.overall.ci_high)}, paired",
             kind=kind_of(pair.overall),
             judge=judge_of_pair(pair, columns),
+            note=PARTIAL if any(columns[one].is_partial for one in (pair.candidate, pair.reference)) else "",
         )
         for pair in pairs
     ]
