@@ -79,7 +79,8 @@ def geneval_score(
 
     Beside results.jsonl lie a summary (JSON), a card (Markdown) and a page with the images.
     """
-    from softalign.evaluation.scored_set import scored_set, write_beside
+    from softalign.evaluation.scored_files import write_beside
+    from softalign.evaluation.scored_set import scored_set
     from softalign.evaluation.suites import results_place, score_directory, suite_named
 
     label = ""

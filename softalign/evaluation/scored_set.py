@@ -1,26 +1,22 @@
-"""What is written beside the results of a scored folder: summary, card and page."""
+"""A folder that was scored, and its evaluation card: Markdown with the scores, who judged, and what is missing."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from softalign.config.families import judge_of
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.suites import known_classes
-from softalign.evaluation.verdicts import CONFIDENCE, SetStatistics, statistics, summary_path
+from softalign.evaluation.verdicts import CONFIDENCE, SetStatistics, statistics
 from softalign.geneval.completeness import Lack
 from softalign.geneval.detections import Detection, read_detections
 from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import ImageResult, SuiteScore, read_results
 from softalign.sampling.geneval_set import GENERATION_FILENAME, Generation
-from softalign.store.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -61,49 +57,12 @@ class ScoredSet:
             return None
 
 
-@dataclass(frozen=True)
-class WrittenBeside:
-    """The files of a scored set."""
-
-    results: Path
-    summary: Path
-    card: Path
-    page: Path | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return them as JSON values."""
-        paths = {"results": self.results, "summary": self.summary, "card": self.card, "page": self.page}
-        return {name: str(path) for name, path in paths.items() if path is not None}
-
-
 def scored_set(root: Path, results_path: Path, summary: SuiteScore, detections_path: Path) -> ScoredSet:
     """Return a folder that ``suites.score_directory`` scored, with its intervals."""
     results = read_results(results_path)
     found = statistics(results, summary.missing, summary.detector)
     detections = read_detections(detections_path, known_classes(read_folders(root)))
     return ScoredSet(root, results_path, results, found, detections)
-
-
-def write_beside(scored: ScoredSet, *, has_page: bool = True) -> WrittenBeside:
-    """Write summary, card and page beside the results, under their name.
-
-    Args:
-        scored: what was scored.
-        has_page: without, the images are not looked at; an earlier page is removed, as it shows other results.
-    """
-    path = scored.results_path
-    card, page = (path.with_name(f"{path.stem}.{ending}") for ending in ("card.md", "page.html"))
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    summary = {**scored.found.to_json(), "results_sha256": sha256}
-    write_atomically(summary_path(path), json.dumps(summary, indent=1).encode() + b"\n")
-    write_atomically(card, card_text(scored).encode())
-    if has_page:
-        from softalign.evaluation.report.sets_page import render_scored
-
-        write_atomically(page, render_scored(scored).encode())
-    else:
-        page.unlink(missing_ok=True)
-    return WrittenBeside(path, summary_path(path), card, page if has_page else None)
 
 
 def card_text(scored: ScoredSet) -> str:

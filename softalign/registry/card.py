@@ -42,9 +42,10 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports, statis
         (
             EVALUATION_HEADING,
             "",
-            f"Suite `{comparison.suite}`, judge `{_judge(comparison)}`, {reports.adapter.num_prompts} prompts, {comparison.num_images_per_arm} "
-            f"images per arm; same prompts and noise for every arm. {comparison.guidance_text()} Gains are paired "
-            f"differences. All in points of a hundred, with{confidence} intervals by bootstrap over prompts.",
+            f"Suite `{comparison.suite}`, judged by `{_judge(comparison)}`, {reports.adapter.num_prompts} prompts, "
+            f"{comparison.num_images_per_arm} images per arm; same prompts and noise for every arm. "
+            f"{comparison.guidance_text()} Gains are paired differences. All in points of a hundred, with{confidence} "
+            "intervals by bootstrap over prompts.",
             "",
             *_score_table(comparison, reports),
             "",

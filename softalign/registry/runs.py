@@ -163,7 +163,7 @@ def _log_tags(client: Any, run: Any, adapter: Adapter, comparison: ComparisonRep
 
 def _result(comparison: ComparisonReport) -> str:
     return (
-        f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
-        f"({judge_of(comparison.suite, comparison.detector)}) {100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
-        f"tokens {100 * comparison.overall_untrained:.1f}."
+        f"On {comparison.suite} ({judge_of(comparison.suite, comparison.detector)}), {comparison.num_images_per_arm} "
+        f"images an arm, it scores {100 * comparison.overall_adapter:.1f}, the base model "
+        f"{100 * comparison.overall_base:.1f} and untrained tokens {100 * comparison.overall_untrained:.1f}."
     )

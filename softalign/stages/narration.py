@@ -51,7 +51,7 @@ def figures(record: Record, store: Store) -> str:
         case EvalReport():
             interval = f"{points(record.overall_ci_low)} to {points(record.overall_ci_high)}"
             judge = judge_of(record.suite, record.detector)
-            text = f"{record.num_images:,} images, {judge} score {points(record.overall_score)} (interval {interval})"
+            text = f"{record.num_images:,} images, score {points(record.overall_score)} ({judge}, interval {interval})"
         case ComparisonReport():
             gains = [entry.difference for entry in record.adapter_vs_base if entry.tag == "overall"]
             text = "".join(f"the adapter has {gain * 100:+.1f} points over the base" for gain in gains)

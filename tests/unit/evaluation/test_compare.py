@@ -166,6 +166,20 @@ def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
     assert verdict_sentence(comparison, recorded.config) in text
 
 
+def test_the_page_says_what_the_pairs_show_and_whose_scores_they_are(page, recorded, comparison):
+    statistics = PairStatistics.model_validate_json((Path(comparison.uri) / "statistics.json").read_bytes())
+    tables = page.split("<caption>")[1:3]
+    for table, tasks in zip(tables, (statistics.adapter_vs_base, statistics.adapter_vs_untrained), strict=True):
+        assert "(embedded)</caption>" in table
+        for one in tasks:
+            p_value = one.p_value if one.p_adjusted is None else one.p_adjusted
+            cells = (f"{p_value:.4f}", f"{one.wins} : {one.losses}", f"{100 * one.detectable:.1f}")
+            assert "".join(f'<td class="number">{cell}</td>' for cell in cells) in table
+    planned = f"an overall difference of {100 * statistics.planned_detectable:.1f} points was expected to be"
+    assert planned in page
+    assert page.count('<span class="judge">embedded</span>') == 4 + 2 + 3  # arms and reference, pairs, heads of columns
+
+
 def test_the_gallery_holds_every_image_with_verdict_boxes_and_reason(page, recorded):
     gallery = gallery_of(page)
     assert (gallery["width"], gallery["height"], gallery["crisp"]) == (32, 32, True)
@@ -275,7 +289,16 @@ def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, p
     rows = [json.loads(line) for line in (Path(made.uri) / "pairs.jsonl").read_text().splitlines()]
     assert {"base", "untrained", "adapter", "champion"} <= rows[0].keys()
     assert sum(row["champion"] for row in rows) == sum(tag.num_correct for tag in champion.tags)
-    assert "Adapter − champion softalign-Shapes/3" in (Path(made.uri) / "report.html").read_text()
+    page = (Path(made.uri) / "report.html").read_text()
+    assert "Adapter − champion softalign-Shapes/3" in page
+    gallery = gallery_of(page)
+    assert [name for _, name in gallery["columns"]] == ["base", "untrained", "champion", "adapter"]
+    assert gallery["pairs"] == [[3, 0], [3, 1], [3, 2]]
+    shown = [entry[3] for entry in gallery["entries"]]
+    assert [[bool(image[0]) for image in images] for images in shown] == [
+        [row[arm] for arm in ("base", "untrained", "champion", "adapter")] for row in rows
+    ]
+    assert f'<div class="card-value">{100 * champion.overall_score:.1f}</div>' in page
     for asked, report in ((recorded.config, champion), (config, None)):
         with pytest.raises(CompatibilityError, match="other tokens than the champion"):
             _compare(recorded, "refused", config=asked, champion=report)
@@ -319,7 +342,17 @@ def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(record
             and (one.overall_score, one.counting) != (point.overall_score, point.counting)
         ]
         assert point.is_on_front == (not beaten)
-    assert not (Path(_compare(recorded, "unswept").uri) / "fronts.json").exists()
+    page = (Path(made.uri) / "report.html").read_text()
+    chart = re.search(r'<svg class="chart"[^>]*aria-label="Overall over counting.*?</svg>', page, re.S).group()
+    assert chart.count("<polyline") == 3  # one line an arm
+    assert re.findall(r'<text class="guidance"[^>]*>([^<]*)<', chart) == ["1", "3"] * 3
+    assert len(re.findall(r'class="mark \w+"', chart)) == sum(point.is_on_front for point in fronts.points)
+    table = page.split("Scores by guidance (embedded)</caption>")[1].split("</table>")[0]
+    for point in fronts.points:
+        assert f"{100 * point.overall_score:.1f} (" in table and f"{100 * point.counting:.1f}" in table
+    unswept = Path(_compare(recorded, "unswept").uri)
+    assert not (unswept / "fronts.json").exists()
+    assert "h-guidance" not in (unswept / "report.html").read_text()
 
 
 def copy_of(store, report, arm):
