@@ -91,7 +91,7 @@ def _card_lines(scored: ScoredSet) -> Iterator[str]:
     yield ""
     yield judged_by(scored.judge)
     yield ""
-    yield drawn_how(scored.generation)
+    yield _plain(drawn_how(scored.generation))
 
 
 def _missing_lines(missing: Sequence[Lack]) -> Iterator[str]:
@@ -105,8 +105,8 @@ def _missing_lines(missing: Sequence[Lack]) -> Iterator[str]:
 def judged_by(judge: str) -> str:
     """Return in a sentence who judged the images."""
     said = {
-        "geneval": "Judged with the official detector's weights: these scores may be called `geneval`.",
-        "geneval-hf": "Judged with other weights than the official ones: these are `geneval-hf` scores, which compare "
+        "geneval": "Judged with the official detector's weights: these scores may be called geneval.",
+        "geneval-hf": "Judged with other weights than the official ones: these are geneval-hf scores, which compare "
         "with others of the same weights alone.",
         "embedded": "Judged by the embedded world's detector.",
     }

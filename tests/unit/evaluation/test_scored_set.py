@@ -63,7 +63,7 @@ def test_card_and_page_say_the_scores_and_whose_they_are(tmp_path):
     assert "| task | geneval-hf, of 100 | 95 % interval | correct | images |" in card
     assert "| own tag | 100.0 | 100.0 to 100.0 | 2 | 2 |" in card
     assert "| overall | 50.0 | 50.0 to 50.0 | 2 | 4 |" in card
-    assert "`geneval-hf` scores" in card and "How the images were made is not recorded." in card
+    assert "these are geneval-hf scores" in card and "How the images were made is not recorded." in card
     assert "50.0 (50.0–50.0)" in page and '<span class="judge">geneval-hf</span>' in page
     assert "partial" not in card + page.split("<script")[0] and str(tmp_path) not in card + page
     gallery = gallery_of(written.page)
@@ -102,7 +102,7 @@ def test_how_the_set_was_drawn_stands_on_both(tmp_path):
         "resolution_px": 512,
         "num_prompts": 2,
         "prompts_sha256": "p",
-        "sampler": "FlowMatchEulerDiscreteScheduler",
+        "sampler": "EulerDiscreteScheduler",
     }
     (root / "generation.json").write_text(json.dumps({**facts, **sampling, **suite}))
     written = score(root)
