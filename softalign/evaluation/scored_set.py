@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from softalign.config.families import judge_of
 from softalign.evaluation.intervals import OVERALL
@@ -16,7 +16,25 @@ from softalign.geneval.completeness import Lack
 from softalign.geneval.detections import Detection, read_detections
 from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import ImageResult, SuiteScore, read_results
-from softalign.sampling.geneval_set import GENERATION_FILENAME, Generation
+
+GENERATION_FILENAME = "generation.json"
+
+
+class Drawn(BaseModel):
+    """What a card says of how a set was drawn: of ``softalign.sampling.geneval_set.Generation``, which loads torch.
+
+    Attributes:
+        resolution_px: None: the model's own.
+        sampler: empty in sets of earlier versions.
+    """
+
+    base_model: str
+    adapter: str
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    resolution_px: int | None
+    sampler: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,11 +66,11 @@ class ScoredSet:
         return self.root.resolve().name
 
     @property
-    def generation(self) -> Generation | None:
+    def drawn(self) -> Drawn | None:
         """How the images were drawn, where ``softalign geneval generate`` drew them."""
         path = self.root / GENERATION_FILENAME
         try:
-            return Generation.model_validate_json(path.read_bytes()) if path.is_file() else None
+            return Drawn.model_validate_json(path.read_bytes()) if path.is_file() else None
         except ValidationError:
             return None
 
@@ -91,7 +109,7 @@ def _card_lines(scored: ScoredSet) -> Iterator[str]:
     yield ""
     yield judged_by(scored.judge)
     yield ""
-    yield _plain(drawn_how(scored.generation))
+    yield _plain(drawn_how(scored.drawn))
 
 
 def _missing_lines(missing: Sequence[Lack]) -> Iterator[str]:
@@ -113,15 +131,15 @@ def judged_by(judge: str) -> str:
     return said.get(judge, "Judged from recorded detections, whose detector is not known: these scores have no name.")
 
 
-def drawn_how(generation: Generation | None) -> str:
+def drawn_how(drawn: Drawn | None) -> str:
     """Return in sentences how the images were drawn."""
-    if generation is None:
+    if drawn is None:
         return "How the images were made is not recorded."
-    side = "the model's own size" if generation.resolution_px is None else f"{generation.resolution_px} pixels"
-    sampler = f"sampler {generation.sampler}, " if generation.sampler else ""
+    side = "the model's own size" if drawn.resolution_px is None else f"{drawn.resolution_px} pixels"
+    sampler = f"sampler {drawn.sampler}, " if drawn.sampler else ""
     return (
-        f"Drawn from {generation.base_model}, adapter {generation.adapter}: {sampler}{generation.num_inference_steps} "
-        f"steps, guidance {generation.guidance_scale:g}, {side}, seed {generation.seed}."
+        f"Drawn from {drawn.base_model}, adapter {drawn.adapter}: {sampler}{drawn.num_inference_steps} "
+        f"steps, guidance {drawn.guidance_scale:g}, {side}, seed {drawn.seed}."
     )
 
 

@@ -95,7 +95,7 @@ class Gallery:
         names: of objects.
         entries: of each image file name, tag, prompt, and of each column ``[is correct, reason, picture as base64,
             objects, number of objects left out]``; an object is ``[number of its name, score in hundredths, x0, y0, x1,
-            y1 in thousandths, is counted]``. An image that is not at hand has an empty picture; where results keep no
+            y1 in thousandths, is counted]``. An image that cannot be shown has an empty picture; where results keep no
             objects, these are null.
     """
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 SMALL_IMAGE_PX = 64
 """Images up to this side are embedded byte for byte (about 1 kB each) and shown with hard pixels."""
@@ -20,6 +20,8 @@ _AIM = 0.96
 """Of the budget: what estimates from probes aim at, since they are off by a few per cent."""
 _NUM_PROBES = 32
 _LARGEST_PX = 256
+_ON_ITS_SIDE = range(5, 9)
+"""EXIF orientations that exchange width and height."""
 _METHOD = 6
 """WebP's slowest: thumbnails are 7 % smaller than with its default (measured: COCO's photographs)."""
 
@@ -73,7 +75,10 @@ LADDER = (
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures as base64 of files of one type, and the images' sizes in pixels; in the order of the files."""
+    """Pictures as base64 of files of one type, and the images' sizes in pixels; in the order of the files.
+
+    The picture of an image whose pixels are damaged is empty.
+    """
 
     media_type: str
     base64: tuple[str, ...]
@@ -83,8 +88,9 @@ class Pictures:
 def image_size(file: bytes) -> Size:
     """Return an image's width and height in pixels, after its EXIF orientation."""
     with Image.open(io.BytesIO(file)) as image:
-        width, height = ImageOps.exif_transpose(image).size
-    return width, height
+        width, height = image.size
+        is_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+    return (height, width) if is_on_its_side else (width, height)
 
 
 def pictures_of(files: Sequence[PictureFile], budget_bytes: int) -> Pictures:
@@ -128,7 +134,7 @@ def _thumbnails(files: Sequence[PictureFile], budget_bytes: int) -> list[_Made]:
 def _fitting(files: Sequence[PictureFile], budget_bytes: int) -> Iterator[Rung]:
     """Yield the rungs whose total, estimated from evenly spread probes, fits the budget, and at last the last one."""
     groups = [[file for file in files if file.is_told is is_told] for is_told in (True, False)]
-    probes = [[(file, _small(file.read())) for file in group[:: max(1, len(group) // _NUM_PROBES)]] for group in groups]
+    probes = [list(_probes(group)) for group in groups]
     for rung in LADDER[:-1]:
         total = 0.0
         for group, chosen in zip(groups, probes, strict=True):
@@ -139,8 +145,17 @@ def _fitting(files: Sequence[PictureFile], budget_bytes: int) -> Iterator[Rung]:
     yield LADDER[-1]
 
 
+def _probes(group: Sequence[PictureFile]) -> Iterator[tuple[PictureFile, _Small]]:
+    for file in group[:: max(1, len(group) // _NUM_PROBES)]:
+        small = _small(file.read())
+        if small is not None:
+            yield file, small
+
+
 def _thumbnail(rung: Rung, file: PictureFile) -> _Made:
     small = _small(file.read())
+    if small is None:
+        return _Made("", (1, 1))
     return _Made(_base64(_encoded(small.image, rung.side_px(file), rung.quality)), small.size)
 
 
@@ -152,9 +167,13 @@ class _Small:
     size: Size
 
 
-def _small(file: bytes) -> _Small:
-    with Image.open(io.BytesIO(file)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+def _small(file: bytes) -> _Small | None:
+    """Return an image; None where its pixels are damaged, which nobody may have looked at before."""
+    try:
+        with Image.open(io.BytesIO(file)) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
     size = image.size
     image.thumbnail((_LARGEST_PX, _LARGEST_PX), Image.Resampling.LANCZOS)
     return _Small(image, size)

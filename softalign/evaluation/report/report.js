@@ -70,7 +70,7 @@
   };
 
   const pictureOf = (image, alt) => {
-    if (!image.src) return element("span", {class: "picture none"}, "not at hand");
+    if (!image.src) return element("span", {class: "picture none"}, "no picture");
     const shown = element("img", {src: data.prefix + image.src, alt, width: data.width, height: data.height, loading: "lazy", decoding: "async"});
     return element("span", {class: "picture"}, shown, boxes(image.objects || []));
   };

@@ -34,7 +34,7 @@ def render_scored(scored: ScoredSet) -> str:
         Page(
             title=f"GenEval scores of {scored.name}",
             verdict="",
-            notes=(drawn_how(scored.generation), judged_by(scored.judge), _counted(scored.results, 1)),
+            notes=(drawn_how(scored.drawn), judged_by(scored.judge), _counted(scored.results, 1)),
             num_prompts=_num_prompts(scored.results),
             confidence=CONFIDENCE,
             columns=(column,),

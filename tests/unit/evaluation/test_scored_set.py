@@ -15,6 +15,7 @@ from softalign.evaluation.verdicts import read_verdicts
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import Clause, GenevalPrompt
+from softalign.sampling.geneval_set import GENERATION_FILENAME, Generation
 from softalign.sampling.sampling import png_bytes
 
 HOSTILE = "</script><script>alert(1)</script> <img src=x onerror=alert(1)> [x](javascript:alert(1)) |"
@@ -104,7 +105,7 @@ def test_how_the_set_was_drawn_stands_on_both(tmp_path):
         "prompts_sha256": "p",
         "sampler": "EulerDiscreteScheduler",
     }
-    (root / "generation.json").write_text(json.dumps({**facts, **sampling, **suite}))
+    (root / GENERATION_FILENAME).write_text(Generation(**facts, **sampling, **suite).model_dump_json())
     written = score(root)
     said = "Drawn from sd3, adapter cats/2: sampler EulerDiscreteScheduler, 28 steps, guidance 4.5, 512 pixels, seed 7."
     assert said in written.card.read_text() and said in written.page.read_text()

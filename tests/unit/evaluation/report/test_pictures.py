@@ -77,6 +77,14 @@ def test_pictures_stand_upright_as_detectors_see_them(tmp_path):
     assert height == 256 and width < height
 
 
+def test_damaged_pixels_are_no_picture_and_stop_no_page(tmp_path):
+    paths = save(tmp_path, 300, 3)
+    data = paths[1].read_bytes()
+    paths[1].write_bytes(data[:5000] + bytes(2000) + data[7000:])
+    made = pictures_of(files_of(paths), ROOMY)
+    assert [bool(picture) for picture in made.base64] == [True, False, True]
+
+
 @pytest.mark.parametrize("side", [32, 300])
 def test_no_images_are_no_pictures(tmp_path, side):
     assert pictures_of([], ROOMY).base64 == ()
