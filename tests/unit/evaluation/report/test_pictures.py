@@ -11,7 +11,7 @@ from softalign.evaluation.report.pictures import PictureFile, pictures_of
 ROOMY = 10_000_000
 
 
-def save(folder, side, num_images=6):
+def save(folder, side, num_images=4):
     rng = np.random.default_rng(0)
     paths = [folder / f"{index}.png" for index in range(num_images)]
     for path in paths:
@@ -31,7 +31,7 @@ def test_small_images_are_embedded_as_they_are(tmp_path):
     paths = save(tmp_path, 32)
     made = pictures_of(files_of(paths), ROOMY)
     assert [base64.b64decode(picture) for picture in made.base64] == [path.read_bytes() for path in paths]
-    assert (made.media_type, made.sizes) == ("image/png", ((32, 32),) * 6)
+    assert (made.media_type, made.sizes) == ("image/png", ((32, 32),) * 4)
 
 
 def test_small_images_beyond_the_budget_lose_their_exactness_and_not_the_page(tmp_path):
@@ -51,18 +51,19 @@ def test_large_images_become_thumbnails_within_the_budget(tmp_path):
 
 
 def test_where_room_is_short_pictures_whose_verdicts_differ_are_the_larger_ones(tmp_path):
-    files = files_of(save(tmp_path, 300, 12), lambda index: index % 3 == 0)
+    files = files_of(save(tmp_path, 160, 6), lambda index: index % 3 == 0)
     made = pictures_of(files, sum(map(len, pictures_of(files, ROOMY).base64)) // 8)
-    told, others = ({side_of(made.base64[i]) for i in range(12) if files[i].is_told is one} for one in (True, False))
+    told, others = ({side_of(made.base64[i]) for i in range(6) if files[i].is_told is one} for one in (True, False))
     assert min(told) > max(others)
 
 
-def test_estimates_that_are_too_low_cost_a_rung_and_not_the_budget(tmp_path):
+def test_estimates_that_are_too_low_cost_a_rung_and_not_the_budget(tmp_path, monkeypatch):
     """The probes are the plain ones of many images: every other one, as it happens."""
-    paths = save(tmp_path, 100, 2 * pictures._NUM_PROBES)
+    monkeypatch.setattr(pictures, "_NUM_PROBES", 4)
+    paths = save(tmp_path, 100, 8)
     for path in paths[::2]:
         Image.new("RGB", (100, 100), "grey").save(path)
-    budget = 120_000
+    budget = 15_000
     made = pictures_of(files_of(paths), budget)
     assert sum(map(len, made.base64)) <= budget
 
