@@ -194,17 +194,23 @@ def init(
 def shapes_pretrain(
     out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and the finished model")],
     family: Annotated[Literal["sd21", "sd3"], typer.Option("--family", help="sd21: U-Net; sd3: MMDiT")] = "sd21",
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="recipe.json of finished weights, to repeat it")
+    ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="images the denoiser sees")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="of the denoiser's training")] = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Train the embedded model from nothing: autoencoder, text encoder, denoiser; resumable."""
+    """Train the embedded model: autoencoder, text encoder, denoiser; resumable."""
     require_pipeline("shapes pretrain")
     from softalign.config.families import FAMILIES
+    from softalign.shapes.pretraining.export import read_recipe
     from softalign.shapes.pretraining.pretrain import pretrain
     from softalign.shapes.pretraining.recipe import PretrainConfig
 
-    config = PretrainConfig(num_threads=threads)
+    config = PretrainConfig() if recipe is None else read_recipe(recipe).config
+    config = config.model_copy(update={"num_threads": threads, "device": device})
     if samples is not None:
         section = "denoiser" if FAMILIES[family].is_unet else "transformer"
         shorter = getattr(config, section).model_copy(update={"num_samples": samples})

@@ -71,16 +71,18 @@ def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     return table[[distinct[text] for text in texts]]
 
 
-def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokenizer, cache_path: Path) -> TrainingPool:
-    """Render, encode and caption the pool once; a finished pool of the same recipe is read back from ``cache_path``."""
-    digest = _pool_digest(config)
+def build_pool(
+    config: PretrainConfig, scenes: PoolConfig, vae: AutoencoderKL, tokenizer: CLIPTokenizer, cache_path: Path
+) -> TrainingPool:
+    """Render, encode and caption a pool once; a finished pool of the same recipe is read back from ``cache_path``."""
+    digest = _pool_digest(config, scenes)
     if cache_path.exists():
         with safe_open(cache_path, framework="pt") as file:
             if file.metadata() == {"digest": digest}:
                 return TrainingPool(*(file.get_tensor(name) for name in ("latents", "token_ids", "layouts")))
     rng = np.random.default_rng([config.seed, 2])
-    num_scenes = config.pool.num_scenes
-    pairs = [sample_captioned_scene(rng, config.pool) for _ in range(num_scenes)]
+    num_scenes = scenes.num_scenes
+    pairs = [sample_captioned_scene(rng, scenes) for _ in range(num_scenes)]
     latents = torch.cat(
         [
             encode_images(vae, render_batch([scene for scene, _ in pairs[start : start + _RENDER_BATCH]]))
@@ -90,7 +92,7 @@ def build_pool(config: PretrainConfig, vae: AutoencoderKL, tokenizer: CLIPTokeni
     ids = tokenize(tokenizer, [caption.text for _, captions in pairs for caption in captions])
     pool = TrainingPool(
         latents=latents.contiguous(),
-        token_ids=ids.view(num_scenes, config.pool.captions_per_scene, -1).to(torch.int16),
+        token_ids=ids.view(num_scenes, scenes.captions_per_scene, -1).to(torch.int16),
         layouts=layouts_of([scene for scene, _ in pairs]),
     )
     with replacing(cache_path) as made:
@@ -108,7 +110,7 @@ def layouts_of(scenes: Sequence[Scene]) -> Tensor:
     return layouts
 
 
-def _pool_digest(config: PretrainConfig) -> str:
-    """Return the digest of what the pool is made of: the autoencoder, the scenes and the captions."""
-    captions = config.pool.model_dump(mode="json", exclude={"caption_dropout"})
+def _pool_digest(config: PretrainConfig, scenes: PoolConfig) -> str:
+    """Return the digest of what a pool is made of: the autoencoder, the scenes and the captions."""
+    captions = scenes.model_dump(mode="json", exclude={"caption_dropout"})
     return digest_of([config.seed, config.autoencoder.model_dump(mode="json"), captions])

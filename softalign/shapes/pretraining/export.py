@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from transformers import PreTrainedModel
 
 from softalign.artifacts import Frozen
+from softalign.errors import ConfigError
 from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
 from softalign.store.files import replacing
 
@@ -47,6 +48,24 @@ def write_recipe(folder: Path, recipe: WeightsRecipe) -> None:
     """Write ``recipe.json`` into a weights folder."""
     text = json.dumps(recipe.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
+
+
+def read_recipe(path: Path) -> WeightsRecipe:
+    """Read the ``recipe.json`` of a weights folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        return WeightsRecipe.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ConfigError(
+            "This is no recipe of an embedded model's weights.",
+            expected=f"{RECIPE_FILENAME} of a weights folder",
+            found=str(error).splitlines()[0],
+            where=str(path),
+            fix="name the recipe.json that lies beside the weights",
+        ) from error
 
 
 def half(module: Any) -> Any:

@@ -6,7 +6,7 @@ Both share autoencoder, captions and text encoder.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +21,9 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from softalign.shapes import WEIGHTS_FOLDERS
+from softalign.shapes import WEIGHTS_FOLDERS, weights_path
 from softalign.shapes.pretraining import train_denoiser, train_transformer
+from softalign.shapes.pretraining.batch_loss import BatchLoss
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
 from softalign.shapes.pretraining.export import half
 from softalign.shapes.pretraining.networks import (
@@ -47,6 +48,18 @@ class Foundation:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
 
+    def map(self, change: Callable[[Any], Any]) -> Foundation:
+        """Return the foundation with both networks changed."""
+        return replace(self, vae=change(self.vae), text_encoder=change(self.text_encoder))
+
+
+def shipped_foundation(tokenizer: CLIPTokenizer) -> Foundation:
+    """Return the networks that come with the package, frozen, on the CPU."""
+    folder = weights_path()
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", dtype=torch.float32)
+    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    return Foundation(vae, text_encoder, tokenizer).map(lambda part: part.requires_grad_(False).eval())
+
 
 class EmbeddedModel(Protocol):
     """One of the two embedded models: its settings, its training, its sampler and its pipeline."""
@@ -63,9 +76,7 @@ class EmbeddedModel(Protocol):
     def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[Any]:
         """Return its training, fresh or continued from its checkpoint."""
 
-    def loss(
-        self, denoiser: Any, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
-    ) -> Callable[[int], Tensor]:
+    def loss(self, denoiser: Any, foundation: Foundation, pool: TrainingPool, config: PretrainConfig) -> BatchLoss:
         """Return the loss of a step."""
 
     def drawing(
@@ -97,7 +108,7 @@ class UNetModel:
 
     def loss(
         self, denoiser: UNet2DConditionModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
-    ) -> Callable[[int], Tensor]:
+    ) -> BatchLoss:
         """Return the mean squared error of the velocity."""
         return train_denoiser.velocity_loss(denoiser, foundation.text_encoder, pool, foundation.tokenizer, config)
 
@@ -159,7 +170,7 @@ class TransformerModel:
 
     def loss(
         self, denoiser: SD3Transformer2DModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
-    ) -> Callable[[int], Tensor]:
+    ) -> BatchLoss:
         """Return the mean squared error of the flow."""
         encoder = with_projection(foundation.text_encoder)
         return train_transformer.flow_loss(denoiser, encoder, pool, foundation.tokenizer, config)

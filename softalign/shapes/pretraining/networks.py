@@ -109,6 +109,7 @@ def with_projection(text_encoder: CLIPTextModel) -> CLIPTextModelWithProjection:
     state.update({f"text_model.{name}": tensor for name, tensor in trained.items()})
     state["text_projection.weight"] = torch.eye(config.hidden_size)
     model.load_state_dict(state)
+    model.to(text_encoder.device)
     return model.requires_grad_(False).eval()
 
 

@@ -22,6 +22,7 @@ from softalign.shapes.pretraining.models import (
     EMBEDDED_MODELS,
     EmbeddedModel,
     Foundation,
+    shipped_foundation,
     weights_folder,
 )
 from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
@@ -37,8 +38,9 @@ logger = logging.getLogger(__name__)
 AUTOENCODER_STATE = "autoencoder.safetensors"
 TEXT_ENCODER_STATE = "text_encoder.safetensors"
 POOL_CACHE = "pool.safetensors"
+DENOISER_POOL_CACHE = "denoiser_pool.safetensors"
 SCORES_LOG = "scores_{family}.jsonl"
-FINAL_GUIDANCE_SCALES = (1.5, 2.0, 3.0)
+FINAL_GUIDANCE_SCALES = (1.0, 1.5, 2.0, 3.0, 4.0)
 _FINAL_INFERENCE_STEPS = 20
 _QUICK_GUIDANCE_SCALE = 2.5
 _QUICK_INFERENCE_STEPS = 15
@@ -64,8 +66,8 @@ def text_encoder_digest(config: PretrainConfig) -> str:
 
 def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
     """Return the digest of what decides a denoiser's weights."""
-    settings = model.settings(config).model_dump(mode="json")
-    return digest_of([autoencoder_digest(config), text_encoder_digest(config), settings])
+    settings = [part.model_dump(mode="json") for part in (model.settings(config), config.captions)]
+    return digest_of([config.foundation, autoencoder_digest(config), text_encoder_digest(config), *settings])
 
 
 def pretrain(
@@ -86,13 +88,9 @@ def pretrain(
     require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
     model = EMBEDDED_MODELS[family]
-    tokenizer = build_tokenizer()
-    vae = train_autoencoder(config, autoencoder_digest(config), out_dir / AUTOENCODER_STATE)
-    pool = build_pool(config, vae, tokenizer, out_dir / POOL_CACHE)
-    text_encoder = train_text_encoder(
-        config, pool, tokenizer, text_encoder_digest(config), out_dir / TEXT_ENCODER_STATE
-    )
-    foundation = Foundation(vae, text_encoder, tokenizer)
+    foundation = make_foundation(config, out_dir)
+    cache = out_dir / (POOL_CACHE if config.denoiser_pool is None else DENOISER_POOL_CACHE)
+    pool = build_pool(config, config.captions, foundation.vae, foundation.tokenizer, cache)
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
     scores_path = out_dir / SCORES_LOG.format(family=family)
 
@@ -100,7 +98,7 @@ def pretrain(
         if config.score_images_per_tag and samples_seen % config.score_every_samples < config.checkpoint_every_samples:
             denoiser = _averaged(training, model, config)
             draw = model.drawing(denoiser, foundation, config, _QUICK_GUIDANCE_SCALE, _QUICK_INFERENCE_STEPS)
-            scores = score_suite(vae, draw, images_per_tag=config.score_images_per_tag)
+            scores = score_suite(foundation.vae, draw, images_per_tag=config.score_images_per_tag)
             logger.info("samples_seen %d scores %s", samples_seen, scores)
             with scores_path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"samples_seen": samples_seen, **scores}) + "\n")
@@ -109,10 +107,36 @@ def pretrain(
     return export(config, out_dir, out_dir / weights_folder(model), family)
 
 
+def make_foundation(config: PretrainConfig, out_dir: Path, *, is_finished: bool = False) -> Foundation:
+    """Return what the denoisers stand on: trained in ``out_dir``, or what is left of it, or as it was shipped.
+
+    Args:
+        config: the recipe.
+        out_dir: the folder of ``pretrain``.
+        is_finished: take the last checkpoints as they are.
+    """
+    tokenizer = build_tokenizer()
+    if config.foundation == "shipped":
+        return shipped_foundation(tokenizer).map(lambda part: part.to(config.device))
+    max_steps = 0 if is_finished else None
+    vae = train_autoencoder(config, autoencoder_digest(config), out_dir / AUTOENCODER_STATE, max_steps)
+    vae.to(config.device)
+    pool = None if is_finished else build_pool(config, config.pool, vae, tokenizer, out_dir / POOL_CACHE)
+    text_encoder = train_text_encoder(
+        config, pool, tokenizer, text_encoder_digest(config), out_dir / TEXT_ENCODER_STATE
+    )
+    return Foundation(vae, text_encoder.to(config.device), tokenizer)
+
+
+def _rounded(module: Any) -> Any:
+    """Return a module as its half-precision weights make it, in single precision, where it was."""
+    return half(module).float().to(module.device)
+
+
 def _averaged(training: ResumableTraining[Any], model: EmbeddedModel, config: PretrainConfig) -> nn.Module:
     denoiser = model.build(config)
     training.load_ema_into(denoiser)
-    return denoiser.requires_grad_(False).eval()
+    return denoiser.to(config.device).requires_grad_(False).eval()
 
 
 def export(
@@ -127,22 +151,16 @@ def export(
         family: which of the two denoisers.
     """
     model = EMBEDDED_MODELS[family]
-    tokenizer = build_tokenizer()
-    vae = train_autoencoder(config, autoencoder_digest(config), out_dir / AUTOENCODER_STATE, max_steps=0)
-    text_encoder = train_text_encoder(
-        config, None, tokenizer, text_encoder_digest(config), out_dir / TEXT_ENCODER_STATE
-    )
+    foundation = make_foundation(config, out_dir, is_finished=True)
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
     samples_seen = training.step * model.settings(config).batch_size
     recipe = WeightsRecipe(
         family=family, config=config, samples_seen=samples_seen, num_inference_steps=_FINAL_INFERENCE_STEPS
     )
-    foundation = Foundation(vae, text_encoder, tokenizer)
     denoiser = _averaged(training, model, config)
     export_pipeline(weights_path, model.pipeline(denoiser, foundation, config), recipe)
     if config.final_images_per_tag:  # of the weights as they are shipped, rounded to fp16
-        rounded = Foundation(half(vae).float(), half(text_encoder).float(), tokenizer)
-        scores = _final_scores(model, half(denoiser).float(), rounded, config)
+        scores = _final_scores(model, _rounded(denoiser), foundation.map(_rounded), config)
         write_recipe(weights_path, recipe.model_copy(update={"scores_by_guidance_scale": scores}))
     return PretrainResult(weights_path, samples_seen)
 

@@ -62,6 +62,9 @@ class DenoiserConfig(_Section):
     focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
+    first_position_share: float = Field(
+        0.0, ge=0, lt=1, description="least share of the cross attention on the text's first position; 0: not asked for"
+    )
 
 
 class TransformerConfig(_Section):
@@ -83,16 +86,28 @@ class TransformerConfig(_Section):
 
 
 class PretrainConfig(_Section):
-    """Everything that decides the weights, apart from the number of threads (which moves the last bits)."""
+    """Everything that decides the weights, apart from device and threads (which move the last bits)."""
 
     seed: int = Field(0, ge=0)
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     pool: PoolConfig = PoolConfig()
+    foundation: Literal["trained", "shipped"] = Field(
+        "trained", description="autoencoder and text encoder: made here first, or those that come with the package"
+    )
+    denoiser_pool: PoolConfig | None = Field(
+        None, description="the captioned scenes that the denoisers learn from, where other ones than the text encoder's"
+    )
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     transformer: TransformerConfig = TransformerConfig()
     num_threads: int = Field(1, gt=0)
+    device: Literal["cpu", "cuda"] = Field("cpu", description="of the denoisers; the parts before them need no more")
     checkpoint_every_samples: int = Field(12_800, gt=0)
     score_every_samples: int = Field(25_600, gt=0, description="0 images are drawn when score_images_per_tag is 0")
     score_images_per_tag: int = Field(48, ge=0)
     final_images_per_tag: int = Field(200, ge=0, description="images for the scores written beside the weights")
+
+    @property
+    def captions(self) -> PoolConfig:
+        """The captioned scenes that the denoisers learn from."""
+        return self.denoiser_pool or self.pool

@@ -65,10 +65,11 @@ def sample_latents(
 ) -> Tensor:
     """Return DDIM samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
     scheduler = build_scheduler()
-    scheduler.set_timesteps(num_inference_steps)
+    device = next(unet.parameters()).device
+    scheduler.set_timesteps(num_inference_steps, device=device)
     num_images = len(token_ids)
-    prompt_embeds = text_encoder(torch.cat([empty_ids.expand(num_images, -1), token_ids]))[0]
-    latents = torch.randn(num_images, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    prompt_embeds = text_encoder(torch.cat([empty_ids.expand(num_images, -1), token_ids]).to(device))[0]
+    latents = torch.randn(num_images, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator).to(device)
     for timestep in scheduler.timesteps:
         model_pred = unet(torch.cat([latents, latents]), timestep, prompt_embeds, return_dict=False)[0]
         unconditional, conditional = model_pred.chunk(2)

@@ -99,7 +99,8 @@ def encode_images(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
     chunks = []
     with torch.no_grad():
         for start in range(0, len(images), _ENCODE_BATCH):
-            chunks.append(vae.encode(to_pixel_values(images[start : start + _ENCODE_BATCH])).latent_dist.mean)
+            pixels = to_pixel_values(images[start : start + _ENCODE_BATCH]).to(vae.device)
+            chunks.append(vae.encode(pixels).latent_dist.mean.cpu())
     return (torch.cat(chunks) * float(vae.config.scaling_factor)).contiguous()
 
 
@@ -108,7 +109,7 @@ def decode_latents(vae: AutoencoderKL, latents: Tensor) -> NDArray[np.uint8]:
     chunks = []
     with torch.no_grad():
         for part in torch.split(latents, _ENCODE_BATCH):
-            chunks.append(vae.decode(part / float(vae.config.scaling_factor)).sample)
+            chunks.append(vae.decode(part.to(vae.device) / float(vae.config.scaling_factor)).sample.cpu())
     pixels = (torch.cat(chunks).clamp(-1, 1) + 1) * 127.5
     result: NDArray[np.uint8] = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return result

@@ -5,7 +5,6 @@ Shape legend: B images, L = 16 tokens, latents (B, 16, 4, 4).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,7 +12,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from softalign.shapes.pretraining.batch_loss import BatchLoss
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
+from softalign.shapes.pretraining.first_position import lack_of_share, measure_cross_attention
 from softalign.shapes.pretraining.networks import build_denoiser, build_scheduler
 from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig
 from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
@@ -25,18 +26,23 @@ def velocity_loss(
     pool: TrainingPool,
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
-) -> Callable[[int], Tensor]:
-    """Return a step's loss: plain mean squared error of the velocity, timesteps stratified over the batch."""
+) -> BatchLoss:
+    """Return a step's loss: plain mean squared error of the velocity, timesteps stratified over the batch.
+
+    Where ``first_position_share`` is set, what the cross attentions lack of it is added.
+    """
     scheduler = build_scheduler()
     num_timesteps = int(scheduler.config.num_train_timesteps)
     alphas_cumprod = scheduler.alphas_cumprod
     batch = config.denoiser.batch_size
-    empty_ids = tokenize(tokenizer, [""])[0]
+    empty_ids, device = tokenize(tokenizer, [""])[0], next(unet.parameters()).device
+    least_share = config.denoiser.first_position_share
+    measured = measure_cross_attention(unet) if least_share else []
 
-    def loss_at(step: int) -> Tensor:
+    def draw(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         index = torch.randint(len(pool.latents), (batch,), generator=generator)
-        token_ids = pool.captions_at(index, config.pool, empty_ids, generator)
+        token_ids = pool.captions_at(index, config.captions, empty_ids, generator)
         fractions = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
         timesteps = (focused(fractions, config.denoiser) * num_timesteps).long().clamp(max=num_timesteps - 1)
         latents = pool.latents[index]
@@ -44,11 +50,16 @@ def velocity_loss(
         signal = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
         sigma = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
         with torch.no_grad():
-            prompt_embeds = text_encoder(token_ids)[0]
-        model_pred = unet(signal * latents + sigma * noise, timesteps, prompt_embeds, return_dict=False)[0]
-        return nn.functional.mse_loss(model_pred, signal * noise - sigma * latents)
+            prompt_embeds = text_encoder(token_ids.to(device))[0]
+        noisy, velocity = signal * latents + sigma * noise, signal * noise - sigma * latents
+        return noisy.to(device), timesteps.to(device), prompt_embeds, velocity.to(device)
 
-    return loss_at
+    def loss(noisy: Tensor, timesteps: Tensor, prompt_embeds: Tensor, velocity: Tensor) -> Tensor:
+        model_pred = unet(noisy, timesteps, prompt_embeds, return_dict=False)[0]
+        error = nn.functional.mse_loss(model_pred, velocity)
+        return error + lack_of_share(measured, least_share) if measured else error
+
+    return BatchLoss(draw, loss)
 
 
 def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
@@ -68,4 +79,5 @@ def start_training(config: PretrainConfig, digest: str, state_path: Path) -> Res
     """Return the denoiser's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 2)
     unet = build_denoiser(config.denoiser, config.text_encoder.width)
+    unet.to(config.device)
     return ResumableTraining(unet, denoiser_loop(config.denoiser, config, digest), state_path)

@@ -5,7 +5,6 @@ Shape legend: B images, L = 16 tokens, Z null tokens, D text width, latents (B, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
 from softalign.method.forward_process import shifted_sigmas
 from softalign.method.text_states import TextStates
+from softalign.shapes.pretraining.batch_loss import BatchLoss
 from softalign.shapes.pretraining.data import TrainingPool, tokenize
 from softalign.shapes.pretraining.networks import LATENT_CHANNELS, LATENT_SIZE, build_flow_scheduler, build_transformer
 from softalign.shapes.pretraining.recipe import PretrainConfig, TransformerConfig
@@ -25,6 +25,7 @@ def start_training(config: PretrainConfig, digest: str, state_path: Path) -> Res
     """Return the transformer's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 3)
     transformer = build_transformer(config.transformer, config.text_encoder.width)
+    transformer.to(config.device)
     return ResumableTraining(transformer, denoiser_loop(config.transformer, config, digest), state_path)
 
 
@@ -34,12 +35,18 @@ def text_states(text_encoder: CLIPTextModelWithProjection, token_ids: Tensor, nu
 
     Both text slots hold this encoder; the third is empty, so the states of the absent T5 are zeros.
     """
+    return TextStates(*_encode(text_encoder, token_ids, num_null_tokens))
+
+
+def _encode(
+    text_encoder: CLIPTextModelWithProjection, token_ids: Tensor, num_null_tokens: int
+) -> tuple[Tensor, Tensor]:
     encoded = text_encoder(token_ids, output_hidden_states=True)
     states_BLD = encoded.hidden_states[-2]
     both_BLD = torch.cat([states_BLD, states_BLD], dim=-1)
     null_BZD = both_BLD.new_zeros(len(token_ids), num_null_tokens, both_BLD.shape[-1])
     pooled_BD = encoded.text_embeds
-    return TextStates(torch.cat([both_BLD, null_BZD], dim=1), torch.cat([pooled_BD, pooled_BD], dim=-1))
+    return torch.cat([both_BLD, null_BZD], dim=1), torch.cat([pooled_BD, pooled_BD], dim=-1)
 
 
 def flow_loss(
@@ -48,7 +55,7 @@ def flow_loss(
     pool: TrainingPool,
     tokenizer: CLIPTokenizer,
     config: PretrainConfig,
-) -> Callable[[int], Tensor]:
+) -> BatchLoss:
     """Return a step's loss: mean squared error of the flow's velocity, shifted times stratified over the batch.
 
     A shift of 3 puts six tenths of the times between sigma .55 and .96, where layouts are decided (the band that
@@ -56,23 +63,29 @@ def flow_loss(
     """
     settings = config.transformer
     batch = settings.batch_size
-    empty_ids = tokenize(tokenizer, [""])[0]
+    empty_ids, device = tokenize(tokenizer, [""])[0], next(transformer.parameters()).device
 
-    def loss_at(step: int) -> Tensor:
+    def draw(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed((config.seed + 2) * 1_000_003 + step)
         index = torch.randint(len(pool.latents), (batch,), generator=generator)
-        token_ids = pool.captions_at(index, config.pool, empty_ids, generator)
+        token_ids = pool.captions_at(index, config.captions, empty_ids, generator)
         times_B = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
         sigmas_B = shifted_sigmas(times_B, settings.shift)
         latents = pool.latents[index]
         noise = torch.randn(latents.shape, generator=generator)
         place = int(torch.randint(len(settings.num_null_tokens), (1,), generator=generator))
-        text = text_states(text_encoder, token_ids, settings.num_null_tokens[place])
+        with torch.no_grad():
+            text = _encode(text_encoder, token_ids.to(device), settings.num_null_tokens[place])
         sigmas = sigmas_B[:, None, None, None]
-        model_pred = _predict(transformer, (1 - sigmas) * latents + sigmas * noise, 1000 * sigmas_B, text)
-        return nn.functional.mse_loss(model_pred, noise - latents)
+        noisy, flow = (1 - sigmas) * latents + sigmas * noise, noise - latents
+        on_device = (tensor.to(device) for tensor in (noisy, 1000 * sigmas_B, flow))
+        return *on_device, *text
 
-    return loss_at
+    def loss(noisy: Tensor, timesteps_B: Tensor, flow: Tensor, states_BLD: Tensor, pooled_BP: Tensor) -> Tensor:
+        model_pred = _predict(transformer, noisy, timesteps_B, TextStates(states_BLD, pooled_BP))
+        return nn.functional.mse_loss(model_pred, flow)
+
+    return BatchLoss(draw, loss)
 
 
 @torch.no_grad()
@@ -89,11 +102,12 @@ def sample_flow_latents(
 ) -> Tensor:
     """Return Euler samples (B, 16, 4, 4) of the captions (B, L) with classifier-free guidance."""
     scheduler = build_flow_scheduler(config)
-    scheduler.set_timesteps(num_inference_steps)
+    device = next(transformer.parameters()).device
+    scheduler.set_timesteps(num_inference_steps, device=device)
     num_images = len(token_ids)
-    ids = torch.cat([empty_ids.expand(num_images, -1), token_ids])
+    ids = torch.cat([empty_ids.expand(num_images, -1), token_ids]).to(device)
     text = text_states(text_encoder, ids, config.num_null_tokens[0])
-    latents = torch.randn(num_images, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    latents = torch.randn(num_images, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator).to(device)
     for timestep in scheduler.timesteps:
         model_pred = _predict(transformer, torch.cat([latents, latents]), timestep.expand(2 * num_images), text)
         unconditional, conditional = model_pred.chunk(2)

@@ -1,7 +1,7 @@
 """A small resumable training loop: deterministic batches, EMA, one atomic checkpoint file.
 
 Every random draw of a step is a function of (seed, step), so the state of a run is its tensors and its step count: no
-generator states are stored, and a killed run continues bit for bit (on the same number of threads).
+generator states are stored, and a killed run continues bit for bit (on the CPU, on the same number of threads).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from softalign.errors import ConfigError, TrainingError
+from softalign.shapes.pretraining.batch_loss import BatchLoss, CapturedUpdates
 from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig, TransformerConfig
 from softalign.store.files import replacing
 
@@ -80,7 +81,7 @@ class ResumableTraining(Generic[ModelT]):
     """Parameters, their EMA, AdamW and the step count, with ``save``, ``load`` and ``run``.
 
     Args:
-        model: the module to train in place.
+        model: the module to train in place, on the device where it is; on CUDA whole updates are captured.
         settings: see LoopSettings.
         state_path: the checkpoint file (safetensors, replaced atomically); loaded when it exists.
 
@@ -92,9 +93,9 @@ class ResumableTraining(Generic[ModelT]):
         self.model, self.settings, self.state_path = model, settings, state_path
         self.step = 0
         self.ema = {name: p.detach().clone() for name, p in model.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=1e-4, foreach=True
-        )
+        self.device = next(model.parameters()).device
+        self.optimizer = _optimizer(model, settings, self.device)
+        self._captured = CapturedUpdates(self._descend) if self.device.type == "cuda" else None
         if state_path.exists():
             self._load()
 
@@ -133,9 +134,11 @@ class ResumableTraining(Generic[ModelT]):
                     after_save(self.step * settings.batch_size)
 
     def _update(self, loss_at: Callable[[int], Tensor]) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(self.step)
-        loss = loss_at(self.step)
+        self._set_learning_rate(self.settings.learning_rate_at(self.step))
+        if self._captured is not None and isinstance(loss_at, BatchLoss):
+            loss = self._captured(loss_at, self.step)
+        else:
+            loss = self._descend(lambda: loss_at(self.step))
         if not torch.isfinite(loss):
             raise TrainingError(
                 "the pretraining loss is not finite",
@@ -143,15 +146,26 @@ class ResumableTraining(Generic[ModelT]):
                 where=f"step {self.step}",
                 fix="lower learning_rate",
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
-        self.optimizer.step()
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             parameters = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(list(self.ema.values()), parameters, 1 - decay)
+        return loss
+
+    def _descend(self, loss_of: Callable[[], Tensor]) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = loss_of()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
         return loss.detach()
+
+    def _set_learning_rate(self, value: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)  # in place: captured updates read it there
+            else:
+                group["lr"] = value
 
     def load_ema_into(self, model: nn.Module) -> None:
         """Copy the averaged parameters into ``model`` (buffers are left alone)."""
@@ -192,5 +206,19 @@ class ResumableTraining(Generic[ModelT]):
                     parameter.copy_(file.get_tensor(f"model.{name}"))
                     self.ema[name].copy_(file.get_tensor(f"ema.{name}"))
                     if f"step.{name}" in keys:
-                        self.optimizer.state[parameter] = {k: file.get_tensor(f"{k}.{name}") for k in _ADAM_STATE}
+                        slots = {k: file.get_tensor(f"{k}.{name}").to(self.device) for k in _ADAM_STATE}
+                        self.optimizer.state[parameter] = slots
         logger.info("resumed %s at step %d", self.state_path.name, self.step)
+
+
+def _optimizer(model: nn.Module, settings: LoopSettings, device: torch.device) -> torch.optim.AdamW:
+    """Return AdamW; on CUDA one whose updates can be captured, its rate a tensor there."""
+    rate, is_cuda = settings.learning_rate, device.type == "cuda"
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=torch.tensor(rate, device=device) if is_cuda else rate,
+        betas=settings.betas,
+        weight_decay=1e-4,
+        foreach=True,
+        capturable=is_cuda,
+    )

@@ -170,14 +170,14 @@ def test_the_layer_added_for_the_projection_changes_nothing(undisturbed):
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     model = torch.nn.Linear(1, 1)
-    settings = LoopSettings(8, 1, 1e-3, 0, 0.4, 0.9, 1.0, 8, "x")
+    settings = LoopSettings(8, 1, 1e-3, 0, 0.4, 0.9, 8, "x")
     training = ResumableTraining(model, settings, tmp_path / "state.safetensors")
     with pytest.raises(TrainingError, match="not finite"):
         training.run(lambda step: model(torch.ones(1)).sum() * float("nan"))
 
 
 def test_learning_rate_schedule():
-    settings = LoopSettings(1000, 10, 1.0, 100, 0.4, 0.9, 1.0, 100, "x")
+    settings = LoopSettings(1000, 10, 1.0, 100, 0.4, 0.9, 100, "x")
     rates = [settings.learning_rate_at(step) for step in range(settings.num_steps)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10:60] == pytest.approx([1.0] * 50)
