@@ -130,15 +130,15 @@ def training_curve(curve: Curve) -> str:
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, label, parts)
 
 
-def _grid(axes: _Axes, x_label: str, num_x_ticks: int = 4) -> Iterator[str]:
-    """Yield the grid's lines and the labels of both axes."""
-    for tick in _ticks(axes.low, axes.high, 5):
+def _grid(axes: _Axes, x_label: str, num_x_ticks: int = 4, least: float = -math.inf) -> Iterator[str]:
+    """Yield the grid's lines and the labels of both axes; nothing below ``least``, where values end."""
+    for tick in _ticks(max(axes.low, least), axes.high, 5):
         at = _n(axes.y(tick))
         yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(axes.width - _RIGHT)}" y1="{at}" y2="{at}"/>'
         yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>'
-    for tick in _ticks(axes.first, axes.first + axes.x_span, num_x_ticks):
+    for tick in _ticks(max(axes.first, least), axes.first + axes.x_span, num_x_ticks):
         x, y = _n(axes.x(tick)), _n(axes.height - _BOTTOM + 15)
-        yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.0f}</text>'
+        yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.10g}</text>'
     middle = _n(_LEFT + (axes.width - _LEFT - _RIGHT) / 2)
     yield f'<text x="{middle}" y="{_n(axes.height - 3)}" text-anchor="middle">{escape(x_label)}</text>'
 
@@ -169,7 +169,7 @@ def front_chart(lines: Sequence[FrontLine]) -> str:
     marks = [mark for line in lines for mark in line.marks]
     first, last = _spread([100 * mark.counting for mark in marks])
     axes = _Axes(first, last - first, *_spread([100 * mark.overall for mark in marks]), FRONT_WIDTH, FRONT_HEIGHT)
-    parts = list(_grid(axes, "counting, points", num_x_ticks=6))
+    parts = list(_grid(axes, "counting, points", num_x_ticks=6, least=0.0))
     parts.append(f'<text x="{_n(_LEFT + 4)}" y="{_n(_TOP + 4)}">overall, points</text>')
     for line in lines:
         parts += _front_line(line, axes)
@@ -202,7 +202,7 @@ def front_key(arm: str) -> str:
 
 def _spread(values: Sequence[float]) -> tuple[float, float]:
     """Return an axis around some points of a hundred: with room for marks and their labels."""
-    margin = max(1.0, 0.12 * (max(values) - min(values)))
+    margin = max(2.0, 0.12 * (max(values) - min(values)))
     return min(values) - margin, max(values) + margin
 
 

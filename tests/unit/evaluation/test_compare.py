@@ -17,7 +17,16 @@ from softalign.artifacts.fronts import GuidanceFronts
 from softalign.errors import CompatibilityError, DataError
 from softalign.evaluation.compare import compare
 from softalign.evaluation.differences import differences
-from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
+from softalign.evaluation.report.charts import (
+    Bar,
+    Curve,
+    FrontLine,
+    FrontMark,
+    difference_limit,
+    front_chart,
+    score_bars,
+    training_curve,
+)
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
@@ -273,6 +282,14 @@ def test_charts_put_values_where_they_belong():
     assert difference_limit([]) == 0.05
     long = Curve("Loss", tuple(range(10_000)), tuple(1.0 for _ in range(10_000)))
     assert len(training_curve(long)) < 20_000
+
+
+def test_a_front_of_one_point_has_axes_that_can_be_read():
+    mark = FrontMark(1.0, 0.0, 0.0, is_on_front=True)
+    chart = front_chart([FrontLine("base", "base model", (mark, mark)), FrontLine("adapter", "adapter", (mark,))])
+    ticks = re.findall(r"<text[^>]*>([-\d.]+)</text>", chart)
+    assert "0.5" in ticks and not any(tick.startswith("-") for tick in ticks)
+    assert 'aria-label="Overall over counting, in points. base model: guidance 1 counting 0.0 overall 0.0, ' in chart
 
 
 def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, prompts):
