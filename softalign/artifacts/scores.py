@@ -140,6 +140,12 @@ class EvalReport(Record):
     sampler: str = ""
     num_inference_steps: int | None = None
 
+    def sampling_text(self) -> str:
+        """Return in a sentence with which sampler and in how many steps the images were drawn."""
+        if not self.sampler or self.num_inference_steps is None:
+            return "Sampler and steps were not recorded."
+        return f"Sampler {self.sampler}, {self.num_inference_steps} steps."
+
 
 class GuidedBase(Frozen):
     """What the base scores with guidance, on the arms' prompts and noise: a reference that no gate looks at."""

@@ -89,17 +89,10 @@ def _verdict(name: str, differences: Sequence[TagDifference]) -> str:
 
 def _notes(comparison: ComparisonReport, reports: Sequence[EvalReport]) -> tuple[str, ...]:
     return (
-        f"{sampling_text(reports[-1])} {comparison.guidance_text()}",
+        f"{reports[-1].sampling_text()} {comparison.guidance_text()}",
         f"Suite {comparison.suite}: {reports[0].num_prompts} prompts, {comparison.num_images_per_arm} images an arm, "
         "the same noise in every arm.",
     )
-
-
-def sampling_text(report: EvalReport) -> str:
-    """Return with which sampler and in how many steps an arm was drawn, as its record says."""
-    if not report.sampler or report.num_inference_steps is None:
-        return "Sampler and steps were not recorded."
-    return f"Sampler {report.sampler}, {report.num_inference_steps} steps."
 
 
 def _pairs(comparison: ComparisonReport, statistics: PairStatistics, arms: Sequence[str]) -> tuple[Pair, ...]:

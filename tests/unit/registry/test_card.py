@@ -36,6 +36,7 @@ def test_every_score_has_its_interval_and_certainty_is_said(tmp_path, inputs):
     text = sections(inputs, tmp_path)
     assert "| base | untrained tokens | adapter | gain over base | gain over untrained tokens |" in text
     assert "| tag (embedded) |" in text and "judged by `embedded`" in text
+    assert "Sampler and steps were not recorded." in text
     assert "gain over cats/2" in text and "95 % intervals" in text
     assert "| overall | 50.0 [48.0, 52.0] |" in text and "| +10.0 [+8.0, +12.0] |" in text
     assert "Better than the base for certain: overall." in text
@@ -59,6 +60,12 @@ def test_what_the_pairs_show_stands_by_tag_with_what_could_be_told(tmp_path, inp
     assert "it was put at 4.1 overall." in text
     for name in ("untrained tokens", "cats/2"):
         assert f"Beside {name}: p = 0.0123, 9 won, 4 lost." in text
+
+
+def test_the_sampler_is_the_one_of_the_record(tmp_path, inputs):
+    drawn = {"sampler": "FlowMatchEulerDiscreteScheduler", "num_inference_steps": 28}
+    reports = replace(inputs.reports, adapter=inputs.reports.adapter.model_copy(update=drawn))
+    assert "Sampler FlowMatchEulerDiscreteScheduler, 28 steps." in card_sections(inputs.comparison, reports, tmp_path)
 
 
 def test_the_champions_scores_stand_beside_the_adapters(tmp_path, inputs):
