@@ -44,8 +44,8 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports, statis
             "",
             f"Suite `{comparison.suite}`, judged by `{_judge(comparison)}`, {reports.adapter.num_prompts} prompts, "
             f"{comparison.num_images_per_arm} images per arm; same prompts and noise for every arm. "
-            f"{reports.adapter.sampling_text()} {comparison.guidance_text()} Gains are paired differences. All in points "
-            f"of a hundred, with{confidence} intervals by bootstrap over prompts.",
+            f"{reports.adapter.sampling_text()} {comparison.guidance_text()} Gains are paired differences. All in "
+            f"points of a hundred, with{confidence} intervals by bootstrap over prompts.",
             "",
             *_score_table(comparison, reports),
             "",
