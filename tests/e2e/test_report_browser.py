@@ -16,7 +16,7 @@ from softalign.evaluation.report.rendering import Lacking, render
 from softalign.geneval.prompts import official_prompts
 from softalign.shapes.suite import build_suite
 from softalign.store.store import Store
-from tests.photographs import photograph_page
+from tests.photograph_pages import photograph_page
 from tests.recorded_arms import publish_arms
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install playwright)")

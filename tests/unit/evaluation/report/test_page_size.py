@@ -12,7 +12,7 @@ from softalign.evaluation.report import gallery
 from softalign.evaluation.report.pictures import PAGE_BYTES
 from softalign.evaluation.report.rendering import render
 from softalign.geneval.prompts import official_prompts
-from tests.photographs import photograph_page
+from tests.photograph_pages import photograph_page
 
 ARMS = ("base", "untrained", "adapter")
 
