@@ -14,6 +14,8 @@ from softalign.errors import MissingInputError
 Arm = Literal["base", "untrained", "adapter", "champion", "guided_base"]
 """Whose images are scored: three arms, and the present champion where there is one, are compared; the base with
 guidance may stand beside them, as a reference."""
+UNKNOWN_DETECTOR = "unknown detector"
+"""What scores are called of which nobody said whose weights looked at the images."""
 BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")
 """The arms that take no adapter."""
 
@@ -126,11 +128,13 @@ class EvalReport(Record):
             adapter's. ``parents`` holds the same.
         detector: what its scores are called by whose weights looked at the images: ``geneval``, ``geneval-hf``; empty
             for the embedded world.
+        sampler: the scheduler's class that its images were drawn with; empty in records of earlier versions.
+        num_inference_steps: of that sampler; None likewise.
     """
 
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("detector",)
+    later_fields: ClassVar[tuple[str, ...]] = ("detector", "sampler", "num_inference_steps")
 
     arm: Arm
     suite: str
@@ -144,6 +148,14 @@ class EvalReport(Record):
     num_prompts_any_correct: int
     guidance_scale: float
     detector: str = ""
+    sampler: str = ""
+    num_inference_steps: int | None = None
+
+    def sampling_text(self) -> str:
+        """Return in a sentence with which sampler and in how many steps the images were drawn."""
+        if not self.sampler or self.num_inference_steps is None:
+            return "Sampler and steps were not recorded."
+        return f"Sampler {self.sampler}, {self.num_inference_steps} steps."
 
 
 class GuidedBase(Frozen):

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
+from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport
+from softalign.backbones.sampler import sampler_of
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
@@ -21,19 +22,19 @@ from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
 from softalign.errors import ConfigError
 from softalign.evaluation.arm_metrics import write_metric_values
+from softalign.evaluation.arm_report import arm_report
 from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
-from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
 from softalign.evaluation.packs import IMAGES_FOLDER, ArmImages, packs_of, write_packs
 from softalign.evaluation.rounds import Detections, ImageOrder, borrow, image_order
-from softalign.evaluation.suites import detector_for, label_of, suite_label, suite_prompts
+from softalign.evaluation.suites import detector_for, suite_prompts
 from softalign.evaluation.undetected import require_detector
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import read_folders, write_metadata
-from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
+from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
 from softalign.sampling.sampling import Batch, Draw, SamplingSettings, batch_drawer, generate_missing
@@ -104,7 +105,8 @@ def _published(
     arm, _, backbone, config, runtime, *_ = asked
     results = _make(Work(draw_arm, asked, uses_model=True), order, suite, copies, config, backbone, runtime)
     output = copies.work / OUTPUT_FOLDER
-    report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), output)
+    made = arm_report(arm, tokens, config, results, len(suite.prompts), key, sampler_of(backbone))
+    report = store.publish(made, output)
     copies.remove()
     return report
 
@@ -256,39 +258,3 @@ def detect_and_score(
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
     return results
-
-
-def _report(
-    arm: Arm, digest: str, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
-) -> EvalReport:
-    summary = summarize(results)
-    intervals = score_intervals(
-        counts_by_tag(results), num_bootstrap=config.num_bootstrap, confidence=config.confidence, seed=config.seed
-    )
-    overall = intervals[OVERALL]
-    return EvalReport(
-        stage_key=key,
-        parents=(digest,) if digest else (),
-        arm=arm,
-        suite=suite_label(config),
-        adapter_digest=digest,
-        overall_score=overall.value,
-        overall_ci_low=overall.low,
-        overall_ci_high=overall.high,
-        tags=tuple(
-            TagScore(
-                tag=tag,
-                score=intervals[tag].value,
-                ci_low=intervals[tag].low,
-                ci_high=intervals[tag].high,
-                num_images=task.num_images,
-                num_correct=task.num_correct,
-            )
-            for tag, task in summary.tags.items()
-        ),
-        num_images=summary.num_images,
-        num_prompts=num_prompts,
-        num_prompts_any_correct=summary.num_prompts_any_correct,
-        guidance_scale=config.guidance_scale,
-        detector=label_of(config),
-    )

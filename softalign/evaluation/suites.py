@@ -109,9 +109,7 @@ def score_directory(
         DataError: the set is not complete (``completeness``), malformed lines, unknown classes or colours, missing
             colours.
     """
-    target = root if out is None else out
-    if target.is_dir() or not target.suffix:
-        target = target / RESULTS_FILENAME
+    target = results_place(root, out)
     require_folder_place(target.parent)
     folders = read_folders(root)
     detections = read_detections(detections_path, known_classes(folders))
@@ -125,6 +123,12 @@ def score_directory(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
     return summary
+
+
+def results_place(root: Path, out: Path | None) -> Path:
+    """Return where the results of a folder go: into it, or into the folder or file that is named."""
+    target = root if out is None else out
+    return target / RESULTS_FILENAME if target.is_dir() or not target.suffix else target
 
 
 def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, TagDifference, Usage
+from softalign.config.families import judge_of
 from softalign.config.recipe import Recipe
 from softalign.config.registration import RegisterConfig
 from softalign.registry.curves import Curves, Point, log_points
@@ -167,7 +168,8 @@ def _log_tags(client: Any, run: Any, adapter: Adapter, comparison: ComparisonRep
 
 def _result(comparison: ComparisonReport) -> str:
     return (
-        f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
-        f"{100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
-        f"tokens {100 * comparison.overall_untrained:.1f}. {comparison.stopping_text()}"
+        f"On {comparison.suite} ({judge_of(comparison.suite, comparison.detector)}), {comparison.num_images_per_arm} "
+        f"images an arm, it scores {100 * comparison.overall_adapter:.1f}, the base model "
+        f"{100 * comparison.overall_base:.1f} and untrained tokens {100 * comparison.overall_untrained:.1f}. "
+        f"{comparison.stopping_text()}"
     ).rstrip()

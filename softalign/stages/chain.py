@@ -183,6 +183,7 @@ OF_COMPARISON = (
     "adapter_vs_champion",
     "over_base",
     "stopping",
+    "detector",
 )
 """Fields of a summary that are those of its comparison."""
 

@@ -87,6 +87,8 @@ RECORDS = {
         num_prompts_any_correct=1,
         guidance_scale=3.0,
         detector="geneval-hf",
+        sampler="DDIMScheduler",
+        num_inference_steps=30,
     ),
     "comparison": ComparisonReport(
         stage_key="k",

@@ -77,6 +77,7 @@ def test_an_arm_is_published_in_packs_and_scores_again_the_same(small, backbone,
     ]
     assert report.num_images == report.num_prompts == 12
     assert report.tags[0].tag == "single_object"
+    assert (report.sampler, report.num_inference_steps) == ("DDIMScheduler", 1)
     assert len(report.to_json()) < 4096
     assert str(tmp_path).encode() not in b"".join(files.values())
     assert arms_images(report).unpack(tmp_path / "images") == 12

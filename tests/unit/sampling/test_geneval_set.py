@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,6 +178,15 @@ def test_a_set_of_other_settings_is_refused_before_a_model_is_loaded(whole, tiny
     with pytest.raises(ConfigError, match="prompts"):
         generate(tiny_unet, whole, prompts=PROMPTS[:2])
     assert contents(whole) == before
+
+
+def test_a_set_that_does_not_say_its_sampler_goes_on(whole, tiny_unet, tmp_path):
+    shutil.copytree(whole, tmp_path / "set")
+    path = tmp_path / "set" / "generation.json"
+    said = json.loads(path.read_text())
+    assert said.pop("sampler") == "DDIMScheduler"
+    path.write_text(json.dumps(said))
+    assert generate(tiny_unet, tmp_path / "set").num_made == 0
 
 
 def test_images_of_somebody_else_and_impossible_requests_are_refused(tiny_unet, tmp_path):
