@@ -16,7 +16,7 @@ import torch
 from softalign.config import DetectorConfig, EvalConfig, Runtime
 from softalign.config.metrics import MetricConfig
 from softalign.errors import ConfigError, UndetectedError
-from softalign.evaluation import arms
+from softalign.evaluation import arms, undetected
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
 from softalign.evaluation.packs import ArmImages
@@ -245,7 +245,7 @@ def test_without_a_detector_the_images_are_drawn_and_another_one_goes_on_from_th
     assert len(drawn) == len(read_folders(folder)) == 6
     (tmp_path / "segmenter").mkdir()
     handed_over = config.model_copy(update={"detector": DetectorConfig(segmenter=str(tmp_path / "segmenter"))})
-    monkeypatch.setattr(arms, "check_detector", lambda _config: None)
+    monkeypatch.setattr(undetected, "check_detector", lambda _config: None)
     monkeypatch.setattr(arms, "detector_for", lambda *_: lambda images: [[] for _ in images])
     monkeypatch.setattr(arms, "draw_arm", None)
     report = evaluate("base", None, backbone, Store(str(tmp_path)), config=handed_over, key="another")

@@ -113,7 +113,7 @@ def test_how_the_set_was_drawn_stands_on_both(tmp_path):
 
 def test_who_judged_is_known_to_what_reads_the_results_until_they_change(tmp_path):
     written = score(make(tmp_path / "set", 1), "geneval")
-    assert read_verdicts(str(tmp_path / "set")).judge == "geneval"
+    assert read_verdicts(str(tmp_path / "set")).judge == "geneval detector, other prompts"
     written.results.write_text(written.results.read_text().replace('"correct": true', '"correct": false'))
     assert read_verdicts(str(tmp_path / "set")).judge == "unknown detector"
 
