@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from softalign.artifacts import EvalReport, digest_of
 from softalign.evaluation.statistics import holm
 from softalign.study.cells import Cell, Cells
@@ -136,7 +138,11 @@ class Tables:
             for guidance in self.of.study.matrix.guidance:
                 for name in CONTROLS:
                     control = Choice(recipe=recipe, arm=name, num_steps=0, selection_score=0.0)
-                    yield control, guidance, self.of.control(recipe, name, choices[0].arm, choices[0].num_steps, guidance)
+                    yield (
+                        control,
+                        guidance,
+                        self.of.control(recipe, name, choices[0].arm, choices[0].num_steps, guidance),
+                    )
                 for choice in choices:
                     yield choice, guidance, self._arm(choice, guidance)
 
@@ -144,9 +150,7 @@ class Tables:
         """Return every arm against every control at each guidance, corrected for how many there are."""
         found = list(self._comparisons())
         adjusted = holm({str(number): one.p_value for number, one in enumerate(found)})
-        return tuple(
-            one.model_copy(update={"p_adjusted": adjusted[str(number)]}) for number, one in enumerate(found)
-        )
+        return tuple(one.model_copy(update={"p_adjusted": adjusted[str(number)]}) for number, one in enumerate(found))
 
     def _arm(self, choice: Choice, guidance: float) -> Values:
         return self.of.values(choice.recipe, choice.arm, choice.num_steps, guidance)
@@ -212,7 +216,7 @@ def _curves(cells: Cells, scores: Scores) -> Iterator[CurvePoint]:
         if cell.seed != study.matrix.seeds[0]:
             continue
         parts = [scores.values(cell.recipe, cell.arm, cell.num_steps, one, "selection") for one in guidance]
-        values = {tag: sum(part[tag] for part in parts) / len(parts) for tag in parts[0]}
+        values = {tag: np.mean([part[tag] for part in parts], axis=0) for tag in parts[0]}
         for measured in MEASURED:
             found = estimate(values, mean_weights(scores.tags_of(measured)))
             low, high = found.interval(study.confidence)

@@ -91,9 +91,7 @@ def _ticks(axis: _Axis) -> list[float]:
     raw = (axis.high - axis.low) / 5
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = magnitude * next(factor for factor in _FACTORS if magnitude * factor >= raw)
-    return [
-        round(index * step, 12) for index in range(math.ceil(axis.low / step), math.floor(axis.high / step) + 1)
-    ]
+    return [round(index * step, 12) for index in range(math.ceil(axis.low / step), math.floor(axis.high / step) + 1)]
 
 
 def _n(value: float) -> str:

@@ -12,7 +12,9 @@ from softalign.study.results import Choice
 
 
 def choose(study: StudyFile, outcomes: Mapping[Cell, CellOutcome]) -> tuple[Choice, ...]:
-    """Return the length of each recipe's arms: the best mean overall score over seeds and guidance; of equals the shorter.
+    """Return the length of each recipe's arms: the best mean overall score over seeds and guidance.
+
+    Of equals the shorter is taken.
 
     Args:
         study: the file.
@@ -34,9 +36,7 @@ def best_of(choices: Sequence[Choice], recipe: str, arms: Sequence[str]) -> Choi
     return max((by_arm[arm] for arm in arms), key=lambda choice: choice.selection_score)
 
 
-def _choice(
-    study: StudyFile, outcomes: Mapping[Cell, CellOutcome], recipe: str, arm: str, num_steps: int
-) -> Choice:
+def _choice(study: StudyFile, outcomes: Mapping[Cell, CellOutcome], recipe: str, arm: str, num_steps: int) -> Choice:
     cells = [
         Cell(recipe=recipe, arm=arm, seed=seed, num_steps=num_steps, scored_on="selection")
         for seed in study.matrix.seeds

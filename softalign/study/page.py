@@ -180,7 +180,12 @@ def _chart(title: str, lines: Sequence[Line], x_label: str, y_label: str) -> dic
 def _rows(table: PublishedTable, result: StudyResult) -> list[dict[str, Any]]:
     """Return a published table's rows, the study's own number behind each that it has."""
     return [
-        {"name": name, "cells": [_cell(number, _own(name, column, result)) for number, column in zip(row, table.columns, strict=True)]}
+        {
+            "name": name,
+            "cells": [
+                _cell(number, _own(name, column, result)) for number, column in zip(row, table.columns, strict=True)
+            ],
+        }
         for name, row in table.rows.items()
     ]
 
@@ -190,10 +195,14 @@ def _cell(published: float, own: float | None) -> str:
 
 
 def _own(arm: str, column: str, result: StudyResult) -> float | None:
-    """Return what an arm of this study scores in a column, at the guidance where it is best overall; None: it has none."""
+    """Return what an arm scores in a column, at the guidance where it is best overall; None: it has no such score."""
     overall = [one for one in result.scores if one.arm == arm and one.measured == "overall"]
     if not overall:
         return None
     best = max(overall, key=lambda one: one.value)
-    found = [one for one in result.tag_scores if (one.recipe, one.arm, one.guidance_scale) == (best.recipe, arm, best.guidance_scale)]
+    found = [
+        one
+        for one in result.tag_scores
+        if (one.recipe, one.arm, one.guidance_scale) == (best.recipe, arm, best.guidance_scale)
+    ]
     return best.value if column == "overall" else next((one.value for one in found if one.tag == column), None)

@@ -20,7 +20,7 @@ from softalign.study.outcomes import CellOutcome, published_outcome
 logger = logging.getLogger(__name__)
 
 STALL_MARGIN_S = 120.0
-"""A cell's child is silent for a stage's whole stall timeout before that stage's own child is given up; then it speaks."""
+"""A stage's own child may be silent for its whole stall timeout; the cell's child speaks once that is given up."""
 Outcomes = Mapping[Cell, CellOutcome]
 
 

@@ -15,10 +15,10 @@ from softalign.geneval.scoring import RESULTS_FILENAME, read_results
 from softalign.store.store import Store
 from softalign.study.cells import Cell
 from softalign.study.hypotheses import CONTROLS
+from softalign.study.matrix import StudyFile
 from softalign.study.outcomes import CellOutcome
 from softalign.study.prompts import SetName
 from softalign.study.results import Measured
-from softalign.study.matrix import StudyFile
 
 Values = dict[str, NDArray[np.float64]]
 
@@ -48,7 +48,9 @@ class Scores:
             guidance: of the images.
             on: the half of the prompts.
         """
-        return self._stacked([self.outcome(recipe, arm, seed, num_steps, on).at("adapter", guidance) for seed in self.seeds])
+        return self._stacked(
+            [self.outcome(recipe, arm, seed, num_steps, on).at("adapter", guidance) for seed in self.seeds]
+        )
 
     def control(self, recipe: str, name: str, beside: str, num_steps: int, guidance: float) -> Values:
         """Return base (one row) or untrained tokens (S rows) as they stand beside an arm on the report set."""

@@ -73,9 +73,7 @@ def _key(one: Tested) -> str:
     return f"{one.case.hypothesis.name}/{one.case.recipe}"
 
 
-def _tested(
-    case: Case, scores: Scores, choices: Sequence[Choice], calls: Mapping[tuple[str, float], int]
-) -> Tested:
+def _tested(case: Case, scores: Scores, choices: Sequence[Choice], calls: Mapping[tuple[str, float], int]) -> Tested:
     sides = Sides(case, scores, choices)
     match case.hypothesis.measure:
         case "difference":
@@ -123,7 +121,9 @@ def _change(case: Case, sides: Sides) -> Tested:
     first, last = case.hypothesis.num_steps or (None, None)
     guidance = case.hypothesis.guidance
     gains = (
-        minus(minus(sides.left(one, last), sides.left(one, first)), minus(sides.right(one, last), sides.right(one, first)))
+        minus(
+            minus(sides.left(one, last), sides.left(one, first)), minus(sides.right(one, last), sides.right(one, first))
+        )
         for one in guidance
     )
     return _plain(case, _mean(gains), f"from {first:,} to {last:,} steps")
@@ -149,7 +149,9 @@ def _at_equal_adherence(case: Case, sides: Sides) -> Tested:
         differences.append(minus(left, _weighted(fronts, shares)))
         places.append(sum(share * one for share, one in zip(shares, sorted(study.matrix.guidance), strict=True)))
     found = estimate(_mean(differences), weights)
-    where = ", ".join(f"{one:g} against {place:.3g}" for one, place in zip(case.hypothesis.guidance, places, strict=True))
+    where = ", ".join(
+        f"{one:g} against {place:.3g}" for one, place in zip(case.hypothesis.guidance, places, strict=True)
+    )
     return Tested(case, found, found.p_value(case.hypothesis.test, case.hypothesis.threshold), f"guidance {where}")
 
 
