@@ -26,6 +26,16 @@ class StudyRecipe(Frozen):
         description="to start a training, or to start and score an arm's images"
     )
     measured: Annotated[str, Field(min_length=1)] = Field(description="where these numbers were measured, and how")
+    num_images: Count | None = Field(
+        None, description="of its sources, for the plan's bytes where they are not there; null: they are counted"
+    )
+    num_captions: Count | None = Field(None, description="likewise; belongs to num_images")
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        if (self.num_images is None) != (self.num_captions is None):
+            raise ValueError("num_images and num_captions belong together")
+        return self
 
 
 class Matrix(Frozen):

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.artifacts import Frozen
+from softalign.backbones.sizes import model_sizes
 from softalign.config.recipe import Recipe
-from softalign.errors import SoftAlignError
+from softalign.data.encoding.budget import EncodedBytes
+from softalign.errors import DataError, MissingInputError
 from softalign.stages.planned_bytes import encode_bytes, evaluate_bytes, train_bytes
 from softalign.stages.published import Published
 from softalign.store.store import Store
 from softalign.study.cells import Cell, Cells, open_cells
 from softalign.study.choosing import choose
 from softalign.study.matrix import StudyFile
-from softalign.study.outcomes import CellOutcome, published_outcome
+from softalign.study.outcomes import published_outcome
 
 
 class PlannedModel(Frozen):
@@ -26,7 +28,6 @@ class PlannedModel(Frozen):
         hours: of one worker, for what is not there, without curation and encoding.
         num_bytes: that it writes; None where a source does not say how much it holds.
         measured: where the rates are from.
-        obstacle: why nothing can be said of what is there.
     """
 
     recipe: str
@@ -37,7 +38,6 @@ class PlannedModel(Frozen):
     hours: float
     num_bytes: int | None
     measured: str
-    obstacle: str = ""
 
 
 class StudyPlan(Frozen):
@@ -87,23 +87,13 @@ def plan_study(study: StudyFile, store: Store, num_workers: int) -> StudyPlan:
 def _cells_of(cells: Cells) -> tuple[tuple[Cell, ...], bool]:
     """Return all cells of both sets, and whether the report's are those that the selection chose."""
     selection = cells.to_select()
-    found = {cell: _there(cells, cell) for cell in selection}
-    there = {cell: outcome for cell, outcome in found.items() if isinstance(outcome, CellOutcome)}
+    found = {cell: published_outcome(cells, cell) for cell in selection}
+    there = {cell: outcome for cell, outcome in found.items() if outcome is not None}
     if len(there) == len(selection):
         chosen = {(one.recipe, one.arm): one.num_steps for one in choose(cells.study, there)}
     else:
         chosen = {(cell.recipe, cell.arm): max(cells.study.matrix.num_steps) for cell in selection}
     return (*selection, *cells.to_report(chosen)), len(there) == len(selection)
-
-
-def _there(cells: Cells, cell: Cell) -> CellOutcome | SoftAlignError | None:
-    """Return a cell's outcome if it is there; the error where sources or models say nothing of their content."""
-    try:
-        return published_outcome(cells, cell)
-    except SoftAlignError as error:
-        if error.is_retriable:
-            raise
-        return error
 
 
 @dataclass(frozen=True)
@@ -117,15 +107,13 @@ class _Work:
 
 
 def _planned(name: str, cells: Cells, asked: Sequence[Cell]) -> PlannedModel:
-    found = [(cell, _there(cells, cell)) for cell in asked]
-    errors = [outcome for _, outcome in found if isinstance(outcome, SoftAlignError)]
-    missing = [cell for cell, outcome in found if not isinstance(outcome, CellOutcome)]
+    found = {cell: published_outcome(cells, cell) for cell in asked}
+    missing = [cell for cell in asked if found[cell] is None]
     work = {one.name: one for cell in missing for one in _work_of(cell, cells)}
-    for cell, outcome in found:
-        if isinstance(outcome, CellOutcome):
-            for one in _work_of(cell, cells):
-                work.pop(one.name, None)
-    encoded = _encoded_bytes([cells.recipe_of(cell) for cell in missing[:1]])
+    for cell in set(asked) - set(missing):
+        for one in _work_of(cell, cells):
+            work.pop(one.name, None)
+    encoded = _encoded_bytes(missing, cells)
     written = sum(one.num_bytes for one in work.values())
     return PlannedModel(
         recipe=name,
@@ -136,17 +124,28 @@ def _planned(name: str, cells: Cells, asked: Sequence[Cell]) -> PlannedModel:
         hours=round(sum(one.seconds for one in work.values()) / 3600, 3),
         num_bytes=None if encoded is None else written + encoded,
         measured=cells.study.recipes[name].measured,
-        obstacle=f"{errors[0].what} ({errors[0].where})" if errors else "",
     )
 
 
-def _encoded_bytes(recipes: Sequence[Recipe]) -> int | None:
-    """Return what the encodings take, which all cells share but for the edits of hard negatives."""
-    try:
-        sizes = [encode_bytes(recipe, Published()) for recipe in recipes]
-    except SoftAlignError:  # the source is not there: the plan's obstacle says so
-        return None
+def _encoded_bytes(missing: Sequence[Cell], cells: Cells) -> int | None:
+    """Return what the encodings take, once for each number of hard negatives that cells are trained with."""
+    by_number = {cells.recipe_of(cell).train.negatives.num_hard: cell for cell in missing}
+    sizes: list[int | None] = []
+    for num_hard, cell in by_number.items():
+        recipe, given = cells.recipe_of(cell), cells.study.recipes[cell.recipe]
+        if given.num_images is not None and given.num_captions is not None:
+            num_texts = 1 + given.num_captions * (1 + num_hard)
+            sizes.append(EncodedBytes(given.num_images, num_texts, model_sizes(recipe.backbone)).total)
+        else:
+            sizes.append(_counted_bytes(recipe))
     return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def _counted_bytes(recipe: Recipe) -> int | None:
+    try:
+        return encode_bytes(recipe, Published())
+    except (DataError, MissingInputError):  # sources that are not there yet
+        return None
 
 
 def _work_of(cell: Cell, cells: Cells) -> Iterator[_Work]:
@@ -182,5 +181,3 @@ def _lines(model: PlannedModel) -> Iterator[str]:
         f"{model.hours:,.1f} hours of one worker, {size}"
     )
     yield f"    rates: {model.measured}"
-    if model.obstacle:
-        yield f"    cannot run here: {model.obstacle}"
