@@ -1,4 +1,4 @@
-"""A study whose stages publish at once: real keys, records and files, and verdicts that are drawn with planted scores."""
+"""A study whose stages publish at once: real keys, records and files, and verdicts drawn with planted scores."""
 
 import json
 

@@ -24,8 +24,8 @@ class Hypothesis(Frozen):
         "difference",
         description="difference: left - right at equal guidance, its mean over `guidance`; at_equal_adherence: the "
         "same where right's front over guidance reaches left's adherence; dominates: more adherence, `tags` not lower "
-        "by more than `margin`, no more denoiser calls, at one pair of guidances; change: left's gain from one length to "
-        "another minus right's",
+        "by more than `margin`, no more denoiser calls, at one pair of guidances; change: left's gain from one length "
+        "to another minus right's",
     )
     left: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="arms; of several the one that the selection chose"
