@@ -97,7 +97,9 @@ def publish_arm(
     results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
     write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)
     digest = tokens_digest(arm, adapter, store, config.pinned_champion)
-    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), out)
+    return store.publish(
+        arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key", "DDIMScheduler"), out
+    )
 
 
 def publish_arms(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store) -> tuple[ArmReports, Adapter]:

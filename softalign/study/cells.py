@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Cell(Frozen):
         return f"{self.recipe}, {self.arm}, seed {self.seed}, {self.num_steps:,} steps, {self.scored_on} set"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cells:
     """All that makes a study's cells.
 
@@ -58,6 +58,7 @@ class Cells:
     store: Store
     halves: Mapping[str, Halves]
     prompts: Mapping[str, Mapping[SetName, Path]]
+    _recipes: dict[Cell, Recipe] = field(default_factory=dict)
 
     def to_select(self) -> tuple[Cell, ...]:
         """Return every training, on the selection set, short ones first."""
@@ -94,6 +95,11 @@ class Cells:
         Raises:
             ConfigError: what the study varies makes no recipe.
         """
+        if cell not in self._recipes:
+            self._recipes[cell] = self._make_recipe(cell)
+        return self._recipes[cell]
+
+    def _make_recipe(self, cell: Cell) -> Recipe:
         given = self.study.recipes[cell.recipe]
         fields = given.fields | dict(arm_fields(self.study.matrix))[cell.arm] | self._cell_fields(cell)
         return _opened(given.recipe, fields, self.store, f"study {self.study.name}: {cell.label}")

@@ -89,6 +89,7 @@ def candidates(value):
         "none",
         "webp",
         "online",
+        "when_decided",
     )
     return [*literals, f"{value}-other", 0.5]
 
