@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from softalign.artifacts import Adapter, DatasetManifest, EncodedManifest, EvalReport
-from softalign.evaluation import arms
+from softalign.evaluation.arm_report import arm_report
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.suites import suite_prompts
 from softalign.geneval.layout import image_filename
@@ -111,7 +111,7 @@ def _report(given, key, folder) -> EvalReport:
     )
     write_results(folder / "results.jsonl", results)
     digest = tokens_digest(arm, given.inputs.find(Adapter), given.store, "")
-    return arms._report(arm, digest, config, results, len(prompts), key)
+    return arm_report(arm, digest, config, results, len(prompts), key, "DDIMScheduler")
 
 
 _MAKERS = {"curate": _dataset, "encode": _encoded, "train": _adapter, "evaluate": _report}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Frozen, Stage
+from softalign.config.evaluation import NEVER
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError
 from softalign.stages.recipe_sources import open_recipe
@@ -120,6 +121,7 @@ class Cells:
             "evaluate.guidance_scale": first,
             "evaluate.guidance_sweep": others,
             "evaluate.reference_guidance_scale": None,
+            "evaluate.stop": NEVER,
             "evaluate.champion": "none",
         }
 
