@@ -35,7 +35,7 @@ class World:
     interaction_sd: float = 0.15
     shared: float = 0.5
     num_seeds: int = 3
-    images_per_prompt: int = 8
+    images_per_prompt: int = 6
     tags: tuple[str, ...] = tuple(TAGS)
 
 

@@ -47,6 +47,10 @@ class Hypothesis(Frozen):
             raise ValueError("num_steps belongs to the measure change, which needs it")
         if (self.measure == "dominates") != bool(self.against_guidance):
             raise ValueError("against_guidance belongs to the measure dominates, which needs it")
+        if self.measure == "dominates" and min(self.guidance) > 1.0 == max(self.against_guidance):
+            raise ValueError(
+                "left above guidance 1 has more denoiser calls than right at 1: there is nothing to look at"
+            )
         if self.measure != "dominates" and self.margin:
             raise ValueError("margin has no effect without the measure dominates")
         if self.measure == "dominates" and (self.test != "greater" or self.threshold):

@@ -92,8 +92,14 @@ def _cells_of(cells: Cells) -> tuple[tuple[Cell, ...], bool]:
     if len(there) == len(selection):
         chosen = {(one.recipe, one.arm): one.num_steps for one in choose(cells.study, there)}
     else:
-        chosen = {(cell.recipe, cell.arm): max(cells.study.matrix.num_steps) for cell in selection}
+        chosen = {(cell.recipe, cell.arm): _unnamed_length(cells.study, cell.arm) for cell in selection}
     return (*selection, *cells.to_report(chosen)), len(there) == len(selection)
+
+
+def _unnamed_length(study: StudyFile, arm: str) -> int:
+    """Return the longest length that no hypothesis names for an arm anyway: what the selection may add at most."""
+    named = {length for one in study.hypotheses if arm in (*one.left, *one.right) for length in one.num_steps or ()}
+    return max(set(study.matrix.num_steps) - named or named)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,8 @@ def _run(cells: Cells, missing: Sequence[Cell], pool: Pool, what: str) -> Iterat
             for number, future in enumerate(as_completed(running), start=1):
                 outcome, cell = future.result(), running[future]
                 left_s = (time.monotonic() - begun) / number * (len(missing) - number)
-                logger.info("%s %d/%d  %s left  %s", what, number, len(missing), duration(left_s), cell.label)
+                said = f"{cell.label}: {outcome.num_run} stages run, the others were there"
+                logger.info("%s %d/%d  %s left  %s", what, number, len(missing), duration(left_s), said)
                 yield cell, outcome
         finally:
             is_stopping.set()  # by an error or a signal: the children checkpoint and leave

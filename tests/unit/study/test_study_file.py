@@ -36,6 +36,12 @@ def changed(**sections):
         (changed(hypotheses__0__measure="change"), "num_steps belongs to the measure change"),
         (changed(hypotheses__0__measure="dominates"), "against_guidance belongs to the measure dominates"),
         (changed(hypotheses__0__margin=0.1), "margin has no effect"),
+        (
+            changed(
+                hypotheses__0__measure="dominates", hypotheses__0__against_guidance=[1.0], hypotheses__0__guidance=[2.0]
+            ),
+            "nothing to look at",
+        ),
         (changed(matrix__objectives={"base": {}}, positive_only=None), "cannot be called base"),
         (changed(matrix__lengths=[1]), "matrix.lengths: there is no such field"),
         (changed(published=[{"source": "s", "columns": ["a"], "rows": {"base": [1, 2]}}]), "a number for each column"),
