@@ -11,8 +11,14 @@ from scipy.stats import norm
 
 from softalign.study.statistics import estimate, mean_weights, minus
 
-TAGS = {"two_object": (6, 0.8), "colors": (12, 0.8), "position": (24, 0.3), "color_attr": (25, 0.75)}
-"""Prompts of half the suite, and the score about which they lie: as the MMDiT twin at guidance 2."""
+TAGS = {
+    "two_object": (6, 0.8),
+    "colors": (12, 0.8),
+    "position": (24, 0.3),
+    "color_attr": (25, 0.75),
+    "counting": (42, 0.35),
+}
+"""Prompts of the study's halves, and the score about which they lie: as the MMDiT twin at guidance 2."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class World:
     interaction_sd: float = 0.15
     shared: float = 0.5
     num_seeds: int = 3
-    images_per_prompt: int = 6
-    tags: tuple[str, ...] = tuple(TAGS)
+    images_per_prompt: int = 4
+    tags: tuple[str, ...] = ("two_object", "colors", "position", "color_attr")
 
 
 def draw(world: World, rng: np.random.Generator, *, is_base: bool = False):

@@ -37,14 +37,14 @@ def study(
 ) -> None:
     """Run a matrix of recipes, objectives, seeds and guidance; one page says what all of it shows."""
     require_pipeline("study")
-    from softalign.study.loading import load_study
+    from softalign.study.loading import folder_of, load_study
 
     loaded, opened = load_study(file), Store(store)
     folder = _folder(out, opened, loaded.name)
     if plan:
         from softalign.study.planning import plan_study
 
-        planned = plan_study(loaded, opened, workers)
+        planned = plan_study(loaded, opened, workers, folder_of(file))
         emit(planned.model_dump(mode="json"), as_json, planned.to_text())
         return
     from softalign.study.conduct import conduct
@@ -52,7 +52,7 @@ def study(
     from softalign.study.running import Pool
 
     with leaving_in_order(lambda: KEPT):
-        result = conduct(loaded, opened, folder, Pool(workers))
+        result = conduct(loaded, opened, folder, Pool(workers), folder_of(file))
     emit(result.model_dump(mode="json"), as_json, ending_text(result, folder))
 
 

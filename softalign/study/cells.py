@@ -126,14 +126,23 @@ class Cells:
         }
 
 
-def open_cells(study: StudyFile, store: Store, folder: Path) -> Cells:
+def open_cells(study: StudyFile, store: Store, folder: Path, beside: Path) -> Cells:
     """Return a study's cells; writes both halves of the prompts, and refuses a study with an impossible cell.
+
+    Args:
+        study: the file.
+        store: where everything is published.
+        folder: where the halves are written.
+        beside: the folder of the study's file, and so of its prompts.
 
     Raises:
         ConfigError: a recipe is not there, or what the study varies makes none.
+        MissingInputError: the file of prompts is not there.
+        DataError: it cannot be used.
     """
+    own = {} if study.prompts is None else {"evaluate.prompts_uri": str(beside / study.prompts)}
     halves = {
-        name: halves_of(_opened(given.recipe, given.fields, store, f"study {study.name}: recipes.{name}"))
+        name: halves_of(_opened(given.recipe, given.fields | own, store, f"study {study.name}: recipes.{name}"))
         for name, given in study.recipes.items()
     }
     prompts = {name: write_halves(both, folder, name) for name, both in halves.items()}

@@ -18,7 +18,7 @@ from softalign.study.running import Pool, run_cells
 logger = logging.getLogger(__name__)
 
 
-def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool) -> StudyResult:
+def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool, beside: Path) -> StudyResult:
     """Run what is missing of a study, and write ``study.json`` and ``study.html``; begun again it goes on.
 
     Args:
@@ -26,6 +26,7 @@ def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool) -> StudyRe
         store: where the cells are published.
         folder: where prompts, result and page are written.
         pool: where cells run.
+        beside: the folder of the study's file.
 
     Raises:
         SoftAlignError: of the first cell that failed; what is finished is kept.
@@ -33,7 +34,7 @@ def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool) -> StudyRe
     from softalign.registry import log_study
     from softalign.study.recording import facts_of
 
-    cells = open_cells(study, store, folder)
+    cells = open_cells(study, store, folder, beside)
     outcomes = dict(run_cells(cells, cells.to_select(), pool, "selection"))
     choices = choose(study, outcomes)
     for one in choices:

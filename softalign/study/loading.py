@@ -21,6 +21,14 @@ def study_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
+def folder_of(name_or_path: str) -> Path:
+    """Return the folder that a study's file lies in."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        return path.absolute().parent
+    return Path(str(resources.files("softalign") / "studies"))
+
+
 def load_study(name_or_path: str) -> StudyFile:
     """Return the study of that name or YAML file.
 

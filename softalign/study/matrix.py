@@ -103,6 +103,10 @@ class StudyFile(Frozen):
     about: str = Field("", description="what it is for, and whether it was run; the page shows it")
     recipes: Annotated[dict[str, StudyRecipe], Field(min_length=1)] = Field(description="by name, the base models")
     matrix: Matrix = Field(description="what is varied")
+    prompts: str | None = Field(
+        None,
+        description="a file of prompts beside this one, as `softalign geneval prompts` writes it; null: the suite's",
+    )
     selection: SelectionSet = Field(description="what cells are chosen on")
     report: CellSet = Field(description="what the chosen ones are reported on")
     positive_only: str | None = Field(None, description="the objective that sees no negatives, a third control")

@@ -66,12 +66,14 @@ class Model:
 
     @property
     def fronts(self) -> list[dict[str, str]]:
-        """Adherence against counting, and the overall score against the denoiser's calls."""
+        """Adherence against counting, and the overall score by guidance, with what an image costs."""
         across = [self._front(arm) for arm in self._arms]
-        by_calls = [self._by_calls(arm) for arm in self._arms]
+        by_guidance = [self._by_guidance(arm) for arm in self._arms]
+        calls = {one.guidance_scale: one.denoiser_calls_per_image for one in self._scores("overall")}
+        costs = ", ".join(f"{number} at {guidance:g}" for guidance, number in sorted(calls.items()))
         return [
             _chart("Adherence against counting", across, "adherence, points", "counting, points"),
-            _chart("Score against the denoiser's calls", by_calls, "denoiser calls an image", "overall, points"),
+            _chart(f"Score by guidance (denoiser calls an image: {costs})", by_guidance, "guidance", "overall, points"),
         ]
 
     @property
@@ -140,16 +142,16 @@ class Model:
             ),
         )
 
-    def _by_calls(self, arm: str) -> Line:
+    def _by_guidance(self, arm: str) -> Line:
         scores = [one for one in self._scores("overall") if one.arm == arm]
         return self._line(
             arm,
             (
                 Point(
-                    one.denoiser_calls_per_image,
+                    one.guidance_scale,
                     100 * one.value,
-                    f"{one.guidance_scale:g}",
-                    f"{one.denoiser_calls_per_image} calls, guidance {one.guidance_scale:g}: {_points(one.value)}",
+                    "",
+                    f"guidance {one.guidance_scale:g}, {one.denoiser_calls_per_image} calls: {_points(one.value)}",
                 )
                 for one in scores
             ),

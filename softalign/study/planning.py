@@ -69,14 +69,20 @@ class StudyPlan(Frozen):
         return "\n".join(lines)
 
 
-def plan_study(study: StudyFile, store: Store, num_workers: int) -> StudyPlan:
+def plan_study(study: StudyFile, store: Store, num_workers: int, beside: Path) -> StudyPlan:
     """Return what a study would run in a store.
+
+    Args:
+        study: the file.
+        store: where everything would be published.
+        num_workers: how many cells would run at a time.
+        beside: the folder of the study's file.
 
     Raises:
         ConfigError: the study has an impossible cell.
     """
     with tempfile.TemporaryDirectory(prefix="softalign-study-") as folder:
-        cells = open_cells(study, store, Path(folder))
+        cells = open_cells(study, store, Path(folder), beside)
         asked, is_known = _cells_of(cells)
         models = tuple(_planned(name, cells, [cell for cell in asked if cell.recipe == name]) for name in study.recipes)
     return StudyPlan(

@@ -100,7 +100,7 @@ class Verdict(Frozen):
     """What a hypothesis came to on one recipe.
 
     Attributes:
-        left: the arm that was looked at, and its length.
+        left: the arm that was looked at, and its length, unless ``where`` says it.
         right: the reference that it did worst against, of those that it must hold against.
         p_adjusted: Holm's, over all verdicts of the study.
         detectable: the smallest true value (beyond the threshold) that would be found in four cases of five.

@@ -217,7 +217,7 @@ def _verdict(one: Tested, p_adjusted: float, confidence: float) -> Verdict:
         name=hypothesis.name,
         statement=hypothesis.statement,
         recipe=case.recipe,
-        left=f"{case.left.arm}, {case.left.num_steps:,} steps",
+        left=case.left.arm if hypothesis.num_steps else f"{case.left.arm}, {case.left.num_steps:,} steps",
         right=case.right,
         value=round(one.estimate.value, 6),
         low=round(low, 6),

@@ -13,7 +13,8 @@ from tests.study_simulation import World, shares_told, with_true_difference
 CASES = (
     ("adherence, another arm", ("two_object", "colors", "position", "color_attr"), False),
     ("adherence, the base", ("two_object", "colors", "position", "color_attr"), True),
-    ("one tag of 12 prompts", ("colors",), False),
+    ("counting, another arm", ("counting",), False),
+    ("a tag of 12 prompts", ("colors",), False),
 )
 SEED_SDS = (0.0, 0.01, 0.02, 0.04)
 

@@ -42,7 +42,7 @@ def faked(monkeypatch):
 
 
 def run_study(tmp_path):
-    return conduct(parse_study(STUDY, "a test"), Store(str(tmp_path / "store")), tmp_path / "out", Pool(1))
+    return conduct(parse_study(STUDY, "a test"), Store(str(tmp_path / "store")), tmp_path / "out", Pool(1), tmp_path)
 
 
 def test_a_planted_effect_is_found_a_planted_nil_is_not_and_both_are_shown(tmp_path, faked):
@@ -97,14 +97,14 @@ def test_killed_anywhere_and_begun_again_no_cell_is_done_twice(tmp_path, faked):
 
 def test_the_plan_counts_shared_work_once_and_what_is_there_not_at_all(tmp_path, faked):
     study, store = parse_study(STUDY, "a test"), Store(str(tmp_path / "store"))
-    before = plan_study(study, store, 2)
+    before = plan_study(study, store, 2, tmp_path)
     (model,) = before.models
     assert (model.num_there, model.num_trainings) == (0, 8)
     # selection: 8 adapters, base, 2 + 2 untrained at one guidance; report: 4, 1, 4 at two; of 75 prompts
     assert model.num_images == 75 * (2 * (8 + 1 + 4) + 4 * 2 * (4 + 1 + 4))
     assert before.hours > 0 and "8 trainings" in before.to_text()
     run_study(tmp_path)
-    (after,) = plan_study(study, store, 2).models
+    (after,) = plan_study(study, store, 2, tmp_path).models
     assert (after.num_there, after.num_cells, after.hours, after.num_trainings) == (12, 12, 0.0, 0)
 
 

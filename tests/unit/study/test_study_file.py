@@ -7,7 +7,7 @@ import pytest
 from softalign.errors import ConfigError
 from softalign.store.store import Store
 from softalign.study.cells import open_cells
-from softalign.study.loading import load_study, parse_study, study_names
+from softalign.study.loading import folder_of, load_study, parse_study, study_names
 from softalign.study.matrix import arm_fields
 from tests.study_fakes import STUDY
 
@@ -56,14 +56,14 @@ def test_what_cannot_be_meant_is_refused_in_words(data, said):
 def test_a_cell_that_makes_no_recipe_is_refused_before_anything_runs(tmp_path):
     study = parse_study(changed(matrix__objectives__agsm={"train.objective": {"name": "agms"}}), "study.yaml")
     with pytest.raises(ConfigError, match=r"objective") as caught:
-        open_cells(study, Store(str(tmp_path / "store")), tmp_path)
+        open_cells(study, Store(str(tmp_path / "store")), tmp_path, folder_of("embedded"))
     assert "mmdit, agsm, seed 0" in str(caught.value)
 
 
 def test_tags_that_the_prompts_do_not_have_are_refused(tmp_path):
     study = parse_study(changed(counting="counts"), "study.yaml")
     with pytest.raises(ConfigError, match="tags that its prompts do not have"):
-        open_cells(study, Store(str(tmp_path / "store")), tmp_path)
+        open_cells(study, Store(str(tmp_path / "store")), tmp_path, folder_of("embedded"))
 
 
 def test_further_fields_make_an_arm_of_every_combination():
@@ -85,5 +85,5 @@ def test_there_is_no_such_study_and_which_was_meant(tmp_path):
 @pytest.mark.parametrize("name", ["embedded", "sd15", "sd3"])
 def test_every_cell_of_the_packages_studies_is_a_recipe(name, tmp_path):
     assert name in study_names()
-    cells = open_cells(load_study(name), Store(str(tmp_path / "store")), tmp_path)
+    cells = open_cells(load_study(name), Store(str(tmp_path / "store")), tmp_path, folder_of("embedded"))
     assert len(cells.to_select()) == len(set(cells.to_select()))
