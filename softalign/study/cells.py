@@ -116,6 +116,7 @@ class Cells:
             "train.seed": cell.seed,
             "train.num_steps": cell.num_steps,
             "evaluate.prompts_uri": str(self.prompts[cell.recipe][cell.scored_on]),
+            "evaluate.prompts_per_tag": None,
             "evaluate.seed": scored.seed,
             "evaluate.images_per_prompt": scored.images_per_prompt,
             "evaluate.guidance_scale": first,

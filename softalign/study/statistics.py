@@ -3,7 +3,7 @@
 Seeds and prompts are both samples, and crossed: every seed is scored on every prompt. Resampling seeds, then prompts,
 then images (the pigeonhole bootstrap, A. B. Owen 2007) gives a mean's variance as A + B, where A is that of the seeds'
 means over their number, and B that of the prompts' means over theirs; a prompt's images are in both. Of three seeds
-the resamples themselves are too few and too alike: percentiles raise 9 to 15 false alarms in a hundred where seeds
+the resamples themselves are too few and too alike: percentiles raise 10 to 15 false alarms in a hundred where seeds
 differ by four points. So A and B are computed with n - 1 instead of resampled, and their sum has the degrees of freedom
 of F. E. Satterthwaite (1946) and Student's quantiles. `tests/bench/study_power.py` prints how often that errs and what
 it finds.
