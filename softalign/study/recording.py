@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softalign.registry import CellFacts, StudyFacts
-from softalign.study.results import PAGE_FILENAME, STUDY_FILENAME, CellResult, StudyResult
+from softalign.study.results import PAGE_FILENAME, STUDY_FILENAME, CellResult, StudyResult, Verdict
 
 
 def facts_of(result: StudyResult, folder: Path) -> StudyFacts:
@@ -25,7 +25,7 @@ def facts_of(result: StudyResult, folder: Path) -> StudyFacts:
     )
 
 
-def _numbers(one: object) -> tuple[tuple[str, float], ...]:
+def _numbers(one: Verdict) -> tuple[tuple[str, float], ...]:
     return tuple((name, getattr(one, name)) for name in ("value", "p_adjusted"))
 
 
