@@ -235,5 +235,6 @@ from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's 
     refreshing,
     registry,
     serving,
+    studying,
     upkeep,
 )

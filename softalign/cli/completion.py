@@ -9,9 +9,20 @@ def recipe_words(incomplete: str) -> list[str]:
     """Return the recipes of the package and the YAML files whose name or path begins so."""
     from softalign.config.loading import recipe_names
 
+    return _named_or_file(incomplete, recipe_names())
+
+
+def study_words(incomplete: str) -> list[str]:
+    """Return the studies of the package and the YAML files likewise."""
+    from softalign.study.loading import study_names
+
+    return _named_or_file(incomplete, study_names())
+
+
+def _named_or_file(incomplete: str, names: tuple[str, ...]) -> list[str]:
     folder = Path(incomplete[: incomplete.rindex("/") + 1]) if "/" in incomplete else Path()
     found = [str(path) + ("/" if path.is_dir() else "") for path in folder.glob("*") if _may_lead_to_a_recipe(path)]
-    return [word for word in (*recipe_names(), *sorted(found)) if word.startswith(incomplete)]
+    return [word for word in (*names, *sorted(found)) if word.startswith(incomplete)]
 
 
 def override_words(incomplete: str) -> list[str]:

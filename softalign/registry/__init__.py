@@ -24,15 +24,18 @@ from softalign.registry.publishing import register, registered_decision
 from softalign.registry.pulling import PulledVersion, pull, pull_version
 from softalign.registry.reachability import RegistryAnswer, ask_registry, registry_folder
 from softalign.registry.refresh_runs import RefreshFacts, log_refresh
+from softalign.registry.study_runs import CellFacts, StudyFacts, log_study
 from softalign.registry.verdicts import RegisteredScores, Verdict, registered_scores
 from softalign.registry.versions import Reference, parse_reference
 
 __all__ = [
+    "CellFacts",
     "PromotionEvent",
     "PulledVersion",
     "Reference",
     "RefreshFacts",
     "RegisteredScores",
+    "StudyFacts",
     "RegistryAnswer",
     "Verdict",
     "VersionLinks",
@@ -42,6 +45,7 @@ __all__ = [
     "is_in_registry",
     "live_run",
     "log_refresh",
+    "log_study",
     "parse_reference",
     "pinned_champion",
     "promote",
