@@ -39,8 +39,10 @@ def write_adapter(
     final = save_adapter(folder, config, run.step_inputs.state.live, run.step_inputs.state.ema)
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / INITIAL_FOLDER, at_start, initial, initial)
-    write_atomically(folder / CARD_FILENAME, model_card(final, name, run.step_inputs.config, encoded).encode())
-    write_atomically(folder / TRAIN_CONFIG_FILENAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
+    settings = run.step_inputs.config
+    write_atomically(folder / CARD_FILENAME, model_card(final, name, settings, encoded).encode())
+    asked = settings.model_dump_json(indent=1, exclude=settings.unasked)
+    write_atomically(folder / TRAIN_CONFIG_FILENAME, asked.encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)
     if run.sheets is not None:
         unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing

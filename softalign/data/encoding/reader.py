@@ -82,6 +82,14 @@ class HeldOutCaptions:
     empty: TextStates
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutImage:
+    """One image of a split with all its captions, in the dataset's order; latents as in ``EncodedBatch``."""
+
+    latents_CHW: Float[Tensor, "C H W"]
+    captions: tuple[str, ...]
+
+
 class EncodedReader:
     """Reads one side of an encoded dataset.
 
@@ -147,10 +155,22 @@ class EncodedReader:
 
     def first_captions(self, number: int) -> HeldOutCaptions:
         """Return the first caption of the samples with the smallest image digests: a choice by hash."""
-        samples = sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
+        samples = self._first(number)
         chosen = {digest: caption for sample in samples for digest, caption in list(sample.captions.items())[:1]}
         captions = tuple(chosen.values())
         return HeldOutCaptions(captions, self._texts.states(captions), self._texts.states([""]))
+
+    def first_images(self, number: int) -> tuple[HeldOutImage, ...]:
+        """Return the images whose captions ``first_captions`` takes; all where there are fewer."""
+        samples = self._first(number)
+        rows = self._latents.rows([sample.image_digest for sample in samples])
+        return tuple(
+            HeldOutImage(row.to(torch.float32), tuple(sample.captions.values()))
+            for (row,), sample in zip(rows, samples, strict=True)
+        )
+
+    def _first(self, number: int) -> list[EncodedSample]:
+        return sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
         """Return the batch that follows ``samples_seen`` samples: the same at every call, in every process.
