@@ -116,8 +116,9 @@ def rank_accuracies(timestep: int, base: CaptionErrors, adapter: CaptionErrors) 
 
 def own_error(timestep: int, base: CaptionErrors, adapter: CaptionErrors) -> OwnError:
     """Return the errors of the own captions, without tokens and with them."""
-    found = [mean_estimate(errors.errors_BP.diagonal()) for errors in (base, adapter)]
-    return OwnError(timestep=timestep, base=found[0], adapter=found[1])
+    errors_B = [errors.errors_BP.diagonal() for errors in (base, adapter)]
+    found = [mean_estimate(values_B) for values_B in (*errors_B, errors_B[1] - errors_B[0])]
+    return OwnError(timestep=timestep, base=found[0], adapter=found[1], difference=found[2])
 
 
 def match_weight(timestep: int, errors: CaptionErrors, objective: AGSMConfig, num_values: int) -> MatchWeight | None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from html import escape
 
 from softalign.diagnosis.records import Estimate
+from softalign.evaluation.report.charts import ticks
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 
 WIDTH, HEIGHT = 380.0, 200.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 10.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 18.0, 10.0, 34.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,10 @@ class _Axes:
 
 
 def _grid(axes: _Axes) -> Iterator[str]:
-    for tick in range(5):
-        value = axes.low + (axes.high - axes.low) * tick / 4
+    for value in ticks(axes.low, axes.high, 5):
         at = _n(axes.y(value))
         yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>'
-        yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{value:.2g}</text>'
+        yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{value:.4g}</text>'
     if axes.low < 0.0:
         at = _n(axes.y(0.0))
         yield f'<line class="zero" x1="{_n(_LEFT)}" x2="{_n(WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>'

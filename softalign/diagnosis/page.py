@@ -94,14 +94,11 @@ def _change(diagnosis: Diagnosis) -> tuple[Figure, ...]:
         _line("guidance", "base", changes, lambda one: one.guidance),
         _line("an edited caption", "worse", changes, lambda one: one.edit),
     ]
-    errors = [
-        _line("trained tokens", "adapter", diagnosis.own_errors, lambda one: one.adapter),
-        _line("base model", "base", diagnosis.own_errors, lambda one: one.base),
-    ]
+    errors = [_line("trained tokens − base model", "adapter", diagnosis.own_errors, lambda one: one.difference)]
     return (
         _figure("Relative change of the prediction", "", lines),
         _figure(
-            "Error of the own captions", "Mean squared; below the base model the images are explained better.", errors
+            "Change of the own captions' error", "Mean squared, paired; below 0 images are explained better.", errors
         ),
     )
 

@@ -99,11 +99,16 @@ class RankAccuracy(Frozen):
 
 
 class OwnError(Frozen):
-    """The error of the own captions' predictions at one noise level: mean squared, per number of the latent."""
+    """The error of the own captions' predictions at one noise level: mean squared, per number of the latent.
+
+    Attributes:
+        difference: adapter - base, paired: below 0 the images are explained better.
+    """
 
     timestep: int
     base: Estimate
     adapter: Estimate
+    difference: Estimate
 
 
 class MatchWeight(Frozen):

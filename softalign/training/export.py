@@ -10,9 +10,11 @@ from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest
 from softalign.config.backbone import BackboneConfig
 from softalign.config.training import TrainConfig
+from softalign.data.captions.edit_shares import edit_shares, edits_in
 from softalign.method.soft_tokens import SoftTokens
 from softalign.store.adapter_files import CARD_FILENAME, INITIAL_FOLDER, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.files import write_atomically
+from softalign.store.metrics_log import read_metrics
 from softalign.training.checkpoints import Progress
 from softalign.training.frozen_model import ModelIdentity
 from softalign.training.run import Run
@@ -40,7 +42,8 @@ def write_adapter(
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / INITIAL_FOLDER, at_start, initial, initial)
     settings = run.step_inputs.config
-    write_atomically(folder / CARD_FILENAME, model_card(final, name, settings, encoded).encode())
+    edits = edit_shares(edits_in(read_metrics(run.metrics_path)))
+    write_atomically(folder / CARD_FILENAME, model_card(final, name, settings, encoded, edits).encode())
     asked = settings.model_dump_json(indent=1, exclude=settings.unasked)
     write_atomically(folder / TRAIN_CONFIG_FILENAME, asked.encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)

@@ -110,11 +110,11 @@ def training_curve(curve: Curve) -> str:
 
 def _grid(axes: _Axes) -> Iterator[str]:
     """Yield the grid's lines and the labels of both axes."""
-    for tick in _ticks(axes.low, axes.high, 5):
+    for tick in ticks(axes.low, axes.high, 5):
         at = _n(axes.y(tick))
         yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>'
         yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>'
-    for tick in _ticks(axes.first, axes.first + axes.x_span, 4):
+    for tick in ticks(axes.first, axes.first + axes.x_span, 4):
         x, y = _n(axes.x(tick)), _n(CURVE_HEIGHT - _BOTTOM + 15)
         yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.0f}</text>'
     middle = _n(_LEFT + (CURVE_WIDTH - _LEFT - _RIGHT) / 2)
@@ -161,7 +161,7 @@ def _value_range(ys: NDArray[np.float64], reference: float | None) -> tuple[floa
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, num_ticks: int) -> list[float]:
+def ticks(low: float, high: float, num_ticks: int) -> list[float]:
     """Return round numbers within a range, about ``num_ticks`` of them."""
     raw = (high - low) / num_ticks
     magnitude = 10.0 ** math.floor(math.log10(raw))
