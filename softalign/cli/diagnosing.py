@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from softalign.cli.completion import recipe_words
 from softalign.cli.options import JsonOption, SetOption, StoreOption, app, emit, require_pipeline
 from softalign.processes.leaving import leaving_in_order
 from softalign.store.store import DEFAULT_STORE
@@ -17,12 +18,23 @@ log = logging.getLogger("softalign")
 
 @app.command()
 def diagnose(
-    target: Annotated[str, typer.Argument(metavar="ADAPTER|RECIPE", help="an adapter as in generate, or a recipe")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADAPTER|RECIPE", help="an adapter as in generate, or a recipe", autocompletion=recipe_words
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="folder for diagnosis.html and diagnosis.json")] = Path(
         "diagnosis"
     ),
     data: Annotated[
-        str | None, typer.Option("--data", metavar="RECIPE", help="whose held-out images are looked at; encoded before")
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="RECIPE",
+            help="whose held-out images are looked at; encoded before",
+            autocompletion=recipe_words,
+        ),
     ] = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,

@@ -115,7 +115,7 @@ def _images(request: DiagnosisRequest, loaded: LoadedSubject, store: Store) -> t
         found = rendered_images(request.num_images, request.seed, loaded.encode_images)
         return found, "scenes of the embedded world, rendered anew, with captions that are true of them"
     assert request.encoded is not None  # noqa: S101  diagnose refused it
-    reader = EncodedReader(request.encoded, store, split="val", batch_size=MIN_IMAGES, seed=0)
+    reader = EncodedReader(request.encoded, store, split="val", batch_size=MIN_IMAGES, seed=0, online=loaded.texts)
     images = held_out_images(reader, request.num_images)
     return images, f"held out of the dataset {request.encoded.name}, edits false as far as words can tell"
 

@@ -61,4 +61,5 @@ def along(change_BCHW: Float[Tensor, "B C H W"], direction_BCHW: Float[Tensor, "
 
 
 def _norms(values_BCHW: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values_BCHW.double().flatten(1), dim=1)
+    norms_B: Tensor = torch.linalg.vector_norm(values_BCHW.double().flatten(1), dim=1)
+    return norms_B

@@ -14,20 +14,19 @@ from torch import Tensor
 from softalign.adapters.attach import load_soft_tokens
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, Placement, load_adapter, read_adapter_config
 from softalign.artifacts import read_known
-from softalign.backbones.base import Backbone, Denoiser
+from softalign.backbones.base import Denoiser
 from softalign.backbones.loading import load_backbone
 from softalign.backbones.vae import encode_images
 from softalign.config.backbone import BackboneConfig
 from softalign.config.families import FAMILIES
 from softalign.config.soft_tokens import MMDiTTokensConfig, SoftTokensConfig, UNetTokensConfig
 from softalign.config.training import TrainConfig
+from softalign.data.encoding.text_sources import OnlineTexts
 from softalign.diagnosis.records import Arm
 from softalign.errors import IntegrityError
 from softalign.method.soft_tokens import SoftTokens
 from softalign.method.text_states import TextStates
 from softalign.store.adapter_files import CONFIG_FILENAME, INITIAL_FOLDER, TRAIN_CONFIG_FILENAME
-
-TEXTS_PER_CALL = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +54,10 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class LoadedSubject:
-    """A subject, and the VAE's latents of images in [-1, 1]."""
+    """A subject, its text encoders as training has them, and the VAE's latents of images in [-1, 1]."""
 
     subject: Subject
+    texts: OnlineTexts
     encode_images: Callable[[Float[Tensor, "B 3 h w"]], Float[Tensor, "B C H W"]]
 
 
@@ -84,6 +84,7 @@ def load_subject(
     encoders = load_backbone(base, device=device, dtype=torch.float32, parts=("vae", "text"))
     if not FAMILIES[base.family].is_unet:
         encoders.pipeline.transformer = frozen.denoiser  # says how wide the zeros are that stand for T5
+    texts = OnlineTexts(encoders)
     initial = folder / INITIAL_FOLDER
     known: dict[Arm, SoftTokens] = {"adapter": tokens}
     if (initial / CONFIG_FILENAME).is_file():
@@ -94,10 +95,10 @@ def load_subject(
         tokens=known,
         ema=load_adapter(folder, use_ema=True).to(device) if config.has_ema else tokens,
         training=_training_of(folder),
-        encode_texts=lambda prompts: _encoded(encoders, prompts),
+        encode_texts=texts.states,
         device=device,
     )
-    return LoadedSubject(subject, lambda images_B3hw: encode_images(encoders, images_B3hw))
+    return LoadedSubject(subject, texts, lambda images_B3hw: encode_images(encoders, images_B3hw))
 
 
 def _tokens_config(config: AdapterConfig) -> SoftTokensConfig:
@@ -120,10 +121,3 @@ def _training_of(folder: Path) -> TrainConfig | None:
             where=str(path),
             fix="fetch the adapter again, or remove the file: the gradients are left out then",
         ) from error
-
-
-@torch.no_grad()
-def _encoded(encoders: Backbone, prompts: Sequence[str]) -> TextStates:
-    places = range(0, len(prompts), TEXTS_PER_CALL)
-    parts = [encoders.encode_prompts(list(prompts[at : at + TEXTS_PER_CALL])).tensors() for at in places]
-    return TextStates(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

@@ -30,17 +30,17 @@ def states_of(family, prompts, dtype=torch.float64):
     return TextStates(*(torch.cat(column) for column in zip(*rows, strict=True)))
 
 
-def tiny_subject(name, *, untrained=None, training=None, dtype=torch.float64, device=CPU):
+def tiny_subject(name, *, training=None, dtype=torch.float64, module_dtype=None, device=CPU):
     family = FAMILIES[name]
     tokens = family.tokens(2, 3, dtype).to(device)
-    module = family.make_module(dtype=dtype).to(device)
+    module = family.make_module(dtype=module_dtype or dtype).to(device)
     placement = UNetPlacement(blocks=("down", "mid"), position="after_bos")
     if family.layers:
         placement = MMDiTPlacement(num_layers=family.layers[0], position="append")
     return Subject(
         denoiser=family.denoiser(tokens, module=module),
         placement=placement,
-        tokens={"adapter": tokens, "untrained": tokens if untrained is None else untrained},
+        tokens={"adapter": tokens, "untrained": tokens},
         ema=family.tokens(2, 5, dtype).to(device),
         training=TrainConfig(batch_size=2) if training is None else training,
         encode_texts=lambda prompts: states_of(family, prompts, dtype),
