@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from softalign.config.objective import ObjectiveConfig
 
 LossPart = Literal["positive", "negative"]
-LOSS_PARTS: tuple[LossPart, ...] = ("positive", "negative")
 ParameterPart = Literal["psi+", "psi-", "timestep table"]
 
 

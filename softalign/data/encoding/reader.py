@@ -230,7 +230,8 @@ class EncodedReader:
         Raises:
             DataError: all captions are near-duplicates of each other, and no hard negatives are asked for or there.
         """
-        if any(self._edits(sample, digest) for sample in self._samples for digest in sample.captions):
+        asked = (self._edits(sample, digest) for sample in self._samples for digest in sample.captions)
+        if self._negatives.num_hard and any(asked):
             return
         captions = (caption for sample in self._samples for caption in sample.captions.values())
         first = next(captions)
