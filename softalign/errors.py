@@ -64,6 +64,10 @@ class MissingInputError(SoftAlignError):
     """Something a stage reads is not there: an earlier stage, a store, a file, a registered version."""
 
 
+class UndetectedError(MissingInputError):
+    """Images of an evaluation are drawn and kept; what detects in them is not there yet."""
+
+
 class DataError(SoftAlignError):
     """Data that was read but cannot be used."""
 

@@ -26,6 +26,7 @@ PATTERNS = {
     r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$": (
         "auto, none, or a version with its digest as the registry says it: NAME/3#sha256"
     ),
+    r"^(never|when_decided|after [1-9][0-9]*)$": "never, when_decided, or after N rounds, such as after 2",
     r"^[^:/]+:\d+$": "a host and a port, such as node0:29500",
 }
 """What the patterns of text fields ask for."""
@@ -37,6 +38,8 @@ PURPOSES = {
     "CurationConfig.name": "the dataset's name, such as `name: cats`",
     "CurationConfig.sources": "a list of captions tables with their images, such as "
     "`sources: [{type: coco, annotations_uri: captions.json, images_uri: images}]`",
+    "MetricConfig.name": "clip_score or pick_score, such as `name: clip_score`",
+    "MetricConfig.model": "a CLIP, a folder or a hub id, such as `model: openai/clip-vit-large-patch14`",
     "CocoSource.annotations_uri": "the captions file, such as `annotations_uri: captions.json`",
     "CocoSource.images_uri": "the folder of the images, such as `images_uri: images`",
     "ParquetSource.table_uri": "the table of captions, such as `table_uri: captions.parquet`",

@@ -10,6 +10,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.logging import get_run_logger
 
 from softalign.artifacts import ArmReports, ComparisonReport, ModelVersion, Record
+from softalign.config.families import judge_of
 from softalign.registry import report_url, run_url
 from softalign.stages.published import Published
 from softalign.stages.run import StageResult
@@ -83,9 +84,9 @@ def publish_stage(result: StageResult, published: Published, recipe_name: str) -
 
 def _publish_comparison(comparison: ComparisonReport, reports: ArmReports, recipe_name: str) -> None:
     """Leave the table of scores as an artifact, and the link to the report where it is a file of this machine."""
-    create_table_artifact(
-        score_rows(reports), key=artifact_key(recipe_name, "scores"), description="GenEval scores of the three arms"
-    )
+    judge = judge_of(comparison.suite, comparison.detector)
+    said = f"GenEval scores of the three arms ({judge}). {comparison.stopping_text()}".rstrip(". ")
+    create_table_artifact(score_rows(reports), key=artifact_key(recipe_name, "scores"), description=said)
     report_uri = f"{comparison.uri}/{REPORT_FILENAME}"
     if is_local(report_uri):
         _publish_link(recipe_name, "report", link_of(report_uri))

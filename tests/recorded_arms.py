@@ -9,6 +9,7 @@ import numpy as np
 from softalign.artifacts import Adapter, ArmReports, EvalReport
 from softalign.config import EvalConfig, Runtime
 from softalign.evaluation import arms
+from softalign.evaluation.arm_report import arm_report
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.packs import packs_of, write_packs
 from softalign.geneval.completeness import Suite
@@ -97,7 +98,9 @@ def publish_arm(
     results = arms.detect_and_score(work / arms.IMAGES_FOLDER, suite, detect_all, out)
     write_packs(work / arms.IMAGES_FOLDER, packs_of(len(prompts), config.images_per_prompt), out)
     digest = tokens_digest(arm, adapter, store, config.pinned_champion)
-    return store.publish(arms._report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key"), out)
+    return store.publish(
+        arm_report(arm, digest, config.of_arm(arm), results, len(prompts), f"{arm}-key", "DDIMScheduler"), out
+    )
 
 
 def publish_arms(prompts: tuple[GenevalPrompt, ...], config: EvalConfig, store: Store) -> tuple[ArmReports, Adapter]:

@@ -24,6 +24,7 @@ from softalign.artifacts.scores import (
     TagScore,
     TaskStatistics,
 )
+from softalign.artifacts.stopping import Stopping
 from softalign.artifacts.usage import Usage, total_usage
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Record",
     "SCHEMA_VERSION",
     "Stage",
+    "Stopping",
     "TagDifference",
     "TagScore",
     "TaskStatistics",

@@ -8,11 +8,14 @@ from typing import ClassVar, Literal, Self
 
 from softalign.artifacts.frozen import Frozen
 from softalign.artifacts.record import Record, Stage
+from softalign.artifacts.stopping import Stopping
 from softalign.errors import MissingInputError
 
 Arm = Literal["base", "untrained", "adapter", "champion", "guided_base"]
 """Whose images are scored: three arms, and the present champion where there is one, are compared; the base with
 guidance may stand beside them, as a reference."""
+UNKNOWN_DETECTOR = "unknown detector"
+"""What scores are called of which nobody said whose weights looked at the images."""
 BASE_ARMS: tuple[Arm, ...] = ("base", "guided_base")
 """The arms that take no adapter."""
 
@@ -69,12 +72,22 @@ class PairStatistics(Frozen):
     Attributes:
         planned_detectable: the smallest true overall difference that was to be found, as said before the first image.
         adapter_vs_champion: empty without a champion.
+        stopping: of images that were drawn in rounds; else None, and not in the file. P-values are of the images that
+            were drawn, and not corrected for the rounds.
+        why_stopped: in words; empty likewise.
     """
 
     planned_detectable: float
     adapter_vs_base: tuple[TaskStatistics, ...]
     adapter_vs_untrained: tuple[TaskStatistics, ...]
     adapter_vs_champion: tuple[TaskStatistics, ...] = ()
+    stopping: Stopping | None = None
+    why_stopped: str = ""
+
+    def to_json(self) -> str:
+        """Return the stored form."""
+        unset = {"stopping", "why_stopped"} if self.stopping is None else None
+        return self.model_dump_json(indent=1, exclude=unset) + "\n"
 
     @property
     def over_base(self) -> PairEvidence | None:
@@ -115,11 +128,13 @@ class EvalReport(Record):
             adapter's. ``parents`` holds the same.
         detector: what its scores are called by whose weights looked at the images: ``geneval``, ``geneval-hf``; empty
             for the embedded world.
+        sampler: the scheduler's class that its images were drawn with; empty in records of earlier versions.
+        num_inference_steps: of that sampler; None likewise.
     """
 
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("detector",)
+    later_fields: ClassVar[tuple[str, ...]] = ("detector", "sampler", "num_inference_steps")
 
     arm: Arm
     suite: str
@@ -133,6 +148,14 @@ class EvalReport(Record):
     num_prompts_any_correct: int
     guidance_scale: float
     detector: str = ""
+    sampler: str = ""
+    num_inference_steps: int | None = None
+
+    def sampling_text(self) -> str:
+        """Return in a sentence with which sampler and in how many steps the images were drawn."""
+        if not self.sampler or self.num_inference_steps is None:
+            return "Sampler and steps were not recorded."
+        return f"Sampler {self.sampler}, {self.num_inference_steps} steps."
 
 
 class GuidedBase(Frozen):
@@ -156,6 +179,7 @@ class ComparisonReport(Record):
         overall_champion: its score; None without it.
         adapter_vs_champion: paired as the others; empty without it.
         detector: as the arms' reports have it.
+        stopping: of images that were drawn in rounds; else None.
         confidence: of the intervals; None in records of earlier versions, as is ``seed``, of noise and intervals.
         over_base: what the overall difference shows; ``statistics.json`` has every tag's. None in earlier records, as
             are ``over_untrained`` and, also without a champion, ``over_champion``.
@@ -173,6 +197,7 @@ class ComparisonReport(Record):
         "over_untrained",
         "over_champion",
         "detector",
+        "stopping",
     )
 
     suite: str
@@ -194,6 +219,11 @@ class ComparisonReport(Record):
     over_untrained: PairEvidence | None = None
     over_champion: PairEvidence | None = None
     detector: str = ""
+    stopping: Stopping | None = None
+
+    def stopping_text(self) -> str:
+        """Return in sentences how many rounds were drawn and why no more; empty where there were no rounds."""
+        return "" if self.stopping is None else self.stopping.to_text()
 
     def guidance_text(self) -> str:
         """Return in sentences with which guidance the arms were compared, what an image costs, and the reference."""

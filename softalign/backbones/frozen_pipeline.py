@@ -85,7 +85,7 @@ def load_frozen_pipeline(
     silence_libraries()
     model = resolve_model(config)
     with explained_access(model):
-        _require_family(model, config)
+        require_family(model, config)
         if "vae" in parts:
             options["vae"] = _load_vae(config)
         options.update(_left_out(pipeline_class, parts))
@@ -97,7 +97,17 @@ def load_frozen_pipeline(
     return pipeline.to(device)
 
 
-def _require_family(model: str, config: BackboneConfig) -> None:
+def require_family(model: str, config: BackboneConfig) -> None:
+    """Refuse a model whose pipeline is not that of its configuration's family; nothing is loaded.
+
+    Args:
+        model: its folder, or its hub id.
+        config: of the model.
+
+    Raises:
+        CompatibilityError: names the families that fit.
+        OSError: there is no such model; see ``explained_access``.
+    """
     fitting = families_of_pipeline(model, config.revision)
     if config.family not in fitting:
         raise CompatibilityError(

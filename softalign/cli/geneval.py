@@ -20,6 +20,9 @@ SuiteOption = Annotated[
 PartialOption = Annotated[
     bool, typer.Option("--allow-partial", help="go on with what is there of an incomplete set, and say what is missing")
 ]
+PageOption = Annotated[
+    bool, typer.Option("--page/--no-page", help="write a page with the images, too: about 1 s per 100 photographs")
+]
 geneval_app = typer.Typer(help="GenEval: prompts, images, scores and comparisons.", no_args_is_help=True)
 
 
@@ -30,11 +33,17 @@ def geneval_prompts(
         int, typer.Option("--num-per-tag", min=1, help="draws of every task but single_object, which has each class")
     ] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of the draws; 43 and 100 are the official suite")] = 43,
+    first_per_tag: Annotated[
+        int | None,
+        typer.Option("--first-per-tag", min=1, help="a trial: only the first so many prompts of each task"),
+    ] = None,
 ) -> None:
     """Write the official 553 prompts as JSON lines, or as many as are wanted by the official drawing."""
-    from softalign.geneval.prompts import drawn_prompts, to_json_line
+    from softalign.geneval.prompts import drawn_prompts, first_of_each_tag, to_json_line
 
-    text = "".join(to_json_line(prompt) + "\n" for prompt in drawn_prompts(num_per_tag, seed))
+    suite = drawn_prompts(num_per_tag, seed)
+    suite = suite if first_per_tag is None else first_of_each_tag(suite, first_per_tag)
+    text = "".join(to_json_line(prompt) + "\n" for prompt in suite)
     if out is None:
         typer.echo(text, nl=False)
     elif out.is_dir() or not out.parent.is_dir():
@@ -69,10 +78,16 @@ def geneval_score(
     segmenter: SegmenterOption = None,
     color_classifier: ColorClassifierOption = None,
     device: DeviceOption = "auto",
+    has_page: PageOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Score images by GenEval's rules, from recorded detections or by detecting (``--detections auto``)."""
-    from softalign.evaluation.suites import score_directory, suite_named
+    """Score images by GenEval's rules, from recorded detections or by detecting (``--detections auto``).
+
+    Beside results.jsonl lie a summary (JSON), a card (Markdown) and a page with the images.
+    """
+    from softalign.evaluation.scored_files import write_beside
+    from softalign.evaluation.scored_set import scored_set
+    from softalign.evaluation.suites import results_place, score_directory, suite_named
 
     label = ""
     if str(detections) == AUTO:
@@ -86,7 +101,10 @@ def geneval_score(
         )
     asked = suite_named(suite)
     result = score_directory(folder, detections, out, suite=asked, is_partial_allowed=allow_partial, detector=label)
-    emit(result.to_json(), as_json, result.to_text())
+    scored = scored_set(folder, results_place(folder, out), result, detections)
+    written = write_beside(scored, has_page=has_page)
+    places = f"\n\ncard  {written.card}" + (f"\npage  {written.page}" if written.page else "")
+    emit({**result.to_json(), "files": written.to_json()}, as_json, result.to_text() + places)
 
 
 geneval_app.command("convert-detector")(convert_detector)

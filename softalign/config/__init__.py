@@ -22,11 +22,12 @@ from softalign.config.curation import (
     WebDatasetSource,
 )
 from softalign.config.encoding import EncodeConfig
-from softalign.config.evaluation import DetectorConfig, EvalConfig, PromotionPolicy, RegisterConfig, UnconditionalBank
+from softalign.config.evaluation import DetectorConfig, EvalConfig, UnconditionalBank
 from softalign.config.loading import load_recipe, recipe_names, yaml_problem
 from softalign.config.objective import AGSMConfig, ObjectiveConfig, ScoreMatchingConfig, SoftREPAConfig
 from softalign.config.optimizer import ConstantConfig, CosineConfig, CosineRestartsConfig, OptimizerConfig
 from softalign.config.recipe import Recipe
+from softalign.config.registration import PromotionPolicy, RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.config.soft_tokens import LayersEnd, MMDiTTokensConfig, SoftTokensConfig, UNetTokensConfig
 from softalign.config.training import NegativesConfig, TrainConfig

@@ -177,7 +177,7 @@ class FilterConfig(Frozen):
     max_hash_distance: Annotated[int, Field(ge=-1, le=64)] = Field(
         2,
         description="perceptual hash bits that may differ between duplicates; -1: no perceptual deduplication, and "
-        "without exclude_images no hashes (the index has zeros), which take as long as decoding",
+        "without exclude_images no hashes (the index has zeros)",
     )
     exclude_images: tuple[str, ...] = Field(
         (), description="folders of evaluation images; images within max_hash_distance of one of them are left out"

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from softalign.artifacts import BASE_ARMS, Arm, Frozen
+from softalign.artifacts import BASE_ARMS, Arm
 from softalign.config.backbone import BackboneConfig
-from softalign.config.base import MAX_NAME_CHARS, Count, Seed, StageConfig
+from softalign.config.base import Count, Seed, StageConfig
 from softalign.config.families import is_embedded, own_side_px
 from softalign.config.metrics import MetricConfig
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 CHAMPION_PATTERN = r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$"
-LEDGER_SUFFIX = ".history"
-"""The history of the model NAME is the registered model NAME.history."""
-GUARD_PATTERN = (
-    r"^(overall_(base|untrained|adapter|champion)|num_images_per_arm|denoiser_calls_per_image|"
-    r"adapter_vs_(base|untrained|champion)/\w[\w .:-]*(/ci_low|/ci_high)?)$"
-)
-LATER_FIELDS = ("guidance_sweep", "metrics")
-"""Left out of requests where they are empty: keys are as they were before there were any."""
+LATER_FIELDS = ("guidance_sweep", "metrics", "prompts_per_tag")
+"""Left out of requests where they are left open: keys are as they were before there were any."""
+NEVER, WHEN_DECIDED, AFTER = "never", "when_decided", "after "
+STOP_PATTERN = rf"^({NEVER}|{WHEN_DECIDED}|{AFTER}[1-9][0-9]*)$"
+MAX_ROUNDS = 100
+"""Of an evaluation that stops early: more looks have boundaries that no evaluation reaches."""
 OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
 """Fields that say how soft tokens act."""
 
@@ -61,7 +59,18 @@ class EvalConfig(StageConfig):
         description="other prompts for the suite's detector: JSON lines as `softalign geneval prompts` writes them, "
         "with tags of their own; their content decides what is made again. Left open: the suite's own",
     )
+    prompts_per_tag: Count | None = Field(
+        None,
+        description="a trial: the suite is cut to the first prompts of each tag, so many of each; its scores are not "
+        "the suite's, so reports call it by a digest of these prompts; null: all",
+    )
     images_per_prompt: Count = Field(4, description="images of each prompt and arm")
+    stop: Annotated[str, Field(pattern=STOP_PATTERN)] = Field(
+        NEVER,
+        description="never: all images are drawn; when_decided: in rounds, one image of every prompt and arm each, "
+        "until the promotion gate's answer is certain, with its error rate kept by wider intervals; after N: what a "
+        "run that was decided after N rounds is fixed to",
+    )
     resolution_px: Annotated[int, Field(ge=32, multiple_of=8)] | None = Field(
         None,
         description="side of the images in pixels, a multiple of 16 for MMDiTs; left open: the family's, in the "
@@ -129,6 +138,25 @@ class EvalConfig(StageConfig):
         return "" if self.champion in {"auto", "none"} else self.champion
 
     @property
+    def is_in_rounds(self) -> bool:
+        """Whether images are drawn in rounds, one image of every prompt each."""
+        return self.stop != NEVER
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is not known yet after how many rounds drawing stops."""
+        return self.stop == WHEN_DECIDED
+
+    @property
+    def num_rounds(self) -> int:
+        """How many images of each prompt are drawn; at most, where that is not decided yet."""
+        return int(self.stop.removeprefix(AFTER)) if self.stop.startswith(AFTER) else self.images_per_prompt
+
+    def after_rounds(self, number: int) -> Self:
+        """Return the evaluation that stops after so many rounds."""
+        return self.model_copy(update={"stop": f"{AFTER}{number}"})
+
+    @property
     def swept_arms(self) -> tuple[tuple[Arm, float], ...]:
         """The arms of the sweep, with their guidance: those that are compared, at every value but their own."""
         arms = [arm for arm in self.arms if arm != "guided_base"]
@@ -150,6 +178,7 @@ class EvalConfig(StageConfig):
         The embedded world has a detector of its own, so its requests are without one.
         """
         unset = {name for name in LATER_FIELDS if not getattr(self, name)}
+        unset |= set() if self.is_in_rounds else {"stop"}
         own = {"detector"} if self.is_embedded else set()
         return self.model_dump(mode="json", exclude={"champion", "prompts_uri"} | unset | own)
 
@@ -164,12 +193,22 @@ class EvalConfig(StageConfig):
             "reference_guidance_scale": None,
             "guidance_sweep": (),
             "metrics": metrics,
+            "images_per_prompt": self.num_rounds,  # after some rounds it is as where so many are asked for
+            "stop": NEVER,
         }
         if arm != "champion":
             update["champion"] = "none"
         if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
             update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
         return self.model_copy(update=update)
+
+    @model_validator(mode="after")
+    def _check_stop(self) -> Self:
+        if self.is_in_rounds and not 1 < self.images_per_prompt <= MAX_ROUNDS:
+            raise ValueError(f"stop: {self.stop} takes images_per_prompt from 2 to {MAX_ROUNDS}, as many rounds")
+        if self.num_rounds > self.images_per_prompt:
+            raise ValueError(f"stop: {self.stop} names more rounds than images_per_prompt {self.images_per_prompt}")
+        return self
 
     @model_validator(mode="after")
     def _check_guidance_sweep(self) -> Self:
@@ -198,62 +237,3 @@ class EvalConfig(StageConfig):
         if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
             raise ValueError("unconditional_bank has no effect at guidance_scale 1, which has no unconditional branch")
         return self
-
-
-class Guard(Frozen):
-    """A bound that a number of the comparison must keep, whatever else the gate finds."""
-
-    metric: Annotated[str, Field(pattern=GUARD_PATTERN)] = Field(
-        description="a number of the comparison, such as overall_adapter or adapter_vs_base/counting/ci_low"
-    )
-    at_least: float | None = Field(None, description="the lowest value that passes; differences are ratios")
-    at_most: float | None = Field(None, description="the highest value that passes")
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> Self:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("a guard has one bound: at_least or at_most")
-        return self
-
-
-class PromotionPolicy(Frozen):
-    """When a candidate becomes champion; differences are paired by prompt and image, in score points (ratios)."""
-
-    min_overall_gain: float = Field(
-        0.0, description="the candidate's overall gain over the base must be at least this many score points (ratio)"
-    )
-    requires_significant_gain: bool = Field(
-        True,
-        description="the gain's interval must exclude 0, and with must_beat_untrained that over untrained tokens too",
-    )
-    max_tag_drop: Annotated[float, Field(ge=0.0)] = Field(
-        0.05, description="no tag may fall by more score points (ratio)"
-    )
-    must_beat_untrained: bool = Field(True, description="the overall gain over untrained tokens must be above 0")
-    max_drop_below_champion: Annotated[float, Field(ge=0.0)] = Field(
-        0.02,
-        description="in pairs with the champion, the interval of the overall difference must not reach further below 0 "
-        "(ratio)",
-    )
-    max_tag_drop_below_champion: Annotated[float, Field(ge=0.0)] = Field(
-        0.05, description="in pairs with the champion, no tag may fall by more score points (ratio)"
-    )
-    min_images: Annotated[int, Field(ge=0)] = Field(0, description="fewer images an arm decide nothing; 0: any number")
-    guards: tuple[Guard, ...] = Field((), description="bounds that numbers of the comparison must keep")
-
-
-class RegisterConfig(StageConfig):
-    """Where and under which name the adapter is registered, and the promotion gate."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)] = Field(
-        description="of the registered model"
-    )
-    experiment: str = Field("softalign", description="MLflow's experiment that the run is recorded in")
-    policy: PromotionPolicy = Field(PromotionPolicy(), description="when a candidate becomes champion")
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if name.endswith(LEDGER_SUFFIX):
-            raise ValueError(f"a name that ends in {LEDGER_SUFFIX} is another model's history")
-        return name

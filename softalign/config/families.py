@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from softalign.artifacts import Family
+from softalign.artifacts.scores import UNKNOWN_DETECTOR
 
 DenoiserKind = Literal["unet", "mmdit"]
 Defaults = Mapping[str, Any]
@@ -21,6 +22,19 @@ _EMBEDDED = "shapes"
 def is_embedded(name: object) -> bool:
     """Return whether a model or a suite is the embedded world's own."""
     return name == _EMBEDDED
+
+
+def judge_of(suite: str, detector: str) -> str:
+    """Return what a suite's scores are called by who judged the images.
+
+    Args:
+        suite: as reports call it.
+        detector: as reports have it: ``geneval``, ``geneval-hf``, or empty.
+
+    Returns:
+        ``geneval`` or ``geneval-hf``; ``embedded``: the embedded world's own detector; UNKNOWN_DETECTOR: nobody said.
+    """
+    return detector or ("embedded" if is_embedded(suite.partition("+")[0]) else UNKNOWN_DETECTOR)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.base import MAX_NAME_CHARS
 from softalign.config.curation import CurationConfig
 from softalign.config.encoding import EncodeConfig
-from softalign.config.evaluation import EvalConfig, RegisterConfig
+from softalign.config.evaluation import EvalConfig
 from softalign.config.families import FAMILIES, num_joint_blocks
 from softalign.config.objective import AGSMConfig
 from softalign.config.paths import leaves
+from softalign.config.registration import RegisterConfig
 from softalign.config.resolving import resolve
 from softalign.config.runtime import Runtime
 from softalign.config.training import TrainConfig

@@ -17,7 +17,7 @@ from softalign.artifacts import DatasetManifest, EncodedManifest, FileEntry, Fro
 from softalign.data.encoding.quarantine import repair
 from softalign.data.versions.finding import find_dataset
 from softalign.errors import IntegrityError, MissingInputError, os_error_text
-from softalign.store.files import RESTORE, is_local, local_path_of, open_filesystem, read_bytes
+from softalign.store.files import RESTORE, is_local, local_path_of, open_filesystem, read_bytes, state_text
 from softalign.store.reaching import reaching
 from softalign.store.read_ahead import map_ahead
 from softalign.store.store import Store
@@ -143,14 +143,14 @@ def _shared(uri: str) -> list[FileEntry]:
 
 
 def _flaw(root: str, entry: FileEntry, found: str, fix: str) -> Flaw:
-    return Flaw(uri=f"{root}/{entry.path}", expected=_state(entry.size_bytes, entry.sha256), found=found, fix=fix)
+    return Flaw(uri=f"{root}/{entry.path}", expected=state_text(entry.size_bytes, entry.sha256), found=found, fix=fix)
 
 
 def _damaged(root: str, entries: Sequence[FileEntry]) -> Iterator[tuple[FileEntry, str]]:
     """Yield the files that are not what was published, and what is there instead."""
     founds = map_ahead(lambda entry: _found(f"{root}/{entry.path}"), entries, NUM_READERS)
     for entry, found in zip(entries, founds, strict=True):
-        if found != _state(entry.size_bytes, entry.sha256):
+        if found != state_text(entry.size_bytes, entry.sha256):
             yield entry, found
 
 
@@ -179,11 +179,7 @@ def _state_of(file: IO[bytes]) -> str:
         digest.update(chunk)
         size += len(chunk)
     note_read(size)
-    return _state(size, digest.hexdigest())
-
-
-def _state(size_bytes: int, sha256: str) -> str:
-    return f"{size_bytes} bytes, sha256 {sha256}"
+    return state_text(size, digest.hexdigest())
 
 
 def _fix(published: Published, damaged: Sequence[str]) -> str:

@@ -55,8 +55,7 @@ def require_models(config: DetectorConfig) -> None:
             expected=error.expected,
             found=error.found,
             where=error.where,
-            fix=f"{error.fix}; or train the adapter alone (`softalign train RECIPE --through`), make the images, "
-            "detect elsewhere and score with `softalign geneval score DIR --detections FILE`",
+            fix=f"{error.fix}; or detect elsewhere and score with `softalign geneval score DIR --detections FILE`",
         ) from error
 
 

@@ -15,18 +15,9 @@ from softalign.detectors.instances import Instance, instances_of
 from softalign.detectors.loading import SEGMENTER_FIELD, loaded
 from softalign.detectors.preprocessing import ImageSize, scaled_size, to_pixel_values
 from softalign.errors import CompatibilityError
-from softalign.geneval.labels import COCO_ALIASES
+from softalign.geneval.labels import COCO_ALIASES, VOC_ALIASES
 from softalign.geneval.prompts import CLASSES
 
-VOC_ALIASES = {
-    "motorbike": "motorcycle",
-    "aeroplane": "airplane",
-    "sofa": "couch",
-    "pottedplant": "potted plant",
-    "diningtable": "dining table",
-    "tvmonitor": "tv",
-}
-"""Spellings that some published configurations have in the place of COCO's names."""
 CUDA_BATCH = 8
 
 

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport, TagScore
+from softalign.artifacts import BASE_ARMS, Adapter, Arm, EvalReport
+from softalign.backbones.sampler import sampler_of
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
@@ -21,19 +22,22 @@ from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
 from softalign.errors import ConfigError
 from softalign.evaluation.arm_metrics import write_metric_values
+from softalign.evaluation.arm_report import arm_report
+from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
-from softalign.evaluation.intervals import OVERALL, counts_by_tag, score_intervals
 from softalign.evaluation.pack_copies import PackCopies
-from softalign.evaluation.packs import IMAGES_FOLDER, packs_of, write_packs
-from softalign.evaluation.suites import check_detector, detector_for, label_of, suite_label, suite_prompts
+from softalign.evaluation.packs import IMAGES_FOLDER, ArmImages, packs_of, write_packs
+from softalign.evaluation.rounds import Detections, ImageOrder, borrow, image_order
+from softalign.evaluation.suites import detector_for, suite_prompts
+from softalign.evaluation.undetected import require_detector
 from softalign.geneval.completeness import Suite, inspect_set, require_complete
 from softalign.geneval.detections import Detection, write_detections
-from softalign.geneval.layout import image_filename, read_folders, write_metadata
-from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, summarize, write_results
+from softalign.geneval.layout import read_folders, write_metadata
+from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, score_folders, write_results
 from softalign.processes.locking import exclusive
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.sampling import Batch, Draw, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import Batch, Draw, SamplingSettings, batch_drawer, generate_missing
 from softalign.store.adapter_files import INITIAL_FOLDER
 from softalign.store.store import Store
 
@@ -42,7 +46,9 @@ logger = logging.getLogger(__name__)
 DETECTIONS_FILENAME = "detections.jsonl"
 OUTPUT_FOLDER = "published"
 """Of a work folder: what is published, beside the images as files."""
-_DETECTION_BATCH = 64
+DETECTION_BATCH = 64
+Asked = tuple[Arm, Adapter | None, BackboneConfig, EvalConfig, Runtime, str, str]
+"""What ``draw_arm`` takes."""
 
 
 def evaluate(
@@ -54,6 +60,7 @@ def evaluate(
     store: Store,
     key: str,
     champion_path: str = "",
+    lent: EvalReport | None = None,
 ) -> EvalReport:
     """Generate and score one arm; resumes where an interrupted attempt stopped, with identical results.
 
@@ -66,29 +73,47 @@ def evaluate(
         store: where the arm is published.
         key: the stage key.
         champion_path: the folder of the champion's files, for its arm.
+        lent: the same arm with another number of images of each prompt: those that both have are taken from it.
 
     Raises:
-        ConfigError, MissingInputError: arm and adapter do not go together; the suite's detector is not there.
-        PreemptedError: SIGTERM came; finished images are kept.
+        ConfigError, PreemptedError: arm and adapter do not go together; SIGTERM came, finished images are kept.
+        UndetectedError: the suite's detector, or a metric's model, is not there; the images are drawn and kept.
     """
     _check_arm(arm, adapter, champion_path)
-    tokens, config = tokens_digest(arm, adapter, store, config.pinned_champion), config.of_arm(arm)
-    check_detector(config)  # refused before the model is loaded
-    with exclusive(work := store.work_path("evaluate", key)):
+    tokens, is_in_rounds = tokens_digest(arm, adapter, store, config.pinned_champion), config.is_in_rounds
+    config = config.of_arm(arm)
+    drawn_as = key if comes_with_its_scorer(config) else drawing_key(tokens, backbone, config)
+    with exclusive(work := store.work_path("evaluate", drawn_as)):
         if (report := store.find(EvalReport, key)) is None:  # not made by another process meanwhile
-            suite = Suite(suite_prompts(config), config.images_per_prompt)
-            packs = packs_of(len(suite.prompts), suite.images_per_prompt)
-            copies = PackCopies(store, key, work / "arm" / IMAGES_FOLDER, packs, work)
             asked = (arm, adapter, backbone, config, runtime, store.uri, champion_path)
-            results = _make(Work(draw_arm, asked, uses_model=True), suite, copies, config, backbone, runtime)
-            report = store.publish(_report(arm, tokens, config, results, len(suite.prompts), key), work / OUTPUT_FOLDER)
-            copies.remove()
+            suite, copies = _begin(config, store, drawn_as, work)
+            order = _order(suite, copies.images_root, store, lent, is_in_rounds)
+            report = _published(asked, tokens, order, suite, copies, store, key)
     shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _begin(config: EvalConfig, store: Store, drawn_as: str, work: Path) -> tuple[Suite, PackCopies]:
+    suite = Suite(suite_prompts(config), config.images_per_prompt)
+    packs = packs_of(len(suite.prompts), suite.images_per_prompt)
+    return suite, PackCopies(store, drawn_as, work / "arm" / IMAGES_FOLDER, packs, work)
+
+
+def _published(
+    asked: Asked, tokens: str, order: ImageOrder, suite: Suite, copies: PackCopies, store: Store, key: str
+) -> EvalReport:
+    arm, _, backbone, config, runtime, *_ = asked
+    results = _make(Work(draw_arm, asked, uses_model=True), order, suite, copies, config, backbone, runtime)
+    output = copies.work / OUTPUT_FOLDER
+    made = arm_report(arm, tokens, config, results, len(suite.prompts), key, sampler_of(backbone))
+    report = store.publish(made, output)
+    copies.remove()
     return report
 
 
 def _make(
     drawing: Work[Batch, tuple[bytes, ...]],
+    order: ImageOrder,
     suite: Suite,
     copies: PackCopies,
     config: EvalConfig,
@@ -98,13 +123,23 @@ def _make(
     """Draw, detect and score an arm's images and write what is published; return the verdicts."""
     images, output = copies.images_root, copies.work / OUTPUT_FOLDER
     with open_engine(runtime) as engine:
-        num_made = _generate(partial(engine.map, drawing), suite, images, copies, config.side_px(backbone), runtime)
+        write_metadata(images, suite.prompts)
+        num_made = _generate(partial(engine.map, drawing), order, copies, config.side_px(backbone), runtime)
         logger.info("%d images made, %d were there", num_made, suite.num_images - num_made)
+        require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
-        results = detect_and_score(images, suite, partial(engine.map, detecting), output)
+        results = detect_and_score(images, suite, partial(engine.map, detecting), output, order)
         write_metric_values(images, results, config.metrics, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
+
+
+def _order(suite: Suite, root: Path, store: Store, lent: EvalReport | None, is_in_rounds: bool) -> ImageOrder:
+    known: Detections = {}
+    if lent is not None:
+        published = store.fetch(lent)
+        known = borrow(ArmImages(published), published / DETECTIONS_FILENAME, suite, root)
+    return image_order(suite, root, known, is_in_rounds=is_in_rounds)
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
@@ -116,14 +151,6 @@ def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:
             found="none" if adapter is None else f"adapter {adapter.name}",
             where=f"evaluate, arm {arm}",
         )
-
-
-def _image_requests(suite: Suite, root: Path) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(suite.prompts)
-        for image_index in range(suite.images_per_prompt)
-    ]
 
 
 def draw_arm(
@@ -174,9 +201,8 @@ def _attach(pipeline: Any, arm: Arm, folder: Path, config: EvalConfig) -> None:
     )
 
 
-def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
+def _generate(draw: Draw, order: ImageOrder, copies: PackCopies, side_px: int, runtime: Runtime) -> int:
     """Make the images that are not there yet, until SIGTERM, and return how many were made."""
-    write_metadata(images, suite.prompts)
     copies.fetch()
 
     def draw_and_copy(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
@@ -184,10 +210,10 @@ def _generate(draw: Draw, suite: Suite, images: Path, copies: PackCopies, side_p
             yield drawn
             copies.offer()  # the batch is on the disk now
 
-    requests, stop = _image_requests(suite, images), StopRequest()
+    stop, batch_size = StopRequest(), runtime.generation_batch_size
     with stop.listening():
         try:
-            return generate_missing(draw_and_copy, requests, side_px, runtime.generation_batch_size, stop)
+            return generate_missing(draw_and_copy, order.images, side_px, batch_size, stop, order.round_size)
         except BaseException:
             copies.finish()
             raise
@@ -204,55 +230,31 @@ def detect_and_score(
     suite: Suite,
     detect: Callable[[Iterable[tuple[bytes, ...]]], Iterable[list[list[Detection]]]],
     out: Path,
+    order: ImageOrder | None = None,
 ) -> tuple[ImageResult, ...]:
-    """Detect and score a complete set of images, and write both to a folder that is made anew."""
+    """Detect and score a complete set of images, and write both to a folder that is made anew.
+
+    Args:
+        images_root: the images, in the official layout.
+        suite: whose images they are.
+        detect: yields what the images of each batch show.
+        out: the folder.
+        order: in which images are looked at, and what some are known to show; None: prompt by prompt, nothing known.
+    """
     found = inspect_set(images_root, read_folders(images_root), suite)
     require_complete(found.lacks, str(images_root), "run the evaluation again; images that are there are kept")
     filenames = [filename for folder in found.folders for filename in folder.filenames]
-    detections: dict[str, list[Detection]] = {}
-    batches = [filenames[start : start + _DETECTION_BATCH] for start in range(0, len(filenames), _DETECTION_BATCH)]
+    batches = [filenames[start : start + DETECTION_BATCH] for start in range(0, len(filenames), DETECTION_BATCH)]
+    if order is not None:
+        batches = order.batches_to_detect(images_root, DETECTION_BATCH)
     files = (tuple((images_root / filename).read_bytes() for filename in batch) for batch in batches)
+    seen = dict(order.known) if order is not None else {}
     for batch, found_in in zip(batches, detect(files), strict=True):
-        detections.update(zip(batch, found_in, strict=True))
+        seen.update(zip(batch, found_in, strict=True))
+    detections = {filename: seen[filename] for filename in filenames}
     results = score_folders(found.folders, detections)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     write_detections(out / DETECTIONS_FILENAME, detections)
     write_results(out / RESULTS_FILENAME, results)
     return results
-
-
-def _report(
-    arm: Arm, digest: str, config: EvalConfig, results: tuple[ImageResult, ...], num_prompts: int, key: str
-) -> EvalReport:
-    summary = summarize(results)
-    intervals = score_intervals(
-        counts_by_tag(results), num_bootstrap=config.num_bootstrap, confidence=config.confidence, seed=config.seed
-    )
-    overall = intervals[OVERALL]
-    return EvalReport(
-        stage_key=key,
-        parents=(digest,) if digest else (),
-        arm=arm,
-        suite=suite_label(config),
-        adapter_digest=digest,
-        overall_score=overall.value,
-        overall_ci_low=overall.low,
-        overall_ci_high=overall.high,
-        tags=tuple(
-            TagScore(
-                tag=tag,
-                score=intervals[tag].value,
-                ci_low=intervals[tag].low,
-                ci_high=intervals[tag].high,
-                num_images=task.num_images,
-                num_correct=task.num_correct,
-            )
-            for tag, task in summary.tags.items()
-        ),
-        num_images=summary.num_images,
-        num_prompts=num_prompts,
-        num_prompts_any_correct=summary.num_prompts_any_correct,
-        guidance_scale=config.guidance_scale,
-        detector=label_of(config),
-    )

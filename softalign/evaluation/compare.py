@@ -10,7 +10,7 @@ from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
-from softalign.artifacts.fronts import FRONTS_FILENAME
+from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.metrics import METRIC_SCORES_FILENAME
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
@@ -22,6 +22,7 @@ from softalign.evaluation.differences import Pairs, compare_pairs
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.fronts import check_sweep, guidance_fronts
 from softalign.evaluation.packs import ArmImages
+from softalign.evaluation.report.page import Compared, render_page
 from softalign.geneval.scoring import RESULTS_FILENAME, ImageResult, read_results
 from softalign.store.adapter_files import PICTURES_FOLDER
 from softalign.store.store import Store
@@ -81,9 +82,10 @@ def compare(
     comparison = _comparison(arms, champion, reports.guided_base, adapter, config, key, pairs)
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
-    _write_record(work / STATISTICS_FILENAME, pairs.statistics)
-    _write_what_else_is_asked(work, everyone, swept, config)
-    _write_page(work, comparison, arms, adapter, store.fetch(adapter), config)
+    (work / STATISTICS_FILENAME).write_text(pairs.statistics.to_json(), encoding="utf-8")
+    fronts = _write_what_else_is_asked(work, everyone, swept, config)
+    compared = Compared(comparison, pairs.statistics, fronts, (*arms[:-1], *everyone[len(arms) :], arms[-1]))
+    (work / REPORT_FILENAME).write_text(render_page(compared, adapter, store.fetch(adapter), config), encoding="utf-8")
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -103,11 +105,14 @@ def _write_record(path: Path, record: Frozen) -> None:
 
 def _write_what_else_is_asked(
     work: Path, everyone: tuple[ArmFiles, ...], swept: tuple[ArmFiles, ...], config: EvalConfig
-) -> None:
+) -> GuidanceFronts | None:
     if config.metrics:
         _write_record(work / METRIC_SCORES_FILENAME, metrics_report(everyone, config))
-    if swept:
-        _write_record(work / FRONTS_FILENAME, guidance_fronts((*everyone, *swept), config))
+    if not swept:
+        return None
+    fronts = guidance_fronts((*everyone, *swept), config)
+    _write_record(work / FRONTS_FILENAME, fronts)
+    return fronts
 
 
 def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataChange | None) -> None:
@@ -151,21 +156,8 @@ def _comparison(
         over_untrained=pairs.statistics.over_untrained,
         over_champion=pairs.statistics.over_champion,
         detector=candidate.report.detector,
+        stopping=pairs.statistics.stopping,
     )
-
-
-def _write_page(
-    work: Path,
-    comparison: ComparisonReport,
-    arms: tuple[ArmFiles, ...],
-    adapter: Adapter,
-    adapter_path: Path,
-    config: EvalConfig,
-) -> None:
-    from softalign.evaluation.report.page import render_page
-
-    page = render_page(comparison, arms, adapter, adapter_path, config)
-    (work / REPORT_FILENAME).write_text(page, encoding="utf-8")
 
 
 def _reference(report: EvalReport, config: EvalConfig) -> GuidedBase:

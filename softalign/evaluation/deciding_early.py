@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from softalign.config.evaluation import PromotionPolicy
-from softalign.evaluation.spending import equal_boundaries
+from softalign.config.registration import PromotionPolicy
+from softalign.registry.spending import equal_boundaries
 
 Answer = Literal["yes", "no", "open"]
 HOPELESS = 0.05
@@ -90,7 +90,7 @@ class Condition:
 
     def _answer_of_interval(self, bound: float, last_bound: float, *, is_final: bool) -> Answer:
         estimate = self.estimate
-        if estimate.value - self.threshold > bound * estimate.variance**0.5 > 0.0:
+        if estimate.value - self.threshold > bound * estimate.variance**0.5:
             return "yes"
         needed = self.threshold + last_bound * estimate.final_variance**0.5
         return "no" if is_final or estimate.chance_above(needed) <= HOPELESS else "open"
@@ -105,7 +105,8 @@ def tag_estimate(rounds_PR: NDArray[np.int8], num_rounds: int) -> Estimate:
     """Return a tag's difference; prompts are what the suite sampled, so variances are those over prompts.
 
     After one round, what prompts differ by cannot be told from chance; it is taken for chance, with which most is left
-    open.
+    open. Where all prompts have the same difference, the next image may be the first that has another: with the chance
+    1 / (images + 1), P. S. Laplace's rule of succession.
 
     Args:
         rounds_PR: the differences so far.
@@ -115,6 +116,9 @@ def tag_estimate(rounds_PR: NDArray[np.int8], num_rounds: int) -> Estimate:
     means_P = rounds_PR.mean(axis=1)
     spread = float(means_P.var(ddof=1)) if num_prompts > 1 else 0.0
     within = float(rounds_PR.var(axis=1, ddof=1).mean()) if drawn > 1 else spread
+    if spread == 0.0:
+        within = 1.0 / (rounds_PR.size + 1)
+        spread = within / drawn
     between = max(spread - within / drawn, 0.0)
     final = spread if drawn == num_rounds else min(spread, between + within / num_rounds)
     return Estimate(float(means_P.mean()), spread / num_prompts, final / num_prompts)

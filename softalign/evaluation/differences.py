@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from softalign.artifacts import PairStatistics, TagDifference, TaskStatistics
+from softalign.artifacts import PairStatistics, Stopping, TagDifference, TaskStatistics
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import Interval, counts_by_tag, paired_intervals
 from softalign.evaluation.statistics import outcomes_by_tag, planned_detectable, task_statistics
 from softalign.evaluation.suites import suite_prompts
 from softalign.geneval.scoring import ImageResult
+from softalign.registry.sureness import critical_value, stopping_after
 
 Results = tuple[ImageResult, ...]
 """Verdicts of one arm, in the suite's order."""
@@ -40,6 +41,21 @@ def differences(candidate: Results, reference: Results, config: EvalConfig) -> t
     return _differences(_paired_intervals(candidate, reference, config))
 
 
+def sequential(intervals: Mapping[str, Interval], config: EvalConfig) -> Mapping[str, Interval]:
+    """Return the intervals that a gate looks at: of images in rounds, those that hold in every round at once."""
+    stopping = stopping_of(config)
+    if stopping is None:
+        return intervals
+    return {tag: interval.widened(stopping.widening) for tag, interval in intervals.items()}
+
+
+def stopping_of(config: EvalConfig) -> Stopping | None:
+    """Return after how many rounds an evaluation stops, and what that makes of its intervals; None without rounds."""
+    if not config.is_in_rounds:
+        return None
+    return stopping_after(config.num_rounds, config.images_per_prompt, config.confidence)
+
+
 def compare_pairs(
     candidate: Results, untrained: Results, base: Results, champion: Results | None = None, *, config: EvalConfig
 ) -> Pairs:
@@ -48,11 +64,14 @@ def compare_pairs(
     over_champion = Pair() if champion is None else _pair(candidate, champion, config)
     prompts = [len(counts.images_P) for counts in counts_by_tag(base).values()]
     planned = planned_detectable(prompts, config.images_per_prompt, confidence=config.confidence)
+    stopping = stopping_of(config)
     statistics = PairStatistics(
         planned_detectable=round(planned, 6),
         adapter_vs_base=over_base.statistics,
         adapter_vs_untrained=over_untrained.statistics,
         adapter_vs_champion=over_champion.statistics,
+        stopping=stopping,
+        why_stopped="" if stopping is None else stopping.why,
     )
     return Pairs(over_base, over_untrained, over_champion, statistics)
 
@@ -67,10 +86,11 @@ def planned_for(config: EvalConfig) -> float:
 
 
 def _pair(candidate: Results, reference: Results, config: EvalConfig) -> Pair:
-    intervals = _paired_intervals(candidate, reference, config)
+    intervals = sequential(_paired_intervals(candidate, reference, config), config)
     images = zip(candidate, reference, strict=True)
     outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
-    found = task_statistics(outcomes, intervals, confidence=config.confidence, seed=config.seed)
+    critical = critical_value(config.confidence, stopping_of(config))
+    found = task_statistics(outcomes, intervals, critical=critical, seed=config.seed)
     return Pair(_differences(intervals), found)
 
 

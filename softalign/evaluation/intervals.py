@@ -27,6 +27,11 @@ class Interval:
     low: float
     high: float
 
+    def widened(self, ratio: float) -> Interval:
+        """Return it with both ends so many times as far from the value."""
+        low, high = (self.value + (end - self.value) * ratio for end in (self.low, self.high))
+        return Interval(self.value, round(low, 6), round(high, 6))
+
 
 @dataclass(frozen=True)
 class PromptCounts:
@@ -85,6 +90,18 @@ def paired_intervals(
     """Return each tag's difference candidate - reference, and the overall one; both resampled by the same prompts."""
     return _intervals(
         {tag: (c.correct_P - reference[tag].correct_P, c.images_P) for tag, c in candidate.items()},
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def difference_intervals(
+    differences: Mapping[str, NDArray[np.int8]], *, num_bootstrap: int, confidence: float, seed: int
+) -> dict[str, Interval]:
+    """Return what ``paired_intervals`` does, from each tag's differences of images: a row a prompt, -1, 0 or 1."""
+    return _intervals(
+        {tag: (one.sum(axis=1, dtype=np.int64), np.full(*one.shape)) for tag, one in differences.items()},
         num_bootstrap=num_bootstrap,
         confidence=confidence,
         seed=seed,

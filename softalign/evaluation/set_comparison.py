@@ -8,26 +8,35 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from softalign.artifacts import TaskStatistics
 from softalign.errors import ConfigError, DataError
 from softalign.evaluation.intervals import OVERALL, Interval, counts_by_tag, paired_intervals
+from softalign.evaluation.statistics import outcomes_by_tag, task_statistics
 from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED, VerdictSet, read_verdicts
 from softalign.geneval.completeness import Lack, Suite, asked_for
 from softalign.geneval.results import image_number, prompt_of
 from softalign.geneval.scoring import ImageResult, SuiteScore, summarize
+from softalign.registry.sureness import critical_value
 
 MAX_SETS = 3
-_LETTERS = "ABC"
+LETTERS = "ABC"
 _NUM_SHOWN = 3
+OTHER_JUDGES = "The sets were not judged by the same detector: what differs may be the detectors."
 Keyed = dict[tuple[object, ...], ImageResult]
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The scores of one set less those of another, per tag and overall, both resampled by the same prompts."""
+    """The scores of one set less those of another, per tag and overall, both resampled by the same prompts.
+
+    Attributes:
+        statistics: what each difference shows, in the same order.
+    """
 
     candidate: str
     reference: str
     differences: Mapping[str, Interval]
+    statistics: tuple[TaskStatistics, ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class SetComparison:
         pairs: every later set less every earlier one.
         missing: of each what it lacks of its suite; empty where all are complete.
         num_unpaired: images of some set that another has no verdict of; they are left out.
+        sets: as they were read.
+        results: of each the verdicts that are compared; those at the same place are a pair.
     """
 
     sources: tuple[str, ...]
@@ -47,31 +58,39 @@ class SetComparison:
     pairs: tuple[PairedDifference, ...]
     missing: tuple[tuple[Lack, ...], ...]
     num_unpaired: int
+    sets: tuple[VerdictSet, ...]
+    results: tuple[tuple[ImageResult, ...], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
-        sets = zip(_LETTERS, self.sources, self.scores, self.missing, strict=False)
+        sets = zip(LETTERS, self.sources, self.scores, self.missing, self.sets, strict=False)
         return {
             "sets": {
                 letter: {
                     "source": source,
                     **score.to_json(),
                     "missing": [lack.model_dump(mode="json") for lack in lacks],
+                    "judge": one.judge,
                 }
-                for letter, source, score, lacks in sets
+                for letter, source, score, lacks, one in sets
             },
             "confidence": CONFIDENCE,
             "num_unpaired": self.num_unpaired,
             "differences": [
-                {"candidate": pair.candidate, "reference": pair.reference, "tags": _to_json(pair.differences)}
+                {
+                    "candidate": pair.candidate,
+                    "reference": pair.reference,
+                    "tags": _to_json(pair.differences),
+                    "statistics": [one.model_dump(mode="json") for one in pair.statistics],
+                }
                 for pair in self.pairs
             ],
         }
 
     def to_text(self) -> str:
         """Return a table, a row a tag, and what is missing below it."""
-        letters = _LETTERS[: len(self.sources)]
-        lines = [f"{letter}: {source}" for letter, source in zip(letters, self.sources, strict=True)]
+        letters = LETTERS[: len(self.sources)]
+        lines = [f"{letter}: {one.source} ({one.judge})" for letter, one in zip(letters, self.sets, strict=True)]
         heads = "".join(f"{letter:>8}" for letter in letters)
         lines += ["", f"{'':<14}{heads}" + "".join(f"{_name(pair):>28}" for pair in self.pairs)]
         for tag in (*self.scores[0].tags, OVERALL):
@@ -81,11 +100,21 @@ class SetComparison:
         lines.append(
             f"\nDifferences in pairs of {self.scores[0].num_images} images, {CONFIDENCE:.0%} intervals over prompts."
         )
+        lines += [self._overall(pair) for pair in self.pairs]
+        if len({one.judge for one in self.sets}) > 1:
+            lines.append(OTHER_JUDGES)
         if self.num_unpaired:
             lines.append(f"Left out, as not every set has them: {self.num_unpaired} images.")
         for letter, lacks in zip(letters, self.missing, strict=True):
             lines += [f"{letter} is not complete:", *(f"  {lack.to_text()}" for lack in lacks)] if lacks else []
         return "\n".join(lines)
+
+    def _overall(self, pair: PairedDifference) -> str:
+        one = pair.statistics[-1]
+        return (
+            f"{_name(pair)}: p = {one.p_value:.4f}; {one.wins} images won, {one.losses} lost; so many tell "
+            f"{one.detectable:.4f} in four cases of five."
+        )
 
     def _differences(self, tag: str) -> str:
         cells = (pair.differences[tag] for pair in self.pairs)
@@ -115,19 +144,26 @@ def compare_sets(
     if not shared or (unpaired and not is_partial_allowed):
         raise _not_paired(sets, keyed)
     paired = [tuple(one[key] for key in shared) for one in keyed]
-    counts = [counts_by_tag(_named_alike(results, paired[0])) for results in paired]
-    pairs = tuple(
-        PairedDifference(
-            _LETTERS[later],
-            _LETTERS[earlier],
-            paired_intervals(
-                counts[later], counts[earlier], num_bootstrap=NUM_BOOTSTRAP, confidence=CONFIDENCE, seed=SEED
-            ),
-        )
-        for earlier, later in combinations(range(len(sets)), 2)
-    )
+    alike = [_named_alike(results, paired[0]) for results in paired]
+    pairs = tuple(_pair(alike, later, earlier) for earlier, later in combinations(range(len(sets)), 2))
     scores = tuple(summarize(results) for results in paired)
-    return SetComparison(tuple(sources), scores, pairs, tuple(one.lacks for one in sets), len(unpaired))
+    lacks = tuple(one.lacks for one in sets)
+    return SetComparison(tuple(sources), scores, pairs, lacks, len(unpaired), tuple(sets), tuple(paired))
+
+
+def _pair(alike: Sequence[tuple[ImageResult, ...]], later: int, earlier: int) -> PairedDifference:
+    candidate, reference = alike[later], alike[earlier]
+    intervals = paired_intervals(
+        counts_by_tag(candidate),
+        counts_by_tag(reference),
+        num_bootstrap=NUM_BOOTSTRAP,
+        confidence=CONFIDENCE,
+        seed=SEED,
+    )
+    images = zip(candidate, reference, strict=True)
+    outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
+    shown = task_statistics(outcomes, intervals, critical=critical_value(CONFIDENCE), seed=SEED)
+    return PairedDifference(LETTERS[later], LETTERS[earlier], intervals, shown)
 
 
 def _keyed(verdicts: VerdictSet) -> Keyed:
@@ -152,7 +188,7 @@ def _named_alike(results: tuple[ImageResult, ...], first: tuple[ImageResult, ...
 
 def _not_paired(sets: Sequence[VerdictSet], keyed: Sequence[Keyed]) -> DataError:
     found = []
-    for letter, other, have in zip(_LETTERS, sets, keyed, strict=False):
+    for letter, other, have in zip(LETTERS, sets, keyed, strict=False):
         lacking = {key: result for one in keyed for key, result in one.items() if key not in have}
         names = [f"{result.prompt} ({result.filename})" for result in lacking.values()]
         if names:

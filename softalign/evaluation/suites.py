@@ -9,15 +9,26 @@ from pathlib import Path
 from softalign.config.evaluation import EvalConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
-from softalign.geneval.completeness import Suite, inspect_set, require_complete
+from softalign.geneval.completeness import Suite, asked_for, inspect_set, require_complete
 from softalign.geneval.decision import require_clauses
 from softalign.geneval.detections import Detection, Detector, read_detections
 from softalign.geneval.layout import PromptFolder, read_folders
-from softalign.geneval.prompts import CLASSES, COLORS, GenevalPrompt, from_json_lines, official_prompts, to_json_line
+from softalign.geneval.prompts import (
+    CLASSES,
+    COLORS,
+    GenevalPrompt,
+    first_of_each_tag,
+    from_json_lines,
+    official_prompts,
+    to_json_line,
+)
 from softalign.geneval.scoring import RESULTS_FILENAME, SuiteScore, score_folders, summarize, write_results
 from softalign.store.files import read_bytes, require_folder_place
 
-_FIX = "make and detect again what is missing, or score what is there with --allow-partial: it prints what is missing"
+_FIX = (
+    "make and detect again what is missing; name the prompts of another suite, or of a cut one, with --suite FILE; or "
+    "score what is there with --allow-partial: it prints what is missing"
+)
 
 
 def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
@@ -42,7 +53,7 @@ def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
 
 
 def check_detector(config: EvalConfig) -> None:
-    """Refuse a suite whose detector, or a metric's model, is not there, before any work is done for it; loads nothing.
+    """Refuse a suite whose detector, or a metric's model, is not there; loads nothing.
 
     Raises:
         MissingInputError: a model of the detector or of a metric is not there, and the hub cannot be asked.
@@ -65,7 +76,13 @@ def label_of(config: EvalConfig) -> str:
         return ""
     from softalign.detectors.identity import detector_label
 
-    return detector_label(config.detector)
+    return _label_on(suite_prompts(config), detector_label(config.detector))
+
+
+def _label_on(prompts: Sequence[GenevalPrompt], label: str) -> str:
+    """Return the label of a detector's scores: ``geneval`` is for all official prompts alone, no cut or other suite."""
+    is_whole = {asked_for(prompt) for prompt in prompts} == {asked_for(prompt) for prompt in official_prompts()}
+    return label if label != "geneval" or is_whole else "geneval detector, other prompts"
 
 
 def score_directory(
@@ -85,17 +102,14 @@ def score_directory(
         out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
         suite: what the folder must have; unset: the official suite, or whatever its folders say.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
-        detector: the label of who detected (``SuiteScore.detector``).
+        detector: the label of who detected (``SuiteScore.detector``); ``geneval`` is for the official prompts alone.
 
     Raises:
-        ConfigError: ``out`` lies below a file.
-        MissingInputError: the folder or the detections file is not there.
+        ConfigError, MissingInputError: ``out`` lies below a file; the folder or the detections file is not there.
         DataError: the set is not complete (``completeness``), malformed lines, unknown classes or colours, missing
             colours.
     """
-    target = root if out is None else out
-    if target.is_dir() or not target.suffix:
-        target = target / RESULTS_FILENAME
+    target = results_place(root, out)
     require_folder_place(target.parent)
     folders = read_folders(root)
     detections = read_detections(detections_path, known_classes(folders))
@@ -104,10 +118,17 @@ def score_directory(
     if not is_partial_allowed:
         require_complete(found.lacks, str(root), _FIX)
     results = score_folders(found.folders, detections)
-    summary = summarize(results).model_copy(update={"missing": found.lacks, "detector": detector})
+    label = _label_on([folder.prompt for folder in folders], detector)
+    summary = summarize(results).model_copy(update={"missing": found.lacks, "detector": label})
     target.parent.mkdir(parents=True, exist_ok=True)
     write_results(target, results)
     return summary
+
+
+def results_place(root: Path, out: Path | None) -> Path:
+    """Return where the results of a folder go: into it, or into the folder or file that is named."""
+    target = root if out is None else out
+    return target / RESULTS_FILENAME if target.is_dir() or not target.suffix else target
 
 
 def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:
@@ -135,12 +156,17 @@ def _check_colors(folders: Sequence[PromptFolder], detections: Mapping[str, Sequ
 
 
 def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
-    """Return the prompts of the configured suite, in order.
+    """Return the prompts of the configured suite, in order: all, or the first of each tag.
 
     Raises:
         MissingInputError: the file of other prompts is not there.
         DataError: it cannot be read, or asks for something that the suite's detector does not know.
     """
+    whole = _whole_suite(config)
+    return whole if config.prompts_per_tag is None else first_of_each_tag(whole, config.prompts_per_tag)
+
+
+def _whole_suite(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
     if config.prompts_uri is not None:
         return _known_to_detector(read_suite(config.prompts_uri), config)
     if config.is_embedded:
@@ -152,7 +178,7 @@ def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
 
 def suite_label(config: EvalConfig) -> str:
     """Return what reports call the suite: its name, and with other prompts than its own a digest of them."""
-    if config.prompts_uri is None:
+    if config.prompts_uri is None and config.prompts_per_tag is None:
         return config.suite
     lines = "".join(to_json_line(prompt) + "\n" for prompt in suite_prompts(config))
     return f"{config.suite}+{hashlib.sha256(lines.encode()).hexdigest()[:12]}"

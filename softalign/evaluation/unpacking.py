@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from softalign.artifacts import EvalReport
@@ -28,14 +29,22 @@ def unpack_arm(arm: str, to: Path) -> int:
     require_folder_place(to)
     if to.is_dir() and any(to.iterdir()):
         raise ConfigError("The folder is not empty.", expected="an empty folder, or none yet", where=str(to))
-    files = fetch_arm(arm)
+    files = fetch_arm(arm).files
     num_images = ArmImages(files).unpack(to)
     shutil.copyfile(files / DETECTIONS_FILENAME, to / DETECTIONS_FILENAME)
     return num_images
 
 
-def fetch_arm(arm: str) -> Path:
-    """Return the folder with a published arm's files.
+@dataclass(frozen=True, slots=True)
+class FetchedArm:
+    """A published arm's record, and the folder with its files."""
+
+    report: EvalReport
+    files: Path
+
+
+def fetch_arm(arm: str) -> FetchedArm:
+    """Return a published arm.
 
     Args:
         arm: where it is published: ``STORE/evaluate/KEY``.
@@ -54,4 +63,4 @@ def fetch_arm(arm: str) -> Path:
             where=arm,
             fix="`softalign plan RECIPE --json` says where the arms of a recipe are",
         )
-    return store.fetch(report)
+    return FetchedArm(report, store.fetch(report))

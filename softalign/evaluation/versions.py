@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
+from softalign.config.families import judge_of
 from softalign.errors import CompatibilityError, MissingInputError
 from softalign.evaluation.intervals import OVERALL, PromptCounts, counts_of, paired_intervals
 from softalign.registry import RegisteredScores, Verdict, parse_reference, registered_scores
@@ -24,6 +25,7 @@ class VersionComparison(Frozen):
         differences: b - a by tag and overall, paired by prompt, with 95 % intervals; empty where not paired.
         why_unpaired: in a sentence; empty where they are paired.
         num_images: of each.
+        judge_a: what the first one's scores are called by who judged the images (``judge_of``), as is ``judge_b``.
     """
 
     a: str
@@ -34,11 +36,14 @@ class VersionComparison(Frozen):
     differences: tuple[TagDifference, ...]
     why_unpaired: str
     num_images: int
+    judge_a: str
+    judge_b: str
 
     def to_text(self) -> str:
         """Return it for people, in points of a hundred."""
         scores = (
-            f"{self.a}: {self.overall_a * 100:.1f} points on {self.suite}\n{self.b}: {self.overall_b * 100:.1f} points"
+            f"{self.a}: {self.overall_a * 100:.1f} points on {self.suite} ({self.judge_a})\n"
+            f"{self.b}: {self.overall_b * 100:.1f} points ({self.judge_b})"
         )
         if self.why_unpaired:
             return f"{scores}\nNot in pairs, so how sure the difference is cannot be said: {self.why_unpaired}."
@@ -83,6 +88,8 @@ def compare_versions(a: str, b: str, tracking_uri: str | None = None) -> Version
         differences=() if why else _differences(first.verdicts, second.verdicts),
         why_unpaired=why,
         num_images=one.num_images_per_arm,
+        judge_a=judge_of(one.suite, one.detector),
+        judge_b=judge_of(other.suite, other.detector),
     )
 
 
@@ -100,6 +107,8 @@ def _comparison(scores: RegisteredScores) -> ComparisonReport:
 def _why_unpaired(first: RegisteredScores, second: RegisteredScores) -> str:
     """Return why two versions' images are not the same prompts and noise; empty where they are."""
     one, other = _comparison(first), _comparison(second)
+    if one.detector != other.detector:
+        return "their images were judged by different detectors, which may be the whole of it"
     if not one.parents or one.parents[:1] != other.parents[:1]:  # the base arm's report, by its digest
         return "their base arms differ (prompts, seed, images a prompt, sampling or base model)"
     names = [[(verdict.filename, verdict.tag) for verdict in scores.verdicts] for scores in (first, second)]

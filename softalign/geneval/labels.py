@@ -10,15 +10,21 @@ from softalign.geneval.prompts import CLASSES
 
 COCO_ALIASES: dict[str, str] = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 """COCO's labels where GenEval's names differ (same indices)."""
+VOC_ALIASES: dict[str, str] = {
+    "motorbike": "motorcycle",
+    "aeroplane": "airplane",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+}
+"""VOC's labels, which some published configurations have in the place of COCO's."""
 _SPELLINGS: dict[str, str] = {
     **COCO_ALIASES,
+    **VOC_ALIASES,
     "remote control": "tv remote",
-    "aeroplane": "airplane",
     "plane": "airplane",
     "bike": "bicycle",
-    "motorbike": "motorcycle",
-    "sofa": "couch",
-    "tv monitor": "tv",
     "television": "tv",
     "doughnut": "donut",
     "cellphone": "cell phone",

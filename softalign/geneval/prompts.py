@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -166,6 +167,17 @@ def drawn_prompts(num_per_tag: int, seed: int) -> tuple[GenevalPrompt, ...]:
         *_color_attr(rng, num_per_tag),
     )
     return tuple(dict.fromkeys(drawn))
+
+
+def first_of_each_tag(prompts: Iterable[GenevalPrompt], number: int) -> tuple[GenevalPrompt, ...]:
+    """Return a suite cut to the first prompts of each tag, so many of each, in the suite's order."""
+    seen = Counter[str]()
+    kept = []
+    for prompt in prompts:
+        seen[prompt.tag] += 1
+        if seen[prompt.tag] <= number:
+            kept.append(prompt)
+    return tuple(kept)
 
 
 def tags_in_order(tags: Iterable[str]) -> tuple[str, ...]:

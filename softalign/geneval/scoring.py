@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.artifacts.scores import UNKNOWN_DETECTOR
 from softalign.errors import DataError
 from softalign.geneval.completeness import Lack
 from softalign.geneval.decision import decide, select_objects
@@ -78,7 +79,7 @@ class SuiteScore(Frozen):
     def to_text(self) -> str:
         """Return the scores as lines, and what is missing below them."""
         rows = [f"{tag:<14} {task.score:.4f}  {task.num_correct}/{task.num_images}" for tag, task in self.tags.items()]
-        rows.append(f"{'overall':<14} {self.overall_score:.4f}{f'  ({self.detector})' if self.detector else ''}")
+        rows.append(f"{'overall':<14} {self.overall_score:.4f}  ({self.detector or UNKNOWN_DETECTOR})")
         if self.missing:
             rows += ["", "The set is not complete; these are the scores of what can be scored of it:"]
             rows += [f"  {lack.to_text()}" for lack in self.missing]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from softalign.artifacts import ArmReports, ComparisonReport, FrozenT, TagDifference
+from softalign.artifacts import ArmReports, ComparisonReport, EvalReport, FrozenT, PairStatistics, TagDifference
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, PICTURES_FILENAME, CardPictures, DataChange
+from softalign.artifacts.scores import STATISTICS_FILENAME
+from softalign.config.families import judge_of
 from softalign.errors import IntegrityError
 from softalign.store.adapter_files import EVALUATION_HEADING, PICTURES_FOLDER
 
-ARM_TITLES = {"base": "base", "untrained": "untrained tokens", "adapter": "adapter"}
+ARM_TITLES = {"base": "base", "untrained": "untrained tokens", "champion": "champion", "adapter": "adapter"}
 
 
 def card_sections(comparison: ComparisonReport, reports: ArmReports, published: Path) -> str:
@@ -27,29 +29,36 @@ def card_sections(comparison: ComparisonReport, reports: ArmReports, published: 
     change = _read(DataChange, published / DATA_CHANGE_FILENAME)
     parts = [
         "" if change is None else _data_section(change),
-        evaluation_section(comparison, reports),
+        evaluation_section(comparison, reports, _read(PairStatistics, published / STATISTICS_FILENAME)),
         "" if pictures is None else _pictures_section(pictures),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def evaluation_section(comparison: ComparisonReport, reports: ArmReports) -> str:
-    """Return the scores of the three arms and the paired gains, each with its interval, and what follows from them."""
+def evaluation_section(comparison: ComparisonReport, reports: ArmReports, statistics: PairStatistics | None) -> str:
+    """Return the scores of the arms and the paired gains, each with its interval, and what follows from them."""
     confidence = "" if comparison.confidence is None else f" {100 * comparison.confidence:g} %"
     return "\n".join(
         (
             EVALUATION_HEADING,
             "",
-            f"Suite `{comparison.suite}`, {reports.adapter.num_prompts} prompts, {comparison.num_images_per_arm} "
-            f"images per arm; same prompts and noise for every arm. {comparison.guidance_text()} Gains are paired "
-            f"differences. All in points of a hundred, with{confidence} intervals by bootstrap over prompts.",
+            f"Suite `{comparison.suite}`, judged by `{_judge(comparison)}`, {reports.adapter.num_prompts} prompts, "
+            f"{comparison.num_images_per_arm} images per arm; same prompts and noise for every arm. "
+            f"{reports.adapter.sampling_text()} {comparison.guidance_text()} Gains are paired differences. All in "
+            f"points of a hundred, with{confidence} intervals by bootstrap over prompts.{_stopping(comparison)}",
             "",
             *_score_table(comparison, reports),
             "",
+            *(() if statistics is None else _statistics_table(statistics, comparison)),
             *(f"- {sentence}" for sentence in _findings(comparison)),
             "",
         )
     )
+
+
+def _stopping(comparison: ComparisonReport) -> str:
+    said = comparison.stopping_text()
+    return f" {said}" if said else ""
 
 
 def _score_table(comparison: ComparisonReport, reports: ArmReports) -> Iterator[str]:
@@ -61,7 +70,7 @@ def _score_table(comparison: ComparisonReport, reports: ArmReports) -> Iterator[
                 **{one.tag: _score(one.score, one.ci_low, one.ci_high) for one in report.tags},
             },
         )
-        for report in reports.compared
+        for report in _columns(reports)
     ]
     gains = {
         "gain over base": comparison.adapter_vs_base,
@@ -70,10 +79,41 @@ def _score_table(comparison: ComparisonReport, reports: ArmReports) -> Iterator[
     if comparison.adapter_vs_champion:
         gains[f"gain over {_version(comparison)}"] = comparison.adapter_vs_champion
     columns += [(title, {entry.tag: _gain(entry) for entry in entries}) for title, entries in gains.items()]
-    yield f"| tag | {' | '.join(title for title, _ in columns)} |"
+    yield f"| tag ({_judge(comparison)}) | {' | '.join(title for title, _ in columns)} |"
     yield f"| --- |{' --- |' * len(columns)}"
     for tag in columns[0][1]:
         yield f"| {tag} | {' | '.join(cells.get(tag, '') for _, cells in columns)} |"
+
+
+def _columns(reports: ArmReports) -> tuple[EvalReport, ...]:
+    return reports.compared if reports.champion is None else (*reports.compared[:-1], reports.champion, reports.adapter)
+
+
+def _statistics_table(statistics: PairStatistics, comparison: ComparisonReport) -> Iterator[str]:
+    """Yield what the pairs with the base show by tag, and with the others overall."""
+    yield "| adapter and base, in pairs | p | images won : lost | detectable |"
+    yield "| --- | --- | --- | --- |"
+    for one in statistics.adapter_vs_base:
+        p_value = one.p_value if one.p_adjusted is None else one.p_adjusted
+        yield f"| {one.tag} | {p_value:.4f} | {one.wins} : {one.losses} | {100 * one.detectable:.1f} |"
+    yield ""
+    yield (
+        "The p-values of tags are corrected for how many there are (Holm). Detectable is the true difference that so "
+        f"many images show in four cases of five; before the first one it was put at "
+        f"{100 * statistics.planned_detectable:.1f} overall."
+    )
+    others = (
+        ("untrained tokens", statistics.adapter_vs_untrained),
+        (_version(comparison), statistics.adapter_vs_champion),
+    )
+    for name, tasks in others:
+        if tasks:
+            yield f"Beside {name}: p = {tasks[-1].p_value:.4f}, {tasks[-1].wins} won, {tasks[-1].losses} lost."
+    yield ""
+
+
+def _judge(comparison: ComparisonReport) -> str:
+    return judge_of(comparison.suite, comparison.detector)
 
 
 def _findings(comparison: ComparisonReport) -> Iterator[str]:

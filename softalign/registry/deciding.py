@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from softalign.artifacts import ComparisonReport
-from softalign.config.evaluation import PromotionPolicy
+from softalign.config.registration import PromotionPolicy
 from softalign.registry.events import Look, PromotionEvent, new_event
 from softalign.registry.gate import Decision, PresentChampion, decide
 from softalign.registry.ledger import Ledger, append, settle

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
-from softalign.config.evaluation import Guard, PromotionPolicy
+from softalign.config.registration import Guard, PromotionPolicy
 from softalign.errors import ConfigError, DataError
 from softalign.registry.gate_text import difference_text, numbers_of, sentences
 from softalign.registry.sureness import detectable, widened
@@ -130,10 +130,11 @@ def decide(
     is_promoted = all(check.is_passed for check in checks)
     found = detectable(_overall(candidate.adapter_vs_base, "adapter_vs_base"), candidate, look)
     beside = _beside_champion(candidate, champion, present, is_paired=is_paired)
+    said = (_reason(candidate, checks), _surely(found, look), candidate.stopping_text(), beside)
     return Decision(
         is_promoted=is_promoted,
         alias="champion" if is_promoted else "challenger",
-        reason=" ".join(part for part in (_reason(candidate, checks), _surely(found, look), beside) if part),
+        reason=" ".join(part for part in said if part),
         checks=tuple(checks),
         look=look,
         detectable=found or None,

@@ -26,7 +26,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from softalign.config.evaluation import LEDGER_SUFFIX
+from softalign.config.registration import LEDGER_SUFFIX
 from softalign.registry.events import EVENT_PREFIX, PromotionEvent, champions, read_event
 from softalign.registry.versions import CHAMPION, find_model, versions_of
 

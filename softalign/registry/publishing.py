@@ -28,8 +28,8 @@ from softalign.artifacts import (
     Usage,
     canonical_json,
 )
-from softalign.config.evaluation import RegisterConfig
 from softalign.config.recipe import Recipe
+from softalign.config.registration import RegisterConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, IntegrityError
 from softalign.registry.connection import public_uri, registry_client, tracking_uri

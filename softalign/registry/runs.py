@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, TagDifference, Usage
-from softalign.config.evaluation import RegisterConfig
+from softalign.config.families import judge_of
 from softalign.config.recipe import Recipe
+from softalign.config.registration import RegisterConfig
 from softalign.registry.curves import Curves, Point, log_points
 from softalign.registry.experiments import NOTE_TAG
 from softalign.registry.metric_points import metric_points
@@ -98,6 +99,9 @@ def _scores(comparison: ComparisonReport, reports: ArmReports, report_path: Path
                 yield f"gain/{name}", entry.difference, 0
                 yield f"gain/{name}_ci_low", entry.ci_low, 0
     yield from metric_points(report_path)
+    if comparison.stopping is not None:
+        yield "evaluation/rounds", comparison.stopping.rounds, 0
+        yield "evaluation/of_rounds", comparison.stopping.of_rounds, 0
 
 
 def _gains(comparison: ComparisonReport) -> dict[str, tuple[TagDifference, ...]]:
@@ -164,7 +168,8 @@ def _log_tags(client: Any, run: Any, adapter: Adapter, comparison: ComparisonRep
 
 def _result(comparison: ComparisonReport) -> str:
     return (
-        f"On {comparison.suite}, {comparison.num_images_per_arm} images an arm, it scores "
-        f"{100 * comparison.overall_adapter:.1f}, the base model {100 * comparison.overall_base:.1f} and untrained "
-        f"tokens {100 * comparison.overall_untrained:.1f}."
-    )
+        f"On {comparison.suite} ({judge_of(comparison.suite, comparison.detector)}), {comparison.num_images_per_arm} "
+        f"images an arm, it scores {100 * comparison.overall_adapter:.1f}, the base model "
+        f"{100 * comparison.overall_base:.1f} and untrained tokens {100 * comparison.overall_untrained:.1f}. "
+        f"{comparison.stopping_text()}"
+    ).rstrip()

@@ -16,7 +16,7 @@ from softalign.artifacts import (
     read_known,
     require_format,
 )
-from softalign.config.evaluation import LEDGER_SUFFIX
+from softalign.config.registration import LEDGER_SUFFIX
 from softalign.errors import ConfigError, IntegrityError, RegistryError
 from softalign.registry.hostile import is_safe_path
 

@@ -13,13 +13,13 @@ from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.artifacts import Family
 from softalign.backbones.base import Backbone
-from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
+from softalign.backbones.frozen_pipeline import backbone_dtype, explained_access, require_family, resolve_device
 from softalign.backbones.loading import family_of, load_backbone
-from softalign.backbones.locating import model_fingerprint
+from softalign.backbones.locating import model_fingerprint, resolve_model
 from softalign.backbones.mmdit import comes_with_t5
 from softalign.config.backbone import BackboneConfig
 from softalign.config.evaluation import UnconditionalBank
-from softalign.config.families import is_embedded, misfit
+from softalign.config.families import FAMILIES, is_embedded, misfit
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling.image_facts import NO_ADAPTER
@@ -119,6 +119,27 @@ def load_model(
         backbone.pipeline, chosen.folder, scale=scale, force=is_forced, unconditional_bank=unconditional_bank
     )
     return LoadedModel(backbone, handle)
+
+
+def configured_side_px(base: BackboneConfig) -> int:
+    """Return the side of the images that a model was made for, by its configuration files; nothing is loaded.
+
+    Raises:
+        MissingInputError: the model is not there, or it is gated.
+        CompatibilityError: it is of another family.
+    """
+    from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+
+    model, own = resolve_model(base), {"revision": base.revision}
+    with explained_access(base.model):
+        require_family(model, base)
+        if FAMILIES[base.family].is_unet:
+            denoiser: Any = UNet2DConditionModel.load_config(model, subfolder="unet", **own)
+        else:
+            denoiser = SD3Transformer2DModel.load_config(model, subfolder="transformer", **own)
+        vae: Any = AutoencoderKL.load_config(model, subfolder="vae", **own)
+    side: int = denoiser["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    return side
 
 
 @contextmanager

@@ -1,35 +1,51 @@
 """A suite's images in GenEval's layout, from a base model or an adapter: what ``softalign geneval generate`` does.
 
 An image's noise is drawn from the seed and the two places, its prompt's and its own, as in ``evaluate``. Batches are
-cut from the whole suite, whatever is there and whichever process draws them, so a restart and any number of processes
-give the files of one undisturbed run, byte for byte on the same hardware. Another batch size or device moves last bits:
-at most a level of a few values.
+cut from the whole suite, whatever is there and whichever process draws them, so a restart and any number of processes,
+Ray's and shards included, give the files of one undisturbed run, byte for byte on the same hardware. Another batch size
+or device moves last bits: at most a level of a few values.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from softalign.artifacts import Frozen
+from softalign.backbones.frozen_pipeline import resolve_device
+from softalign.backbones.sampler import sampler_of
+from softalign.config.engine import LocalEngine
 from softalign.config.families import FAMILIES
+from softalign.config.runtime import Runtime
+from softalign.engines.opening import open_engine
+from softalign.engines.work import Work
 from softalign.errors import ConfigError
-from softalign.geneval.layout import image_filename, write_metadata
+from softalign.geneval.layout import write_metadata
 from softalign.geneval.prompts import GenevalPrompt, to_json_line
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.chosen_model import ChosenModel, choose_model, load_model
+from softalign.sampling.chosen_model import ChosenModel, choose_model, configured_side_px, load_model
 from softalign.sampling.image_facts import NO_ADAPTER
 from softalign.sampling.prompt_files import require_texts
-from softalign.sampling.sampling import Batch, ImageRequest, SamplingSettings, batch_drawer, generate_missing
+from softalign.sampling.sampling import (
+    Batch,
+    ImageRequest,
+    SamplingSettings,
+    batch_drawer,
+    generate_missing,
+    requests_of,
+)
 from softalign.store.files import require_folder_place, write_atomically
 
 GENERATION_FILENAME = "generation.json"
+ALONE = Runtime(engine=LocalEngine(num_processes=1))
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,7 @@ class SetSettings:
         seed: of the noise.
         batch_size: images per denoiser call.
         shard: which part of the batches, from 1, of how many.
+        runtime: its engine draws: this process, several of this machine, or a Ray cluster's.
     """
 
     images_per_prompt: int = 4
@@ -52,6 +69,7 @@ class SetSettings:
     seed: int = 0
     batch_size: int = 4
     shard: tuple[int, int] = (1, 1)
+    runtime: Runtime = ALONE
 
 
 class Generation(Frozen):
@@ -60,6 +78,7 @@ class Generation(Frozen):
     Attributes:
         resolution_px: None: the model's own.
         prompts_sha256: of their metadata lines.
+        sampler: the scheduler's class, which is the model's; empty in sets of earlier versions.
     """
 
     schema_version: Literal[1] = 1
@@ -75,6 +94,7 @@ class Generation(Frozen):
     resolution_px: int | None
     num_prompts: int
     prompts_sha256: str
+    sampler: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,18 +130,28 @@ def generate_set(
         settings: how to sample.
 
     Raises:
-        ConfigError: ``out`` lies below a file or holds a set of other settings, or there is no such shard.
+        ConfigError: ``out`` lies below a file or holds a set of other settings, there is no such shard, or the engine
+            cannot draw here.
         MissingInputError: there is no such model or adapter.
         CompatibilityError: the model is not the adapter's.
     """
+    _require_use(settings.runtime)
     require_folder_place(out)
     require_texts(prompt.prompt for prompt in prompts)
-    requests = shard_of(_requests(prompts, out, settings.images_per_prompt), settings)
-    chosen = choose_model(adapter or NO_ADAPTER, model)
-    generation = _generation(chosen, prompts, settings)
+    requests = shard_of(requests_of(prompts, settings.images_per_prompt, out), settings)
+    chosen, began_s = choose_model(adapter or NO_ADAPTER, model), time.time()
+    own_px, generation = configured_side_px(chosen.base), _generation(chosen, prompts, settings)
     _claim(out, generation)
     write_metadata(out, prompts)
-    return GeneratedSet(out, generation, len(requests), _draw(chosen, generation, requests, settings))
+    sampling = SamplingSettings(
+        num_inference_steps=generation.num_inference_steps,
+        guidance_scale=generation.guidance_scale,
+        resolution_px=generation.resolution_px or own_px,
+        seed=generation.seed,
+    )
+    num_made = _draw(chosen, sampling, requests, settings)
+    _remove_leftovers([out / GENERATION_FILENAME, *(request.path for request in requests)], began_s)
+    return GeneratedSet(out, generation, len(requests), num_made)
 
 
 def shard_of(requests: list[ImageRequest], settings: SetSettings) -> list[ImageRequest]:
@@ -138,14 +168,6 @@ def shard_of(requests: list[ImageRequest], settings: SetSettings) -> list[ImageR
     size = settings.batch_size
     starts = range((number - 1) * size, len(requests), total * size)
     return [request for start in starts for request in requests[start : start + size]]
-
-
-def _requests(prompts: tuple[GenevalPrompt, ...], out: Path, images_per_prompt: int) -> list[ImageRequest]:
-    return [
-        ImageRequest(prompt.prompt, prompt_index, image_index, out / image_filename(prompt_index, image_index))
-        for prompt_index, prompt in enumerate(prompts)
-        for image_index in range(images_per_prompt)
-    ]
 
 
 def _generation(chosen: ChosenModel, prompts: tuple[GenevalPrompt, ...], settings: SetSettings) -> Generation:
@@ -168,6 +190,7 @@ def _generation(chosen: ChosenModel, prompts: tuple[GenevalPrompt, ...], setting
         resolution_px=side_px,
         num_prompts=len(prompts),
         prompts_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        sampler=sampler_of(chosen.base),
     )
 
 
@@ -178,7 +201,9 @@ def _claim(out: Path, generation: Generation) -> None:
     if path.is_file():
         found = _read(path)
         differing = [
-            f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value
+            f"{name} {found.get(name)!r}, not {value!r}"
+            for name, value in wanted.items()
+            if name != "sampler" and found.get(name) != value
         ]
         if differing:
             raise _other_set(out, "; ".join(differing))
@@ -205,18 +230,33 @@ def _other_set(out: Path, found: str) -> ConfigError:
     )
 
 
-def _draw(chosen: ChosenModel, generation: Generation, requests: list[ImageRequest], settings: SetSettings) -> int:
-    backbone = load_model(chosen, settings.scale).backbone
-    own_px = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
-    sampling = SamplingSettings(
-        num_inference_steps=generation.num_inference_steps,
-        guidance_scale=generation.guidance_scale,
-        resolution_px=generation.resolution_px or own_px,
-        seed=generation.seed,
-    )
-    draw_batch = batch_drawer(backbone, sampling)
+def _require_use(runtime: Runtime) -> None:
+    """Refuse several processes that would leave the drawing to this one: they share no GPU."""
+    engine = runtime.engine
+    if isinstance(engine, LocalEngine) and engine.num_processes != 1 and resolve_device(runtime).type == "cuda":
+        raise ConfigError(
+            "Several processes have no effect where there is a GPU, which one of them draws on.",
+            expected="--ray local, which gives each GPU a process, or --shard I/N with CUDA_VISIBLE_DEVICES",
+            found=f"--workers {engine.num_processes}",
+        )
 
-    def draw(batches: Iterable[Batch]) -> Iterator[tuple[bytes, ...]]:
-        return map(draw_batch, batches)
 
-    return generate_missing(draw, requests, sampling.resolution_px, settings.batch_size, StopRequest())
+def _remove_leftovers(paths: list[Path], before_s: float) -> None:
+    """Remove what killed runs left beside files that are whole now; nothing of other shards, which may be at work."""
+    names = {(path.parent, path.name) for path in paths}
+    for folder in {path.parent for path in paths}:
+        for left in folder.glob(".*.*.*"):
+            if (folder, left.name[1:].rsplit(".", 2)[0]) in names and left.stat().st_mtime < before_s:
+                left.unlink(missing_ok=True)
+
+
+def _draw(chosen: ChosenModel, sampling: SamplingSettings, requests: list[ImageRequest], settings: SetSettings) -> int:
+    drawing = Work(draw_set, (chosen, settings.scale, sampling), uses_model=True)
+    with open_engine(settings.runtime) as engine:
+        draw = partial(engine.map, drawing)
+        return generate_missing(draw, requests, sampling.resolution_px, settings.batch_size, StopRequest())
+
+
+def draw_set(chosen: ChosenModel, scale: float, sampling: SamplingSettings) -> Callable[[Batch], tuple[bytes, ...]]:
+    """Return the function that draws a batch of a set, as PNG files; loads the model and the adapter."""
+    return batch_drawer(load_model(chosen, scale).backbone, sampling)

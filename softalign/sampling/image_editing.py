@@ -27,6 +27,7 @@ from softalign.errors import CompatibilityError, ConfigError, DataError, Missing
 from softalign.method.text_states import TextStates
 from softalign.processes.reporter import Reporter
 from softalign.sampling.flow_edit import FlowEditSettings, Velocity, flow_edit
+from softalign.sampling.sampling import trained_side_px
 
 PAPERS_SETTINGS = FlowEditSettings()
 
@@ -148,7 +149,7 @@ def _require_fitting(backbone: Backbone, picture: Image.Image) -> None:
             expected=f"multiples of {multiple} up to {largest} px",
             found=f"{picture.width} x {picture.height} px",
             fix=f"scale or crop it, or let its centre square be taken: --resolution-px (resolution_px), "
-            f"for this model {config.sample_size * backbone.pipeline.vae_scale_factor}",
+            f"for this model {trained_side_px(backbone)}",
         )
 
 

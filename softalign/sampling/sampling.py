@@ -26,6 +26,8 @@ from torch import Tensor
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
 from softalign.errors import ConfigError, PreemptedError
+from softalign.geneval.layout import image_filename
+from softalign.geneval.prompts import GenevalPrompt
 from softalign.method.text_states import TextStates
 from softalign.processes.reporter import Reporter
 from softalign.processes.stopping import StopRequest
@@ -44,6 +46,15 @@ class ImageRequest:
     path: Path
 
 
+def requests_of(prompts: Sequence[GenevalPrompt], images_per_prompt: int, root: Path) -> list[ImageRequest]:
+    """Return the images of a suite in GenEval's layout below a folder, prompt by prompt."""
+    return [
+        ImageRequest(prompt.prompt, prompt_index, image_index, root / image_filename(prompt_index, image_index))
+        for prompt_index, prompt in enumerate(prompts)
+        for image_index in range(images_per_prompt)
+    ]
+
+
 @dataclass(frozen=True)
 class SamplingSettings:
     """How images are sampled; ``guidance_scale`` 1 is without guidance, sizes are in pixels."""
@@ -52,6 +63,12 @@ class SamplingSettings:
     guidance_scale: float
     resolution_px: int
     seed: int = 0
+
+
+def trained_side_px(backbone: Backbone) -> int:
+    """Return the side of the images that a loaded model was made for, by its own configuration."""
+    side: int = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
+    return side
 
 
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
@@ -91,6 +108,7 @@ def generate_missing(
     side_px: int,
     batch_size: int,
     stop: StopRequest,
+    round_size: int | None = None,
 ) -> int:
     """Make the PNG files of all requests that are not there yet, and return how many were made.
 
@@ -103,11 +121,12 @@ def generate_missing(
         side_px: of the images.
         batch_size: images per denoiser call. It moves last bits: at most one level of a few values of an image.
         stop: looked at after each batch.
+        round_size: requests are rounds of so many, and no batch has images of two; None: they are one round.
 
     Raises:
         PreemptedError: a stop was asked for; finished images are kept.
     """
-    batches = [tuple(requests[start : start + batch_size]) for start in range(0, len(requests), batch_size)]
+    batches = _batches(requests, batch_size, round_size)
     todo = [batch for batch in batches if not all(is_finished(request.path, side_px) for request in batch)]
     drawn = draw(todo)
     num_todo, num_made = sum(map(len, todo)), 0
@@ -123,6 +142,17 @@ def generate_missing(
             num_made += len(batch)
             images.reach(num_there + num_made)
     return num_made
+
+
+def _batches(requests: Sequence[ImageRequest], batch_size: int, round_size: int | None) -> list[Batch]:
+    return [
+        tuple(batch) for part in _parts(requests, round_size or len(requests)) for batch in _parts(part, batch_size)
+    ]
+
+
+def _parts(requests: Sequence[ImageRequest], size: int) -> Iterator[Sequence[ImageRequest]]:
+    for start in range(0, len(requests), max(size, 1)):
+        yield requests[start : start + size]
 
 
 @torch.no_grad()

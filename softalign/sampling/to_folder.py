@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from softalign.sampling.chosen_model import ChosenModel, LoadedModel, choose_mod
 from softalign.sampling.contact_sheet import SheetLayout, contact_sheet
 from softalign.sampling.image_facts import NO_ADAPTER, GeneratedImage, SheetOfImages
 from softalign.sampling.prompt_files import require_texts
-from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes
+from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, png_bytes, trained_side_px
 from softalign.sampling.written_before import PlannedFile, kept_files, refuse_foreign
 from softalign.store.files import require_folder_place, write_atomically
 
@@ -213,7 +213,7 @@ def _drawn(loaded: LoadedModel, prompts: Sequence[str], batch: Sequence[Planned]
     sampling = SamplingSettings(
         num_inference_steps=facts.num_inference_steps,
         guidance_scale=facts.guidance_scale,
-        resolution_px=cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor,
+        resolution_px=trained_side_px(backbone),
         seed=facts.seed,
     )
     requests = [

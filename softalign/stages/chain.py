@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from softalign.artifacts import (
     Adapter,
     ComparisonReport,
     DatasetManifest,
+    EvalReport,
     ModelVersion,
     PairStatistics,
+    Record,
     Stage,
     TaskStatistics,
     read_known,
@@ -19,12 +21,14 @@ from softalign.artifacts import (
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
+from softalign.errors import UndetectedError
 from softalign.processes.supervise import OnLine
 from softalign.run_context import log_fields, to_register
 from softalign.stages.champion import with_champion
 from softalign.stages.ending import ChainSummary
 from softalign.stages.published import Published
 from softalign.stages.readiness import check_ready
+from softalign.stages.rounds import draw_until_decided
 from softalign.stages.run import StageResult, require, run_step
 from softalign.stages.spending import spending_of
 from softalign.stages.table import COMMANDS, STAGES, Step, steps_of
@@ -58,22 +62,68 @@ def walk(recipe: Recipe, store: Store, stages: Collection[Stage], run: RunStep) 
 
     Raises:
         MissingInputError: an earlier stage has not run; says how to run it.
+        UndetectedError: the detector is not there yet; the images of all arms are drawn and kept.
     """
     recipe = with_champion(recipe, store, stages)
-    steps = steps_of(recipe)
-    end = max(number for number, step in enumerate(steps, start=1) if step.row.name in stages)
-    results: list[StageResult] = []
-    published = Published()
-    for step in steps[:end]:
-        about = log_fields(recipe=recipe.name, stage=step.label, **known_digests(published))
-        with about, to_register("register" in stages):
-            if step.row.name in stages:
-                results.append(run(step, published))
-                record = results[-1].record
-            else:
-                record = require(step, published, store)
-        published = published.plus(step.label, record)
-    return Walked(tuple(results), published)
+    return _Walk(store, stages, run).along(recipe)
+
+
+class _Walk:
+    """Runs steps one after the other, and remembers what they came to."""
+
+    def __init__(self, store: Store, stages: Collection[Stage], run: RunStep) -> None:
+        self.store, self.stages, self.run = store, stages, run
+        self.results: list[StageResult] = []
+        self.published = Published()
+
+    def along(self, recipe: Recipe) -> Walked:
+        """Run the steps up to the last stage that is asked for, and of an evaluation as many rounds as decide it."""
+        undetected: dict[str, UndetectedError] = {}
+        for step in self._steps(recipe):
+            if undetected and step.row.record is not EvalReport:
+                break
+            try:
+                self.published = self.published.plus(step.label, self._record(step))
+            except UndetectedError as error:  # the other arms' images can be drawn all the same
+                undetected[step.label] = error
+        if undetected:
+            raise _of_all(undetected)
+        return Walked(tuple(self.results), self.published)
+
+    def _steps(self, recipe: Recipe) -> Iterator[Step]:
+        steps = steps_of(recipe)
+        end = max(number for number, step in enumerate(steps, start=1) if step.row.name in self.stages)
+        for number in range(end):
+            if recipe.evaluate.is_undecided and steps[number].row.record is EvalReport:
+                recipe = draw_until_decided(recipe, self.published, self.store, self._record)
+                steps = steps_of(recipe)
+            yield steps[number]
+
+    def _record(self, step: Step) -> Record:
+        """Run or require a step, unless this walk did it already, and return what it published."""
+        about = log_fields(recipe=step.recipe.name, stage=step.label, **known_digests(self.published))
+        with about, to_register("register" in self.stages):
+            if step.row.name not in self.stages:
+                return require(step, self.published, self.store)
+            if (made := self._made(step)) is not None:
+                return made
+            self.results.append(self.run(step, self.published))
+            return self.results[-1].record
+
+    def _made(self, step: Step) -> Record | None:
+        """Return what a step of this walk made: the last round's arms are drawn before the walk comes to them."""
+        if not step.recipe.evaluate.is_in_rounds or step.row.record is not EvalReport:
+            return None
+        key = step.request(self.published, self.store).key
+        return next((one.record for one in self.results if one.record.stage_key == key), None)
+
+
+def _of_all(undetected: dict[str, UndetectedError]) -> UndetectedError:
+    """Return one error for all arms, which lack the same, with the places of their images."""
+    last, where = list(undetected.values())[-1], [f"{label}: {error.where}" for label, error in undetected.items()]
+    return UndetectedError(
+        last.what, expected=last.expected, found=last.found, where=f"images of {'; '.join(where)}", fix=last.fix
+    )
 
 
 def known_digests(published: Published) -> dict[str, str]:
@@ -132,6 +182,8 @@ OF_COMPARISON = (
     "champion",
     "adapter_vs_champion",
     "over_base",
+    "stopping",
+    "detector",
 )
 """Fields of a summary that are those of its comparison."""
 

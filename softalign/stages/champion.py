@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from softalign.artifacts import Stage
+from softalign.config.evaluation import AFTER, WHEN_DECIDED
 from softalign.config.recipe import Recipe
 from softalign.errors import SoftAlignError
 from softalign.stages.asked_before import published_requests
-from softalign.stages.published import Published
-from softalign.stages.table import steps_of
+from softalign.stages.rounds import StepsAsDecided
 from softalign.store.store import Store
 
 logger = logging.getLogger(__name__)
@@ -53,26 +54,32 @@ def pinned(recipe: Recipe, champion: str) -> Recipe:
 
 def _compared_with(recipe: Recipe, store: Store) -> Iterator[str]:
     """Yield the champions that adapters of such an evaluation were compared with in this store, newest first."""
-    asked = recipe.evaluate.asked()
+    asked = _without_rounds(recipe.evaluate.asked())
     found = sorted(published_requests("compare", store), key=lambda one: -one[0])
     configs = [dict(request.config.get("evaluate", {})) for _, _, request in found]
     champions = [config.pop("champion", NONE) for config in configs if isinstance(config, dict)]
-    yield from dict.fromkeys(champion for champion, config in zip(champions, configs, strict=True) if config == asked)
+    asked_before = zip(champions, map(_without_rounds, configs), strict=True)
+    yield from dict.fromkeys(champion for champion, config in asked_before if config == asked)
+
+
+def _without_rounds(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what an evaluation is asked for, after whatever rounds it stopped."""
+    return config | {"stop": WHEN_DECIDED} if str(config.get("stop")).startswith(AFTER) else config
 
 
 def _published(recipe: Recipe, store: Store) -> set[Stage]:
     """Return which stages of a recipe's chain are published, up to the first that is not."""
-    published, found = Published(), set[Stage]()
-    for step in steps_of(recipe):
+    steps, found = StepsAsDecided(recipe, store), set[Stage]()
+    for step in steps:
         try:
-            record = step.row.published(step.request(published, store).key, store)
+            record = step.row.published(step.request(steps.published, store).key, store)
         except SoftAlignError as error:  # of sources or models: who runs the stage says it
             if error.is_retriable:
                 raise
             return found
         if record is None:
             return found
-        published = published.plus(step.label, record)
+        steps.note(step, record)
         found.add(step.row.name)
     return found
 

@@ -11,7 +11,7 @@ from softalign.config.backbone import BackboneConfig
 from softalign.config.curation import CocoSource, ParquetSource, Source, TableSource
 from softalign.config.families import is_embedded
 from softalign.config.recipe import Recipe
-from softalign.errors import DataError, MissingInputError, SoftAlignError
+from softalign.errors import ConfigError, DataError, MissingInputError, SoftAlignError
 from softalign.processes.launch import require_work_for_all
 from softalign.stages.published import Published
 from softalign.stages.sense import mismatches
@@ -146,21 +146,47 @@ def check_training(recipe: Recipe, store: Store) -> None:
 
 
 def check_evaluation(recipe: Recipe, store: Store) -> None:
-    """Refuse a base model that cannot be used, and a recipe whose images nothing here can score.
+    """Refuse a base model that cannot be used, and a recipe whose images nothing could score.
+
+    A detector that is not there yet is no reason (see ``undetected``).
 
     Raises:
         MissingInputError: the base model is not there, or incomplete.
         DataError: a component's configuration, or the suite's file, cannot be used.
-        ConfigError: the suite makes no sense with the model.
+        ConfigError: the suite makes no sense with the model, or the gate can promote nothing and is waited for.
     """
-    from softalign.evaluation.suites import check_detector, suite_prompts
+    from softalign.evaluation.suites import suite_prompts
 
     check_model(recipe, store)
     for found in mismatches(recipe):
         if found.is_hopeless:
             raise found.to_error()
-    check_detector(recipe.evaluate)
-    suite_prompts(recipe.evaluate)
+    _check_rounds(recipe, len(suite_prompts(recipe.evaluate)))
+
+
+def _check_rounds(recipe: Recipe, num_prompts: int) -> None:
+    """Refuse rounds until a decision that no round can bring."""
+    evaluate, needed = recipe.evaluate, recipe.register_.policy.min_images
+    most = num_prompts * evaluate.images_per_prompt
+    if evaluate.is_in_rounds and most < needed:
+        raise ConfigError(
+            "The gate promotes nothing of so few images, so there is nothing to decide in rounds.",
+            expected=f"register.policy.min_images of at most {most:,}, the images of an arm",
+            found=f"{needed:,}",
+            where="evaluate.stop, register.policy.min_images",
+            fix="lower register.policy.min_images, raise evaluate.images_per_prompt, or set evaluate.stop to never",
+        )
+
+
+def undetected(recipe: Recipe) -> MissingInputError | None:
+    """Return what ``evaluate`` lacks to score its images, which it draws all the same; None: nothing."""
+    from softalign.evaluation.suites import check_detector
+
+    try:
+        check_detector(recipe.evaluate)
+    except MissingInputError as error:
+        return error
+    return None
 
 
 def check_registry(recipe: Recipe, store: Store) -> None:

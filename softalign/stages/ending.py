@@ -8,9 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from softalign.artifacts import Frozen, GuidedBase, PairEvidence, TagDifference, TaskStatistics
+from softalign.artifacts import Frozen, GuidedBase, PairEvidence, Stopping, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
-from softalign.config.families import is_embedded
+from softalign.config.families import is_embedded, judge_of
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
 from softalign.stages.ending_evidence import OVERALL, clear_tags, evidence, outcome, shown_columns, sweep
@@ -57,12 +57,12 @@ def score_table(summary: ChainSummary) -> list[str]:
     gains = {gain.tag: gain for gain in summary.adapter_vs_base}
     shown = {one.tag: one for one in summary.statistics}
     overall = (OVERALL, summary.overall_base, summary.overall_untrained, summary.overall_adapter)
-    head = (
-        f"{'score, of 100':<14} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
-    )
+    first = f"{judge_of(summary.suite, summary.detector)}, of 100"
+    width = max(14, *(len(name) for name in (first, *(tag for tag, *_ in summary.tags))))
+    head = f"{first:<{width}} {'base':>9} {'untrained':>9} {'adapter':>9}   {'gain':>5}  {_confidence(summary):<14}"
     lines = [f"{head}  {'p':>6}  won:lost" if shown else head.rstrip()]
     for tag, *scores in (*summary.tags, overall):
-        row = f"{tag:<14} " + " ".join(f"{score * 100:9.1f}" for score in scores)
+        row = f"{tag:<{width}} " + " ".join(f"{score * 100:9.1f}" for score in scores)
         gain = gains.get(tag)
         if gain is not None:
             row += f"   {gain.difference * 100:+5.1f}  {_interval(gain):<14}{shown_columns(shown.get(tag))}"
@@ -87,7 +87,8 @@ def meaning(summary: ChainSummary) -> list[str]:
         "unclear": f"No difference to untrained tokens can be told: {again}.",
     }[outcome(untrained)]
     tags = (clear_tags(summary.adapter_vs_base), *sweep(summary.fronts))
-    return [said, *evidence(summary.over_base), beside, *_beside_champion(summary), *tags, guidance(summary)]
+    rounds = [] if summary.stopping is None else [summary.stopping.to_text()]
+    return [said, *evidence(summary.over_base), *rounds, beside, *_beside_champion(summary), *tags, guidance(summary)]
 
 
 def _beside_champion(summary: ChainSummary) -> list[str]:
@@ -239,6 +240,8 @@ class ChainSummary(Frozen):
         over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
         statistics: what each tag's gain over the base shows; empty likewise.
         fronts: of the sweep, where ``evaluate.guidance_sweep`` asked for it.
+        stopping: after how many rounds the evaluation stopped, and why; None without rounds.
+        detector: what the scores are called by who judged the images, as the comparison has it.
         checks: the conditions of the promotion gate, with what was measured.
         denoiser_calls_per_image: of each arm.
         guided_base: the base with guidance, where ``evaluate.reference_guidance_scale`` asked for it.
@@ -285,6 +288,8 @@ class ChainSummary(Frozen):
     over_base: PairEvidence | None = None
     statistics: tuple[TaskStatistics, ...] = ()
     fronts: GuidanceFronts | None = None
+    stopping: Stopping | None = None
+    detector: str = ""
 
     def to_text(self) -> str:
         """Return the summary for people, in sentences (``softalign.stages.ending``)."""

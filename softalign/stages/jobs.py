@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from softalign.artifacts import Adapter, Arm, DatasetManifest, EncodedManifest, Frozen
+from softalign.artifacts import Adapter, Arm, DatasetManifest, EncodedManifest, EvalReport, Frozen
 from softalign.config.recipe import Recipe
 from softalign.store.holder import Held
 
@@ -36,12 +36,16 @@ class TrainJob(StageJob):
 
 
 class EvaluateJob(StageJob):
-    """Generate and score one arm, with its adapter if it has one; of the champion a folder with its files."""
+    """Generate and score one arm, with its adapter if it has one; of the champion a folder with its files.
+
+    ``lent`` is the same arm with another number of images of each prompt.
+    """
 
     stage: Literal["evaluate"] = "evaluate"
     arm: Arm
     adapter: Adapter | None
     champion_path: str = ""
+    lent: EvalReport | None = None
 
 
 Job = EncodeJob | TrainJob | EvaluateJob

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from softalign.config.recipe import Recipe
-from softalign.stages.published import Published
-from softalign.stages.table import steps_of
+from softalign.stages.rounds import StepsAsDecided
 from softalign.store.store import Store
 
 
@@ -21,9 +20,9 @@ def kept_line(recipe: Recipe, store: Store) -> str:
 
 
 def _kept(recipe: Recipe, store: Store) -> Iterator[str]:
-    published = Published()
-    for step in steps_of(recipe):
-        given = step.inputs(published, store)
+    steps = StepsAsDecided(recipe, store)
+    for step in steps:
+        given = step.inputs(steps.published, store)
         key = step.row.request(given).key
         record = step.row.published(key, store)
         if record is None:
@@ -31,4 +30,4 @@ def _kept(recipe: Recipe, store: Store) -> Iterator[str]:
                 yield unfinished
             return
         yield step.label
-        published = published.plus(step.label, record)
+        steps.note(step, record)

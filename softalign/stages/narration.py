@@ -14,6 +14,7 @@ from softalign.artifacts import (
     ReasonCount,
     Record,
 )
+from softalign.config.families import judge_of
 from softalign.data.captions.edit_shares import edit_shares, edits_in
 from softalign.store.metrics_log import LoggedRow, read_metrics
 from softalign.store.store import Store
@@ -50,10 +51,13 @@ def figures(record: Record, store: Store) -> str:
             text = training_figures(read_metrics(path)) if path.is_file() else f"{record.num_steps:,} steps"
         case EvalReport():
             interval = f"{points(record.overall_ci_low)} to {points(record.overall_ci_high)}"
-            text = f"{record.num_images:,} images, score {points(record.overall_score)} (interval {interval})"
+            judge = judge_of(record.suite, record.detector)
+            text = f"{record.num_images:,} images, score {points(record.overall_score)} ({judge}, interval {interval})"
         case ComparisonReport():
             gains = [entry.difference for entry in record.adapter_vs_base if entry.tag == "overall"]
             text = "".join(f"the adapter has {gain * 100:+.1f} points over the base" for gain in gains)
+            if record.stopping is not None:
+                text += f", after {record.stopping.rounds} of {record.stopping.of_rounds} rounds"
         case ModelVersion():
             text = f"{record.name} version {record.version} is {record.alias}"
         case _:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from softalign.artifacts import ComparisonReport, Frozen, Stage
+from softalign.artifacts import ComparisonReport, EvalReport, Frozen, Stage
 from softalign.config.recipe import Recipe
 from softalign.errors import ConfigError, SoftAlignError
 from softalign.evaluation.differences import planned_for
 from softalign.stages.asked_before import published_requests
 from softalign.stages.champion import with_champion
-from softalign.stages.checks import check_machine, uncached_models
+from softalign.stages.checks import check_machine, uncached_models, undetected
+from softalign.stages.planned_rounds import rounds_text
+from softalign.stages.predicted_drawing import predicted_drawing
 from softalign.stages.preflight import obstacle
-from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
+from softalign.stages.rounds import StepsAsDecided
 from softalign.stages.table import StageRow, Step, steps_of
 from softalign.stages.what_changed import FieldChange, nearest_changes
 from softalign.stages.world import OpenStep, obstacles
@@ -22,6 +24,7 @@ from softalign.store.store import Store
 
 SHOWN_CHANGES = 3
 """How many changes a row's text names; ``changes`` has them all."""
+_BLOCKED = "cannot run here: "
 
 
 class PlannedStage(Frozen):
@@ -31,6 +34,8 @@ class PlannedStage(Frozen):
         state: ``done`` (published, will be reused), ``run`` (all inputs are there), ``wait`` (an earlier stage first),
             ``blocked`` (cannot run here; the reason says why).
         reason: why it is in that state.
+        predicted_images: of an arm that is not there: how many it draws; in rounds: until the gate looks next.
+        predicted_minutes: how long that takes, about; None where nothing tells.
         fix: of a blocked stage: what to do about it.
         predicted_bytes: what it will write, about; 0 where it is done, None where it cannot be known beforehand.
         size_note: how far that number is known, where there is something to say of it.
@@ -43,6 +48,8 @@ class PlannedStage(Frozen):
     reason: str
     predicted_bytes: int | None
     size_note: str = ""
+    predicted_images: int | None = None
+    predicted_minutes: float | None = None
     uri: str = ""
     fix: str = ""
     changes: tuple[FieldChange, ...] = ()
@@ -64,15 +71,16 @@ def plan(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
 def plan_recipe(recipe: Recipe, store: Store) -> tuple[PlannedStage, ...]:
     """Return what would run as far as recipe and store alone say: the world is not asked."""
     planner = _Planner(recipe, store)
-    for step in steps_of(recipe):
+    for step in planner.steps:
         planner.add(step)
     return tuple(planner.rows)
 
 
 def open_steps(rows: tuple[PlannedStage, ...], recipe: Recipe) -> tuple[OpenStep, ...]:
-    """Return the steps of a plan that would run, now or later."""
+    """Return the steps of a plan that would run, now or later; an arm that nothing can score yet is drawn."""
     steps = {step.label: step for step in steps_of(recipe)}
-    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in rows if row.state in {"run", "wait"})
+    still_open = [row for row in rows if row.state in {"run", "wait"} or row.predicted_images]
+    return tuple(OpenStep(steps[row.label], row.predicted_bytes) for row in still_open)
 
 
 def plan_text(rows: tuple[PlannedStage, ...]) -> str:
@@ -100,19 +108,20 @@ class _Planner:
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store = recipe, store
         self.rows: list[PlannedStage] = []
-        self._published = Published()
+        self.steps = StepsAsDecided(recipe, store)
         self._obstacles: dict[Stage, SoftAlignError | None] = {}
         self._is_download_said = False
+        self._undetected = undetected(recipe)
 
     def add(self, step: Step) -> None:
         """Add a step's row, and remember its record if it is published."""
         self.rows.append(self._row(step))
 
     def _row(self, step: Step) -> PlannedStage:
-        is_ready = step.is_ready(self._published)
+        is_ready = step.is_ready(self.steps.published)
         request, record, uri = None, None, ""
         try:
-            request = step.request(self._published, self.store)
+            request = step.request(self.steps.published, self.store)
             if is_ready:
                 uri = self.store.prefix(step.row.name, request.key)
                 record = step.row.published(request.key, self.store)
@@ -122,7 +131,7 @@ class _Planner:
                 raise
             return _blocked(step.label, self._obstacle(step.row) or error, uri)
         if record is not None:
-            self._published = self._published.plus(step.label, record)
+            self.steps.note(step, record)
             uri = self.store.prefix(step.row.name, record.stage_key)
             return PlannedStage(label=step.label, state="done", reason="published", predicted_bytes=0, uri=uri)
         if (in_the_way := self._obstacle(step.row)) is not None:
@@ -130,7 +139,8 @@ class _Planner:
         if any(row.state == "blocked" for row in self.rows if row.label in step.parents):
             reason = f"cannot run here: it needs {step.row.parents[-1]}, which cannot"
             return PlannedStage(label=step.label, state="blocked", reason=reason, predicted_bytes=None, uri=uri)
-        return self._open_row(step, request, uri, is_waiting=not is_ready)
+        row = self._open_row(step, request, uri, is_waiting=not is_ready)
+        return self._drawing(row, step) if step.row.record is EvalReport else row
 
     def _open_row(self, step: Step, request: StageRequest, uri: str, *, is_waiting: bool) -> PlannedStage:
         """Return the row of a stage that runs or waits."""
@@ -142,17 +152,30 @@ class _Planner:
             said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
-        download = self._download(step.row)
-        size = step.row.size(self.recipe, self._published)
+        more = f"{self._download(step.row)}{self._tells(step.row)}{self._rounds(step, request)}"
+        size = step.row.size(self.recipe, self.steps.published)
         return PlannedStage(
             label=step.label,
             state="wait" if is_waiting else "run",
-            reason=f"{said or 'its key is made otherwise now'}{download}{self._tells(step.row)}",
+            reason=f"{said or 'its key is made otherwise now'}{more}",
             predicted_bytes=size,
-            size_note=step.row.size_note(self.recipe, self._published, size),
+            size_note=step.row.size_note(self.recipe, self.steps.published, size),
             uri=uri,
             changes=found or (),
         )
+
+    def _drawing(self, row: PlannedStage, step: Step) -> PlannedStage:
+        """Return an arm's row with what it draws; without a detector it is blocked once that is drawn."""
+        given = step.inputs(self.steps.published, self.store)
+        drawing = predicted_drawing(self.recipe, given.recipe.evaluate.of_arm(given.evaluated_arm), self.store)
+        minutes = None if drawing.minutes is None else round(drawing.minutes, 3)
+        numbers = {"predicted_images": drawing.num_images, "predicted_minutes": minutes}
+        said = "" if self.recipe.evaluate.is_undecided else f"; {drawing.text}"
+        if self._undetected is None:
+            return row.model_copy(update={**numbers, "reason": row.reason + said})
+        blocked = _blocked(row.label, self._undetected, row.uri)
+        reason = f"draws {drawing.text}, then stops: {blocked.reason.removeprefix(_BLOCKED)}"
+        return blocked.model_copy(update={**numbers, "reason": reason, "predicted_bytes": row.predicted_bytes})
 
     def _obstacle(self, row: StageRow) -> SoftAlignError | None:
         """Return what stands in a stage's way whatever its inputs are: in the recipe, or on this machine."""
@@ -173,6 +196,13 @@ class _Planner:
         found = planned_for(self.recipe.evaluate) * 100
         return f"; can be told overall in four cases of five: {found:.1f} points (variance as in the embedded world)"
 
+    def _rounds(self, step: Step, request: StageRequest) -> str:
+        """Return how much an arm draws at least and at most, where that is not decided."""
+        if step.row.record is not EvalReport or not self.recipe.evaluate.is_undecided:
+            return ""
+        given, is_ready = step.inputs(self.steps.published, self.store), step.is_ready(self.steps.published)
+        return f"; {rounds_text(given, request, is_ready=is_ready)}"
+
     def _download(self, row: StageRow) -> str:
         """Return, once, which models the first stage that uses them downloads."""
         missing = uncached_models(self.recipe.backbone) if row.uses_model else ()
@@ -184,7 +214,7 @@ class _Planner:
 
 def _blocked(label: str, error: SoftAlignError, uri: str) -> PlannedStage:
     found = ", ".join(text for text in (error.found, error.where) if text)
-    reason = f"cannot run here: {error.what}" + (f" ({found})" if found else "")
+    reason = f"{_BLOCKED}{error.what}" + (f" ({found})" if found else "")
     return PlannedStage(
         label=label, state="blocked", reason=" ".join(reason.split()), predicted_bytes=None, uri=uri, fix=error.fix
     )

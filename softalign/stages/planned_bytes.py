@@ -163,10 +163,15 @@ def train_bytes(recipe: Recipe, _published: Published) -> int | None:
 
 
 def evaluate_bytes(recipe: Recipe, _published: Published) -> int | None:
-    """Return about how many bytes of images one arm of ``evaluate`` writes."""
+    """Return about how many bytes of images one arm of ``evaluate`` writes; in rounds at most.
+
+    A round publishes the images of the rounds before it again, so that it stands alone.
+    """
     from softalign.evaluation.suites import suite_prompts
 
     evaluate = recipe.evaluate
     side_px = evaluate.side_px(recipe.backbone)
     image_bytes = SHAPES_PNG_BYTES if evaluate.is_embedded else GENERATED_BYTES_PER_PIXEL * side_px**2
-    return len(suite_prompts(evaluate)) * evaluate.images_per_prompt * image_bytes
+    rounds = evaluate.images_per_prompt
+    number = rounds * (rounds + 1) // 2 if evaluate.is_undecided else evaluate.num_rounds
+    return len(suite_prompts(evaluate)) * number * image_bytes

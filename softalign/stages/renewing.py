@@ -160,7 +160,8 @@ def _likeness(request: StageRequest) -> object:
         for source in curation["sources"]
     ]
     of_filters = {name: digest for name, digest in request.content.items() if name.startswith("curation.filters")}
-    return request.library_version, curation, request.config.get("decoder"), of_filters
+    made_by = [request.config.get(name) for name in ("decoder", "hashes", "fitting")]
+    return request.library_version, curation, made_by, of_filters
 
 
 def _without(source: dict[str, object], fields: tuple[str, ...]) -> dict[str, object]:

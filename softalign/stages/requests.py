@@ -32,6 +32,8 @@ from softalign.config.curation import WEIGHTS, CurationConfig, HttpConfig, Shape
 from softalign.config.recipe import Recipe
 from softalign.data.curation.colour import DECODER
 from softalign.data.curation.fingerprint import evaluation_fingerprints, source_fingerprint
+from softalign.data.curation.hashing import HASHES
+from softalign.data.curation.transcoding import FITTING
 from softalign.detectors.identity import detector_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.metrics.scorer import metric_fingerprint
@@ -148,6 +150,8 @@ def curate_request(given: StageInputs) -> StageRequest:
         for index, model in enumerate(filters.models)
     }
     config = _sections(given, "curation") | {"decoder": DECODER}
+    config |= {"hashes": HASHES} if filters.asks_for_hashes else {}
+    config |= {"fitting": FITTING} if given.recipe.curation.image_size_px is not None else {}
     _drop_defaults(config["curation"], CurationConfig, LATER_FIELDS)
     for source in config["curation"]["sources"]:
         _drop_unset(source)

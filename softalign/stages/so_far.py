@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from softalign.artifacts import Adapter
+from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
+from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.stages.requests import StageInputs
 
 
@@ -20,5 +23,14 @@ def training_steps(given: StageInputs, key: str) -> str:
 
 def images(given: StageInputs, key: str) -> str:
     """Return how many images of an arm are there."""
-    number = sum(1 for _ in given.store.work_path("evaluate", key).rglob("[0-9]*.png"))
+    number = sum(1 for _ in given.store.work_path("evaluate", _drawn_as(given, key)).rglob("[0-9]*.png"))
     return f"{number} images of {given.evaluation_label}" if number else ""
+
+
+def _drawn_as(given: StageInputs, key: str) -> str:
+    arm, champion = given.evaluated_arm, given.recipe.evaluate.pinned_champion
+    config = given.recipe.evaluate.of_arm(arm)
+    if comes_with_its_scorer(config):
+        return key
+    tokens = tokens_digest(arm, given.inputs.find(Adapter), given.store, champion)
+    return drawing_key(tokens, given.recipe.backbone, config)

@@ -9,6 +9,7 @@ from softalign.artifacts import Adapter, ComparisonReport, DatasetManifest, Enco
 from softalign.config.recipe import Recipe
 from softalign.processes.launch import leads, rank_environments
 from softalign.processes.supervise import OnLine, run_child
+from softalign.stages.held_rounds import lent_report
 from softalign.stages.jobs import WORKER, EncodeJob, EvaluateJob, Job, TrainJob, to_json
 from softalign.stages.renewing import version_beside
 from softalign.stages.requests import StageInputs, encoded_before, parent_request
@@ -56,7 +57,14 @@ def evaluate(given: StageInputs, key: str, on_line: OnLine) -> EvalReport:
     arm, adapter, store = given.evaluated_arm, given.inputs.find(Adapter), given.store
     path = str(champion_folder(given.recipe, store)) if arm == "champion" else ""
     job = EvaluateJob(
-        recipe=given.recipe, store=store.uri, key=key, held=store.held, arm=arm, adapter=adapter, champion_path=path
+        recipe=given.recipe,
+        store=store.uri,
+        key=key,
+        held=store.held,
+        arm=arm,
+        adapter=adapter,
+        champion_path=path,
+        lent=lent_report(given),
     )
     return EvalReport.model_validate(_in_child(job, given, given.evaluation_label, on_line))
 

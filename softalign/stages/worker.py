@@ -51,6 +51,7 @@ def run_job(job: Job) -> Record:
                 store,
                 job.key,
                 champion_path=job.champion_path,
+                lent=job.lent,
             )
 
 

@@ -9,33 +9,24 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from softalign.artifacts import FileEntry
-from softalign.errors import (
-    ConfigError,
-    IntegrityError,
-    MissingInputError,
-)
+from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.store.reaching import reaching
 from softalign.store.traffic import note_read, note_written
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_CHUNK_BYTES = 1 << 20
-
 
 def sha256_of_file(path: Path) -> str:
     """Return the sha256 hex digest of a local file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -177,10 +168,16 @@ def read_bytes(uri: str) -> bytes:
     return data
 
 
-def list_files(root: Path) -> tuple[FileEntry, ...]:
-    """Return the entries of all regular files below a local folder, by path."""
+def list_files(root: Path, known: Iterable[FileEntry] = ()) -> tuple[FileEntry, ...]:
+    """Return the entries of all regular files below a local folder, by path.
+
+    Args:
+        root: the folder.
+        known: entries of some of them, which are not read.
+    """
+    entries = {entry.path: entry for entry in known}
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return tuple(file_entry(root / name, name) for name in names)
+    return tuple(entries.get(name) or file_entry(root / name, name) for name in names)
 
 
 def file_entry(path: Path, name: str) -> FileEntry:
@@ -287,9 +284,17 @@ def verify_file(path: Path, entry: FileEntry, where: str, fix: str = RESTORE) ->
     Raises:
         IntegrityError: the file is missing, truncated or changed.
     """
-    found = "no file" if not path.is_file() else f"{path.stat().st_size} bytes, sha256 {sha256_of_file(path)}"
-    expected = f"{entry.size_bytes} bytes, sha256 {entry.sha256}"
-    if found != expected:
-        raise IntegrityError(
-            "A stored file is not what was published.", expected=expected, found=found, where=where, fix=fix
-        )
+    found = "no file" if not path.is_file() else state_text(path.stat().st_size, sha256_of_file(path))
+    if found != state_text(entry.size_bytes, entry.sha256):
+        raise not_as_published(entry, found, where, fix)
+
+
+def not_as_published(entry: FileEntry, found: str, where: str, fix: str = RESTORE) -> IntegrityError:
+    """Return the error of a stored file; ``found`` is its ``state_text``, or says why it has none."""
+    what, expected = "A stored file is not what was published.", state_text(entry.size_bytes, entry.sha256)
+    return IntegrityError(what, expected=expected, found=found, where=where, fix=fix)
+
+
+def state_text(size_bytes: int, sha256: str) -> str:
+    """Return how a file's content is told: so that two are the same if their texts are."""
+    return f"{size_bytes} bytes, sha256 {sha256}"

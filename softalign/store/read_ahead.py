@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
@@ -17,12 +19,43 @@ CLOSING_TIMEOUT_S = 1.0
 """How long a thread that does not block gets to be gone."""
 
 
-def map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Generator[ResultT]:
-    """Yield results in the items' order, computed in threads at most ``2 * num_threads`` items ahead.
+def map_ahead(
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int, *, at_once: int = 1
+) -> Generator[ResultT]:
+    """Yield results in the items' order, computed in threads at most ``2 * num_threads * at_once`` items ahead.
+
+    Args:
+        function: of an item.
+        items: may be many.
+        num_threads: how many compute.
+        at_once: items that a thread is handed, which takes as long as some of these take themselves.
 
     Raises:
         Exception: what ``function`` raised, at that item's turn.
     """
+    if at_once == 1:
+        yield from _map_ahead(function, items, num_threads)
+        return
+    rest = iter(items)
+    handed = iter(lambda: [*islice(rest, at_once)], [])
+    for results, error in _map_ahead(partial(_as_far, function), handed, num_threads):
+        yield from results
+        if error is not None:
+            raise error
+
+
+def _as_far(function: Callable[[ItemT], ResultT], items: list[ItemT]) -> tuple[list[ResultT], Exception | None]:
+    """Return the results before the first error, and that."""
+    results: list[ResultT] = []
+    try:
+        for item in items:
+            results.append(function(item))
+    except Exception as error:
+        return results, error
+    return results, None
+
+
+def _map_ahead(function: Callable[[ItemT], ResultT], items: Iterable[ItemT], num_threads: int) -> Generator[ResultT]:
     with ThreadPoolExecutor(num_threads) as pool:
         pending: deque[Future[ResultT]] = deque()
         try:

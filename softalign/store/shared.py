@@ -12,6 +12,7 @@ from softalign.store.files import (
     fetch_verified,
     file_entry,
     is_local,
+    not_as_published,
     on_filesystem_of,
     open_filesystem,
     private_cache,
@@ -123,13 +124,7 @@ class SharedFiles:
 
     def damaged(self, entry: FileEntry, found: str) -> IntegrityError:
         """Return the error of a shared file that is not what was published."""
-        return IntegrityError(
-            "A stored file is not what was published.",
-            expected=f"{entry.size_bytes} bytes, sha256 {entry.sha256}",
-            found=found,
-            where=f"{self.uri}/{entry.path}",
-            fix=self._fix,
-        )
+        return not_as_published(entry, found, f"{self.uri}/{entry.path}", self._fix)
 
     @property
     def _fix(self) -> str:

@@ -14,6 +14,7 @@ import errno
 import json
 import shutil
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,7 +130,9 @@ class Store(SharedFiles):
             )
         return record.model_copy(update={"uri": self._files_uri(record)})
 
-    def publish(self, record: RecordT, folder: Path, beside: Record | None = None) -> RecordT:
+    def publish(
+        self, record: RecordT, folder: Path, beside: Record | None = None, known: Iterable[FileEntry] = ()
+    ) -> RecordT:
         """Publish a finished local folder under the record's stage key and return the record with its place.
 
         Publishing the same content again changes nothing; of several writers the first wins. The local folder is
@@ -139,6 +142,7 @@ class Store(SharedFiles):
             record: of what is published.
             folder: its files.
             beside: a record published before: files that it has too are copied within a remote store, not sent again.
+            known: entries of files that were made when these were written.
 
         Raises:
             IntegrityError: other content is already published there, or an upload arrived changed.
@@ -149,14 +153,13 @@ class Store(SharedFiles):
         hidden = [path for path in folder.rglob(".*") if path.is_file()]  # never finished
         for leftover in (folder / "files.json", folder / record.filename, folder / REQUEST_FILENAME, *hidden):
             leftover.unlink(missing_ok=True)
-        entries = list_files(folder)
+        entries = list_files(folder, known)
         files_json = [entry.model_dump() for entry in entries]
         final = record.model_copy(update={"files_digest": digest_of(files_json)})
         final = final.model_copy(update={"uri": self._files_uri(final)})
         if not self._is_published(final):
             (folder / "files.json").write_text(json.dumps(files_json, indent=1) + "\n", encoding="utf-8")
-            request = self.request_path(record.stage, record.stage_key)
-            if request.is_file():
+            if (request := self.request_path(record.stage, record.stage_key)).is_file():
                 shutil.copyfile(request, folder / REQUEST_FILENAME)
             known = set(self.files(beside)) if beside is not None else set()
             there = {entry.path: f"{beside.uri}/{entry.path}" for entry in entries if beside and entry in known}

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from softalign.config.evaluation import PromotionPolicy
+from softalign.config.evaluation import EvalConfig
+from softalign.config.registration import PromotionPolicy
 from softalign.evaluation.deciding_early import Answer, Differences, gate_answer
+from softalign.evaluation.looks import answer_of
 
 NUM_PROMPTS = {"single_object": 80, "two_object": 99, "counting": 80, "colors": 94, "position": 100, "color_attr": 100}
 MEANS = {
@@ -29,6 +31,7 @@ MEANS = {
 """GenEval's published scores of Stable Diffusion 1.5 (D. Ghosh et al., 2023, table 2)."""
 CONCENTRATION, ALIKE, SHARED = 1.5, 0.95, 0.6
 ROUNDS, CONFIDENCE = 4, 0.95
+CONFIG = EvalConfig(images_per_prompt=ROUNDS, confidence=CONFIDENCE, num_bootstrap=1000, stop="when_decided")
 THRESHOLD = 0.02
 EFFECTS = {"nil": 0.0, "small": 0.01, "the gate's threshold": THRESHOLD, "large": 0.08}
 GATE = PromotionPolicy(min_overall_gain=THRESHOLD)
@@ -47,7 +50,6 @@ class Simulated:
         same: share of evaluations with the same answer.
         images: mean share of the images that were drawn.
         after: share that ended after each round.
-        components: what an image's difference varies by between prompts and within one.
     """
 
     effect: float
@@ -105,14 +107,13 @@ def run_through(
 ) -> tuple[Answer, int]:
     """Return the answer and the round after which it was given."""
     for drawn in range(1, ROUNDS + 1):
-        seen = ({tag: one[:, :drawn] for tag, one in pair.items()} for pair in (over_base, over_untrained))
-        answer = gate_answer(
-            policy,
-            *seen,
-            num_rounds=ROUNDS,
-            confidence=CONFIDENCE,
-            is_stopped_when_hopeless=is_stopped_when_hopeless,
-        )
+        seen = [{tag: one[:, :drawn] for tag, one in pair.items()} for pair in (over_base, over_untrained)]
+        if is_stopped_when_hopeless:  # what a recipe's evaluation does
+            over = dict(zip(("base", "untrained"), seen, strict=True))
+            answer = answer_of(over, CONFIG.after_rounds(drawn), policy)
+        else:
+            options = {"num_rounds": ROUNDS, "confidence": CONFIDENCE, "is_stopped_when_hopeless": False}
+            answer = gate_answer(policy, *seen, **options)
         if answer != "open":
             return answer, drawn
     raise AssertionError("the last round decides")

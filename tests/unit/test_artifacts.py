@@ -19,6 +19,7 @@ from softalign.artifacts import (
     PairEvidence,
     ReasonCount,
     Record,
+    Stopping,
     TagDifference,
     TagScore,
     canonical_json,
@@ -86,6 +87,8 @@ RECORDS = {
         num_prompts_any_correct=1,
         guidance_scale=3.0,
         detector="geneval-hf",
+        sampler="DDIMScheduler",
+        num_inference_steps=30,
     ),
     "comparison": ComparisonReport(
         stage_key="k",
@@ -114,6 +117,7 @@ RECORDS = {
         over_untrained=EVIDENCE,
         over_champion=EVIDENCE,
         detector="geneval",
+        stopping=Stopping(rounds=2, of_rounds=4, boundary=2.963, widening=1.512),
     ),
     "version": ModelVersion(
         stage_key="k",

@@ -27,6 +27,8 @@ _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u206
 
 def mojibake(text: str) -> str:
     """Return a text whose UTF-8 was read as another encoding as it was before; see the package ftfy."""
+    if text.isascii():  # of which ftfy says so, after some time
+        return text
     from ftfy import fix_encoding
 
     return str(fix_encoding(text))

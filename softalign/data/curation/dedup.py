@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import pairwise
 
 from softalign.config.curation import FilterConfig
-from softalign.data.curation.images import HASH_BITS
+from softalign.data.curation.hashing import HASH_BITS
 from softalign.data.curation.keyed_numbers import KEY_MASK, KeyedNumbers
 from softalign.data.curation.rejections import Reason, Rejection
 from softalign.data.curation.samples import Sample

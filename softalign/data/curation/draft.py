@@ -10,6 +10,7 @@ from softalign.data.curation.published import Placed
 from softalign.data.curation.reuse import EarlierVersion
 from softalign.data.curation.samples import Sample, weight_of
 from softalign.data.curation.shards import Caption, IndexRow, shard_name, split_of, write_index
+from softalign.data.curation.spooling import with_image
 from softalign.data.curation.tars import ShardWriter
 
 
@@ -39,6 +40,7 @@ class Draft:
         config: the layout, and the share of the images on the validation side.
         earlier: the earlier version, if there is one.
         nums_own_captions: of each sample.
+        to_pack: the samples with their keys, of a shard whose images lie in files: it is written elsewhere.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Draft:
     config: CurationConfig
     earlier: EarlierVersion | None
     nums_own_captions: list[int] = field(default_factory=list)
+    to_pack: list[tuple[Sample, str]] = field(default_factory=list)
     _held: list[_Held] = field(default_factory=list)
     _writer: ShardWriter | None = None
 
@@ -60,6 +63,10 @@ class Draft:
 
     def add(self, sample: Sample, placed: Placed | None, key: str) -> None:
         """Append a sample; ``placed`` says where the earlier version has it."""
+        if sample.path and self.earlier is None and self._writer is None:
+            self.nums_own_captions.append(len(sample.captions))
+            self.to_pack.append((sample, key))
+            return
         before = self._next_before()
         self.nums_own_captions.append(len(sample.captions))
         if placed is not None and before is not None and self._is_as_before(before, sample, key):
@@ -104,6 +111,8 @@ class Draft:
         return self._writer
 
     def _loaded(self, sample: Sample, placed: Placed | None) -> Sample:
+        if sample.path:
+            return with_image(sample)
         if placed is None or self.earlier is None or sample.image:
             return sample
         return self.earlier.with_image(sample, placed)

@@ -22,7 +22,7 @@ from softalign.config.curation import (
     WebDatasetSource,
 )
 from softalign.data.curation.caption_files import TEXT_SUFFIXES
-from softalign.data.curation.folder import visible_files
+from softalign.data.curation.folder import AT_ONCE, visible_files
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.listing import sizes_below
 from softalign.data.curation.names import is_url
@@ -119,7 +119,7 @@ def _images(uri: str) -> Iterator[tuple[str, int | None]]:
 def _captions(uri: str, files: Iterable[tuple[str, int | None]]) -> Iterator[tuple[str, str]]:
     """Yield the captions files among those below a folder, with digests of their content."""
     names = (name for name, _ in files if name.lower().endswith(TEXT_SUFFIXES))
-    return map_ahead(lambda name: (name, _digest_in(uri, name)), names, NUM_READERS)
+    return map_ahead(lambda name: (name, _digest_in(uri, name)), names, NUM_READERS, at_once=AT_ONCE)
 
 
 def _digest_in(uri: str, name: str) -> str:

@@ -22,6 +22,8 @@ MAX_TEXT_BYTES = 2**20
 """Of a file of captions: what is larger is none."""
 NUM_READERS = 8
 """Captions files that are read at a time: each is small, and a remote store is waited for."""
+AT_ONCE = 8
+"""That a thread is handed: of a local one reading takes less time than handing it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class FolderReader:
         witnesses = islice(pairs.images(), 0, None, max(1, number // NUM_WITNESSES))
         folder = ImageFolder(self.source.images_uri, tuple(islice(witnesses, NUM_WITNESSES)))
         on_number(number)
-        return map_ahead(lambda pair: self._sample(name, pair, folder), pairs, NUM_READERS)
+        return map_ahead(lambda pair: self._sample(name, pair, folder), pairs, NUM_READERS, at_once=AT_ONCE)
 
     def _sample(self, name: str, pair: _Pair, folder: ImageFolder) -> ListedSample:
         if flaw := flaw_of_name(pair.image):

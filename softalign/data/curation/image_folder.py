@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -122,14 +123,12 @@ class ImageFolder:
             with reaching(url):
                 return fetch(url, self.http, max_bytes, trusted_uri=self.uri)
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
-        filesystem, root = open_filesystem(self.uri)
-        path = f"{root.rstrip('/')}/{filename}"
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
-                _require_regular_file(path, max_bytes)
-            data = (
-                bytes(filesystem.cat_file(path)) if is_local(self.uri) else _start_of(filesystem, path, max_bytes + 1)
-            )
+                data = _read_local(f"{_local_root(self.uri)}/{filename}", max_bytes)
+            else:
+                filesystem, root = open_filesystem(self.uri)
+                data = _start_of(filesystem, f"{root.rstrip('/')}/{filename}", max_bytes + 1)
         if len(data) > max_bytes:
             raise too_large(max_bytes)
         return data
@@ -171,6 +170,23 @@ def _start_of(filesystem: Any, path: str, num_bytes: int) -> bytes:
         if error.errno != errno.EINVAL:  # what S3 answers for a part of an empty object
             raise
         return bytes(filesystem.cat_file(path))
+
+
+def _local_root(uri: str) -> str:
+    """Return the local folder that a URI names; absolute ones, which always name the same, are found out once."""
+    return _absolute_root(uri) if uri.startswith("/") else open_filesystem(uri)[1].rstrip("/")
+
+
+@lru_cache(maxsize=64)
+def _absolute_root(uri: str) -> str:
+    return open_filesystem(uri)[1].rstrip("/")
+
+
+def _read_local(path: str, max_bytes: int) -> bytes:
+    """Return a regular file's content: without fsspec, which takes as long as reading it."""
+    _require_regular_file(path, max_bytes)
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _require_regular_file(path: str, max_bytes: int) -> None:

@@ -7,30 +7,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from softalign.data.curation.colour import to_srgb
 from softalign.data.curation.containers import Picture, picture_of
 from softalign.data.curation.decoding_memory import BYTES_PER_PIXEL, BYTES_PER_TRANSPARENT_PIXEL, DECODING
-from softalign.data.curation.luminance import reduced_luminance
+from softalign.data.curation.hashing import perceptual_hash
 from softalign.data.curation.rejections import ItemError, Reason
 from softalign.data.curation.transcoding import Transcoding
 from softalign.errors import ConfigError
 
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-HASH_SIDE = 16
-"""Side of the perceptual hash: 16 x 16 = 256 bits.
-
-Measured on 1500 scenes of the embedded world at distance 2: 256 bits call 3 scenes with other words or cells a
-duplicate, 64 bits (8 x 8) call 529 so, because they hardly see shapes and colours of 8 pixels. On 80 COCO photographs
-the nearest distinct pair differs in 100 bits, and of copies saved again as JPEG (quality 75, or 85 at half the size)
-at least 95 % are within 2 bits.
-"""
-HASH_BITS = HASH_SIDE**2
-_HASH_DETAIL = 4
-"""Of how many times as many pixels a side the hash is."""
-
 MAX_DECODED_PIXELS = 178_956_970
 """Pillow decodes no larger image; checked before a pixel is decoded. Recipes have a limit of their own below it."""
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -107,7 +94,7 @@ def inspect_image(
         data: the file.
         max_pixels: what it may have.
         transcoding: what it is stored as; None: as it is.
-        is_hashed: whether its perceptual hash is asked for, which takes as long as decoding; else it is 0.
+        is_hashed: whether its perceptual hash is asked for; else it is 0.
 
     Raises:
         UnreadableImageError: as ``decoded_rgb``, or it is too large to be stored.
@@ -132,14 +119,6 @@ def extension_of(data: bytes) -> str:
     pixels = picture_of(data).pixels
     with _flaws_of(pixels), Image.open(io.BytesIO(pixels), formats=_FORMATS) as opened:
         return EXTENSIONS[str(opened.format)]
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """Return the 256-bit DCT hash of an image's luminance: near-copies differ in few bits."""
-    import imagehash  # of the pipeline extra; images are decoded without it
-
-    small = reduced_luminance(image, HASH_SIDE * _HASH_DETAIL)
-    return int.from_bytes(np.packbits(imagehash.phash(small, HASH_SIDE, _HASH_DETAIL).hash).tobytes())
 
 
 @contextmanager
@@ -213,6 +192,8 @@ def _unidentified(data: bytes) -> UnreadableImageError:
 
 def _orientation(exif: bytes) -> int:
     """Return the orientation that EXIF data states, or 1 (upright) where it cannot be read, as viewers do."""
+    if not exif:
+        return 1
     tags = Image.Exif()
     try:
         tags.load(exif)

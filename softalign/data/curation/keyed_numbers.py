@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import UInt32, UInt64
+from numpy.typing import NDArray
 
 MAX_RECENT = 4096
 KEY_MASK = (1 << 64) - 1
 
-_Keys = UInt64[np.ndarray, "N"]
-_Numbers = UInt32[np.ndarray, "N"]
+_Keys = NDArray[np.uint64]
+_Numbers = NDArray[np.uint32]
 
 
 class KeyedNumbers:

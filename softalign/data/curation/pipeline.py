@@ -15,38 +15,35 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from softalign.artifacts import DatasetManifest
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.changes import list_samples_of
-from softalign.data.curation.decoding_memory import share_machine
 from softalign.data.curation.dedup import DuplicateFilter
 from softalign.data.curation.draft import Draft
 from softalign.data.curation.images import extension_of
-from softalign.data.curation.journal import JournalEntry, Progress
+from softalign.data.curation.journal import Finished, JournalEntry, Progress, RunFolder, Totals
 from softalign.data.curation.merging import DuplicateCaptions, Merged, MergedShards
 from softalign.data.curation.published import Placed
-from softalign.data.curation.reading import HERE, name_of, sample_reader
+from softalign.data.curation.reading import HERE, Item, Result, name_of, sample_reader, sample_worker
 from softalign.data.curation.rejections import REPAIRS, Failures, Rejection, nothing_left, reason_counts
 from softalign.data.curation.repeated_texts import mark_repeated_texts
 from softalign.data.curation.reuse import (
     Beside,
     EarlierVersion,
     ReadSample,
+    ToConfirm,
     open_earlier,
     read_beside,
 )
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.data.curation.shards import read_index, read_rejections, shard_name, write_rejections
 from softalign.data.curation.sources import source_weights
+from softalign.data.curation.spooling import PackedShard, Packing, ShardToPack, be_worker, drop_images, spooled
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Engine, Work
-from softalign.errors import IntegrityError
 from softalign.processes.progress import Figure
 from softalign.processes.reporter import Reporter
-from softalign.store.files import file_entry, verify_file, write_atomically
 from softalign.store.store import Store
 
 NUM_READERS = 4
@@ -87,8 +84,11 @@ def curate(
         warnings.filterwarnings("ignore", module="PIL")  # of files that are kept, or rejected by name
         run.write_shards(engine, runtime)
     manifest = run.finish(key, parent_key)
-    published = store.publish(manifest, run.output_path, beside=earlier.manifest if earlier is not None else None)
-    shutil.rmtree(run.work_path, ignore_errors=True)
+    before = earlier.manifest if earlier is not None else None
+    published = store.publish(
+        manifest, run.place.output, beside=before, known=run.place.entries_of_shards(manifest.num_shards)
+    )
+    shutil.rmtree(run.place.root, ignore_errors=True)
     return published
 
 
@@ -100,32 +100,28 @@ class _CurateRun:
     ) -> None:
         self.config, self.earlier = config, earlier
         self.failures = Failures(runtime.max_failed_share)
-        self.work_path = work_path
-        self.output_path, self.journal_path = work_path / "output", work_path / "journal"
-        for folder in (self.output_path, self.journal_path):
-            folder.mkdir(parents=True, exist_ok=True)
+        self.place = RunFolder(work_path)
+        self.place.make()
         self.duplicates = DuplicateFilter(config.filters)
         self.progress, self.num_kept = Progress(), 0
+        self.num_begun = 0
+        self.packing = Packing(self._enter)
+        self.finished: dict[int, Finished] = {}
         self.extension = ""  # of the first image, and so of all
-        self.of_duplicates = DuplicateCaptions(self.journal_path)
-        self.merged = MergedShards(self.output_path, self.journal_path, work_path / "merged", config)
+        self.of_duplicates = DuplicateCaptions(self.place.journal)
+        self.merged = MergedShards(self.place.output, self.place.journal, work_path / "merged", config)
 
     def restore(self) -> None:
         """Take over the shards a former attempt finished; everything after the first damaged one is redone."""
         self.merged.put_in_place()
-        while (journal := self._journal(self.progress.num_shards)).is_file():
-            try:
-                entry = JournalEntry.model_validate_json(journal.read_bytes())
-                for file in entry.files:
-                    verify_file(self.work_path / file.path, file, where=str(self.work_path / file.path))
-            except (IntegrityError, ValidationError):  # damaged, or another version's
-                break
-            rows = read_index(self.output_path / f"{shard_name(self.progress.num_shards)}.parquet")
+        while (entry := self.place.sound_entry(self.progress.num_shards)) is not None:
+            rows = read_index(self.place.output / f"{shard_name(self.progress.num_shards)}.parquet")
             self.extension = rows[0].extension
             for row in rows:
                 self._remember(row.image_digest, int(row.perceptual_hash, 16))
-            self.failures.count(read_rejections(self._rejected(self.progress.num_shards)))
-            self.progress.add_shard(rows, entry)
+            self.failures.count(read_rejections(self.place.rejected(self.progress.num_shards)))
+            self.progress.add_shard(Totals.of(rows), entry)
+        self.num_begun = self.progress.num_shards
         self._drop_unfinished()
 
     def write_shards(self, engine: Engine, runtime: Runtime) -> None:
@@ -134,31 +130,35 @@ class _CurateRun:
         with Reporter("curate", "images", None, num_reused=first) as images:
             listing = partial(self._listed, images)
             rest = islice(mark_repeated_texts(listing, self.config.filters), first, None)
-            self._write(images.over(self._read(rest, engine, runtime), self._watched_figures))
+            self._write(images.over(self._read(rest, engine, runtime), self._watched_figures), engine)
 
     def _listed(self, images: Reporter) -> Iterator[ListedSample]:
         def on_total(total: int) -> None:
             self.failures.expect(total)
             images.expect(total)
 
-        return list_samples_of(self.config, self.work_path / "sources", on_total)
+        return list_samples_of(self.config, self.place.root / "sources", on_total)
 
     def _read(self, listed: Iterator[ListedSample], engine: Engine, runtime: Runtime) -> Iterator[ReadSample]:
         asks_models = bool(self.config.filters.models)
-        work = Work(
-            sample_reader,
+        share = partial(be_worker, str(self.place.spool) if self.earlier is None else "")
+        work = Work[Item, Result](
+            sample_worker,
             (self.config, runtime),
             asks_models,
             NUM_READERS,
             name_of=name_of,
-            share_machine=share_machine,
+            share_machine=share,
         )
-        if self.earlier is None:
-            return engine.map(work, listed)
-        read_all, read_one = partial(engine.map, work), sample_reader(self.config, runtime)
-        return read_beside(listed, self.earlier, self.config, read_all, read_one)
 
-    def _write(self, samples: Iterable[ReadSample]) -> None:
+        def read_all(items: Iterable[ListedSample | ToConfirm]) -> Iterator[ReadSample]:
+            return self.packing.sifted(engine.map(work, self.packing.among(items)))
+
+        if self.earlier is None:
+            return read_all(listed)
+        return read_beside(listed, self.earlier, self.config, read_all, sample_reader(self.config, runtime))
+
+    def _write(self, samples: Iterable[ReadSample], engine: Engine) -> None:
         draft: Draft | None = None
         rejections: list[Rejection] = []
         num_seen = self.progress.num_seen
@@ -175,11 +175,12 @@ class _CurateRun:
             if read.sample is None or duplicate is not None:
                 if self.earlier is not None and read.placed is not None:
                     self.earlier.lost()
+                drop_images([read.sample] if read.sample is not None else [])
                 continue
             draft = draft if draft is not None else self._new_draft()
             key = self._remember(read.sample.image_digest, read.sample.perceptual_hash)
             self.extension = self.extension or self._extension_of(read.sample, read.placed)
-            draft.add(replace(read.sample, extension=self.extension), read.placed, key)
+            self._add(draft, replace(read.sample, extension=self.extension), read.placed, key)
             self.num_kept += 1
             if len(draft) == self.config.samples_per_shard:
                 self._finish_shard(draft, rejections, num_seen)
@@ -187,9 +188,17 @@ class _CurateRun:
         if draft is not None:
             self._finish_shard(draft, rejections, num_seen)
             rejections = []
+        self.packing.pack_rest(engine)
         self.progress.num_seen = num_seen
-        write_rejections(self._rejected(self.progress.num_shards), rejections)
+        write_rejections(self.place.rejected(self.progress.num_shards), rejections)
         self.of_duplicates.write(self.progress.num_shards)
+
+    def _add(self, draft: Draft, sample: Sample, placed: Placed | None, key: str) -> None:
+        if self.packing.is_used and not sample.path:
+            sample = spooled(sample, str(self.place.spool))
+        draft.add(sample, placed, key)
+        if not draft.to_pack:
+            drop_images([sample])
 
     def _extension_of(self, sample: Sample, placed: Placed | None) -> str:
         """Return the extension of the first image's format, which an earlier version may have under another one."""
@@ -206,7 +215,7 @@ class _CurateRun:
         Raises:
             DataError: no sample is left.
         """
-        parts = [self._rejected(index) for index in range(self.progress.num_shards + 1)]
+        parts = [self.place.rejected(index) for index in range(self.progress.num_shards + 1)]
         rejections = [rejection for part in parts if part.is_file() for rejection in read_rejections(part)]
         repaired = [rejection for rejection in rejections if rejection.reason in REPAIRS]
         rejections = [rejection for rejection in rejections if rejection.reason not in REPAIRS]
@@ -214,9 +223,9 @@ class _CurateRun:
             raise nothing_left(rejections, self.progress.num_seen, self.config.sources)
         merged = self._merge_captions()
         rejections += merged.rejections
-        write_rejections(self.output_path / "rejected.parquet", rejections)
+        write_rejections(self.place.output / "rejected.parquet", rejections)
         if repaired:
-            write_rejections(self.output_path / "repaired.parquet", repaired)
+            write_rejections(self.place.output / "repaired.parquet", repaired)
         return DatasetManifest(
             stage_key=key,
             name=self.config.name,
@@ -225,7 +234,7 @@ class _CurateRun:
             num_merged_captions=merged.num_captions,
             num_val_samples=self.progress.num_val_samples,
             num_shards=self.progress.num_shards,
-            total_bytes=sum(path.stat().st_size for path in self.output_path.glob("shard-*.tar")),
+            total_bytes=sum(path.stat().st_size for path in self.place.output.glob("shard-*.tar")),
             num_seen=self.progress.num_seen,
             rejected=reason_counts(rejections),
             repaired=reason_counts(repaired),
@@ -240,17 +249,29 @@ class _CurateRun:
         return self.merged.merge(self.progress.num_shards, notes)
 
     def _new_draft(self) -> Draft:
-        return Draft(self.progress.num_shards, self.output_path, self.config, self.earlier)
+        self.num_begun += 1
+        return Draft(self.num_begun - 1, self.place.output, self.config, self.earlier)
 
     def _finish_shard(self, draft: Draft, rejections: list[Rejection], num_seen: int) -> None:
-        index = self.progress.num_shards
-        rows = draft.close()
-        write_rejections(self._rejected(index), rejections)
-        files = (*draft.paths, self._rejected(index), self.of_duplicates.write(index))
-        entries = tuple(file_entry(path, path.relative_to(self.work_path).as_posix()) for path in files)
-        entry = JournalEntry(num_seen=num_seen, files=entries, nums_own_captions=tuple(draft.nums_own_captions))
-        write_atomically(self._journal(index), entry.model_dump_json().encode())
-        self.progress.add_shard(rows, entry)
+        index, config = draft.index, self.config
+        write_rejections(self.place.rejected(index), rejections)
+        lists = self.place.entries(self.place.rejected(index), self.of_duplicates.write(index))
+        self.finished[index] = Finished(num_seen, lists, tuple(draft.nums_own_captions))
+        if draft.to_pack:
+            samples, in_tars = tuple(draft.to_pack), config.captions_in_tars
+            shard = ShardToPack(index, self.place.root, self.place.output, samples, config.val_share, in_tars)
+            self.packing.add(shard)
+        else:
+            totals = Totals.of(draft.close())
+            self._enter(PackedShard(index, self.place.entries(*draft.paths), totals))
+
+    def _enter(self, packed: PackedShard) -> None:
+        """Write the journal entry of a shard: from then on a restart keeps it."""
+        finished = self.finished.pop(packed.index)
+        files = (*packed.files, *finished.lists)
+        entry = JournalEntry(num_seen=finished.num_seen, files=files, nums_own_captions=finished.nums_own_captions)
+        self.place.enter(packed.index, entry)
+        self.progress.add_shard(packed.totals, entry)
 
     def _remember(self, image_digest: str, perceptual_hash: int) -> str:
         """Note an accepted image and return its key: from its content, numbered where exact duplicates are kept."""
@@ -261,12 +282,6 @@ class _CurateRun:
 
     def _drop_unfinished(self) -> None:
         finished = {shard_name(index) for index in range(self.progress.num_shards)}
-        for path in self.output_path.iterdir():
+        for path in self.place.output.iterdir():
             if path.stem not in finished:
                 path.unlink()
-
-    def _journal(self, index: int) -> Path:
-        return self.journal_path / f"{shard_name(index)}.json"
-
-    def _rejected(self, index: int) -> Path:
-        return self.journal_path / f"{shard_name(index)}.rejected.parquet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
@@ -13,10 +14,28 @@ from softalign.data.curation.images import inspect_image
 from softalign.data.curation.rejections import ItemError, Rejection
 from softalign.data.curation.reuse import ReadSample, ToConfirm, known_sample
 from softalign.data.curation.samples import ListedSample, Sample
+from softalign.data.curation.shards import shard_name
+from softalign.data.curation.spooling import PackedShard, ShardToPack, handed_over, pack
 from softalign.data.curation.transcoding import transcoding_of
+
+Item = ListedSample | ToConfirm | ShardToPack
+Result = ReadSample | PackedShard
 
 HERE = Runtime()
 """The stage's own process does the work."""
+
+
+def sample_worker(config: CurationConfig, runtime: Runtime) -> Callable[[Item], Result]:
+    """Return the function that an engine does an item with: a sample, or a shard whose samples were read before."""
+    read = sample_reader(config, runtime)
+
+    def work(item: Item) -> Result:
+        if isinstance(item, ShardToPack):
+            return pack(item)
+        found = read(item)
+        return found if found.sample is None else replace(found, sample=handed_over(found.sample))
+
+    return work
 
 
 def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[ListedSample | ToConfirm], ReadSample]:
@@ -42,8 +61,10 @@ def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[
     return read_and_judge
 
 
-def name_of(item: ListedSample | ToConfirm) -> str:
-    """Return what a sample is called in errors."""
+def name_of(item: Item) -> str:
+    """Return what an item is called in errors."""
+    if isinstance(item, ShardToPack):
+        return shard_name(item.index)
     listed = item.listed if isinstance(item, ToConfirm) else item
     return f"{listed.source}: {listed.filename[:200]}"
 

@@ -90,10 +90,11 @@ class Sample:
         image: the file's bytes, as the dataset stores them.
         extension: ``jpg``, ``png`` or ``webp``, from the content.
         image_digest: sha256 hex digest of ``image``.
-        perceptual_hash: see ``images.perceptual_hash``.
+        perceptual_hash: see ``hashing.perceptual_hash``.
         width_px: after the EXIF orientation was applied; ``height_px`` likewise.
         is_animated: the file has further pictures.
         source_digest: sha256 hex digest of the source's file, where ``image`` is another one; else empty.
+        path: of a file of this run that has the image's bytes, where ``image`` is empty: see ``spooling``.
     """
 
     source: str
@@ -107,6 +108,7 @@ class Sample:
     height_px: int
     is_animated: bool = False
     source_digest: str = ""
+    path: str = ""
 
 
 def caption_digest(caption: str) -> str:

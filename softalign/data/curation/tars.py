@@ -26,6 +26,11 @@ from softalign.data.curation.shards import (
 from softalign.store.files import replacing
 
 _TAR_BLOCK_BYTES = 512
+_BUFFER_BYTES = 1 << 20
+_EMPTY_HEADER = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+"""Of a member without name and content: all others differ in name, size and sum."""
+_EMPTY_SUM = 256 + sum(_EMPTY_HEADER[:148]) + sum(_EMPTY_HEADER[156:])
+_MAX_NAME_BYTES, _SIZE_DIGITS = 100, 11
 CAPTION_FIELDS = frozenset({"caption_weights", *(name for name in INDEX_SCHEMA if name.startswith("caption"))})
 NOT_IN_TARS = frozenset({"offset_bytes", "size_bytes"})
 """Columns of an index that its tar's ``key.json`` does not have."""
@@ -45,6 +50,26 @@ def tar_bytes(sizes: Iterable[int]) -> int:
     return -(-blocks * _TAR_BLOCK_BYTES // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
+def header_of(name: str, size: int) -> bytes:
+    """Return a member's header, as ``tarfile`` makes it (POSIX ustar, mode 644, no time), in a tenth of its time."""
+    named, sized = name.encode(), b"%0*o" % (_SIZE_DIGITS, size)
+    if not name.isascii() or len(named) > _MAX_NAME_BYTES or len(sized) > _SIZE_DIGITS:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.USTAR_FORMAT)
+    total = _EMPTY_SUM + sum(named) + sum(sized) - _SIZE_DIGITS * ord("0")
+    return b"".join(
+        (
+            named.ljust(_MAX_NAME_BYTES, b"\0"),
+            _EMPTY_HEADER[100:124],
+            sized,
+            _EMPTY_HEADER[135:148],
+            b"%06o\0 " % total,
+            _EMPTY_HEADER[156:],
+        )
+    )
+
+
 class ShardTar:
     """A shard's tar: samples are appended, ``close`` makes it appear.
 
@@ -55,7 +80,7 @@ class ShardTar:
 
     def __init__(self, path: Path, *, has_captions: bool = True) -> None:
         self._opened = ExitStack()
-        self._file = self._opened.enter_context(self._opened.enter_context(replacing(path)).open("wb"))
+        self._file = self._opened.enter_context(self._opened.enter_context(replacing(path)).open("wb", _BUFFER_BYTES))
         self._size_bytes, self._has_captions = 0, has_captions
 
     def append(self, row: IndexRow, image: bytes) -> int:
@@ -71,9 +96,7 @@ class ShardTar:
         self._opened.close()
 
     def _add_file(self, name: str, data: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode, info.mtime = len(data), 0o644, 0
-        self._write(info.tobuf(tarfile.USTAR_FORMAT))
+        self._write(header_of(name, len(data)))
         offset = self._size_bytes
         self._write(data)
         self._write(bytes(-len(data) % _TAR_BLOCK_BYTES))

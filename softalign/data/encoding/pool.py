@@ -200,10 +200,6 @@ class PoolReader:
         self._names = [tuple(entry.name for entry in shard.tensors) for shard in self._shards]
         self._rows = SharedRows(store)
 
-    def row(self, digest: str) -> tuple[Tensor, ...]:
-        """Return one row of each tensor as float32."""
-        return tuple(tensor.to(torch.float32) for tensor in self.rows([digest])[0])
-
     def rows(self, digests: Sequence[str]) -> list[tuple[Tensor, ...]]:
         """Return rows as they are stored; what is not on this machine is asked for at once."""
         places = [self._places[digest] for digest in digests]

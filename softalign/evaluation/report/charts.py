@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG: bars with intervals, differences around zero, training curves.
+"""The report's charts as inline SVG: bars with intervals, differences around zero, fronts, training curves.
 
 Colours are CSS variables of the page, so that charts follow its light and dark schemes. Lengths are SVG units (px at
 scale 1); all numbers are rounded, so that the same data are the same bytes.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP = 280.0, 9.0, 14.0
 DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 190.0, 24.0
 CURVE_WIDTH, CURVE_HEIGHT = 380.0, 200.0
+FRONT_WIDTH, FRONT_HEIGHT = 380.0, 300.0
 MAX_CURVE_POINTS = 400
 """More points than pixels only make the page large: longer curves are averaged into this many bins."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 12.0, 10.0, 34.0
@@ -42,6 +43,25 @@ class Curve:
     values: tuple[float, ...]
     reference: float | None = None
     reference_label: str = ""
+
+
+@dataclass(frozen=True)
+class FrontMark:
+    """One arm at one guidance: scores as ratios, and whether no other guidance of the arm is better in both."""
+
+    guidance_scale: float
+    counting: float
+    overall: float
+    is_on_front: bool
+
+
+@dataclass(frozen=True)
+class FrontLine:
+    """One arm's marks, by guidance."""
+
+    arm: str
+    label: str
+    marks: tuple[FrontMark, ...]
 
 
 def score_bars(bars: Sequence[Bar]) -> str:
@@ -81,18 +101,20 @@ def difference_dot(value: float, low: float, high: float, limit: float) -> str:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Where values stand in a curve's chart: samples seen from left to right, the curve's values upwards."""
+    """Where values stand: ``first`` to ``first + x_span`` from left to right, ``low`` to ``high`` upwards."""
 
     first: float
     x_span: float
     low: float
     high: float
+    width: float = CURVE_WIDTH
+    height: float = CURVE_HEIGHT
 
-    def x(self, samples_seen: float) -> float:
-        return _LEFT + (samples_seen - self.first) / self.x_span * (CURVE_WIDTH - _LEFT - _RIGHT)
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.first) / self.x_span * (self.width - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
-        return _TOP + (self.high - value) / (self.high - self.low) * (CURVE_HEIGHT - _TOP - _BOTTOM)
+        return _TOP + (self.high - value) / (self.high - self.low) * (self.height - _TOP - _BOTTOM)
 
 
 def training_curve(curve: Curve) -> str:
@@ -100,7 +122,7 @@ def training_curve(curve: Curve) -> str:
     xs, ys = _binned(np.array(curve.samples_seen), np.array(curve.values))
     smooth = _moving_average(ys)
     axes = _Axes(float(xs[0]), max(float(xs[-1] - xs[0]), 1.0), *_value_range(ys, curve.reference))
-    parts = [*_grid(axes), *_reference_line(curve, axes)]
+    parts = [*_grid(axes, "samples seen"), *_reference_line(curve, axes)]
     for values, kind in ((ys, "raw"), (smooth, "smooth")):
         points = " ".join(f"{_n(axes.x(float(x)))},{_n(axes.y(float(y)))}" for x, y in zip(xs, values, strict=True))
         parts.append(f'<polyline class="{kind}" points="{points}"/>')
@@ -108,17 +130,17 @@ def training_curve(curve: Curve) -> str:
     return _svg(CURVE_WIDTH, CURVE_HEIGHT, label, parts)
 
 
-def _grid(axes: _Axes) -> Iterator[str]:
-    """Yield the grid's lines and the labels of both axes."""
-    for tick in ticks(axes.low, axes.high, 5):
+def _grid(axes: _Axes, x_label: str, num_x_ticks: int = 4, least: float = -math.inf) -> Iterator[str]:
+    """Yield the grid's lines and the labels of both axes; nothing below ``least``, where values end."""
+    for tick in ticks(max(axes.low, least), axes.high, 5):
         at = _n(axes.y(tick))
-        yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(CURVE_WIDTH - _RIGHT)}" y1="{at}" y2="{at}"/>'
+        yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(axes.width - _RIGHT)}" y1="{at}" y2="{at}"/>'
         yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>'
-    for tick in ticks(axes.first, axes.first + axes.x_span, 4):
-        x, y = _n(axes.x(tick)), _n(CURVE_HEIGHT - _BOTTOM + 15)
-        yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.0f}</text>'
-    middle = _n(_LEFT + (CURVE_WIDTH - _LEFT - _RIGHT) / 2)
-    yield f'<text x="{middle}" y="{_n(CURVE_HEIGHT - 3)}" text-anchor="middle">samples seen</text>'
+    for tick in ticks(max(axes.first, least), axes.first + axes.x_span, num_x_ticks):
+        x, y = _n(axes.x(tick)), _n(axes.height - _BOTTOM + 15)
+        yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.10g}</text>'
+    middle = _n(_LEFT + (axes.width - _LEFT - _RIGHT) / 2)
+    yield f'<text x="{middle}" y="{_n(axes.height - 3)}" text-anchor="middle">{escape(x_label)}</text>'
 
 
 def _reference_line(curve: Curve, axes: _Axes) -> Iterator[str]:
@@ -127,6 +149,61 @@ def _reference_line(curve: Curve, axes: _Axes) -> Iterator[str]:
         yield f'<line class="reference" x1="{_n(_LEFT)}" x2="{_n(right)}" y1="{_n(y)}" y2="{_n(y)}"/>'
         label = escape(curve.reference_label)
         yield f'<text class="reference" x="{_n(right - 2)}" y="{_n(y - 4)}" text-anchor="end">{label}</text>'
+
+
+_MARKS = {
+    "base": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
+    "untrained": "M-4,-4h8v8h-8z",
+    "champion": "M0,-5.5l5.5,5.5l-5.5,5.5l-5.5,-5.5z",
+}
+_TRIANGLE = "M0,-5.5l5,9h-10z"
+_LABEL_PLACES = {"base": (-7, 12, "end"), "untrained": (7, 13, "start"), "champion": (-7, -6, "end")}
+"""Where an arm's guidance stands beside its marks, and how it is anchored: apart from the other arms'."""
+
+
+def front_chart(lines: Sequence[FrontLine]) -> str:
+    """Return the arms' overall scores over their scores in counting, each a line along its guidance.
+
+    Marks have a shape for each arm, filled where they are on the arm's front, and the guidance beside them.
+    """
+    marks = [mark for line in lines for mark in line.marks]
+    first, last = _spread([100 * mark.counting for mark in marks])
+    axes = _Axes(first, last - first, *_spread([100 * mark.overall for mark in marks]), FRONT_WIDTH, FRONT_HEIGHT)
+    parts = list(_grid(axes, "counting, points", num_x_ticks=6, least=0.0))
+    parts.append(f'<text x="{_n(_LEFT + 4)}" y="{_n(_TOP + 4)}">overall, points</text>')
+    for line in lines:
+        parts += _front_line(line, axes)
+    label = "; ".join(f"{line.label}: {', '.join(map(_said, line.marks))}" for line in lines)
+    return _svg(FRONT_WIDTH, FRONT_HEIGHT, f"Overall over counting, in points. {label}", parts)
+
+
+def _said(mark: FrontMark) -> str:
+    return f"guidance {mark.guidance_scale:g} counting {100 * mark.counting:.1f} overall {100 * mark.overall:.1f}"
+
+
+def _front_line(line: FrontLine, axes: _Axes) -> Iterator[str]:
+    places = [(axes.x(100 * mark.counting), axes.y(100 * mark.overall)) for mark in line.marks]
+    points = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
+    yield f'<polyline class="front {line.arm}" points="{points}"/>'
+    dx, dy, anchor = _LABEL_PLACES.get(line.arm, (7, -5, "start"))
+    for mark, (x, y) in zip(line.marks, places, strict=True):
+        kind = f"mark {line.arm}" if mark.is_on_front else f"mark {line.arm} behind"
+        shape = _MARKS.get(line.arm, _TRIANGLE)
+        yield f'<path class="{kind}" transform="translate({_n(x)},{_n(y)})" d="{shape}"/>'
+        text = f"{mark.guidance_scale:g}"
+        yield f'<text class="guidance" x="{_n(x + dx)}" y="{_n(y + dy)}" text-anchor="{anchor}">{text}</text>'
+
+
+def front_key(arm: str) -> str:
+    """Return an arm's mark alone, for a legend."""
+    path = f'<path class="mark {arm}" transform="translate(7,7)" d="{_MARKS.get(arm, _TRIANGLE)}"/>'
+    return f'<svg class="chart key" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{path}</svg>'
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    """Return an axis around some points of a hundred: with room for marks and their labels."""
+    margin = max(2.0, 0.12 * (max(values) - min(values)))
+    return min(values) - margin, max(values) + margin
 
 
 def difference_limit(bounds: Sequence[float]) -> float:

@@ -91,6 +91,7 @@ def candidates(value):
         "webp",
         "online",
         "above",
+        "when_decided",
     )
     return [*literals, f"{value}-other", 0.5]
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,9 @@ import pytest
 
 from softalign.config.engine import RayEngine
 from softalign.processes.progress import listening
+from softalign.sampling.geneval_set import SetSettings, generate_set
+from softalign.shapes.suite import build_suite
+from softalign.store.files import list_files
 from tests.unit.engines.stages import HERE, few_prompts, stages
 
 
@@ -102,3 +106,12 @@ def test_an_interrupted_encoding_goes_on_where_it_was(cluster, made_here, expect
     shutil.rmtree(tmp_path / "encode")
     assert stages(tmp_path, on_ray(3)) == expected
     assert {index: index.stat().st_mtime_ns for index in kept} == kept
+
+
+@pytest.mark.slow
+def test_a_set_of_images_is_the_same_on_the_cluster(cluster, tmp_path):
+    suite = tuple(build_suite()[:2])
+    settings = SetSettings(images_per_prompt=2, num_inference_steps=1, guidance_scale=2.0, batch_size=1)
+    generate_set("shapes", None, suite, tmp_path / "here", settings)
+    generate_set("shapes", None, suite, tmp_path / "there", replace(settings, runtime=on_ray(2)))
+    assert list_files(tmp_path / "there") == list_files(tmp_path / "here")

@@ -15,12 +15,13 @@ import torch
 
 from softalign.config import DetectorConfig, EvalConfig, Runtime
 from softalign.config.metrics import MetricConfig
-from softalign.errors import ConfigError, MissingInputError
-from softalign.evaluation import arms
+from softalign.errors import ConfigError, UndetectedError
+from softalign.evaluation import arms, undetected
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
 from softalign.evaluation.packs import ArmImages
 from softalign.evaluation.suites import score_directory
+from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import read_results
 from softalign.metrics.scorer import load_scorer
 from softalign.store.store import Store
@@ -49,7 +50,7 @@ def evaluate(arm, adapter, backbone, store, config=CONFIG, runtime=RUNTIME, key=
 def published(record):
     return {
         path.relative_to(record.uri).as_posix(): path.read_bytes()
-        for path in sorted(arms.Path(record.uri).rglob("*"))
+        for path in sorted(Path(record.uri).rglob("*"))
         if path.is_file()
     }
 
@@ -59,7 +60,7 @@ def image(record):
 
 
 def arms_images(record):
-    return ArmImages(arms.Path(record.uri))
+    return ArmImages(Path(record.uri))
 
 
 def test_an_arm_is_published_in_packs_and_scores_again_the_same(small, backbone, tmp_path):
@@ -76,6 +77,7 @@ def test_an_arm_is_published_in_packs_and_scores_again_the_same(small, backbone,
     ]
     assert report.num_images == report.num_prompts == 12
     assert report.tags[0].tag == "single_object"
+    assert (report.sampler, report.num_inference_steps) == ("DDIMScheduler", 1)
     assert len(report.to_json()) < 4096
     assert str(tmp_path).encode() not in b"".join(files.values())
     assert arms_images(report).unpack(tmp_path / "images") == 12
@@ -124,11 +126,11 @@ def test_an_arm_is_scored_by_other_metrics_too(small, backbone, prompts, tmp_pat
             assert rows[place][metric.name] == scorer(pixels, prompts[place].prompt)
 
 
-def test_a_metric_without_its_model_is_refused_before_anything_is_drawn(small, backbone, tmp_path):
+def test_a_metric_without_its_model_is_said_once_the_images_are_drawn(small, prompts, backbone, tmp_path):
     config = CONFIG.model_copy(update={"metrics": (MetricConfig(name="pick_score", model=str(tmp_path / "none")),)})
-    with pytest.raises(MissingInputError, match="no such model of the metric pick_score"):
+    with pytest.raises(UndetectedError, match="no such model of the metric pick_score") as caught:
         evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
-    assert not (tmp_path / ".work").exists()
+    assert len(list(Path(caught.value.where).rglob("*.png"))) == len(prompts)
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):
@@ -226,12 +228,30 @@ def test_the_guided_base_is_the_base_at_the_reference_guidance(small, backbone, 
     assert [plain.read(name) for name in names] != [first.read(name) for name in names]
 
 
-def test_the_official_suite_says_what_to_do_before_anything_runs(backbone, tmp_path):
-    config = EvalConfig(suite="geneval", detector=DetectorConfig(segmenter="./nowhere"))
-    with pytest.raises(MissingInputError, match=r"evaluate\.detector\.segmenter: \./nowhere") as caught:
+def test_without_a_detector_the_images_are_drawn_and_another_one_goes_on_from_them(backbone, tmp_path, monkeypatch):
+    config = EvalConfig(
+        suite="geneval",
+        prompts_per_tag=1,
+        images_per_prompt=1,
+        num_inference_steps=1,
+        resolution_px=32,
+        detector=DetectorConfig(segmenter="./nowhere"),
+    )
+    with pytest.raises(UndetectedError, match=r"evaluate\.detector\.segmenter: \./nowhere") as caught:
         evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
-    assert "softalign geneval score" in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert "softalign geneval score" in caught.value.fix
+    folder = Path(caught.value.where)
+    drawn = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+    assert len(drawn) == len(read_folders(folder)) == 6
+    (tmp_path / "segmenter").mkdir()
+    handed_over = config.model_copy(update={"detector": DetectorConfig(segmenter=str(tmp_path / "segmenter"))})
+    monkeypatch.setattr(undetected, "check_detector", lambda _config: None)
+    monkeypatch.setattr(arms, "detector_for", lambda *_: lambda images: [[] for _ in images])
+    monkeypatch.setattr(arms, "draw_arm", None)
+    report = evaluate("base", None, backbone, Store(str(tmp_path)), config=handed_over, key="another")
+    assert report.suite.startswith("geneval+") and report.num_images == 6
+    assert {name: arms_images(report).read(name) for name in drawn} == drawn
+    assert not folder.exists()
 
 
 def test_base_takes_no_adapter_and_the_others_need_one(backbone, publish_tokens, tmp_path):

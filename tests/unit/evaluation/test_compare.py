@@ -1,5 +1,7 @@
 """The paired comparison and its page, on recorded arms."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -8,6 +10,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
 from softalign.artifacts.fronts import GuidanceFronts
@@ -16,7 +19,16 @@ from softalign.config.metrics import MetricConfig
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.evaluation.compare import compare
 from softalign.evaluation.differences import differences
-from softalign.evaluation.report.charts import Bar, Curve, difference_limit, score_bars, training_curve
+from softalign.evaluation.report.charts import (
+    Bar,
+    Curve,
+    FrontLine,
+    FrontMark,
+    difference_limit,
+    front_chart,
+    score_bars,
+    training_curve,
+)
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
@@ -92,7 +104,7 @@ def test_the_base_with_guidance_is_a_reference_beside_the_arms(recorded, compari
         "for reference: base model at guidance 2",
     ):
         assert expected in text
-    assert "DDIM" not in text  # the sampler is the family's
+    assert "Sampler DDIMScheduler, 15 steps." in text  # as the arms' records say
 
 
 def test_without_the_reference_nothing_is_said_of_it(recorded):
@@ -166,19 +178,38 @@ def test_the_page_shows_the_numbers_of_the_records(page, recorded, comparison):
     assert verdict_sentence(comparison, recorded.config) in text
 
 
+def test_the_page_says_what_the_pairs_show_and_whose_scores_they_are(page, recorded, comparison):
+    statistics = PairStatistics.model_validate_json((Path(comparison.uri) / "statistics.json").read_bytes())
+    tables = page.split("<caption>")[1:3]
+    for table, tasks in zip(tables, (statistics.adapter_vs_base, statistics.adapter_vs_untrained), strict=True):
+        assert "(embedded)</caption>" in table
+        for one in tasks:
+            p_value = one.p_value if one.p_adjusted is None else one.p_adjusted
+            cells = (f"{p_value:.4f}", f"{one.wins} : {one.losses}", f"{100 * one.detectable:.1f}")
+            assert "".join(f'<td class="number">{cell}</td>' for cell in cells) in table
+    planned = f"an overall difference of {100 * statistics.planned_detectable:.1f} points was expected to be"
+    assert planned in page
+    assert page.count('<span class="judge">embedded</span>') == 4 + 2 + 3  # arms and reference, pairs, heads of columns
+
+
 def test_the_gallery_holds_every_image_with_verdict_boxes_and_reason(page, recorded):
     gallery = gallery_of(page)
     assert (gallery["width"], gallery["height"], gallery["crisp"]) == (32, 32, True)
+    assert gallery["prefix"] == "data:image/png;base64,"
     assert len(gallery["entries"]) == 24
     for number, report in enumerate(recorded.reports.compared):
         results = read_results(Path(report.uri) / "results.jsonl")
-        shown = [entry["arms"][number] for entry in gallery["entries"]]
-        assert [one["ok"] for one in shown] == [result.correct for result in results]
-        assert [one["why"] for one in shown] == [result.reason for result in results]
-        assert all(one["src"].startswith("data:image/png;base64,") for one in shown)
+        shown = [entry[3][number] for entry in gallery["entries"]]
+        assert [bool(one[0]) for one in shown] == [result.correct for result in results]
+        assert [one[1] for one in shown] == [result.reason for result in results]
+        assert all(Image.open(io.BytesIO(base64.b64decode(one[2]))).format == "PNG" for one in shown)
         for one, result in zip(shown, results, strict=True):
-            num_counted = sum(len(boxes) for boxes in json.loads(result.details).values())
-            assert sum(found["counted"] for found in one["found"]) == num_counted
+            kept = json.loads(result.details)
+            counted = [found for found in one[3] if found[6]]
+            assert len(counted) == sum(map(len, kept.values()))
+            boxes = sorted([round(1000 * value / 32) for value in box[:4]] for group in kept.values() for box in group)
+            assert sorted(found[2:6] for found in counted) == boxes
+            assert {gallery["names"][found[0]].rpartition(" ")[2] for found in counted} == {*kept}
 
 
 def test_the_training_curves_are_there(page):
@@ -217,7 +248,7 @@ def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words)
 
 def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     from softalign.evaluation.report.gallery import script_json
-    from softalign.evaluation.report.page import render_page
+    from softalign.evaluation.report.page import Compared, render_page
 
     assert "</script>" not in script_json({"prompt": "</script><script>alert(1)</script>"})
     assert json.loads(script_json("</a>")) == "</a>"
@@ -226,7 +257,9 @@ def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     arms = [_load_arm(report, recorded.store) for report in recorded.reports.compared]
     named = recorded.adapter.model_copy(update={"name": "<img src=x>"})
     record = _compare(recorded, "compare-key")
-    page = render_page(record, arms, named, Path(recorded.adapter.uri), recorded.config)
+    statistics = PairStatistics.model_validate_json((Path(record.uri) / "statistics.json").read_bytes())
+    compared = Compared(record, statistics, None, arms)
+    page = render_page(compared, named, Path(recorded.adapter.uri), recorded.config)
     assert "<img src=x>" not in page
     assert "&lt;img src=x&gt;" in page
 
@@ -254,6 +287,14 @@ def test_charts_put_values_where_they_belong():
     assert len(training_curve(long)) < 20_000
 
 
+def test_a_front_of_one_point_has_axes_that_can_be_read():
+    mark = FrontMark(1.0, 0.0, 0.0, is_on_front=True)
+    chart = front_chart([FrontLine("base", "base model", (mark, mark)), FrontLine("adapter", "adapter", (mark,))])
+    ticks = re.findall(r"<text[^>]*>([-\d.]+)</text>", chart)
+    assert "0.5" in ticks and not any(tick.startswith("-") for tick in ticks)
+    assert 'aria-label="Overall over counting, in points. base model: guidance 1 counting 0.0 overall 0.0, ' in chart
+
+
 def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, prompts):
     pin = f"softalign-Shapes/3#{'3' * 64}"
     config = recorded.config.model_copy(update={"champion": pin})
@@ -268,7 +309,16 @@ def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, p
     rows = [json.loads(line) for line in (Path(made.uri) / "pairs.jsonl").read_text().splitlines()]
     assert {"base", "untrained", "adapter", "champion"} <= rows[0].keys()
     assert sum(row["champion"] for row in rows) == sum(tag.num_correct for tag in champion.tags)
-    assert "Adapter − champion softalign-Shapes/3" in (Path(made.uri) / "report.html").read_text()
+    page = (Path(made.uri) / "report.html").read_text()
+    assert "Adapter − champion softalign-Shapes/3" in page
+    gallery = gallery_of(page)
+    assert [name for _, name in gallery["columns"]] == ["base", "untrained", "champion", "adapter"]
+    assert gallery["pairs"] == [[3, 0], [3, 1], [3, 2]]
+    shown = [entry[3] for entry in gallery["entries"]]
+    assert [[bool(image[0]) for image in images] for images in shown] == [
+        [row[arm] for arm in ("base", "untrained", "champion", "adapter")] for row in rows
+    ]
+    assert f'<div class="card-value">{100 * champion.overall_score:.1f}</div>' in page
     for asked, report in ((recorded.config, champion), (config, None)):
         with pytest.raises(CompatibilityError, match="other tokens than the champion"):
             _compare(recorded, "refused", config=asked, champion=report)
@@ -312,7 +362,17 @@ def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(record
             and (one.overall_score, one.counting) != (point.overall_score, point.counting)
         ]
         assert point.is_on_front == (not beaten)
-    assert not (Path(_compare(recorded, "unswept").uri) / "fronts.json").exists()
+    page = (Path(made.uri) / "report.html").read_text()
+    chart = re.search(r'<svg class="chart"[^>]*aria-label="Overall over counting.*?</svg>', page, re.S).group()
+    assert chart.count("<polyline") == 3  # one line an arm
+    assert re.findall(r'<text class="guidance"[^>]*>([^<]*)<', chart) == ["1", "3"] * 3
+    assert len(re.findall(r'class="mark \w+"', chart)) == sum(point.is_on_front for point in fronts.points)
+    table = page.split("Scores by guidance (embedded)</caption>")[1].split("</table>")[0]
+    for point in fronts.points:
+        assert f"{100 * point.overall_score:.1f} (" in table and f"{100 * point.counting:.1f}" in table
+    unswept = Path(_compare(recorded, "unswept").uri)
+    assert not (unswept / "fronts.json").exists()
+    assert "h-guidance" not in (unswept / "report.html").read_text()
 
 
 def test_metrics_of_the_arms_stand_beside_the_statistics_and_in_the_runs_numbers(recorded):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from softalign.config.evaluation import Guard, PromotionPolicy
+from softalign.config.registration import Guard, PromotionPolicy
 from softalign.evaluation.deciding_early import Condition, Estimate, gate_answer, overall_estimate, tag_estimate
-from softalign.evaluation.spending import equal_boundaries
+from softalign.registry.spending import equal_boundaries
 from tests.bench.sequential import EFFECTS, GATE, QUESTION, most_erring, simulate
 
 BOUNDS = equal_boundaries(4, 0.025)

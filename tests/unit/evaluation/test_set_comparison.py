@@ -126,6 +126,8 @@ def test_unpaired_images_are_refused_or_said(tmp_path, theirs):
 
 
 def test_the_commands_print_json(tmp_path, theirs, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def printed(*arguments):
         monkeypatch.setattr(sys, "argv", ["softalign", "geneval", *arguments, "--json"])
         with pytest.raises(SystemExit) as caught:

@@ -85,7 +85,7 @@ def test_wins_and_losses_are_images_and_prompts_where_only_one_is_right():
     rows = [("colors", "0", True, False), ("colors", "0", True, True), ("colors", "1", False, True)]
     found = outcomes_by_tag([*rows, ("counting", "2", False, False), ("colors", "1", True, False)])
     tags = {tag: Interval(0.0, -0.1, 0.1) for tag in ("counting", "colors", OVERALL)}
-    counting, colors, overall = task_statistics(found, tags, confidence=0.95, seed=0)
+    counting, colors, overall = task_statistics(found, tags, critical=1.959964, seed=0)
     assert (counting.tag, counting.wins, counting.losses, counting.p_value) == ("counting", 0, 0, 1.0)
     assert (colors.wins, colors.losses, colors.prompts_better, colors.prompts_worse) == (2, 1, 1, 0)
     assert (overall.wins, overall.losses, overall.p_adjusted) == (2, 1, None)

@@ -4,9 +4,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from softalign.config import PromotionPolicy
-from softalign.config.evaluation import Guard
+from softalign.config.registration import Guard
 from softalign.errors import ConfigError, DataError
 from softalign.registry.gate import PresentChampion, decide
+from softalign.registry.spending import equal_boundaries
+from softalign.registry.sureness import stopping_after
 from tests.registry_samples import BASE, TAGS, comparison_of
 
 POLICY = PromotionPolicy()
@@ -239,6 +241,21 @@ def test_every_further_look_widens_the_intervals_and_says_so():
     assert first.detectable == pytest.approx(0.02 / 1.960 * (1.960 + 0.842), abs=1e-4)
     assert third.detectable == pytest.approx(0.02 / 1.960 * (2.394 + 0.842), abs=1e-4)
     assert f"{first.detectable * 100:.1f} points or more" in first.reason
+
+
+def test_intervals_of_images_in_rounds_are_those_of_their_round_and_widen_with_looks_by_boundaries():
+    stopping = stopping_after(2, 4, 0.95)
+    assert (stopping.boundary, stopping.widening) == pytest.approx((2.963, 1.512), abs=1e-3)
+    candidate = comparison_of(0.022, half_width=0.02, over_untrained=0.2).model_copy(update={"stopping": stopping})
+    first, third = decide(candidate, None, POLICY), decide(candidate, None, POLICY, look=3)
+    assert first.is_promoted and failed(third) == ["gain_significant"]
+    (check,) = (one for one in third.checks if one.name == "gain_significant")
+    ratio = equal_boundaries(4, 0.025 / 3)[1] / equal_boundaries(4, 0.025)[1]
+    assert check.measured == pytest.approx(0.022 - 0.02 * ratio)
+    assert first.detectable == pytest.approx(0.02 / 2.963 * (2.963 + 0.842), abs=1e-4)
+    assert "2 of 4, as the promotion gate's answer was certain then" in first.reason
+    whole = candidate.model_copy(update={"stopping": stopping_after(4, 4, 0.95)})
+    assert "4 of 4, as the promotion gate's answer was open until the last" in decide(whole, None, POLICY).reason
 
 
 def test_too_few_images_decide_nothing():

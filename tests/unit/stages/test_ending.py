@@ -88,7 +88,7 @@ def test_a_clear_gain_is_called_help_and_its_figures_stand_in_points():
     assert "Promoted: softalign-shapes version 3 is champion; it passed the gate (1 check)." in lines
     assert "report    file:///somewhere/store/compare/a%20b/report.html" in lines
     table = [line.split() for line in lines[2:6]]
-    assert table[0][:6] == ["score,", "of", "100", "base", "untrained", "adapter"]
+    assert table[0][:6] == ["embedded,", "of", "100", "base", "untrained", "adapter"]
     assert table[1] == ["counting", "50.0", "50.0", "62.0", "+12.0", "5.0", "to", "20.0"]
     assert table[3] == ["overall", "61.1", "60.9", "66.7", "+5.6", "2.7", "to", "8.3"]
 

@@ -13,6 +13,7 @@ from softalign.stages import checks
 from softalign.stages import plan as planning
 from softalign.stages.plan import plan, plan_text
 from softalign.stages.preflight import check_chain
+from softalign.stages.readiness import check_ready
 from softalign.stages.requests import asking
 from softalign.stages.what_changed import changes, nearest_changes
 from softalign.store.store import Store
@@ -68,7 +69,7 @@ def photographs(tmp_path):
     return [known, "backbone={family: sd15}", "evaluate.suite=geneval", detector]
 
 
-def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(store, photographs, monkeypatch):
+def test_a_recipe_of_photographs_runs_up_to_its_images_and_says_why_no_further(store, photographs, monkeypatch, caplog):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -78,14 +79,18 @@ def test_a_recipe_of_photographs_runs_up_to_training_and_says_why_no_further(sto
     assert "downloads stable-diffusion-v1-5/stable-diffusion-v1-5 first" in rows["encode"].reason
     assert "no such model of the detector" in rows["evaluate (base)"].reason
     assert "softalign geneval score" in rows["evaluate (base)"].fix
+    assert rows["evaluate (adapter)"].reason.startswith(
+        "draws 2,212 images, about 7 min (an estimate, on one A100), then"
+    )
+    assert rows["evaluate (base)"].predicted_images == 2212
+    assert 6.5 < rows["evaluate (base)"].predicted_minutes < 7.5  # without guidance
     assert "it needs evaluate" in rows["compare"].reason
     assert "it needs compare" in rows["register"].reason
     text = plan_text(plan(recipe, store))
     assert text.count("softalign geneval score DIR") == 1
     assert len(text.splitlines()) == 9
-    with pytest.raises(MissingInputError, match=r"softalign train RECIPE --through.*softalign plan RECIPE"):
-        check_chain(recipe, store)
-    check_chain(recipe, store, "train")
+    check_ready(recipe, store)
+    assert "draws its images and stops then: There is no such model of the detector." in caplog.text
 
 
 def test_without_the_hub_a_model_that_is_not_cached_blocks_what_needs_it(store, photographs, monkeypatch):

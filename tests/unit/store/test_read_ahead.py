@@ -5,7 +5,18 @@ import time
 
 import pytest
 
-from softalign.store.read_ahead import ReadAhead
+from softalign.store.read_ahead import ReadAhead, map_ahead
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 50])
+def test_threads_compute_some_items_ahead_in_order_and_an_error_comes_at_its_turn(at_once):
+    taken, found = [], []
+    items = (taken.append(number) or number for number in range(40))
+    with pytest.raises(ZeroDivisionError):
+        for result in map_ahead(lambda number: 20 // (20 - number), items, 2, at_once=at_once):
+            assert len(taken) <= len(found) + 1 + 4 * at_once
+            found.append(result)
+    assert found == [20 // (20 - number) for number in range(20)]
 
 
 def test_results_come_in_order_and_no_more_than_two_are_read_ahead():

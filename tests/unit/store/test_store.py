@@ -76,6 +76,17 @@ def test_what_is_published_is_found_and_fetched(store, manifest, make_folder):
     assert json.loads(read_bytes(f"{store.prefix('curate', 'key')}/manifest.json"))["digest"] == published.digest
 
 
+def test_what_is_known_of_a_file_is_published_without_reading_it(store, manifest, make_folder):
+    folder = make_folder(a="1", b="2")
+    known = file_entry(folder / "a", "a")
+    expected = (known, file_entry(folder / "b", "b"))
+    (folder / "a").write_text("3")  # damaged since
+    published = store.publish(manifest, folder, known=[known])
+    assert store.files(published) == expected
+    with pytest.raises(IntegrityError):
+        store.fetch(published)
+
+
 def test_a_place_is_not_content(manifest, make_folder, tmp_path):
     records = [Store(str(tmp_path / name)).publish(manifest, make_folder(a="1")) for name in "xy"]
     records.append(Store("memory://place/z").publish(manifest, make_folder(a="1")))

@@ -9,7 +9,7 @@ from PIL import Image
 from softalign.config import FilterConfig, ShapesSource
 from softalign.data.curation import keyed_numbers
 from softalign.data.curation.dedup import DuplicateFilter, HammingIndex
-from softalign.data.curation.images import HASH_BITS, perceptual_hash
+from softalign.data.curation.hashing import HASH_BITS, perceptual_hash
 from softalign.data.curation.samples import Sample
 from softalign.shapes.rendering import captioned_scene
 from softalign.shapes.scenes import render_batch

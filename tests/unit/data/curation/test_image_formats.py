@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from softalign.config import CurationConfig, ShapesSource
 from softalign.data.curation import images
-from softalign.data.curation.images import UnreadableImageError, inspect_image, perceptual_hash
+from softalign.data.curation.hashing import perceptual_hash
+from softalign.data.curation.images import UnreadableImageError, inspect_image
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.png_colour import matrix_profile
 from softalign.data.curation.shards import read_index

@@ -12,7 +12,7 @@ from PIL import Image
 
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, ShapesSource
-from softalign.data.curation import pipeline, reading, shards
+from softalign.data.curation import journal, pipeline, reading, shards
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.shards import read_index
@@ -207,7 +207,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(handover, tmp_path, co
 
     def work():
         fuse = Fuse(rng.randint(1, 40))
-        for module, name in ((reading, "read_sample"), (pipeline, "write_rejections"), (pipeline, "write_atomically")):
+        for module, name in ((reading, "read_sample"), (pipeline, "write_rejections"), (journal, "write_atomically")):
             setattr(module, name, fuse.wrap(getattr(module, name)))
         for owner, name in ((shards, "write_table"), (ShardWriter, "add"), (Store, "publish"), (Store, "find")):
             setattr(owner, name, fuse.wrap(getattr(owner, name)))

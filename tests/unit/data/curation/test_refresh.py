@@ -15,7 +15,7 @@ import pytest
 from softalign.artifacts import DatasetManifest
 from softalign.config import CocoSource, CurationConfig, TableSource
 from softalign.config.captions import CaptionFilterConfig
-from softalign.data.curation import pipeline, reading, reuse, table
+from softalign.data.curation import journal, pipeline, reading, reuse, table
 from softalign.data.curation.changes import CaptionEdit, changed_listing, list_samples_of, read_edits, to_lines
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.pipeline import curate
@@ -152,7 +152,7 @@ def test_killed_at_random_points_ends_with_the_same_bytes(store, tmp_path, many,
         with pytest.MonkeyPatch.context() as patched:
             for owner, name in (
                 (pipeline, "write_rejections"),
-                (pipeline, "write_atomically"),
+                (journal, "write_atomically"),
                 (reuse.EarlierVersion, "link"),
                 (ShardWriter, "add"),
                 (Store, "publish"),

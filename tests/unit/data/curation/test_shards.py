@@ -9,7 +9,7 @@ import pytest
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample, caption_digest
 from softalign.data.curation.shards import read_index, read_rejections, shard_name, split_of, write_rejections
-from softalign.data.curation.tars import ShardWriter
+from softalign.data.curation.tars import ShardWriter, header_of
 
 
 def samples(count):
@@ -41,6 +41,14 @@ def test_tar_members_carry_nothing_of_the_machine(tmp_path):
         members = tar.getmembers()
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in members} == {(0, 0, 0, "", "", 0o644)}
     assert [m.name for m in members][:3] == ["key-0.jpg", "key-0.json", "key-0.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "f" * 32 + "-12.json", "x" * 100, "y" * 90 + "/" + "z" * 90])
+@pytest.mark.parametrize("size", [0, 511, 123_456, 8**11 - 1])
+def test_a_header_is_tarfiles(name, size):
+    info = tarfile.TarInfo(name)
+    info.size = size
+    assert header_of(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_the_index_finds_each_images_bytes(tmp_path):

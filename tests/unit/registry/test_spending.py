@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from softalign.evaluation.spending import boundaries, equal_boundaries, spent_at
+from softalign.registry.spending import boundaries, equal_boundaries, spent_at
 
 
 def chance_of_crossing(bounds, times):
@@ -39,3 +39,9 @@ def test_statistics_that_correlate_more_cross_less_often():
     bounds = equal_boundaries(4, 0.025)
     growing = [1 / (0.02 + 0.1 / drawn) for drawn in range(1, 5)]  # prompts differ, so later images bring less
     assert chance_of_crossing(bounds, growing) < 0.025
+
+
+def test_very_many_looks_have_boundaries_too():
+    bounds = equal_boundaries(100, 0.0005)
+    assert np.isfinite(bounds).all() and list(bounds) == sorted(bounds, reverse=True)
+    assert bounds[0] == pytest.approx(34.8, abs=0.1) and 3.29 < bounds[-1] < 3.5

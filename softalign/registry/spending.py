@@ -20,7 +20,9 @@ from scipy.special import ndtr, ndtri
 
 _NODES = 512
 _FAR = 9.0
-"""Standard deviations beyond which nothing is left: 1e-19."""
+"""Standard deviations below a mean beyond which nothing is left: 1e-19."""
+_HIGHEST = 37.0
+"""Of boundaries: beyond it floats hold no chance. Early ones of many looks are high, since little is spent."""
 
 
 def spent_at(time: float, alpha: float) -> float:
@@ -67,7 +69,7 @@ def _boundary(
         beyond_N = ndtr((nodes_N - boundary * now**0.5) / step**0.5)
         return float(np.log(mass_N @ beyond_N + 1e-300) - np.log(share))
 
-    return float(brentq(excess, -_FAR, _FAR))
+    return float(brentq(excess, -_FAR, _HIGHEST))
 
 
 def _interval(upper: float, variance: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
