@@ -11,6 +11,7 @@ import torch
 from softalign.adapters.files import AdapterConfig, read_adapter_config
 from softalign.artifacts import EncodedManifest
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
+from softalign.backbones.identity import component_digest, text_encoder_digest
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
 from softalign.config.training import EDIT_KINDS
@@ -25,6 +26,7 @@ from softalign.errors import ConfigError
 from softalign.processes.reporter import Reporter
 from softalign.store.files import require_folder_place, write_atomically
 from softalign.store.store import Store
+from softalign.training.frozen_model import require_encoders
 from softalign.version import __version__
 
 MIN_IMAGES = 2
@@ -69,7 +71,8 @@ def diagnose(request: DiagnosisRequest, store: Store) -> Diagnosis:
 
     Raises:
         ConfigError: no images are named for a model of photographs, or there is no such device.
-        CompatibilityError: the base model is not the adapter's, or its attention cannot be watched.
+        CompatibilityError: the base model is not the adapter's, its attention cannot be watched, or another model's
+            encoders made the images' latents.
         DataError: the held-out split has fewer than two images.
         IntegrityError, MissingInputError: a file is damaged or not there.
     """
@@ -115,6 +118,9 @@ def _images(request: DiagnosisRequest, loaded: LoadedSubject, store: Store) -> t
         found = rendered_images(request.num_images, request.seed, loaded.encode_images)
         return found, "scenes of the embedded world, rendered anew, with captions that are true of them"
     assert request.encoded is not None  # noqa: S101  diagnose refused it
+    vae_digest = component_digest(loaded.encoders.pipeline.vae)
+    texts_digest = text_encoder_digest(loaded.encoders)
+    require_encoders(request.encoded, vae_digest=vae_digest, text_encoder_digest=texts_digest)
     reader = EncodedReader(request.encoded, store, split="val", batch_size=MIN_IMAGES, seed=0, online=loaded.texts)
     images = held_out_images(reader, request.num_images)
     return images, f"held out of the dataset {request.encoded.name}, edits false as far as words can tell"

@@ -14,7 +14,7 @@ from torch import Tensor
 from softalign.adapters.attach import load_soft_tokens
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, Placement, load_adapter, read_adapter_config
 from softalign.artifacts import read_known
-from softalign.backbones.base import Denoiser
+from softalign.backbones.base import Backbone, Denoiser
 from softalign.backbones.loading import load_backbone
 from softalign.backbones.vae import encode_images
 from softalign.config.backbone import BackboneConfig
@@ -54,9 +54,10 @@ class Subject:
 
 @dataclass(frozen=True, eq=False)
 class LoadedSubject:
-    """A subject, its text encoders as training has them, and the VAE's latents of images in [-1, 1]."""
+    """A subject, its encoders as training has them, their text states, and the VAE's latents of images in [-1, 1]."""
 
     subject: Subject
+    encoders: Backbone
     texts: OnlineTexts
     encode_images: Callable[[Float[Tensor, "B 3 h w"]], Float[Tensor, "B C H W"]]
 
@@ -98,7 +99,7 @@ def load_subject(
         encode_texts=texts.states,
         device=device,
     )
-    return LoadedSubject(subject, texts, lambda images_B3hw: encode_images(encoders, images_B3hw))
+    return LoadedSubject(subject, encoders, texts, lambda images_B3hw: encode_images(encoders, images_B3hw))
 
 
 def _tokens_config(config: AdapterConfig) -> SoftTokensConfig:

@@ -61,11 +61,12 @@ def request_of(asked: AskedDiagnosis, store: Store) -> DiagnosisRequest:
     chosen = choose_model(asked.target, asked.base)
     if chosen.folder is None:
         raise ConfigError("There is no adapter to diagnose.", expected="an adapter or a recipe", found=asked.target)
-    encoded = None
-    if asked.data is not None:
-        recipe = open_recipe(asked.data, asked.overrides, store)
-        encoded = published_through("encode", recipe, store).get(EncodedManifest)
-    return _request(asked, chosen.adapter, chosen.folder, encoded, chosen.base)
+    if asked.data is None:
+        return _request(asked, chosen.adapter, chosen.folder, None, chosen.base)
+    recipe = open_recipe(asked.data, asked.overrides, store)
+    encoded = published_through("encode", recipe, store).get(EncodedManifest)
+    base = chosen.base.model_copy(update={"resolution_px": recipe.backbone.resolution_px})
+    return _request(asked, chosen.adapter, chosen.folder, encoded, base)
 
 
 def is_recipe(target: str, store: Store) -> bool:

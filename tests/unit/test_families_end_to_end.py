@@ -159,6 +159,14 @@ def test_an_adapter_is_diagnosed_on_held_out_images(trained, models, name, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis.json"}
 
 
+def test_images_that_another_model_encoded_are_refused_for_a_diagnosis(trained, models, tmp_path):
+    store = Store(str(Path(trained["sdxl"][0].uri).parents[1]))
+    folder, base = store.fetch(trained["sdxl"][1]), config_of("sdxl", models)
+    request = DiagnosisRequest("a", folder, base, Runtime(), tmp_path, 8, 0, 16, encoded=trained["sd35"][0])
+    with pytest.raises(CompatibilityError, match="encoded by another"):
+        diagnose(request, store)
+
+
 def test_the_adapter_says_where_it_belongs(trained, models, name):
     _, adapter = trained[name]
     config = read_adapter_config(resolve_adapter(adapter))
