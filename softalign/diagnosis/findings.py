@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from softalign.config.training import EDIT_KINDS
-from softalign.diagnosis.records import Diagnosis, Estimate, RankAccuracy
+from softalign.diagnosis.records import Diagnosis, Estimate, GuidanceLikeness, RankAccuracy
 from softalign.training.validation_history import chance_alarm
 
 MOSTLY = 0.5
@@ -52,13 +52,16 @@ def _likeness(diagnosis: Diagnosis) -> Iterator[str]:
     explained = _mean(one.explained for one in found)
     cosines = ", ".join(f"{one.cosine.mean:+.2f} at {one.timestep}" for one in found)
     extra = ", ".join(f"{one.extra_guidance.mean:+.2f} at {one.timestep}" for one in found)
-    answer = "mostly more guidance" if explained > MOSTLY else "not only more guidance"
-    if all(one.cosine.high <= 0.0 for one in found):
-        answer = "not more guidance"
     yield (
         f"Is it only more guidance? {_percent(explained)} of the change's squared norm lies along guidance's direction "
-        f"(cosine {cosines}): it is {answer}. The guidance that comes nearest: {extra} on top."
+        f"(cosine {cosines}): it is {_answer(found)}. The guidance that comes nearest: {extra} on top."
     )
+
+
+def _answer(found: Sequence[GuidanceLikeness]) -> str:
+    if _mean(one.explained for one in found) > MOSTLY:
+        return f"mostly {'more' if _mean(one.cosine for one in found) > 0.0 else 'less'} guidance"
+    return "not only more guidance" if any(one.cosine.low > 0.0 for one in found) else "not more guidance"
 
 
 def _attention(diagnosis: Diagnosis) -> Iterator[str]:
@@ -81,7 +84,9 @@ def _ranks(diagnosis: Diagnosis) -> Iterator[str]:
         base, adapter, chance = _mean(r.base for r in ranks), _mean(r.adapter for r in ranks), _chance(ranks)
         above = [rank.timestep for rank in ranks if rank.base.low > rank.chance]
         told = (
-            f"surely above chance at {', '.join(map(str, above))}" if above else "at no noise level surely above chance"
+            f"above chance with 95 % confidence at {', '.join(map(str, above))}"
+            if above
+            else "at no noise level above chance with 95 % confidence"
         )
         yield (
             f"Edited {KIND_NAMES[kind]} are told from the true caption in {_percent(base)} of {ranks[0].base.number} "

@@ -8,9 +8,9 @@ import torch
 from softalign.config import TrainConfig
 from softalign.config.objective import SoftREPAConfig
 from softalign.diagnosis.diagnose import DIAGNOSIS_FILENAME, PAGE_FILENAME, write
-from softalign.diagnosis.findings import findings_of
+from softalign.diagnosis.findings import _answer, findings_of
 from softalign.diagnosis.measuring import measure
-from softalign.diagnosis.records import Diagnosis
+from softalign.diagnosis.records import Diagnosis, Estimate, GuidanceLikeness
 from softalign.method.forward_process import NoiseDraw, keyed_generator
 from tests.tiny_families import FAMILIES
 from tests.unit.diagnosis.tiny_subject import IMAGES, states_of, tiny_subject
@@ -116,3 +116,21 @@ def test_a_diagnosis_is_written_as_page_and_json(name, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
     asked = json.loads((tmp_path / "out" / DIAGNOSIS_FILENAME).read_text())["changes"][0]["adapter"]["mean"]
     assert f"{asked:.3g}" in page
+
+
+@pytest.mark.parametrize(
+    ("cosine", "answer"),
+    [
+        (0.9, "mostly more guidance"),
+        (0.4, "not only more guidance"),
+        (0.0, "not more guidance"),
+        (-0.9, "mostly less guidance"),
+    ],
+)
+def test_only_what_lies_along_guidance_is_called_it(cosine, answer):
+    along, squared = (Estimate(mean=at, low=at - 0.1, high=at + 0.1, number=9) for at in (cosine, cosine**2))
+    levels = [
+        GuidanceLikeness(arm="adapter", timestep=at, cosine=along, explained=squared, extra_guidance=along)
+        for at in (100, 900)
+    ]
+    assert _answer(levels) == answer
