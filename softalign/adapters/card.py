@@ -18,7 +18,11 @@ _PROJECTS = {"agsm": "AGSM (arXiv 2605.30038)", "softrepa": "SoftREPA (arXiv 250
 
 
 def model_card(
-    config: AdapterConfig, name: str, training: TrainConfig | None = None, encoded: EncodedManifest | None = None
+    config: AdapterConfig,
+    name: str,
+    training: TrainConfig | None = None,
+    encoded: EncodedManifest | None = None,
+    edits: str = "",
 ) -> str:
     """Return the Markdown card of an adapter that was trained with this library.
 
@@ -27,6 +31,7 @@ def model_card(
         name: of the adapter.
         training: how it was trained; None: only what ``config`` says is known.
         encoded: what it was trained on; None likewise.
+        edits: the share of each kind among the hard negatives that training used; empty: there were none.
     """
     revision = f" (revision {config.base_model_revision})" if config.base_model_revision else ""
     intro = (
@@ -43,7 +48,7 @@ def model_card(
         f"{front_matter(config)}# {name}",
         intro,
         _how_to_load(config),
-        _section("Recipe", _table(_recipe(config, training)), *([] if training is None else [files])),
+        _section("Recipe", _table(_recipe(config, training, edits)), *([] if training is None else [files])),
         _section("Data", _table(data)) if data else "",
         _section("Limits", _list(_limits(config))),
     )
@@ -130,7 +135,7 @@ def _how_to_load(config: AdapterConfig) -> str:
     return _section("How to load", "\n".join(lines))
 
 
-def _recipe(config: AdapterConfig, training: TrainConfig | None) -> dict[str, object]:
+def _recipe(config: AdapterConfig, training: TrainConfig | None, edits: str) -> dict[str, object]:
     facts: dict[str, object] = {"updates": config.num_steps, "images seen": config.samples_seen}
     if training is not None:
         objective = training.objective.model_dump(mode="json", exclude_none=True)
@@ -142,6 +147,7 @@ def _recipe(config: AdapterConfig, training: TrainConfig | None) -> dict[str, ob
             "average (EMA) decay": training.ema_decay,
             "seed": training.seed,
         }
+    facts |= {"edits of captions among the negatives": edits} if edits else {}
     facts |= {"T5 positions": config.max_sequence_length} if config.has_t5 else {}
     shape = f"{config.num_soft_tokens} / {config.num_banks} / {config.timestep_bins}"
     return {**facts, "tokens / banks / timestep bins": shape, **_identity(config)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jaxtyping import Float, Int, Real
@@ -45,6 +47,15 @@ class Denoiser(ABC):
             return self._call(
                 noisy_latents_NCHW.to(parameter.dtype), timesteps_N, text.to(parameter.device, parameter.dtype)
             )
+
+    @contextmanager
+    def without_tokens(self) -> Iterator[None]:
+        """Let the frozen module itself predict inside."""
+        before, self._injection.is_enabled = self._injection.is_enabled, False
+        try:
+            yield
+        finally:
+            self._injection.is_enabled = before
 
     @abstractmethod
     def _call(

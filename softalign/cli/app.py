@@ -224,6 +224,7 @@ from softalign.cli import (  # noqa: E402, F401  # last: help lists the chain's 
     adapters,
     data_exporting,
     datasets,
+    diagnosing,
     doctor,
     editing,
     exporting,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from softalign.artifacts import Frozen
+from softalign.artifacts import Frozen, digest_of
 from softalign.config.base import MAX_COUNT, Count, Ratio, Seed, StageConfig
 from softalign.config.objective import AGSMConfig, ObjectiveConfig
 from softalign.config.optimizer import ConstantConfig, OptimizerConfig
 from softalign.config.soft_tokens import SoftTokensConfig, UNetTokensConfig
+
+EditKind = Literal["count", "color", "position", "object"]
+"""Which fact an edit of a caption replaces."""
+EDIT_KINDS: tuple[EditKind, ...] = get_args(EditKind)
+CountEdits = Literal["around", "above", "below"]
+"""Which counts an edit puts in the place of the true one."""
+LATER_NEGATIVES = ("kinds", "counts")
+"""Left out of requests and files where they are the default: these are as they were before there were any."""
 
 
 class NegativesConfig(Frozen):
@@ -24,9 +32,41 @@ class NegativesConfig(Frozen):
         description="how many of them are edits of the image's own caption in count, colour, position or object; so "
         "many edits of each caption are encoded, where it has so many",
     )
+    kinds: Annotated[tuple[EditKind, ...], Field(min_length=1)] = Field(
+        EDIT_KINDS, description="which facts the num_hard edits replace; they take turns"
+    )
+    counts: CountEdits = Field(
+        "around",
+        description="edits of counts: to numbers above the true one, below it, or around: both; never below two, since "
+        "two dogs are also a dog",
+    )
     max_similarity: Ratio = Field(
         0.8, description="captions more alike are not each other's negatives (captions.similarity); 1: only equal ones"
     )
+
+    @field_validator("kinds")
+    @classmethod
+    def _in_order(cls, kinds: tuple[EditKind, ...]) -> tuple[EditKind, ...]:
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("a kind is named twice")
+        return tuple(kind for kind in EDIT_KINDS if kind in kinds)
+
+    @model_validator(mode="after")
+    def _check_edits(self) -> Self:
+        if self.num_hard == 0 and (self.kinds != EDIT_KINDS or self.counts != "around"):
+            raise ValueError("kinds and counts say how captions are edited; they have no effect without num_hard")
+        if "count" not in self.kinds and self.counts != "around":
+            raise ValueError("counts has no effect: kinds does not name count")
+        return self
+
+    @property
+    def unasked(self) -> set[str]:
+        """The fields that requests and files leave out: see LATER_NEGATIVES."""
+        return {name for name in LATER_NEGATIVES if getattr(self, name) == type(self).model_fields[name].default}
+
+    def asked_edits(self) -> dict[str, Any]:
+        """Return what says which edits of captions are encoded, as a request has it."""
+        return self.model_dump(mode="json", include={"num_hard", *LATER_NEGATIVES} - self.unasked)
 
     def num_of(self, batch_size: int) -> int:
         """Return how many negatives each image gets, if there are as many."""
@@ -69,6 +109,20 @@ class TrainConfig(StageConfig):
         None, description="folder or URI of an adapter whose tokens the run starts from; null: they are drawn"
     )
     seed: Seed = Field(0, description="of the tokens' start, the order of images, their captions and noise")
+
+    @property
+    def unasked(self) -> dict[str, set[str]]:
+        """What requests and files leave out, as pydantic's ``exclude``."""
+        return {"negatives": self.negatives.unasked}
+
+    def asked(self) -> dict[str, Any]:
+        """Return the fields as a request has them."""
+        return self.model_dump(mode="json", exclude=self.unasked)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what is asked for."""
+        return digest_of([type(self).__name__, self.asked()])
 
     @model_validator(mode="after")
     def _check_negatives(self) -> Self:

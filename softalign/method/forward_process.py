@@ -89,6 +89,9 @@ class ForwardProcess(Protocol):
     def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return the noisy latents at the drawn times and the denoiser's target, in the latents' dtype and device."""
 
+    def time_at(self, timestep: float) -> float:
+        """Return the time in [0, 1) whose latents have this timestep."""
+
 
 @dataclass(frozen=True)
 class DDPMProcess:
@@ -96,6 +99,10 @@ class DDPMProcess:
 
     alphas_cumprod_T: Float[Tensor, " T"]
     prediction_type: PredictionType
+
+    def time_at(self, timestep: float) -> float:
+        """Return the middle of the times that have a timestep."""
+        return (int(timestep) + 0.5) / NUM_TRAIN_TIMESTEPS
 
     def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return ``x_t`` and epsilon or the velocity, at ``t = floor(1000 time)``."""
@@ -119,6 +126,11 @@ class FlowProcess:
     """
 
     shift: float
+
+    def time_at(self, timestep: float) -> float:
+        """Return ``u = sigma / (s - (s - 1) sigma)``, the shift taken back."""
+        sigma = timestep / NUM_TRAIN_TIMESTEPS
+        return sigma / (self.shift - (self.shift - 1.0) * sigma)
 
     def diffuse(self, latents_BCHW: Float[Tensor, "B C H W"], draw: NoiseDraw) -> NoisyBatch:
         """Return the interpolated latents and the flow's velocity."""

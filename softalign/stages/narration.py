@@ -15,6 +15,7 @@ from softalign.artifacts import (
     Record,
 )
 from softalign.config.families import judge_of
+from softalign.data.captions.edit_shares import edit_shares, edits_in
 from softalign.store.metrics_log import LoggedRow, read_metrics
 from softalign.store.store import Store
 
@@ -104,6 +105,8 @@ def training_figures(rows: Sequence[LoggedRow]) -> str:
     if "win_rate" in last[-1].values:
         parts.append(f"win rate {_mean(last, 'win_rate', percent=True)}")
         parts.append(f"match weight {_mean(last, 'match_weight')} (chance {_mean(last, 'chance')})")
+    if edits := edit_shares(edits_in(rows)):
+        parts.append(f"edits {edits}")
     return ", ".join(parts)
 
 

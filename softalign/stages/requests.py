@@ -200,7 +200,7 @@ def _digest_at(uri: str) -> str:
 
 def encode_request(given: StageInputs) -> StageRequest:
     """Return what a recipe asks of ``encode``; of a refreshed dataset, beside the encodings of the one before."""
-    edits = {"train": {"negatives": {"num_hard": given.recipe.train.negatives.num_hard}}}
+    edits = {"train": {"negatives": given.recipe.train.negatives.asked_edits()}}
     config = _sections(given, "backbone") | edits | {"decoder": DECODER}
     if given.recipe.encode.text != "stored":  # else keys are as they were before there was a choice
         config |= _sections(given, "encode")
@@ -227,7 +227,7 @@ def train_request(given: StageInputs) -> StageRequest:
     Raises:
         MissingInputError: the adapter of ``train.init_from`` is not there.
     """
-    train = {"train": resolved(given.recipe.train).model_dump(mode="json")}
+    train = {"train": resolved(given.recipe.train).asked()}
     config = _sections(given, "name", "backbone") | train
     return StageRequest(stage="train", config=config, content=_model(given), inputs=_inputs(given, EncodedManifest))
 

@@ -63,9 +63,9 @@ def _encode(job: EncodeJob, store: Store) -> EncodedManifest:
         finished = store.find(EncodedManifest, job.key)
         if finished is not None:  # by another process, while this one waited for the folder
             return finished
-        number = recipe.train.negatives.num_hard
+        negatives = recipe.train.negatives
         return encode(
-            job.dataset, recipe.backbone, recipe.runtime, store, job.key, number, job.before, recipe.encode.text
+            job.dataset, recipe.backbone, recipe.runtime, store, job.key, negatives, job.before, recipe.encode.text
         )
 
 

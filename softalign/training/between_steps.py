@@ -12,7 +12,7 @@ from softalign.training.checkpoints import Progress
 from softalign.training.metrics import ValidationRow, to_line
 from softalign.training.run import Run, any_rank, is_over
 from softalign.training.validation import validate
-from softalign.training.validation_history import CHANCE_VALIDATIONS, ValidationHistory
+from softalign.training.validation_history import CHANCE_VALIDATIONS, ValidationHistory, chance_alarm
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +65,9 @@ def _shared_history(run: Run, progress: Progress, row: ValidationRow) -> Validat
     )
     history = progress.validations.after(row)
     if history.num_at_chance == CHANCE_VALIDATIONS:
-        logger.warning(
-            "the weights of the own captions have been at chance (%.3g against %.3g) for %d validations: the rewards "
-            "carry no signal at this temperature; set train.objective.temperature=calibrated",
-            row.val_match_weight,
-            row.val_chance,
-            history.num_at_chance,
-        )
+        asked = f"{history.num_at_chance} validations"
+        temperature = getattr(run.step_inputs.config.objective, "temperature", "")
+        logger.warning("%s", chance_alarm(row.val_match_weight, row.val_chance, asked, temperature))
     shared = run.group.from_leader(history.model_dump_json().encode())
     return ValidationHistory.model_validate_json(shared)
 

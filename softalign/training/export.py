@@ -10,9 +10,11 @@ from softalign.adapters.files import AdapterConfig, placement_of, save_adapter
 from softalign.artifacts import Adapter, EncodedManifest
 from softalign.config.backbone import BackboneConfig
 from softalign.config.training import TrainConfig
+from softalign.data.captions.edit_shares import edit_shares, edits_in
 from softalign.method.soft_tokens import SoftTokens
 from softalign.store.adapter_files import CARD_FILENAME, INITIAL_FOLDER, METRICS_FILENAME, TRAIN_CONFIG_FILENAME
 from softalign.store.files import write_atomically
+from softalign.store.metrics_log import read_metrics
 from softalign.training.checkpoints import Progress
 from softalign.training.frozen_model import ModelIdentity
 from softalign.training.run import Run
@@ -39,8 +41,11 @@ def write_adapter(
     final = save_adapter(folder, config, run.step_inputs.state.live, run.step_inputs.state.ema)
     at_start = config.model_copy(update={"num_steps": 0, "samples_seen": 0})
     save_adapter(folder / INITIAL_FOLDER, at_start, initial, initial)
-    write_atomically(folder / CARD_FILENAME, model_card(final, name, run.step_inputs.config, encoded).encode())
-    write_atomically(folder / TRAIN_CONFIG_FILENAME, run.step_inputs.config.model_dump_json(indent=1).encode() + b"\n")
+    settings = run.step_inputs.config
+    edits = edit_shares(edits_in(read_metrics(run.metrics_path)))
+    write_atomically(folder / CARD_FILENAME, model_card(final, name, settings, encoded, edits).encode())
+    asked = settings.model_dump_json(indent=1, exclude=settings.unasked)
+    write_atomically(folder / TRAIN_CONFIG_FILENAME, asked.encode() + b"\n")
     shutil.copyfile(run.metrics_path, folder / METRICS_FILENAME)
     if run.sheets is not None:
         unfinished = shutil.ignore_patterns(".*")  # what a killed attempt was writing

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from softalign.artifacts import Frozen
+from softalign.config.training import EDIT_KINDS, EditKind
+from softalign.data.captions.edit_shares import edits_column
 from softalign.method.objective import reward_spread
 from softalign.method.soft_tokens import NEGATIVE_BANK, POSITIVE_BANK, SoftTokens
 from softalign.store.files import write_atomically
@@ -55,6 +57,8 @@ class TrainRow(Frozen):
         timestep: the step's timestep, or the mean of its images' timesteps.
         lr: the step's learning rate.
         is_skipped: loss or gradient was not finite, so nothing was updated.
+        num_count_edits: hard negatives of the batch that say another count, and so on; None, and not in the file,
+            without ``negatives.num_hard``.
     """
 
     split: str = "train"
@@ -78,6 +82,10 @@ class TrainRow(Frozen):
     grad_norm: float | None
     lr: float
     is_skipped: bool
+    num_count_edits: int | None = None
+    num_color_edits: int | None = None
+    num_position_edits: int | None = None
+    num_object_edits: int | None = None
 
 
 class ValidationRow(Frozen):
@@ -148,6 +156,7 @@ def train_row(
     grad_norm: float,
     learning_rate: float,
     is_skipped: bool,
+    num_edits: Mapping[EditKind, int] | None = None,
 ) -> TrainRow:
     """Return the row of a step, from what the grid found and the tokens after the update."""
     statistics = None
@@ -172,6 +181,7 @@ def train_row(
         grad_norm=finite_or_none(grad_norm),
         lr=learning_rate,
         is_skipped=is_skipped,
+        **{edits_column(kind): number for kind, number in (num_edits or {}).items()},
     )
 
 
@@ -196,7 +206,9 @@ def token_norms(tokens: SoftTokens) -> TokenNorms:
 
 def to_line(row: TrainRow | ValidationRow) -> str:
     """Return a row as one line of JSON."""
-    return json.dumps(row.model_dump(mode="json"), allow_nan=False) + "\n"
+    columns = {edits_column(kind) for kind in EDIT_KINDS}
+    unset = {name for name in columns if getattr(row, name, None) is None}
+    return json.dumps(row.model_dump(mode="json", exclude=unset), allow_nan=False) + "\n"
 
 
 def keep_rows_up_to(path: Path, step: int, *, has_validation: bool = True) -> None:

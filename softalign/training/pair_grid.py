@@ -154,19 +154,31 @@ def backward_grid(
     """
     division = division or Division.into_chunks(None)
     pairs = live_pairs(mask_BP, config)
-    alignment: Alignment | None = None
-    targets_N = target_BCHW[pairs.images_N]
-    if config.name == "agsm":
-        alignment = align(predict_grid(predict, ema, mask_BP, config, division), target_BCHW, mask_BP, config)
-        targets_N = alignment.targets_BPCHW[pairs.images_N, pairs.prompts_N]
+    alignment, targets_N = targets_of_pairs(predict, ema, target_BCHW, mask_BP, config, division, pairs)
 
     def loss_of(errors_N: Tensor) -> LossTerms:
-        return _loss(errors_N, pairs, mask_BP, config)
+        return loss_of_pairs(errors_N, pairs, mask_BP, config)
 
     share = _Share(predict, live, pairs, targets_N, loss_of, division)
     errors_N = share.backward(is_linear=config.name != "softrepa")
     division.group.sum_gradients(live.parameters())
     return GridResult(loss=loss_of(errors_N), errors_N=errors_N, pairs=pairs, alignment=alignment)
+
+
+def targets_of_pairs(
+    predict: Predict,
+    ema: SoftTokens,
+    target_BCHW: Float[Tensor, "B C H W"],
+    mask_BP: Bool[Tensor, "B P"],
+    config: ObjectiveConfig,
+    division: Division,
+    pairs: Pairs,
+) -> tuple[Alignment | None, Float[Tensor, "N C H W"]]:
+    """Return each pair's target, and what shifted it (agsm alone); see ``backward_grid``."""
+    if config.name != "agsm":
+        return None, target_BCHW[pairs.images_N]
+    alignment = align(predict_grid(predict, ema, mask_BP, config, division), target_BCHW, mask_BP, config)
+    return alignment, alignment.targets_BPCHW[pairs.images_N, pairs.prompts_N]
 
 
 @dataclass(frozen=True)
@@ -240,7 +252,10 @@ class _Share:
             parameter.grad = None
 
 
-def _loss(errors_N: Tensor, pairs: Pairs, mask_BP: Tensor, config: ObjectiveConfig) -> LossTerms:
+def loss_of_pairs(
+    errors_N: Float[Tensor, " N"], pairs: Pairs, mask_BP: Bool[Tensor, "B P"], config: ObjectiveConfig
+) -> LossTerms:
+    """Return an objective's loss of the trained pairs' errors."""
     if config.name == "agsm":
         return agsm_loss(errors_N, pairs.is_match_N)
     if config.name == "score_matching":

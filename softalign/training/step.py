@@ -75,6 +75,7 @@ def train_step(inputs: StepInputs, batch: EncodedBatch, *, step: int, samples_se
         grad_norm=grad_norm,
         learning_rate=learning_rate,
         is_skipped=not is_finite,
+        num_edits=batch.num_edits,
     )
 
 

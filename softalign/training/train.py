@@ -198,6 +198,7 @@ def _train_reader(job: TrainJob, online: OnlineTexts | None) -> EncodedReader:
     )
     if config.objective.name != "score_matching":
         reader.require_negatives()
+        reader.warn_of_missing_edits()
     return reader
 
 

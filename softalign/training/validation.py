@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float64, Real
+from jaxtyping import Bool, Float64, Real
 from torch import Tensor
 
-from softalign.config.objective import ScoreMatchingConfig
+from softalign.config.objective import ObjectiveConfig, ScoreMatchingConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.objective import candidate_mask, plackett_luce_weights, squared_error, temperature_of
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
@@ -89,11 +89,30 @@ def judge(inputs: StepInputs, batch: EncodedBatch, *, samples_seen: int) -> Judg
     with inputs.denoiser.row_cache.one_batch():
         grid = predict_grid(predict, inputs.state.live, mask_BP, ONE_BANK, inputs.division)
     errors_BP = squared_error(grid, noisy.target_BCHW[:, None]).double()
+    return judgement_of(errors_BP, mask_BP, noisy.timesteps_B, objective, noisy.target_BCHW[0].numel())
+
+
+def judgement_of(
+    errors_BP: Float64[Tensor, "B P"],
+    mask_BP: Bool[Tensor, "B P"],
+    timesteps_B: Real[Tensor, " B"],
+    objective: ObjectiveConfig | None,
+    num_values: int,
+) -> Judgement:
+    """Return what the errors of a grid say about its images; the first B captions are the images' own.
+
+    Args:
+        errors_BP: mean squared errors; those of masked pairs are not used.
+        mask_BP: which pairs exist.
+        timesteps_B: where in the noise they were asked.
+        objective: says how an image's captions weigh; None, or one without weights: they are NaN.
+        num_values: numbers of one latent, for rewards that are sums.
+    """
     is_own = torch.eye(*mask_BP.shape, dtype=torch.bool, device=mask_BP.device)
     best_other_B = errors_BP.masked_fill(is_own | ~mask_BP, torch.inf).min(dim=1).values
     weights_B = torch.full_like(best_other_B, torch.nan)
-    if objective.name == "agsm":
-        factor = noisy.target_BCHW[0].numel() if objective.reward_reduction == "sum" else 1
+    if objective is not None and objective.name == "agsm":
+        factor = num_values if objective.reward_reduction == "sum" else 1
         rewards_BP = -factor * errors_BP
         temperature = temperature_of(rewards_BP, mask_BP, objective)
         weights_B = plackett_luce_weights(rewards_BP, mask_BP, temperature).diagonal()
@@ -102,7 +121,7 @@ def judge(inputs: StepInputs, batch: EncodedBatch, *, samples_seen: int) -> Judg
         margins_B=(best_other_B - errors_BP.diagonal()).cpu(),
         weights_B=weights_B.cpu(),
         num_candidates_B=mask_BP.sum(dim=1).double().cpu(),
-        timesteps_B=noisy.timesteps_B.cpu(),
+        timesteps_B=timesteps_B.cpu(),
     )
 
 

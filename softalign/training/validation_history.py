@@ -61,3 +61,18 @@ class ValidationHistory(Frozen):
 def is_at_chance(weight: float | None, chance: float) -> bool:
     """Return whether the mean weight of the own captions tells them from the others no better than guessing."""
     return weight is not None and abs(weight - chance) <= CHANCE_BAND * chance
+
+
+def chance_alarm(weight: float | None, chance: float, asked: str, temperature: float | str) -> str:
+    """Return the alarm of weights at chance, as a sentence.
+
+    Args:
+        weight: the own captions' mean weight.
+        chance: what it is when the rewards say nothing.
+        asked: where or how often this was found.
+        temperature: of the objective.
+    """
+    found = f"the weights of the own captions have been at chance ({weight:.3g} against {chance:.3g}) for {asked}: "
+    if temperature == "calibrated":
+        return found + "the temperature is calibrated, so the model itself does not tell these captions apart"
+    return found + "the rewards carry no signal at this temperature; set train.objective.temperature=calibrated"

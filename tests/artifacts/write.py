@@ -24,6 +24,7 @@ from softalign.config import (
     BackboneConfig,
     CurationConfig,
     EvalConfig,
+    NegativesConfig,
     RegisterConfig,
     Runtime,
     ShapesSource,
@@ -74,7 +75,7 @@ def write(folder):
         dataset = curate(
             CurationConfig(name=NAME, sources=(ShapesSource(num_scenes=14),), val_share=0.25), store, "dataset"
         )
-        encoded = encode(dataset, BACKBONE, RUNTIME, store, "encoded", hard_negatives_per_caption=1)
+        encoded = encode(dataset, BACKBONE, RUNTIME, store, "encoded", NegativesConfig(num_hard=1))
         adapter = train(encoded, BACKBONE, TRAINING, RUNTIME, store, "trained", NAME)
         _write_stopped_run(Path("run"), encoded, store)
         reports, comparison = _evaluate(adapter, store)

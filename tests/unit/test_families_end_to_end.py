@@ -21,6 +21,7 @@ from softalign.artifacts import DatasetManifest
 from softalign.backbones.loading import family_of, load_backbone
 from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.data.encoding.encode import encode
+from softalign.diagnosis.diagnose import DiagnosisRequest, diagnose
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.sampling import to_folder
 from softalign.sampling.sampling import ImageRequest, SamplingSettings, generate_batch, initial_noise
@@ -141,6 +142,29 @@ def test_encodings_are_the_pipelines_own(models, name):
         assert torch.equal(found.prompt_embeds_NLD, expected[place])
         assert torch.equal(found.pooled_NP, expected[place + 2])
     assert len(backbone.text_encoders) == len(backbone.tokenizers) == (3 if name in {"sd3", "sd35"} else 2)
+
+
+@pytest.mark.parametrize("name", ["sd3 without t5", "sdxl"])
+def test_an_adapter_is_diagnosed_on_held_out_images(trained, models, name, tmp_path):
+    encoded, adapter = trained[name]
+    store = Store(str(Path(encoded.uri).parents[1]))
+    folder, base = store.fetch(adapter), config_of(name, models)
+    found = diagnose(DiagnosisRequest("tiny", folder, base, Runtime(), tmp_path, 8, 0, 16, encoded=encoded), store)
+    assert found.num_images == encoded.num_val_samples == 3
+    assert {one.kind for one in found.ranks} == {"color"}
+    assert found.missing == ("edits of count, position, object; no caption of these images gives any.",)
+    assert {one.arm for one in found.attention} == {one.arm for one in found.likeness} == {"adapter", "untrained"}
+    assert len(found.weights) == len(found.changes) == 5
+    assert all(one.norm.mean > 0 for one in found.gradients)
+    assert {path.name for path in tmp_path.iterdir()} == {"diagnosis.html", "diagnosis.json"}
+
+
+def test_images_that_another_model_encoded_are_refused_for_a_diagnosis(trained, models, tmp_path):
+    store = Store(str(Path(trained["sdxl"][0].uri).parents[1]))
+    folder, base = store.fetch(trained["sdxl"][1]), config_of("sdxl", models)
+    request = DiagnosisRequest("a", folder, base, Runtime(), tmp_path, 8, 0, 16, encoded=trained["sd35"][0])
+    with pytest.raises(CompatibilityError, match="encoded by another"):
+        diagnose(request, store)
 
 
 def test_the_adapter_says_where_it_belongs(trained, models, name):

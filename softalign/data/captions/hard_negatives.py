@@ -15,6 +15,7 @@ from itertools import combinations
 from typing import Literal
 
 from softalign.artifacts import digest_of
+from softalign.config.training import EDIT_KINDS, CountEdits, EditKind
 from softalign.data.captions.words import (
     COUNTS,
     NUMBERS,
@@ -33,8 +34,6 @@ from softalign.data.captions.words import (
 )
 from softalign.geneval.prompts import COLORS, with_article
 
-Kind = Literal["count", "color", "position", "object"]
-KINDS: tuple[Kind, ...] = ("count", "color", "position", "object")
 _INDEFINITE = frozenset({"a", "an"})
 _ADJECTIVES = frozenset("big small little large old new young cute tall".split())
 _BEFORE_A_SINGULAR = _INDEFINITE | frozenset("the his her their its this that one".split())
@@ -55,7 +54,7 @@ class EditedCaption:
     """A caption with one fact replaced, and which kind of fact."""
 
     text: str
-    kind: Kind
+    kind: EditKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,12 @@ class _Splice:
     text: str
 
 
-def edited_captions(caption: str, also_true: Sequence[str] = ()) -> tuple[EditedCaption, ...]:
+def edited_captions(
+    caption: str,
+    also_true: Sequence[str] = (),
+    kinds: Sequence[EditKind] = EDIT_KINDS,
+    counts: CountEdits = "around",
+) -> tuple[EditedCaption, ...]:
     """Return all edits of a caption, each false of its image as far as words can tell; a pure function.
 
     Counts: "two dogs" becomes three, four or five, nearest first; "a dog" becomes two and more, where no verb or other
@@ -78,26 +82,36 @@ def edited_captions(caption: str, also_true: Sequence[str] = ()) -> tuple[Edited
     Args:
         caption: any text; what the grammar does not know stays.
         also_true: captions of the same image (its own may be among them): what they name is not used as a replacement.
+        kinds: which facts are replaced.
+        counts: by which counts: above the true one, below it, or both.
     """
-    parsed = _Parsed(caption, tuple(other for other in also_true if other != caption))
+    parsed = _Parsed(caption, tuple(other for other in also_true if other != caption), counts)
     finders = (_counts, _colors, _positions, _objects)
     edits = [
         EditedCaption(_applied(caption, splices), kind)
-        for kind, find in zip(KINDS, finders, strict=True)
+        for kind, find in zip(EDIT_KINDS, finders, strict=True)
+        if kind in kinds
         for splices in find(parsed)
         if all(splice.end <= parsed.negated_from for splice in splices)
     ]
     return tuple({edit.text: edit for edit in edits if edit.text not in {caption, *also_true}}.values())
 
 
-def drawn_edits(caption: str, number: int, also_true: Sequence[str] = ()) -> tuple[EditedCaption, ...]:
+def drawn_edits(
+    caption: str,
+    number: int,
+    also_true: Sequence[str] = (),
+    kinds: Sequence[EditKind] = EDIT_KINDS,
+    counts: CountEdits = "around",
+) -> tuple[EditedCaption, ...]:
     """Return at most ``number`` edits, the kinds in turn, in an order that depends on the caption alone.
 
     Within a kind the order is pseudo-random, so that over many captions every replacement is equally frequent: else the
     first colour of the list would become the mark of a negative. Fewer edits are the beginning of more.
     """
-    queues: dict[Kind, list[EditedCaption]] = {}
-    for edit in sorted(edited_captions(caption, also_true), key=lambda edit: digest_of([caption, edit.text])):
+    found = edited_captions(caption, also_true, kinds, counts)
+    queues: dict[EditKind, list[EditedCaption]] = {}
+    for edit in sorted(found, key=lambda edit: digest_of([caption, edit.text])):
         queues.setdefault(edit.kind, []).append(edit)
     turns = [(turn, edit) for edits in queues.values() for turn, edit in enumerate(edits)]
     return tuple(edit for _, edit in sorted(turns, key=lambda pair: pair[0])[:number])
@@ -106,8 +120,8 @@ def drawn_edits(caption: str, number: int, also_true: Sequence[str] = ()) -> tup
 class _Parsed:
     """A caption's words and what may not be used as a replacement in it."""
 
-    def __init__(self, caption: str, also_true: tuple[str, ...]) -> None:
-        self.caption = caption
+    def __init__(self, caption: str, also_true: tuple[str, ...], count_edits: CountEdits) -> None:
+        self.caption, self.count_edits = caption, count_edits
         self.tokens = tokens_of(caption)
         self.nouns = nouns_of(self.tokens)
         self._others = tuple(tokens_of(other) for other in also_true)
@@ -184,7 +198,8 @@ def _counts(parsed: _Parsed) -> Iterator[tuple[_Splice, ...]]:
 
 
 def _other_counts(parsed: _Parsed, index: int) -> list[str]:
-    others = [count for count in COUNTS if count not in parsed.named_words]
+    allowed = {"around": COUNTS, "above": COUNTS[index + 1 :], "below": COUNTS[: max(0, index)]}[parsed.count_edits]
+    others = [count for count in allowed if count not in parsed.named_words]
     return sorted(others, key=lambda count: abs(COUNTS.index(count) - index))
 
 

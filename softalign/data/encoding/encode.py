@@ -23,6 +23,7 @@ from softalign.backbones.frozen_pipeline import resolve_device
 from softalign.backbones.sizes import model_sizes
 from softalign.config.backbone import BackboneConfig
 from softalign.config.runtime import Runtime
+from softalign.config.training import NegativesConfig
 from softalign.data.curation.shards import shard_name
 from softalign.data.encoding.budget import EncodedBytes, require_room
 from softalign.data.encoding.encoders import FrozenEncoders
@@ -32,6 +33,7 @@ from softalign.data.encoding.groups import (
     digests_of_images,
     digests_of_texts,
     image_groups,
+    say_edits,
     text_groups,
 )
 from softalign.data.encoding.pool import EncodedPool, PoolShard, ShardRequest
@@ -47,6 +49,9 @@ InputT = TypeVar("InputT")
 
 _log = logging.getLogger(__name__)
 
+NO_EDITS = NegativesConfig()
+"""Captions alone are encoded."""
+
 
 def encode(
     dataset: DatasetManifest,
@@ -54,7 +59,7 @@ def encode(
     runtime: Runtime,
     store: Store,
     key: str,
-    hard_negatives_per_caption: int = 0,
+    negatives: NegativesConfig = NO_EDITS,
     before: EncodedManifest | None = None,
     text: TextMode = "stored",
 ) -> EncodedManifest:
@@ -69,7 +74,7 @@ def encode(
         runtime: device, threads, engine, how much may be written, and how much of the dataset may be damaged.
         store: where the dataset lies and the encodings go.
         key: the stage key of the request; what lacks damaged shards is published under another one.
-        hard_negatives_per_caption: how many edits of each caption are encoded too, at most.
+        negatives: how many edits of each caption are encoded too, at most, and which.
         before: the encodings of the dataset that this one is a refresh of, by the same encoders.
         text: whether text states are stored, or left to training.
 
@@ -81,9 +86,7 @@ def encode(
         StorageUnavailableError: the disk of a local store has no room for it.
     """
     work_path = store.work_path("encode", key)
-    manifest = _Encoding(dataset, backbone, runtime, store, before, text).make(
-        key, hard_negatives_per_caption, work_path / "output"
-    )
+    manifest = _Encoding(dataset, backbone, runtime, store, before, text).make(key, negatives, work_path / "output")
     published = store.publish(manifest, work_path / "output")
     shutil.rmtree(work_path, ignore_errors=True)
     return published
@@ -100,12 +103,13 @@ class _Encoding:
     before: EncodedManifest | None
     text: TextMode
 
-    def make(self, key: str, hard_negatives_per_caption: int, output: Path) -> EncodedManifest:
+    def make(self, key: str, negatives: NegativesConfig, output: Path) -> EncodedManifest:
         """Encode all, write the index into a folder, and return the manifest of it."""
         dataset, before = self.dataset, self.before
         shard_encoder = ShardEncoder(dataset, self.backbone, self.runtime, self.store.uri, key)
         losses = Losses(dataset, self.store, self.runtime.max_corrupt_share)
-        listed = _read_shards(dataset, losses, hard_negatives_per_caption)
+        listed = _read_shards(dataset, losses, negatives)
+        say_edits(listed, negatives)
         work = _find_work(listed, shard_encoder, before, self.store, self.text, losses)
         encoded = _encode_all(work, shard_encoder, self.store, self.runtime)
         _write_index(output, work.shards, encoded, {one.source: one.weight for one in dataset.weights})
@@ -116,7 +120,7 @@ class _Encoding:
             stage_key=losses.key_of(key),
             parents=(dataset.digest, *((before.digest,) if before is not None else ())),
             name=dataset.name,
-            hard_negatives_per_caption=hard_negatives_per_caption,
+            hard_negatives_per_caption=negatives.num_hard,
             dataset_parent_key=dataset.parent_key,
             text=self.text,
             **facts,
@@ -204,9 +208,9 @@ def _find_work(
     return _Work(shards, latents, _PoolWork(kept, text_groups(shards, _rows(kept)), pool))
 
 
-def _read_shards(dataset: DatasetManifest, losses: Losses, hard_negatives_per_caption: int) -> tuple[DatasetShard, ...]:
+def _read_shards(dataset: DatasetManifest, losses: Losses, negatives: NegativesConfig) -> tuple[DatasetShard, ...]:
     names = (shard_name(index) for index in range(dataset.num_shards))
-    return tuple(DatasetShard(name, losses.rows_of(name), hard_negatives_per_caption) for name in names)
+    return tuple(DatasetShard(name, losses.rows_of(name), negatives) for name in names)
 
 
 def _made_by(encoders: FrozenEncoders) -> dict[str, Any]:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
-from softalign.data.captions.hard_negatives import drawn_edits
+from softalign.config.training import EditKind, NegativesConfig
+from softalign.data.captions.edit_shares import edit_shares, warn_of_missing_kinds
+from softalign.data.captions.hard_negatives import EditedCaption, drawn_edits
 from softalign.data.curation.samples import caption_digest
 from softalign.data.curation.shards import IndexRow
 
 InputT = TypeVar("InputT")
+
+logger = logging.getLogger(__name__)
 
 EMPTY_CAPTION = ""
 MAX_TEXTS_PER_SHARD = 512
 
 
 class DatasetShard:
-    """One shard of the dataset: its rows, and the hard negatives of their captions."""
+    """One shard of the dataset: its rows, the hard negatives of their captions, and how many these are of each kind."""
 
-    def __init__(self, name: str, rows: tuple[IndexRow, ...], hard_negatives_per_caption: int) -> None:
+    def __init__(self, name: str, rows: tuple[IndexRow, ...], negatives: NegativesConfig) -> None:
         self.name, self.rows = name, rows
-        self.hard_negatives = [_hard_negatives(row, hard_negatives_per_caption) for row in self.rows]
+        edits = [_hard_negatives(row, negatives) for row in self.rows]
+        self.hard_negatives = [[[edit.text for edit in of_one] for of_one in of_row] for of_row in edits]
+        self.num_edits = Counter(edit.kind for of_row in edits for of_one in of_row for edit in of_one)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield all captions and hard negatives by their digests; some come more than once."""
@@ -31,11 +39,12 @@ class DatasetShard:
             yield from ((caption_digest(edit), edit) for edits_of_one in edits for edit in edits_of_one)
 
 
-def _hard_negatives(row: IndexRow, number: int) -> list[list[str]]:
+def _hard_negatives(row: IndexRow, negatives: NegativesConfig) -> list[tuple[EditedCaption, ...]]:
     """Return edits of each of an image's captions; no edit says what another of the captions says."""
+    number, kinds, counts = negatives.num_hard, negatives.kinds, negatives.counts
     if number == 0:
-        return [[] for _ in row.captions]
-    return [[edit.text for edit in drawn_edits(caption, number, row.captions)] for caption in row.captions]
+        return [() for _ in row.captions]
+    return [drawn_edits(caption, number, row.captions, kinds, counts) for caption in row.captions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,18 @@ class Group(Generic[InputT]):
 
     inputs: dict[str, InputT]
     source: str = ""
+
+
+def say_edits(shards: tuple[DatasetShard, ...], negatives: NegativesConfig) -> None:
+    """Say of which kinds the edits are, and which kind no caption can give."""
+    if negatives.num_hard == 0:
+        return
+    total: Counter[EditKind] = Counter()
+    for shard in shards:
+        total += shard.num_edits
+    if total:
+        logger.info("edits of captions by kind: %s", edit_shares(total))
+    warn_of_missing_kinds(negatives.kinds, total)
 
 
 def digests_of_images(dataset: tuple[DatasetShard, ...]) -> frozenset[str]:

@@ -5,6 +5,7 @@ Shape legend: B images, P prompts, C H W latent, L text tokens, D text width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from softalign.artifacts import EncodedManifest
-from softalign.config.training import NegativesConfig
+from softalign.config.training import EditKind, NegativesConfig
+from softalign.data.captions.asked_edits import AskedEdits, KnownEdits, by_kind
 from softalign.data.captions.candidates import choose_candidates
 from softalign.data.captions.matching import distinct_choices
 from softalign.data.captions.similarity import are_near_duplicates
@@ -41,6 +43,7 @@ class EncodedBatch:
         keys: the samples' keys in the dataset.
         prompts: the chosen captions, and the hard negatives of some of them.
         candidates: for each image the indices of the prompts it is compared with, its own caption first.
+        num_edits: hard negatives of each kind; None where none are asked for.
         latents_BCHW: float32, scaled to unit deviation as the denoiser sees them.
         text: the prompts' encodings, float32.
     """
@@ -50,6 +53,7 @@ class EncodedBatch:
     candidates: tuple[tuple[int, ...], ...]
     latents_BCHW: Float[Tensor, "B C H W"]
     text: TextStates
+    num_edits: Mapping[EditKind, int] | None = None
 
     def pinned(self) -> EncodedBatch:
         """Return the batch in page-locked memory, from which a CUDA device copies while the host goes on."""
@@ -80,6 +84,14 @@ class HeldOutCaptions:
     captions: tuple[str, ...]
     text: TextStates
     empty: TextStates
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutImage:
+    """One image of a split with all its captions, in the dataset's order; latents as in ``EncodedBatch``."""
+
+    latents_CHW: Float[Tensor, "C H W"]
+    captions: tuple[str, ...]
 
 
 class EncodedReader:
@@ -118,6 +130,7 @@ class EncodedReader:
         online: TextSource | None = None,
     ) -> None:
         self._batch_size, self._seed, self._negatives = batch_size, seed, negatives
+        self._asked_edits = AskedEdits(negatives)
         self._uri = manifest.uri
         _require_hard_negatives(manifest, negatives.num_hard)
         root = store.fetch(manifest)
@@ -147,10 +160,22 @@ class EncodedReader:
 
     def first_captions(self, number: int) -> HeldOutCaptions:
         """Return the first caption of the samples with the smallest image digests: a choice by hash."""
-        samples = sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
+        samples = self._first(number)
         chosen = {digest: caption for sample in samples for digest, caption in list(sample.captions.items())[:1]}
         captions = tuple(chosen.values())
         return HeldOutCaptions(captions, self._texts.states(captions), self._texts.states([""]))
+
+    def first_images(self, number: int) -> tuple[HeldOutImage, ...]:
+        """Return the images whose captions ``first_captions`` takes; all where there are fewer."""
+        samples = self._first(number)
+        rows = self._latents.rows([sample.image_digest for sample in samples])
+        return tuple(
+            HeldOutImage(row.to(torch.float32), tuple(sample.captions.values()))
+            for (row,), sample in zip(rows, samples, strict=True)
+        )
+
+    def _first(self, number: int) -> list[EncodedSample]:
+        return sorted(self._samples, key=lambda sample: sample.image_digest)[:number]
 
     def batch_at(self, samples_seen: int) -> EncodedBatch:
         """Return the batch that follows ``samples_seen`` samples: the same at every call, in every process.
@@ -169,9 +194,10 @@ class EncodedReader:
         samples = [self._samples[draw.place] for draw in draws]
         digests = distinct_choices([self._preference(self._samples[draw.place], draw.pass_number) for draw in draws])
         captions = [sample.captions[digest] for sample, digest in zip(samples, digests, strict=True)]
+        edits_of = [self._edits(sample, digest) for sample, digest in zip(samples, digests, strict=True)]
         chosen = choose_candidates(
             captions,
-            [sample.hard_negatives[digest] for sample, digest in zip(samples, digests, strict=True)],
+            [tuple(edits) for edits in edits_of],
             self._negatives,
             generator("negatives", self._seed, samples_seen),
         )
@@ -183,7 +209,18 @@ class EncodedReader:
             candidates=chosen.rows,
             latents_BCHW=torch.stack([row for (row,) in latents]).to(torch.float32),
             text=self._texts.states(prompts),
+            num_edits=by_kind(edits_of, chosen, prompts) if self._negatives.num_hard else None,
         )
+
+    def warn_of_missing_edits(self) -> None:
+        """Warn of the kinds of edits that are asked for and that no caption of the split gives."""
+        self._asked_edits.warn_of_missing(
+            self._edits(sample, digest) for sample in self._samples for digest in sample.captions
+        )
+
+    def _edits(self, sample: EncodedSample, digest: str) -> KnownEdits:
+        captions = tuple(sample.captions.values())
+        return self._asked_edits.among(sample.hard_negatives[digest], sample.captions[digest], captions)
 
     def require_negatives(self) -> None:
         """Refuse a split in which no image can have a negative.
@@ -193,9 +230,8 @@ class EncodedReader:
         Raises:
             DataError: all captions are near-duplicates of each other, and no hard negatives are asked for or there.
         """
-        if self._negatives.num_hard and any(
-            edits for sample in self._samples for edits in sample.hard_negatives.values()
-        ):
+        asked = (self._edits(sample, digest) for sample in self._samples for digest in sample.captions)
+        if self._negatives.num_hard and any(asked):
             return
         captions = (caption for sample in self._samples for caption in sample.captions.values())
         first = next(captions)

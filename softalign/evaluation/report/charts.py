@@ -132,11 +132,11 @@ def training_curve(curve: Curve) -> str:
 
 def _grid(axes: _Axes, x_label: str, num_x_ticks: int = 4, least: float = -math.inf) -> Iterator[str]:
     """Yield the grid's lines and the labels of both axes; nothing below ``least``, where values end."""
-    for tick in _ticks(max(axes.low, least), axes.high, 5):
+    for tick in ticks(max(axes.low, least), axes.high, 5):
         at = _n(axes.y(tick))
         yield f'<line class="grid" x1="{_n(_LEFT)}" x2="{_n(axes.width - _RIGHT)}" y1="{at}" y2="{at}"/>'
         yield f'<text x="{_n(_LEFT - 6)}" y="{at}" dy="0.32em" text-anchor="end">{tick:.4g}</text>'
-    for tick in _ticks(max(axes.first, least), axes.first + axes.x_span, num_x_ticks):
+    for tick in ticks(max(axes.first, least), axes.first + axes.x_span, num_x_ticks):
         x, y = _n(axes.x(tick)), _n(axes.height - _BOTTOM + 15)
         yield f'<text x="{x}" y="{y}" text-anchor="middle">{tick:,.10g}</text>'
     middle = _n(_LEFT + (axes.width - _LEFT - _RIGHT) / 2)
@@ -238,7 +238,7 @@ def _value_range(ys: NDArray[np.float64], reference: float | None) -> tuple[floa
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, num_ticks: int) -> list[float]:
+def ticks(low: float, high: float, num_ticks: int) -> list[float]:
     """Return round numbers within a range, about ``num_ticks`` of them."""
     raw = (high - low) / num_ticks
     magnitude = 10.0 ** math.floor(math.log10(raw))

@@ -28,7 +28,7 @@ def test_help_names_every_command(monkeypatch, capsys):
     shown = capsys.readouterr().out
     for name in (
         *("init", "run", "plan", "recipe", "curate", "encode", "train", "evaluate", "register"),
-        *("generate", "edit", "convert", "pull", "promote", "rollback", "history", "geneval", "shapes"),
+        *("generate", "edit", "convert", "pull", "diagnose", "promote", "rollback", "history", "geneval", "shapes"),
     ):
         assert f" {name} " in shown
 

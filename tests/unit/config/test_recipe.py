@@ -4,6 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from softalign.artifacts import digest_of
 from softalign.config import (
     AGSMConfig,
     BackboneConfig,
@@ -39,7 +40,7 @@ STAGES = {
     "backbone": BackboneConfig(model="own/copy"),
     "backbone of an MMDiT": BackboneConfig(family="sd3", model="an-mmdit"),
     "encode": EncodeConfig(),
-    "train": TrainConfig(),
+    "train": TrainConfig(negatives={"num_hard": 1}),
     "train an MMDiT's": TrainConfig(soft_tokens=MMDiTTokensConfig()),
     "softrepa": TrainConfig(objective=SoftREPAConfig()),
     "calibrated": TrainConfig(objective=AGSMConfig(temperature="calibrated")),
@@ -89,6 +90,7 @@ def candidates(value):
         "none",
         "webp",
         "online",
+        "above",
         "when_decided",
     )
     return [*literals, f"{value}-other", 0.5]
@@ -127,6 +129,8 @@ ONE_VALUE = {"type"}
 """Fields that name a kind, with a single legal value where they stand."""
 OF_MMDITS = {"has_t5", "max_sequence_length"}
 """Refused in a U-Net's configuration, mutated in an MMDiT's."""
+OF_EDITS = {"kinds", "counts"}
+"""Refused without hard negatives, mutated where there are some."""
 
 
 @pytest.mark.parametrize(("stage", "path"), CASES, ids=str)
@@ -137,7 +141,8 @@ def test_every_field_changes_the_digest(stage, path):
         is_of_mmdits = _at(config.model_dump(mode="json"), path) is None and path[-1] in OF_MMDITS
         is_moot = (stage, path[-1]) == ("calibrated", "reward_reduction")
         has_one_value = path[-1] in ONE_VALUE or (stage, path[-1]) == ("restarts", "schedule")
-        assert has_one_value or is_of_mmdits or is_moot, "no other valid value was found"
+        is_of_edits = path[-1] in OF_EDITS and config.negatives.num_hard == 0
+        assert has_one_value or is_of_mmdits or is_moot or is_of_edits, "no other valid value was found"
     else:
         assert other.digest != config.digest
 
@@ -268,6 +273,12 @@ def test_a_later_override_wins_and_the_recipe_is_untouched():
         ("train.negatives.hard_share=1.5", r"train\.negatives\.num_hard is the number of hard negatives of an image"),
         ("train.negatives.max_similarity=-1", r"train\.negatives\.max_similarity"),
         ("train={objective: {name: score_matching}, negatives: {num_negatives: 2}}", "no effect with the objective"),
+        ("train.negatives.kinds=[count]", "no effect without num_hard"),
+        ("train.negatives.counts=above", "no effect without num_hard"),
+        ("train.negatives={num_hard: 1, kinds: [color], counts: below}", "kinds does not name count"),
+        ("train.negatives={num_hard: 1, kinds: []}", r"train\.negatives\.kinds"),
+        ("train.negatives={num_hard: 1, kinds: [count, count]}", "a kind is named twice"),
+        ("train.negatives={num_hard: 1, kinds: [colour]}", r"train\.negatives\.kinds"),
         ("train.negatives.num_hard=-1", r"train\.negatives\.num_hard"),
         ("train.ema_decay=1.0", r"train\.ema_decay"),
         ("train.optimizer.learning_rate=.inf", "finite"),
@@ -465,3 +476,14 @@ def test_an_mmdits_texts_are_encoded_as_diffusers_does_unless_told():
     config = BackboneConfig(family="sd35", model="m")
     assert (config.has_t5, config.max_sequence_length) == (True, 256)
     assert config.digest != BackboneConfig(family="sd35", model="m", has_t5=False).digest
+
+
+def test_what_came_later_is_no_part_of_what_is_asked_for_where_it_is_the_default():
+    train = TrainConfig(negatives={"num_hard": 1})
+    assert train.asked()["negatives"] == {"num_negatives": None, "num_hard": 1, "max_similarity": 0.8}
+    assert train.negatives.asked_edits() == {"num_hard": 1}
+    assert digest_of(["TrainConfig", train.asked()]) == train.digest
+    some = TrainConfig(negatives={"num_hard": 1, "kinds": ["object", "count"], "counts": "below"})
+    assert some.asked()["negatives"]["kinds"] == ["count", "object"]
+    assert some.negatives.asked_edits() == {"num_hard": 1, "kinds": ["count", "object"], "counts": "below"}
+    assert some.digest != train.digest

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 
 from softalign.artifacts import DatasetManifest, EncodedManifest, EvalReport
-from softalign.config import BackboneConfig, CurationConfig, EvalConfig, Runtime, ShapesSource
+from softalign.config import BackboneConfig, CurationConfig, EvalConfig, NegativesConfig, Runtime, ShapesSource
 from softalign.data.curation.pipeline import curate
 from softalign.data.encoding.encode import encode
 from softalign.evaluation import arms
@@ -28,7 +28,9 @@ def stages(root, runtime):
     """Curate, encode and evaluate what a store lacks; return the digests of the records, and all files."""
     store = Store(str(root))
     dataset = store.find(DatasetManifest, "d") or curate(SCENES, store, "d", runtime)
-    encoded = store.find(EncodedManifest, "e") or encode(dataset, BACKBONE, runtime, store, "e", 1)
+    encoded = store.find(EncodedManifest, "e") or encode(
+        dataset, BACKBONE, runtime, store, "e", NegativesConfig(num_hard=1)
+    )
     arm = store.find(EvalReport, "b") or arms.evaluate("base", None, BACKBONE, EVAL, runtime, store, "b")
     return [record.digest for record in (dataset, encoded, arm)], list_files(root)
 

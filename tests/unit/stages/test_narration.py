@@ -112,6 +112,11 @@ def test_training_says_first_and_last_loss_as_means_of_a_tenth(tmp_path):
     )
 
 
+def test_training_says_of_which_kinds_its_edits_were(tmp_path):
+    rows = [row(1, num_count_edits=3, num_object_edits=0), row(2, num_count_edits=0, num_object_edits=1)]
+    assert training_figures(log_of(tmp_path, *rows)).endswith(", edits count 75%, object 25%")
+
+
 def test_training_without_rewards_or_with_losses_that_are_not_finite(tmp_path):
     rows = [row(1, win_rate=None, match_weight=None, chance=None), row(2, loss=None, win_rate=None)]
     assert training_figures(log_of(tmp_path, *rows)) == "2 steps, loss 2 -> not finite"

@@ -77,7 +77,9 @@ def test_a_row_says_what_the_step_was():
     assert row.direction_norm > 0
     assert row.temperature == pytest.approx(0.1)
     assert row.num_without_negative == 0
-    assert set(json.loads(to_line(row))) == set(TrainRow.model_fields)
+    edits = {"num_count_edits": 2, "num_color_edits": 0, "num_position_edits": 0, "num_object_edits": 1}
+    assert set(json.loads(to_line(row))) == set(TrainRow.model_fields) - set(edits), "none was asked for"
+    assert json.loads(to_line(row.model_copy(update=edits))).items() >= edits.items()
 
 
 def test_a_calibrated_temperature_is_the_spread():

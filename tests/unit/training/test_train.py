@@ -168,6 +168,8 @@ FIXED_OR_ELSEWHERE = {  # one value only; rows, not tokens (below); see test_bet
     "early_stop_patience",
     "export_step",
     "init_from",
+    "negatives.kinds",  # and counts: which edits there are, in tests/unit/data
+    "negatives.counts",
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from softalign.training.metrics import ValidationRow
-from softalign.training.validation_history import ValidationHistory, is_at_chance
+from softalign.training.validation_history import ValidationHistory, chance_alarm, is_at_chance
 
 
 def row(step, accuracy=0.5, margin=0.0, weight=None, loss=1.0):
@@ -65,3 +65,10 @@ def test_the_alarm_needs_several_validations_in_a_row_at_chance():
 )
 def test_what_counts_as_chance(weight, expected):
     assert is_at_chance(weight, 0.25) is expected
+
+
+def test_the_alarm_gives_no_advice_that_was_followed_already():
+    said = chance_alarm(0.251, 0.25, "3 validations", 0.1)
+    assert "at chance (0.251 against 0.25) for 3 validations" in said
+    assert "set train.objective.temperature=calibrated" in said
+    assert "set train" not in chance_alarm(0.251, 0.25, "3 validations", "calibrated")

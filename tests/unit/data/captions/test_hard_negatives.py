@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softalign.config import NegativesConfig
-from softalign.data.captions.hard_negatives import KINDS, drawn_edits, edited_captions
+from softalign.config.training import EDIT_KINDS
+from softalign.data.captions.hard_negatives import drawn_edits, edited_captions
 from softalign.data.captions.similarity import are_near_duplicates, facts_of, normal_form
 from softalign.geneval.prompts import CLASSES, COLORS, POSITIONS, official_prompts, with_article
 from softalign.shapes.captions import COUNT_WORDS, Caption, Phrase, altered_captions
@@ -52,6 +53,33 @@ def texts(caption, kind, also_true=()):
 )
 def test_edits_by_kind(caption, kind, edits):
     assert texts(caption, kind) == edits
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ("around", {"three dogs", "four dogs", "five dogs"}),
+        ("above", {"three dogs", "four dogs", "five dogs"}),
+        ("below", set()),
+    ],
+)
+def test_counts_stay_on_the_side_that_is_asked_for(counts, expected):
+    assert {edit.text for edit in edited_captions("two dogs", (), ("count",), counts)} == expected
+    of_four = {edit.text for edit in edited_captions("four dogs", (), ("count",), counts)}
+    below, above = {"two dogs", "three dogs"}, {"five dogs"}
+    assert of_four == {"around": below | above, "above": above, "below": below}[counts]
+    of_one = {edit.text for edit in edited_captions("a dog", (), ("count",), counts)}
+    assert bool(of_one) == (counts != "below"), "one dog is the fewest"
+
+
+@pytest.mark.parametrize("kinds", [kinds for number in (1, 2, 3) for kinds in combinations(EDIT_KINDS, number)])
+def test_edits_of_some_kinds_are_those_among_all(kinds):
+    caption = "a photo of two red benches left of a blue dog"
+    every = edited_captions(caption)
+    assert {edit.kind for edit in every} == set(EDIT_KINDS)
+    assert edited_captions(caption, (), kinds) == tuple(edit for edit in every if edit.kind in kinds)
+    few = drawn_edits(caption, len(kinds), (), kinds)
+    assert {edit.kind for edit in few} == set(kinds), "the kinds take turns"
 
 
 @pytest.mark.parametrize("negation", ["no", "without", "not", "There aren't", "never", "isn’t"])
@@ -134,7 +162,7 @@ WORLD = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EDIT_KINDS)
 def test_the_embedded_worlds_edits_stay_in_its_grammar(kind):
     words = set(vocabulary())
     for caption in WORLD:
@@ -155,7 +183,7 @@ def test_different_captions_of_the_embedded_world_are_never_near_duplicates():
 def test_drawn_edits_take_the_kinds_in_turn_and_grow_by_the_end():
     caption = "a photo of a red bus left of two dogs"
     first, more = drawn_edits(caption, 4), drawn_edits(caption, 9)
-    assert {edit.kind for edit in first} == set(KINDS)
+    assert {edit.kind for edit in first} == set(EDIT_KINDS)
     assert more[:4] == first == drawn_edits(caption, 4)
     assert len(set(more)) == 9
     assert set(drawn_edits(caption, 1000)) == set(edited_captions(caption))

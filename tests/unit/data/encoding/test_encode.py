@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from softalign.artifacts import EncodedManifest, FileEntry, SourceWeight
 from softalign.backbones.identity import component_digest
 from softalign.backbones.loading import load_backbone
-from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, Runtime
+from softalign.config import BackboneConfig, CocoSource, CurationConfig, FilterConfig, NegativesConfig, Runtime
 from softalign.data.captions.hard_negatives import drawn_edits
 from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import caption_digest
@@ -207,7 +207,7 @@ def test_hard_negatives_are_encoded_once_and_named_beside_their_captions(tmp_pat
     dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
     plain = encode(dataset, backbone, Runtime(), store, "plain")
     counted.update(images=0, texts=0)
-    manifest = encode(dataset, backbone, Runtime(), store, "e", hard_negatives_per_caption=3)
+    manifest = encode(dataset, backbone, Runtime(), store, "e", NegativesConfig(num_hard=3))
     assert (plain.hard_negatives_per_caption, manifest.hard_negatives_per_caption) == (0, 3)
     rows = pq.read_table(Path(manifest.uri) / "samples.parquet").to_pylist()
     found = encoded_rows(store, manifest, "texts", "prompt_embeds")
@@ -222,6 +222,22 @@ def test_hard_negatives_are_encoded_once_and_named_beside_their_captions(tmp_pat
     assert counted == {"images": 0, "texts": len(edits)}
     plain_rows = pq.read_table(Path(plain.uri) / "samples.parquet").to_pylist()
     assert all(row["hard_negatives"] == [[], []] for row in plain_rows)
+
+
+def test_edits_of_other_kinds_are_other_texts_and_a_kind_without_any_is_said(tmp_path, store, backbone, caplog):
+    dataset = make_dataset(tmp_path, store, captions_of(range(6)), "d")
+    asked = NegativesConfig(num_hard=3, kinds=("position", "count"), counts="below")
+    with caplog.at_level("INFO"):
+        manifest = encode(dataset, backbone, Runtime(), store, "some", asked)
+    rows = pq.read_table(Path(manifest.uri) / "samples.parquet").to_pylist()
+    for row in rows:
+        for caption, of_caption in zip(row["captions"], row["hard_negatives"], strict=True):
+            assert of_caption == [edit.text for edit in drawn_edits(caption, 3, row["captions"], ("count",), "below")]
+    found = [record.getMessage() for record in caplog.records]
+    missing = {"position"} if any(row["hard_negatives"] != [[], []] for row in rows) else {"count", "position"}
+    warned = [text for text in found if text.startswith("train.negatives.kinds names")]
+    assert len(warned) == 1 and all(kind in warned[0] for kind in missing)
+    assert ("edits of captions by kind: count 100%" in found) == ("count" not in missing)
 
 
 def test_new_captions_never_encode_an_image_again(tmp_path, store, backbone, counted):
@@ -512,7 +528,7 @@ def test_a_damaged_shard_whose_images_are_encoded_by_now_costs_nothing(tmp_path,
     damage(dataset, "shard-000001.tar")
     other = backbone.model_copy(update={"resolution_px": 2 * RESOLUTION})
     assert encode(dataset, other, LENIENT, store, "other").num_lost_samples == 8
-    assert encode(dataset, backbone, LENIENT, store, "f", 1).num_lost_samples == 0
+    assert encode(dataset, backbone, LENIENT, store, "f", NegativesConfig(num_hard=1)).num_lost_samples == 0
     noted = indexed(dataset, "quarantine")
     assert [one["path"] for one in noted["files"]] == ["shard-000001.tar"]
     assert list(noted["made_without"]) == ["other"]

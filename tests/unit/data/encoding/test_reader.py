@@ -326,6 +326,70 @@ def test_hard_negatives_belong_to_their_image_and_come_with_their_encodings(with
     assert len(drawn) == 36, "all edits are used sooner or later"
 
 
+KNOWN = {
+    f"{number} red dogs on wave {place}": [
+        f"five red dogs on wave {place}",
+        f"two red dogs on wave {place}",
+        f"{number} blue dogs on wave {place}",
+        f"{number} red things on wave {place}",
+    ]
+    for place, number in enumerate(("three", "four") * 3)
+}
+
+
+@pytest.fixture(scope="module")
+def with_kinds(store, tmp_path_factory):
+    samples = [(str(n), "train", [caption]) for n, caption in enumerate(KNOWN)]
+    return publish(store, tmp_path_factory.mktemp("work"), samples, "kinds", KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "kinds"),
+    [
+        ({}, {"five", "two", "blue", "things"}, {"count", "color"}),
+        ({"kinds": ("count",)}, {"five", "two"}, {"count"}),
+        ({"kinds": ("count", "color"), "counts": "above"}, {"five", "blue"}, {"count", "color"}),
+        ({"counts": "below"}, {"two", "blue"}, {"count", "color"}),
+    ],
+)
+def test_of_the_encoded_edits_those_asked_for_are_drawn_and_counted_by_kind(with_kinds, store, asked, words, kinds):
+    negatives = NegativesConfig(num_negatives=4, num_hard=4, **asked)
+    batch = EncodedReader(with_kinds, store, split="train", batch_size=6, seed=0, negatives=negatives).batch_at(0)
+    edits = batch.prompts[6:]
+    assert {next(word for word in words if word in edit.split()) for edit in edits} == words
+    known = [edit for edit in edits if "things" not in edit]  # which the grammar does not know
+    assert {kind for kind, number in batch.num_edits.items() if number} == kinds
+    assert sum(batch.num_edits.values()) == len(known)
+    assert batch.num_edits["color"] == sum("blue" in edit for edit in edits)
+
+
+def test_a_kind_that_no_edit_is_of_is_said_when_training_begins(with_kinds, store, caplog):
+    def warned(**asked):
+        caplog.clear()
+        negatives = NegativesConfig(num_negatives=3, num_hard=1, **asked)
+        options = {"split": "train", "batch_size": 6, "seed": 0, "negatives": negatives}
+        EncodedReader(with_kinds, store, **options).warn_of_missing_edits()
+        return caplog.text
+
+    assert "names position, object, but no edit" in warned()
+    assert warned(kinds=("count", "color")) == ""
+    assert "names object, but" in warned(kinds=("count", "object"))
+
+
+def test_batches_without_hard_negatives_count_none(with_kinds, store):
+    assert reader(with_kinds, store).batch_at(0).num_edits is None
+
+
+def test_held_out_images_come_with_all_their_captions(manifest, store):
+    held_out = reader(manifest, store, split="val")
+    found = held_out.first_images(3)
+    assert tuple(image.captions[0] for image in found) == held_out.first_captions(3).captions
+    names = [float(image.captions[0].removeprefix("caption ").split("a")[0]) for image in found]
+    assert [image.latents_CHW.unique().tolist() for image in found] == [[name] for name in names]
+    assert all(len(image.captions) == 3 for image in found)
+    assert len(held_out.first_images(100)) == held_out.num_samples
+
+
 def test_negatives_are_a_function_of_seed_and_cursor(with_hard, store):
     def batches(seed, cursors):
         negatives = NegativesConfig(num_negatives=2, num_hard=1)

@@ -36,8 +36,9 @@ class Case:
         model = SAVE[family](root / "model")
         self.backbone = BackboneConfig(family=family, model=model, resolution_px=RESOLUTION, **options)
         self.dataset = make_dataset(root, self.store, captions_of(range(10)), "d")
-        self.stored = encode(self.dataset, self.backbone, Runtime(), self.store, "stored", 2)
-        self.online = encode(self.dataset, self.backbone, Runtime(), self.store, "online", 2, text="online")
+        two = NegativesConfig(num_hard=2)
+        self.stored = encode(self.dataset, self.backbone, Runtime(), self.store, "stored", two)
+        self.online = encode(self.dataset, self.backbone, Runtime(), self.store, "online", two, text="online")
 
     def encoders(self):
         frozen = load_backbone(self.backbone, device=CPU, dtype=torch.float32, parts=("denoiser",))
