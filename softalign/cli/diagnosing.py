@@ -14,28 +14,29 @@ from softalign.processes.leaving import leaving_in_order
 from softalign.store.store import DEFAULT_STORE
 
 log = logging.getLogger("softalign")
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="ADAPTER|RECIPE", help="an adapter as in generate, or a recipe", autocompletion=recipe_words
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", help="folder for diagnosis.html and diagnosis.json")]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="RECIPE",
+        help="whose held-out images are looked at; encoded before",
+        autocompletion=recipe_words,
+    ),
+]
 
 
 @app.command()
 def diagnose(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="ADAPTER|RECIPE", help="an adapter as in generate, or a recipe", autocompletion=recipe_words
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="folder for diagnosis.html and diagnosis.json")] = Path(
-        "diagnosis"
-    ),
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="RECIPE",
-            help="whose held-out images are looked at; encoded before",
-            autocompletion=recipe_words,
-        ),
-    ] = None,
+    target: Target,
+    out: Out = Path("diagnosis"),
+    data: Data = None,
     overrides: SetOption = None,
     store: StoreOption = DEFAULT_STORE,
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
@@ -57,16 +58,7 @@ def diagnose(
 
     opened = Store(store)
     asked = AskedDiagnosis(
-        target=target,
-        data=data,
-        overrides=tuple(overrides or ()),
-        base=base,
-        runtime=Runtime(device=device),
-        out=out,
-        num_images=num_images,
-        seed=seed,
-        rows_per_call=batch_size,
-        is_forced=force,
+        *(target, data, tuple(overrides or ()), base, Runtime(device=device), out, num_images, seed, batch_size, force)
     )
     with leaving_in_order(lambda: "stopped: nothing was written; the same command starts again"):
         diagnosis = measure(request_of(asked, opened), opened)

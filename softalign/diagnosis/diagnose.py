@@ -85,8 +85,7 @@ def diagnose(request: DiagnosisRequest, store: Store) -> Diagnosis:
             found="none",
             fix="name it with --data RECIPE; its held-out images are looked at",
         )
-    device = resolve_device(request.runtime)
-    dtype = backbone_dtype(device)
+    dtype = backbone_dtype(device := resolve_device(request.runtime))
     loaded = load_subject(request.folder, request.base, device=device, dtype=dtype, is_forced=request.is_forced)
     images, source = _images(request, loaded, store)
     subject = loaded.subject

@@ -80,8 +80,7 @@ def measure(
     """
     measured = Measured()
     levels = {at: at_level(subject, images, at, seed, rows_per_call) for at in timesteps}
-    own = subject.encode_texts([image.caption for image in images])
-    empty = subject.encode_texts([""])
+    own, empty = subject.encode_texts([image.caption for image in images]), subject.encode_texts([""])
     objective = subject.training.objective if subject.training else None
     base = caption_errors(levels, images, own, None, on_part)
     adapter = caption_errors(levels, images, own, subject.tokens["adapter"], on_part)
