@@ -18,13 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from diffusers import DDIMScheduler, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from torch import nn
 
+from softalign.artifacts import Family
 from softalign.backbones.base import Denoiser
 from softalign.backbones.mmdit import MMDiTDenoiser
 from softalign.backbones.unet import UNetDenoiser
-from softalign.config import AGSMConfig, MMDiTTokensConfig, TrainConfig, UNetTokensConfig
+from softalign.config import AGSMConfig, MMDiTTokensConfig, SoftTokensConfig, TrainConfig, UNetTokensConfig
 from softalign.data.encoding.reader import EncodedBatch
 from softalign.method.forward_process import DDPMProcess, FlowProcess, draw_noise
 from softalign.method.soft_tokens import SoftTokens
@@ -32,6 +33,7 @@ from softalign.method.text_states import TextStates
 from softalign.training.micro_batches import choose_size
 from softalign.training.pair_grid import Division, Pairs
 from softalign.training.step import StepInputs, diffuse_batch, live_predictor, pair_predictor, train_step
+from tests.bench.cost import MODELS
 from tests.bench.denoisers import Shape
 from tests.bench.plain_loop import Grid, bare_step, denoise
 from tests.bench.train_step import make_state
@@ -49,44 +51,6 @@ class Real:
     latents_px: int
 
 
-def build_sd15() -> nn.Module:
-    """Return SD1.5's U-Net."""
-    return UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-    )
-
-
-def build_sdxl() -> nn.Module:
-    """Return SDXL's U-Net."""
-    return UNet2DConditionModel(
-        sample_size=128,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(320, 640, 1280),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    )
-
-
-def build_sd3() -> nn.Module:
-    """Return SD3 medium's transformer."""
-    return SD3Transformer2DModel(
-        sample_size=128,
-        num_layers=24,
-        attention_head_dim=64,
-        num_attention_heads=24,
-        joint_attention_dim=4096,
-        caption_projection_dim=1536,
-        pooled_projection_dim=2048,
-        pos_embed_max_size=192,
-    )
-
-
 def _attach_unet(resolution_px: int) -> Callable[[nn.Module, SoftTokens], Denoiser]:
     process = DDPMProcess(DDIMScheduler().alphas_cumprod, "epsilon")
     return lambda unet, tokens: UNetDenoiser(unet, ("down", "mid"), tokens, process, resolution_px)
@@ -97,10 +61,22 @@ def _attach_mmdit(transformer: nn.Module, tokens: SoftTokens) -> Denoiser:
 
 
 UNET_TOKENS, MMDIT_TOKENS = UNetTokensConfig(init="normal"), MMDiTTokensConfig()
+MMDIT_WIDTH = 1536
+"""Of the soft tokens in SD3 medium's joint blocks."""
+
+
+def _real(name: Family, attach: Callable[[nn.Module, SoftTokens], Denoiser], tokens: SoftTokensConfig, px: int) -> Real:
+    """Return a published denoiser with what the papers train on it, for latents of ``px`` a side."""
+    known = MODELS[name]
+    width = MMDIT_WIDTH if isinstance(tokens, MMDiTTokensConfig) else known.text_width
+    sizes = (known.channels, known.text_length, known.text_width, known.pooled_width, width)
+    return Real(Shape(known.build, attach, tokens, *sizes), px)
+
+
 FAMILIES = {
-    "sd15": Real(Shape(build_sd15, _attach_unet(512), UNET_TOKENS, 4, 77, 768, 0, 768), 64),
-    "sdxl": Real(Shape(build_sdxl, _attach_unet(1024), UNET_TOKENS, 4, 77, 2048, 1280, 2048), 128),
-    "sd3": Real(Shape(build_sd3, _attach_mmdit, MMDIT_TOKENS, 16, 77 + 256, 4096, 2048, 1536), 128),
+    "sd15": _real("sd15", _attach_unet(512), UNET_TOKENS, 64),
+    "sdxl": _real("sdxl", _attach_unet(1024), UNET_TOKENS, 128),
+    "sd3": _real("sd3", _attach_mmdit, MMDIT_TOKENS, 128),
 }
 
 
