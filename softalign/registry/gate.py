@@ -15,7 +15,7 @@ from softalign.artifacts import ComparisonReport, Frozen, TagDifference
 from softalign.config.registration import Guard, PromotionPolicy
 from softalign.errors import ConfigError, DataError
 from softalign.registry.gate_text import difference_text, numbers_of, sentences
-from softalign.registry.sureness import detectable, widened
+from softalign.registry.sureness import DEFAULT_CONFIDENCE, detectable, widened
 
 Comparison = Literal[">=", ">", "<="]
 OVERALL = "overall"
@@ -50,7 +50,7 @@ class Check(Frozen):
     """One condition of the gate.
 
     Attributes:
-        name: ``overall_gain``, ``gain_significant``, ``tag_drop:TAG``, ``beats_untrained``,
+        name: ``overall_gain``, ``gain_significant``, ``gain_by_exchange``, ``tag_drop:TAG``, ``beats_untrained``,
             ``untrained_gain_significant``, ``not_worse_than_champion``, ``champion_tag_drop:TAG``,
             ``not_below_champion`` (not in pairs), ``min_images`` or ``guard:METRIC``.
         measured: what was measured (score points, ratios).
@@ -152,6 +152,7 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: i
     checks = [_at_least("overall_gain", gain.difference, policy.min_overall_gain)]
     if policy.requires_significant_gain:
         checks.append(_check("gain_significant", gain.ci_low, ">", 0.0, gain))
+        checks += _too_few_prompts(candidate, gain, look)
     checks += _tag_checks("tag_drop", candidate.adapter_vs_base, policy.max_tag_drop)
     if policy.must_beat_untrained:
         over = widened(_overall(candidate.adapter_vs_untrained, "adapter_vs_untrained"), candidate, look)
@@ -160,6 +161,17 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: i
         else:
             checks.append(_check("beats_untrained", over.difference, ">", 0.0))
     return checks
+
+
+def _too_few_prompts(candidate: ComparisonReport, gain: TagDifference, look: int) -> list[Check]:
+    """Return the check that fails where the interval is certain and the exact p-value is not.
+
+    Intervals of one or two prompts a tag have next to no width, whatever the gain is.
+    """
+    evidence, level = candidate.over_base, (1.0 - (candidate.confidence or DEFAULT_CONFIDENCE)) / look
+    if evidence is None or gain.ci_low <= 0.0 or evidence.p_value <= level:
+        return []
+    return [_check("gain_by_exchange", evidence.p_value, "<=", round(level, 6))]
 
 
 def _champion_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: int) -> list[Check]:

@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from softalign.artifacts import PairEvidence
 from softalign.config import PromotionPolicy
 from softalign.config.registration import Guard
 from softalign.errors import ConfigError, DataError
@@ -36,6 +37,16 @@ def test_a_good_candidate_without_champion_is_promoted():
         "untrained_gain_significant",
     ]
     assert "no scored champion" in decision.reason
+
+
+@pytest.mark.parametrize(("p_value", "look", "is_promoted"), [(0.05, 1, True), (0.0625, 1, False), (0.03, 2, False)])
+def test_intervals_of_too_few_prompts_promote_nothing(p_value, look, is_promoted):
+    evidence = PairEvidence(p_value=p_value, wins=6, losses=0, detectable=0.0)
+    candidate = comparison_of(0.25, half_width=0.0).model_copy(update={"over_base": evidence, "confidence": 0.95})
+    decision = decide(candidate, None, POLICY, look=look)
+    assert decision.is_promoted == is_promoted
+    assert failed(decision) == ([] if is_promoted else ["gain_by_exchange"])
+    assert is_promoted or "too few prompts" in decision.reason
 
 
 @pytest.mark.parametrize(
