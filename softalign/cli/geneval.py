@@ -72,7 +72,7 @@ def geneval_score(
     detections: Annotated[
         Path, typer.Option("--detections", help="detections, one image a line (JSON); auto: detect, with --segmenter")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="where results.jsonl goes; default: DIR")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="folder, or .jsonl file; default: DIR")] = None,
     suite: SuiteOption = None,
     allow_partial: PartialOption = False,
     segmenter: SegmenterOption = None,

@@ -24,7 +24,10 @@ from softalign.geneval.results import image_number
 from softalign.metrics.scorer import load_scorer, metric_fingerprint
 
 _HOW = Resampling(NUM_BOOTSTRAP, CONFIDENCE, SEED)
-_FIX = "make what is missing, or score what is there with --allow-partial: it prints what is missing"
+_FIX = (
+    "make what is missing; name the prompts of another suite, or of a cut one, with --suite FILE; or score what is "
+    "there with --allow-partial: it prints what is missing"
+)
 
 
 class SetMetrics(Frozen):

@@ -29,6 +29,7 @@ _FIX = (
     "make and detect again what is missing; name the prompts of another suite, or of a cut one, with --suite FILE; or "
     "score what is there with --allow-partial: it prints what is missing"
 )
+_FILE_SUFFIXES = (".jsonl", ".json", ".txt")
 
 
 def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
@@ -99,7 +100,7 @@ def score_directory(
     Args:
         root: ``00000/metadata.jsonl``, ``00000/samples/0000.png``, ...
         detections_path: JSON lines, one image each (``detections.read_detections``).
-        out: a folder to put ``results.jsonl`` into, or the file itself (it has a suffix); unset: the scored folder.
+        out: a folder to put ``results.jsonl`` into, or the file itself (``.jsonl``); unset: the scored folder.
         suite: what the folder must have; unset: the official suite, or whatever its folders say.
         is_partial_allowed: score what is there of an incomplete set, and say in ``missing`` what is not.
         detector: the label of who detected (``SuiteScore.detector``); ``geneval`` is for the official prompts alone.
@@ -126,9 +127,13 @@ def score_directory(
 
 
 def results_place(root: Path, out: Path | None) -> Path:
-    """Return where the results of a folder go: into it, or into the folder or file that is named."""
+    """Return where the results of a folder go: into it, or into the folder or file that is named.
+
+    A name that is not there yet is a file's only if it ends like one (``.jsonl``): ``sd3.5`` is a folder.
+    """
     target = root if out is None else out
-    return target / RESULTS_FILENAME if target.is_dir() or not target.suffix else target
+    is_file = target.suffix in _FILE_SUFFIXES or (target.suffix != "" and target.is_file())
+    return target if is_file and not target.is_dir() else target / RESULTS_FILENAME
 
 
 def known_classes(folders: Sequence[PromptFolder]) -> frozenset[str]:

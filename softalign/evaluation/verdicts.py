@@ -19,7 +19,10 @@ from softalign.store.files import sha256_of_file
 
 NUM_BOOTSTRAP, CONFIDENCE, SEED = 2000, 0.95, 0
 """The intervals' resamplings, confidence and seed: those that recipes have by default."""
-_FIX = "score the whole set, or go on with --allow-partial: it prints what is missing"
+_FIX = (
+    "score the whole set; name the prompts of another suite, or of a cut one, with --suite FILE; or go on with "
+    "--allow-partial: it prints what is missing"
+)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from softalign.config.families import FAMILIES, is_embedded, misfit
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.sampling.image_facts import NO_ADAPTER
+from softalign.sampling.sampling import side_px
 from softalign.store.files import is_local
 
 
@@ -121,12 +122,12 @@ def load_model(
     return LoadedModel(backbone, handle)
 
 
-def configured_side_px(base: BackboneConfig) -> int:
-    """Return the side of the images that a model was made for, by its configuration files; nothing is loaded.
+def drawn_side_px(base: BackboneConfig, asked_px: int | None) -> int:
+    """Return the side of the images to draw: as asked, else the model's own by its configuration; nothing is loaded.
 
     Raises:
         MissingInputError: the model is not there, or it is gated.
-        CompatibilityError: it is of another family.
+        CompatibilityError: it is of another family, or says no side where none was asked for.
     """
     from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 
@@ -138,8 +139,7 @@ def configured_side_px(base: BackboneConfig) -> int:
         else:
             denoiser = SD3Transformer2DModel.load_config(model, subfolder="transformer", **own)
         vae: Any = AutoencoderKL.load_config(model, subfolder="vae", **own)
-    side: int = denoiser["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
-    return side
+    return asked_px or side_px(denoiser["sample_size"], 2 ** (len(vae["block_out_channels"]) - 1))
 
 
 @contextmanager

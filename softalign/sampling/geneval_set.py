@@ -31,7 +31,7 @@ from softalign.errors import ConfigError
 from softalign.geneval.layout import write_metadata
 from softalign.geneval.prompts import GenevalPrompt, to_json_line
 from softalign.processes.stopping import StopRequest
-from softalign.sampling.chosen_model import ChosenModel, choose_model, configured_side_px, load_model
+from softalign.sampling.chosen_model import ChosenModel, choose_model, drawn_side_px, load_model
 from softalign.sampling.image_facts import NO_ADAPTER
 from softalign.sampling.prompt_files import require_texts
 from softalign.sampling.sampling import (
@@ -140,13 +140,14 @@ def generate_set(
     require_texts(prompt.prompt for prompt in prompts)
     requests = shard_of(requests_of(prompts, settings.images_per_prompt, out), settings)
     chosen, began_s = choose_model(adapter or NO_ADAPTER, model), time.time()
-    own_px, generation = configured_side_px(chosen.base), _generation(chosen, prompts, settings)
+    side_px = drawn_side_px(chosen.base, settings.resolution_px)
+    generation = _generation(chosen, prompts, settings)
     _claim(out, generation)
     write_metadata(out, prompts)
     sampling = SamplingSettings(
         num_inference_steps=generation.num_inference_steps,
         guidance_scale=generation.guidance_scale,
-        resolution_px=generation.resolution_px or own_px,
+        resolution_px=side_px,
         seed=generation.seed,
     )
     num_made = _draw(chosen, sampling, requests, settings)

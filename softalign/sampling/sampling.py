@@ -25,7 +25,7 @@ from torch import Tensor
 
 from softalign.backbones.base import Backbone
 from softalign.backbones.vae import decode_latents
-from softalign.errors import ConfigError, PreemptedError
+from softalign.errors import CompatibilityError, ConfigError, PreemptedError
 from softalign.geneval.layout import image_filename
 from softalign.geneval.prompts import GenevalPrompt
 from softalign.method.text_states import TextStates
@@ -67,8 +67,29 @@ class SamplingSettings:
 
 def trained_side_px(backbone: Backbone) -> int:
     """Return the side of the images that a loaded model was made for, by its own configuration."""
-    side: int = cast(Any, backbone.denoiser).config.sample_size * backbone.pipeline.vae_scale_factor
-    return side
+    return side_px(cast(Any, backbone.denoiser).config.sample_size, backbone.pipeline.vae_scale_factor)
+
+
+def side_px(sample_size: int | Sequence[int] | None, vae_scale_factor: int) -> int:
+    """Return the side of the images of a model whose configuration says this ``sample_size``.
+
+    Args:
+        sample_size: the latents' side, or the same twice.
+        vae_scale_factor: how many pixels a latent's side has.
+
+    Raises:
+        CompatibilityError: it says no side, or two.
+    """
+    sides = {sample_size} if isinstance(sample_size, int | None) else set(sample_size)
+    side = sides.pop() if len(sides) == 1 else None
+    if side is None:
+        raise CompatibilityError(
+            "The base model does not say how large its images are.",
+            expected="sample_size in its denoiser's config.json: the side of its latents",
+            found=f"sample_size: {sample_size}",
+            fix="set sample_size there; `geneval generate` takes --resolution-px, too",
+        )
+    return side * vae_scale_factor
 
 
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from softalign.cli import app
+from softalign.config import Runtime
+from softalign.errors import DataError
+from softalign.evaluation.metric_sets import measure_sets
 from softalign.evaluation.scored_files import write_beside
 from softalign.evaluation.scored_set import scored_set
 from softalign.evaluation.suites import results_place, score_directory
 from softalign.evaluation.verdicts import read_verdicts
+from softalign.geneval.completeness import Suite
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
-from softalign.geneval.prompts import Clause, GenevalPrompt
+from softalign.geneval.prompts import Clause, GenevalPrompt, official_prompts
 from softalign.sampling.geneval_set import GENERATION_FILENAME, Generation
 from softalign.sampling.sampling import png_bytes
 
@@ -166,3 +170,25 @@ def test_names_that_lead_out_of_a_set_are_not_read(tmp_path):
         assert _file(root, name) is None
     (root / "00000/samples/0000.png").write_bytes(b"no image")
     assert _file(root, "00000/samples/0000.png") is None
+
+
+def test_results_go_into_a_folder_whatever_dots_its_name_has(tmp_path):
+    root = make(tmp_path / "set", 1)
+    places = {name: results_place(root, tmp_path / name) for name in ("sd3", "sd3.5", "sd3.0", "own.jsonl", "own.txt")}
+    folders = {name: place.relative_to(tmp_path).as_posix() for name, place in places.items()}
+    inside = {name: f"{name}/results.jsonl" for name in ("sd3", "sd3.5", "sd3.0")}
+    assert folders == {**inside, "own.jsonl": "own.jsonl", "own.txt": "own.txt"}
+    (tmp_path / "old.out").write_text("results")
+    (tmp_path / "folder.jsonl").mkdir()
+    assert results_place(root, tmp_path / "old.out") == tmp_path / "old.out"
+    assert results_place(root, tmp_path / "folder.jsonl") == tmp_path / "folder.jsonl/results.jsonl"
+
+
+def test_a_set_of_other_prompts_is_refused_with_the_option_that_names_them(tmp_path):
+    root = make(tmp_path / "set", 1)
+    score(root)
+    official = Suite(official_prompts(), images_per_prompt=4)
+    with pytest.raises(DataError, match="--suite FILE"):
+        read_verdicts(str(root), official)
+    with pytest.raises(DataError, match="--suite FILE"):
+        measure_sets([root], [], Runtime(), official)

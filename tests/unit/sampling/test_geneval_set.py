@@ -200,6 +200,26 @@ def test_images_of_somebody_else_and_impossible_requests_are_refused(tiny_unet, 
         generate(tiny_unet, tmp_path / "a", replace(SETTINGS, resolution_px=20))
 
 
+@pytest.mark.parametrize("sample_size", [None, [4, 8]])
+def test_a_model_that_says_no_side_is_refused_in_words_and_drawn_at_a_side_that_is_asked_for(
+    tiny_unet, tmp_path, sample_size
+):
+    base = shutil.copytree(tiny_unet.base, tmp_path / "base")
+    path = base / "unet/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_size": sample_size}))
+    with pytest.raises(CompatibilityError, match="--resolution-px"):
+        generate_set(str(base), None, PROMPTS, tmp_path / "set", SETTINGS)
+    assert not (tmp_path / "set").exists()
+    asked = replace(SETTINGS, resolution_px=16, images_per_prompt=1)
+    assert generate_set(str(base), None, PROMPTS[:1], tmp_path / "set", asked).num_made == 1
+    with Image.open(tmp_path / "set" / image_filename(0, 0)) as image:
+        assert image.size == (16, 16)
+
+
+def test_a_side_that_is_said_twice_is_one():
+    assert sampling.side_px(4, 8) == sampling.side_px([4, 4], 8) == 32
+
+
 @pytest.mark.parametrize(
     ("options", "engine"),
     [
