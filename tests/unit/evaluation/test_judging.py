@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from softalign.cli.options import app
 from softalign.config import EvalConfig
-from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
 from softalign.evaluation import judging
 from softalign.evaluation.soft_tifa import JudgedPrompt, summarize_soft_tifa
 from softalign.evaluation.suites import read_suite, score_directory, suite_prompts
@@ -251,3 +251,13 @@ def test_judged_folders_with_other_images_are_compared_where_that_is_said(tmp_pa
     (b / "results.jsonl").write_text('{"filename": "x"}\n')
     with pytest.raises(DataError, match=r"(?s)GenEval 2 cannot be read.*line 1"):
         compare(a, b)
+
+
+def test_a_judge_that_cannot_be_loaded_costs_no_earlier_answer(folder, suite, judge, tmp_path):
+    score(folder, suite, judge)
+    whole = (folder / "results.jsonl").read_bytes()
+    other = save_tiny_judge(tmp_path / "other", "qwen3_vl", seed=1)
+    (other / "chat_template.jinja").unlink()
+    with pytest.raises(CompatibilityError, match="no chat template"):
+        score(folder, suite, other)
+    assert (folder / "results.jsonl").read_bytes() == whole
