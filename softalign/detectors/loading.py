@@ -96,11 +96,11 @@ def _read(kind: Any, place: str, given: dict[str, Any], where: str, of: str) -> 
         made, info = kind.from_pretrained(
             place, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **given
         )
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+    except Exception as error:  # what models of other architectures raise is not bounded
         raise CompatibilityError(
             f"A model of the {of} cannot be loaded.",
             expected=f"a {kind.__name__} in transformers' layout, its weights as safetensors",
-            found=str(error).splitlines()[0],
+            found=" ".join((str(error).strip() or type(error).__name__).split("\n", 2)[:2]),
             where=where,
             fix="look at the folder, or load the model anew",
         ) from error

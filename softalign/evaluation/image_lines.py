@@ -48,9 +48,9 @@ def complete_lines(
         keys = {name: _key((root / name).read_bytes(), value) for name, value in asked.items()}
         lines = {name: row for name, row in _rows(path) if keys.get(name) == row[KEY]}
         missing = [name for name in keys if name not in lines]
-        _write(path, lines)
         if missing:
-            measure = load()
+            measure = load()  # before lines that hold no longer are dropped: it may fail
+            _write(path, lines)
             with Reporter(what, "images", len(keys), num_reused=len(lines)) as progress:
                 for name in progress.over(missing):
                     data = (root / name).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def judge_folder(
     prompts = {name: folder.prompt for folder in found.folders for name in folder.filenames}
     maker = files_fingerprint(judge, revision)
     asked = {name: [maker, to_json_line(prompt)] for name, prompt in prompts.items()}
-    lines = complete_lines(
-        root / RESULTS_FILENAME, root, asked, lambda: _measure(prompts, judge, revision, runtime, batch_size), "judge"
-    )
+    load = partial(_measure, prompts, judge, revision, runtime, batch_size)
+    lines = complete_lines(root / RESULTS_FILENAME, root, asked, load, "judge")
     images = [JudgedImage.model_validate(row) for row in lines.lines.values()]
     return summarize_soft_tifa([judged_prompt(own) for own in by_folder(images).values()], judge, found.lacks)
 
@@ -96,7 +96,7 @@ def _measure(
     from softalign.backbones.frozen_pipeline import resolve_device
     from softalign.metrics.judge import load_judge
 
-    ask = load_judge(judge, revision, resolve_device(runtime), batch_size)
+    ask, maker = load_judge(judge, revision, resolve_device(runtime), batch_size), files_fingerprint(judge, revision)
 
     def measure(name: str, data: bytes) -> dict[str, Any]:
         prompt = prompts[name]
@@ -111,6 +111,7 @@ def _measure(
             AM: arithmetic_mean(probabilities),
             GM: geometric_mean(probabilities),
             "metadata": to_json_line(prompt),
+            "judge": maker,
         }
 
     return measure

@@ -57,7 +57,7 @@ class SetDistances(Frozen):
         lines = [f"{name:<24} {value:.6g}" for name, value in self.distances.items()]
         if self.kernel_std is not None:
             lines[-1] += f"  (standard deviation over subsets {self.kernel_std:.2g})"
-        of = "an unknown number of" if self.num_reference_images is None else str(self.num_reference_images)
+        of = "an unknown number" if self.num_reference_images is None else str(self.num_reference_images)
         lines += ["", f"{self.num_images} images from {of} of {self.reference}, {self.num_features} features each."]
         if self.num_images <= self.num_features:
             lines.append(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.errors import DataError
@@ -24,6 +24,8 @@ from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED
 from softalign.geneval.completeness import Lack
 
 AM, GM = "soft_tifa_am", "soft_tifa_gm"
+_ROUNDING = 1e-6
+"""How far above 1 a sum of probabilities may lie."""
 
 
 class Estimate(Frozen):
@@ -108,17 +110,25 @@ class JudgedImage(Frozen):
         probabilities: of the right answers, in the questions' order.
         metadata: the prompt's line in the suite.
         key: a digest of what decided the line.
+        judge: a digest of the model; empty in lines of earlier versions.
     """
 
     filename: str
     prompt: str
     atom_count: int
     skills: tuple[str, ...]
-    probabilities: Annotated[tuple[float, ...], Field(min_length=1)]
+    probabilities: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0 + _ROUNDING)], ...], Field(min_length=1)]
     soft_tifa_am: float
     soft_tifa_gm: float
     metadata: str
     key: str
+    judge: str = ""
+
+    @model_validator(mode="after")
+    def _is_of_its_questions(self) -> JudgedImage:
+        if len(self.probabilities) != len(self.skills):
+            raise ValueError(f"{len(self.probabilities)} probabilities, but {len(self.skills)} skills")
+        return self
 
     @property
     def folder(self) -> str:

@@ -19,12 +19,16 @@ from softalign.evaluation.intervals import ratio_interval
 from softalign.evaluation.soft_tifa import AM, GM, Estimate, JudgedImage, JudgedPrompt, by_folder, judged_prompt
 from softalign.evaluation.statistics import NUM_FLIPS, flip_p_value
 from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED
+from softalign.geneval.completeness import Lack, Suite, inspect_verdicts, require_complete
+from softalign.geneval.layout import METADATA_FILENAME, PromptFolder, read_folders
+from softalign.geneval.prompts import from_json_line
 from softalign.geneval.results import image_number
-from softalign.geneval.scoring import RESULTS_FILENAME
+from softalign.geneval.scoring import RESULTS_FILENAME, read_lines
 from softalign.problems import problems
 
 Keyed = dict[tuple[object, ...], JudgedImage]
 Prompts = Sequence[tuple[JudgedPrompt, JudgedPrompt]]
+_FIX = "judge what is missing, or compare what is there with --allow-partial: it prints what is missing"
 
 
 class PairedEstimate(Frozen):
@@ -50,6 +54,7 @@ class SoftTifaComparison(Frozen):
         skills: Soft-TIFA AM by skill; p-values are not corrected for how many there are.
         atom_counts: Soft-TIFA GM by the number of atoms, as text; likewise.
         num_unpaired: images that one has and the other has not; they are left out.
+        missing: what A and B lack.
     """
 
     sources: tuple[str, str]
@@ -60,6 +65,7 @@ class SoftTifaComparison(Frozen):
     num_prompts: int
     num_images: int
     num_unpaired: int
+    missing: tuple[tuple[Lack, ...], ...] = ()
     confidence: float = CONFIDENCE
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +85,8 @@ class SoftTifaComparison(Frozen):
         ]
         if self.num_unpaired:
             lines.append(f"Left out, as not both have them: {self.num_unpaired} images.")
+        for letter, lacks in zip("AB", self.missing, strict=False):
+            lines += [f"{letter} is not complete:", *(f"  {lack.to_text()}" for lack in lacks)] if lacks else []
         return "\n".join(lines)
 
 
@@ -87,9 +95,14 @@ def compare_judged(a: Path, b: Path, *, is_partial_allowed: bool = False) -> Sof
 
     Raises:
         MissingInputError: one was not judged.
-        DataError: results cannot be read, or one has images that the other has not.
+        DataError: results cannot be read, are not whole or of two judges, or one has images that the other has not.
     """
-    one, other = _keyed(_read(a)), _keyed(_read(b))
+    images = _read(a), _read(b)
+    _require_one_judge(images, a, b)
+    missing = _lacks(images[0], a), _lacks(images[1], b)
+    for lacks, source in zip(missing, (a, b), strict=True):
+        require_complete(() if is_partial_allowed else lacks, str(source), _FIX)
+    one, other = map(_keyed, images)
     shared = [key for key in one if key in other]
     num_unpaired = len(one.keys() ^ other.keys())
     if not shared or (num_unpaired and not is_partial_allowed):
@@ -115,6 +128,7 @@ def compare_judged(a: Path, b: Path, *, is_partial_allowed: bool = False) -> Sof
         num_prompts=len(prompts),
         num_images=len(shared),
         num_unpaired=num_unpaired,
+        missing=missing,
     )
 
 
@@ -127,15 +141,42 @@ def _read(source: Path) -> list[JudgedImage]:
             where=str(source),
             fix="softalign geneval2 score DIR --suite FILE --judge MODEL",
         )
-    images = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    images: dict[str, JudgedImage] = {}
+    for number, line in enumerate(read_lines(path), start=1):
         try:
-            images.append(JudgedImage.model_validate_json(line))
+            image = JudgedImage.model_validate_json(line)
         except ValidationError as error:
             raise DataError(
                 "A result of GenEval 2 cannot be read.", found=problems(error)[0], where=f"{path}, line {number}"
             ) from error
-    return images
+        if image.filename in images:
+            raise DataError("An image has two results.", found=image.filename, where=f"{path}, line {number}")
+        images[image.filename] = image
+    return list(images.values())
+
+
+def _lacks(images: Sequence[JudgedImage], source: Path) -> tuple[Lack, ...]:
+    """Return what judged images lack: of those that lie in the folder, or, without them, as their own numbers say."""
+    folders = [
+        PromptFolder(name, from_json_line(own[0].metadata, str(source)), tuple(image.filename for image in own))
+        for name, own in by_folder(images).items()
+    ]
+    root = source if source.is_dir() else source.parent
+    there = read_folders(root) if any(root.glob(f"*/{METADATA_FILENAME}")) else ()
+    suite = Suite(tuple(f.prompt for f in there), max(len(f.filenames) for f in there)) if there else None
+    return inspect_verdicts(folders, suite)
+
+
+def _require_one_judge(images: Sequence[Sequence[JudgedImage]], a: Path, b: Path) -> None:
+    judges = {image.judge for own in images for image in own if image.judge}
+    if len(judges) > 1:
+        raise DataError(
+            "The sets have answers of different judges: differences would be theirs, not the images'.",
+            expected="the same model as the judge of both",
+            found=f"{len(judges)} models",
+            where=f"{a} and {b}",
+            fix="judge both with the same model: softalign geneval2 score DIR --suite FILE --judge MODEL",
+        )
 
 
 def _keyed(images: Sequence[JudgedImage]) -> Keyed:

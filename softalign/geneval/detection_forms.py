@@ -15,6 +15,7 @@ from typing import Any
 
 from softalign.errors import DataError
 from softalign.geneval.mask_boxes import box_of_mask
+from softalign.geneval.prompts import json_lines
 
 LINE_FORMAT = '{"filename": ..., "detections": [{"class": ..., "score": 0..1, "box": [x0, y0, x1, y1]}, ...]}'
 """One image's line of a detections file; ``color`` beside ``class`` where a prompt asks for one."""
@@ -77,7 +78,7 @@ def parse_detections(text: str, where: str) -> DetectionsFile:
 
 
 def _lines(text: str, where: str) -> Iterator[ImageRow]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(json_lines(text), start=1):
         if line.strip():
             place = f"{where}, line {number}"
             try:

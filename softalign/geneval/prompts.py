@@ -133,13 +133,18 @@ def from_json_line(line: str, where: str) -> GenevalPrompt:
     return prompt
 
 
+def json_lines(text: str) -> list[str]:
+    """Return the lines of JSON lines: a text within may hold other characters that Python breaks lines at (U+2028)."""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def from_json_lines(text: str, where: str) -> tuple[GenevalPrompt, ...]:
     """Return the prompts of a suite's file, a metadata line each; empty lines are skipped.
 
     Raises:
         DataError: a line is none, or there is no line; names it.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(json_lines(text), start=1) if line.strip()]
     if not lines:
         raise DataError("A suite has no prompts.", expected="one JSON object a line", found="none", where=where)
     return tuple(from_json_line(line, f"{where}, line {number}") for number, line in lines)

@@ -51,6 +51,8 @@ class Questions(Frozen):
             ValueError, KeyError, TypeError: it is no such line.
         """
         pairs, skills = row[QUESTIONS_KEY], row["skills"]
+        if not (isinstance(skills, list) and isinstance(pairs, list) and all(isinstance(one, list) for one in pairs)):
+            raise TypeError("no list of pairs in vqa_list, or none of skills")
         if len(pairs) != len(skills):
             raise ValueError(f"{len(pairs)} pairs in vqa_list, but {len(skills)} skills")
         questions = [

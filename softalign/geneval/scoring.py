@@ -16,7 +16,7 @@ from softalign.geneval.completeness import Lack
 from softalign.geneval.decision import decide, select_objects
 from softalign.geneval.detections import Detection
 from softalign.geneval.layout import PromptFolder
-from softalign.geneval.prompts import GenevalPrompt, Tag, tags_in_order, to_metadata
+from softalign.geneval.prompts import GenevalPrompt, Tag, json_lines, tags_in_order, to_metadata
 from softalign.problems import problems
 
 RESULTS_FILENAME = "results.jsonl"
@@ -143,10 +143,10 @@ def read_results(path: Path) -> tuple[ImageResult, ...]:
     """Return the results of a ``results.jsonl``.
 
     Raises:
-        DataError: a line is not a result; names the line.
+        DataError: the file is not UTF-8, or a line is not a result; names the line.
     """
     results = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             results.append(ImageResult.model_validate_json(line))
         except ValidationError as error:
@@ -154,6 +154,18 @@ def read_results(path: Path) -> tuple[ImageResult, ...]:
                 "A result cannot be read.", found=problems(error)[0], where=f"{path}, line {number}"
             ) from error
     return tuple(results)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a file of JSON lines.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return json_lines(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise DataError("A file of results is not UTF-8 text.", found=str(error), where=str(path)) from error
 
 
 def score_folders(

@@ -86,8 +86,7 @@ def read_statistics(path: Path) -> SetStatistics:
             mu, sigma = (stored[name].astype(np.float64) for name in ("mu", "sigma"))
             features = stored[_FEATURES] if _FEATURES in stored else None
             maker, count = (str(stored[_MAKER]), int(stored[_COUNT])) if _MAKER in stored else ("", 0)
-        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-            raise ValueError(f"mu of shape {mu.shape}, sigma of {sigma.shape}")
+        _check(mu, sigma, features)
     except Exception as error:  # what damaged files raise is not bounded
         raise DataError(
             "A file of statistics cannot be read.",
@@ -96,6 +95,18 @@ def read_statistics(path: Path) -> SetStatistics:
             where=str(path),
         ) from error
     return SetStatistics(mu, sigma, features, maker, count or None)
+
+
+def _check(mu: NDArray[np.float64], sigma: NDArray[np.float64], features: NDArray[np.float32] | None) -> None:
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise ValueError(f"mu of shape {mu.shape}, sigma of {sigma.shape}")
+    if features is not None and (features.ndim != 2 or len(features) < 2 or features.shape[1] != len(mu)):
+        raise ValueError(f"features of shape {features.shape}, mu of {mu.shape}")
+    for name, values in (("mu", mu), ("sigma", sigma), ("features", features)):
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are not finite")
+    if (sigma.diagonal() < 0.0).any():
+        raise ValueError("sigma has negative variances")
 
 
 def frechet_distance(one: SetStatistics, other: SetStatistics) -> float:

@@ -1,6 +1,7 @@
 """GenEval 2 of a folder: the arithmetic restated, every image judged once, nothing partial without a word."""
 
 import json
+import shutil
 from statistics import geometric_mean
 
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from softalign.cli.options import app
 from softalign.config import EvalConfig
-from softalign.errors import ConfigError, DataError, MissingInputError
+from softalign.errors import CompatibilityError, ConfigError, DataError
 from softalign.evaluation import judging
 from softalign.evaluation.soft_tifa import JudgedPrompt, summarize_soft_tifa
 from softalign.evaluation.suites import read_suite, score_directory, suite_prompts
@@ -182,6 +183,9 @@ def test_a_suite_of_the_one_kind_is_no_suite_of_the_other(folder, suite, judge, 
         ({"vqa_list": [], "skills": []}, "at least one"),
         ({"vqa_list": [["How many?"], ["Any?", "Yes"]]}, "not enough values"),
         ({"vqa_list": [["How many?", " "], ["Any?", "Yes"]]}, "answer"),
+        ({"vqa_list": {"q?": "Yes", "r?": "No"}}, "no list of pairs"),
+        ({"vqa_list": ["ab", "cd"]}, "no list of pairs"),
+        ({"skills": "ab"}, "no list of pairs"),
         ({"atom_count": 0}, "atom_count"),
         ({"prompt": None}, "prompt"),
     ],
@@ -199,55 +203,40 @@ def test_prompts_are_told_apart_by_what_is_asked_and_read_back_as_they_were(suit
     assert "".join(judging.to_json_line(prompt) + "\n" for prompt in prompts) == suite_text()
 
 
-def judged(root, rows, prompts=tuple(ROWS)):
-    """Write a judged folder: of each prompt and image the probabilities that a function gives."""
-    root.mkdir()
-    lines = []
-    for place, (prompt, atom_count, asked) in enumerate(prompts):
-        metadata = suite_text([(prompt, atom_count, asked)]).strip()
-        for image in range(NUM_IMAGES):
-            found = rows(prompt, image, len(asked))
-            means = {"soft_tifa_am": float(np.mean(found)), "soft_tifa_gm": geometric_mean(found)}
-            line = {"filename": image_filename(place, image), "prompt": prompt, "atom_count": atom_count}
-            line |= {"skills": [skill for *_, skill in asked], "probabilities": found, **means}
-            lines.append({**line, "metadata": metadata, "key": "k"})
-    (root / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return root
-
-
 def compare(*arguments):
     return CliRunner().invoke(app, ["geneval2", "compare", *map(str, arguments)], catch_exceptions=False)
 
 
-def test_two_judged_folders_are_compared_in_pairs_whatever_their_order(tmp_path):
-    rng = np.random.default_rng(0)
-    found = {
-        (prompt, image): rng.uniform(0.1, 0.8, len(asked)) for prompt, _, asked in ROWS for image in range(NUM_IMAGES)
-    }
-    a = judged(tmp_path / "a", lambda prompt, image, _: found[prompt, image].tolist())
-    b = judged(tmp_path / "b", lambda prompt, image, _: (found[prompt, image] + 0.1).tolist(), prompts=ROWS[::-1])
-    shown = json.loads(compare(a, b, "--json").stdout)
-    assert shown["soft_tifa_am"]["difference"] == {"value": 0.1, "ci_low": 0.1, "ci_high": 0.1}
-    assert all(one["difference"]["value"] == 0.1 for one in shown["skills"].values())
-    images = {key: geometric_mean(own + 0.1) - geometric_mean(own) for key, own in found.items()}
-    gains = {prompt: np.mean([images[prompt, image] for image in range(NUM_IMAGES)]) for prompt, *_ in ROWS}
-    assert shown["soft_tifa_gm"]["difference"]["value"] == pytest.approx(np.mean([*gains.values()]), abs=1e-6)
-    assert shown["atom_counts"]["3"]["difference"]["value"] == pytest.approx(gains["a cat on a mat"], abs=1e-6)
-    assert shown["soft_tifa_am"]["p_value"] == 0.25  # all of three prompts are better: two of eight patterns are as far
-    assert (shown["num_prompts"], shown["num_images"], shown["num_unpaired"]) == (3, 6, 0)
-    text = compare(a, b).stdout
-    assert "AM, position" in text and "GM, 3 atoms" in text
+def test_a_judge_that_cannot_be_loaded_costs_no_earlier_answer(folder, suite, judge, tmp_path):
+    score(folder, suite, judge)
+    whole = (folder / "results.jsonl").read_bytes()
+    other = save_tiny_judge(tmp_path / "other", "qwen3_vl", seed=1)
+    (other / "chat_template.jinja").unlink()
+    with pytest.raises(CompatibilityError, match="no chat template"):
+        score(folder, suite, other)
+    assert (folder / "results.jsonl").read_bytes() == whole
 
 
-def test_judged_folders_with_other_images_are_compared_where_that_is_said(tmp_path):
-    a = judged(tmp_path / "a", lambda prompt, image, number: [0.5] * number)
-    b = judged(tmp_path / "b", lambda prompt, image, number: [0.6] * number, prompts=ROWS[:2])
-    with pytest.raises(DataError, match=r"(?s)4 images that both have, 2 that one has.*--allow-partial"):
-        compare(a, b)
-    shown = json.loads(compare(a, b, "--allow-partial", "--json").stdout)
-    assert (shown["num_images"], shown["num_unpaired"]) == (4, 2)
-    with pytest.raises(MissingInputError, match="geneval2 score"):
-        compare(a, tmp_path)
-    (b / "results.jsonl").write_text('{"filename": "x"}\n')
-    with pytest.raises(DataError, match=r"(?s)GenEval 2 cannot be read.*line 1"):
-        compare(a, b)
+def half(root):
+    lines = (root / "results.jsonl").read_text().splitlines(keepends=True)
+    (root / "results.jsonl").write_text("".join(lines[:4]))
+    return root
+
+
+def test_half_judged_folders_are_not_compared_without_a_word(folder, suite, judge):
+    score(folder, suite, judge)
+    half(folder)
+    with pytest.raises(DataError, match=r"(?s)not complete.*a cat on a mat.*--allow-partial"):
+        compare(folder, folder)
+    shown = json.loads(compare(folder, folder, "--allow-partial", "--json").stdout)
+    assert [[lack["kind"] for lack in own] for own in shown["missing"]] == [["prompts", "tags"]] * 2
+    assert "a cat on a mat" in compare(folder, folder, "--allow-partial").stdout
+
+
+def test_answers_of_other_judges_are_not_compared(folder, suite, judge, tmp_path):
+    score(folder, suite, judge)
+    other = shutil.copytree(folder, tmp_path / "other")
+    assert compare(folder, other).exit_code == 0
+    score(other, suite, save_tiny_judge(tmp_path / "another judge", "qwen3_vl", seed=2))
+    with pytest.raises(DataError, match=r"(?s)different judges.*--judge"):
+        compare(folder, other)

@@ -5,9 +5,10 @@ import pytest
 
 from softalign.errors import DataError, MissingInputError
 from softalign.evaluation.suites import score_directory
+from softalign.geneval.detection_forms import parse_detections
 from softalign.geneval.detections import Detection, write_detections
 from softalign.geneval.layout import image_filename, write_metadata
-from softalign.geneval.prompts import Clause, GenevalPrompt
+from softalign.geneval.prompts import Clause, GenevalPrompt, from_json_lines
 from softalign.geneval.scoring import read_results, summarize
 from softalign.sampling.sampling import png_bytes
 
@@ -128,3 +129,17 @@ def test_a_damaged_results_file_names_the_line(folder):
     with pytest.raises(DataError) as caught:
         read_results(path)
     assert caught.value.where.endswith("line 4")
+
+
+def test_texts_may_hold_what_python_breaks_lines_at(tmp_path):
+    row = {"tag": "mine", "include": [{"class": "dog", "count": 1}], "prompt": "one\u2028two\u0085three"}
+    suite = json.dumps(row, ensure_ascii=False) + "\r\n"
+    assert [prompt.prompt for prompt in from_json_lines(suite * 2, "suite")] == ["one\u2028two\u0085three"] * 2
+    found = json.dumps({"filename": "one\u2028.png", "detections": []}, ensure_ascii=False) + "\n"
+    assert [image.filename for image in parse_detections(found * 2, "found").rows] == ["one\u2028.png"] * 2
+
+
+def test_results_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"(?s)UTF-8.*results\.jsonl"):
+        read_results(tmp_path / "results.jsonl")

@@ -13,7 +13,7 @@ from softalign.config.metrics import MetricConfig
 from softalign.errors import CompatibilityError, ConfigError, MissingInputError
 from softalign.metrics.scorer import load_scorer, metric_fingerprint
 from tests.tiny_detector import CLIP_SIDE_PX, build_clip
-from tests.tiny_judge import some_images
+from tests.tiny_judge import save_tiny_judge, some_images
 
 CPU = torch.device("cpu")
 PROMPTS = ["a photo of a red circle", "two squares", "a photo of a red circle and a blue square " * 20]
@@ -88,3 +88,8 @@ def test_what_is_no_clip_is_refused(clip, tmp_path):
 def test_what_is_no_metric_is_refused_before_anything_is_loaded(tmp_path, metric):
     with pytest.raises(ConfigError, match=r"(?s)no metric.*clip_score, pick_score"):
         CliRunner().invoke(app, ["geneval", "metrics", str(tmp_path), "--metric", metric], catch_exceptions=False)
+
+
+def test_a_model_of_another_architecture_is_refused(tmp_path):
+    with pytest.raises(CompatibilityError, match=r"(?s)CLIPModel.*attention heads"):
+        scorer("clip_score", save_tiny_judge(tmp_path))

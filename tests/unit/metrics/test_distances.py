@@ -84,8 +84,14 @@ def test_statistics_come_back_as_they_were_and_from_other_tools(tmp_path):
         {"mu": np.zeros(3)},
         {"mu": np.zeros(3), "sigma": np.zeros((2, 2))},
         {"mu": np.array([{}]), "sigma": np.zeros((1, 1))},
+        {"mu": np.array([np.nan]), "sigma": np.ones((1, 1))},
+        {"mu": np.zeros(1), "sigma": np.array([[np.inf]])},
+        {"mu": np.zeros(1), "sigma": -np.ones((1, 1))},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "features": np.zeros((1, 2))},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "features": np.zeros((4, 3))},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "features": np.zeros(4)},
     ],
-    ids=["no sigma", "other sizes", "a pickle"],
+    ids=["no sigma", "other sizes", "a pickle", "nan", "inf", "negative", "one image", "other width", "no images"],
 )
 def test_what_is_no_statistics_is_refused(tmp_path, stored):
     path = tmp_path / "wrong.npz"
