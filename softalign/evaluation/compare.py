@@ -11,7 +11,7 @@ from typing import Any
 from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalReport, Frozen, GuidedBase
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
-from softalign.artifacts.metrics import METRIC_SCORES_FILENAME
+from softalign.artifacts.metrics import METRIC_SCORES_FILENAME, MetricsReport
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
@@ -83,9 +83,9 @@ def compare(
     (work := store.work_path("compare", key) / "output").mkdir(exist_ok=True)
     (work / PAIRS_FILENAME).write_text(_pairs_text(everyone), encoding="utf-8")
     (work / STATISTICS_FILENAME).write_text(pairs.statistics.to_json(), encoding="utf-8")
-    fronts = _write_what_else_is_asked(work, everyone, swept, config)
-    compared = Compared(comparison, pairs.statistics, fronts, (*arms[:-1], *everyone[len(arms) :], arms[-1]))
-    (work / REPORT_FILENAME).write_text(render_page(compared, adapter, store.fetch(adapter), config), encoding="utf-8")
+    fronts, metrics = _write_what_else_is_asked(work, everyone, swept, config)
+    shown = Compared(comparison, pairs.statistics, fronts, metrics, (*arms[:-1], *everyone[len(arms) :], arms[-1]))
+    (work / REPORT_FILENAME).write_text(render_page(shown, adapter, store.fetch(adapter), config), encoding="utf-8")
     _write_for_card(work, arms, data_change)
     published = store.publish(comparison, work)
     shutil.rmtree(work.parent, ignore_errors=True)
@@ -105,14 +105,13 @@ def _write_record(path: Path, record: Frozen) -> None:
 
 def _write_what_else_is_asked(
     work: Path, everyone: tuple[ArmFiles, ...], swept: tuple[ArmFiles, ...], config: EvalConfig
-) -> GuidanceFronts | None:
-    if config.metrics:
-        _write_record(work / METRIC_SCORES_FILENAME, metrics_report(everyone, config))
-    if not swept:
-        return None
-    fronts = guidance_fronts((*everyone, *swept), config)
-    _write_record(work / FRONTS_FILENAME, fronts)
-    return fronts
+) -> tuple[GuidanceFronts | None, MetricsReport | None]:
+    metrics = metrics_report(everyone, config) if config.metrics else None
+    fronts = guidance_fronts((*everyone, *swept), config) if swept else None
+    for filename, record in ((METRIC_SCORES_FILENAME, metrics), (FRONTS_FILENAME, fronts)):
+        if record is not None:
+            _write_record(work / filename, record)
+    return fronts, metrics
 
 
 def _write_for_card(work: Path, arms: tuple[ArmFiles, ...], data_change: DataChange | None) -> None:

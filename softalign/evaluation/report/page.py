@@ -9,12 +9,14 @@ from pathlib import Path
 
 from softalign.artifacts import Adapter, ComparisonReport, EvalReport, PairStatistics, Record, TagDifference
 from softalign.artifacts.fronts import GuidanceFronts
+from softalign.artifacts.metrics import MetricsReport
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.columns import Column, Pair
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.gallery import ArmData, ShownImages
 from softalign.evaluation.report.guidance import guidance_section
+from softalign.evaluation.report.metric_table import metric_rows
 from softalign.evaluation.report.rendering import Page, render
 from softalign.store.adapter_files import CONFIG_FILENAME, METRICS_FILENAME
 
@@ -27,12 +29,14 @@ class Compared:
         comparison: its record.
         statistics: what its pairs show.
         fronts: of the sweep over guidance, where there was one.
+        metrics: what scores beside the suite's, where ``evaluate.metrics`` asked for them.
         arms: in the order of the columns; the adapter last.
     """
 
     comparison: ComparisonReport
     statistics: PairStatistics
     fronts: GuidanceFronts | None
+    metrics: MetricsReport | None
     arms: Sequence[ArmData]
 
 
@@ -60,6 +64,7 @@ def render_page(compared: Compared, adapter: Adapter, adapter_path: Path, config
             shown=tuple(ShownImages.of_arm(arm) for arm in compared.arms),
             planned_detectable=compared.statistics.planned_detectable,
             reference=comparison.guided_base,
+            metrics=metric_rows(compared.metrics),
             guidance=None if fronts is None else guidance_section(fronts, columns[0].judge),
             curves=tuple(read_curves(adapter_path / METRICS_FILENAME)),
             records=_records(comparison, reports, adapter),

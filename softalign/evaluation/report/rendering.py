@@ -12,6 +12,7 @@ from softalign.evaluation.report.columns import Column, Pair
 from softalign.evaluation.report.curves import CurveDefinition
 from softalign.evaluation.report.gallery import ShownImages, gallery_of, script_json
 from softalign.evaluation.report.guidance import GuidanceSection
+from softalign.evaluation.report.metric_table import MetricRow
 from softalign.evaluation.report.tables import difference_cards, pair_tables, reference_card, score_cards, score_rows
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Page:
         shown: the columns' images.
         planned_detectable: the smallest overall difference that was to be found, as said beforehand (ratio).
         reference: the base at another guidance.
+        metrics: beside the suite's scores.
         guidance: of a sweep.
         curves: of training; None where nothing was trained.
         lacking: of columns whose sets are incomplete.
@@ -59,6 +61,7 @@ class Page:
     shown: tuple[ShownImages, ...]
     planned_detectable: float | None = None
     reference: GuidedBase | None = None
+    metrics: tuple[MetricRow, ...] = ()
     guidance: GuidanceSection | None = None
     curves: tuple[Curve, ...] | None = None
     lacking: tuple[Lacking, ...] = ()

@@ -258,7 +258,7 @@ def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     named = recorded.adapter.model_copy(update={"name": "<img src=x>"})
     record = _compare(recorded, "compare-key")
     statistics = PairStatistics.model_validate_json((Path(record.uri) / "statistics.json").read_bytes())
-    compared = Compared(record, statistics, None, arms)
+    compared = Compared(record, statistics, None, None, arms)
     page = render_page(compared, named, Path(recorded.adapter.uri), recorded.config)
     assert "<img src=x>" not in page
     assert "&lt;img src=x&gt;" in page
@@ -397,7 +397,10 @@ def test_metrics_of_the_arms_stand_beside_the_statistics_and_in_the_runs_numbers
     points = {name: value for name, value, _ in metric_points(Path(made.uri))}
     assert points["metric/pick_score/base"] == 20.5
     assert points["metric/pick_score/gain_over_base"] == points["metric/pick_score/gain_over_base_ci_low"] == 2.0
+    page = (Path(made.uri) / "report.html").read_text()
+    assert 'adapter − base model</td><td class="number">+2<' in page and "some/model" in page
     plain = _compare(recorded, "plain")
+    assert 'id="metrics"' not in (Path(plain.uri) / "report.html").read_text()
     assert made.adapter_vs_base == plain.adapter_vs_base
     assert not (Path(plain.uri) / "metrics.json").exists()
     assert [*metric_points(Path(plain.uri))] == []
