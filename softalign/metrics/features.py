@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ FID_FEATURES = "inception"
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
-class FeatureExtractor:
+class FeatureExtractor(Protocol):
     """Features of images, float32.
 
     Attributes:
@@ -42,10 +42,10 @@ class FeatureExtractor:
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> Float[np.ndarray, "B D"]:
         """Return the features of uint8 images (H, W, 3)."""
-        raise NotImplementedError
+        ...
 
 
-class InceptionFeatures(FeatureExtractor):
+class InceptionFeatures:
     """The 2048 features that FID and KID are defined by; images are resized by the network's own rule."""
 
     def __init__(self, weights: Path, device: torch.device) -> None:
@@ -79,7 +79,7 @@ class InceptionFeatures(FeatureExtractor):
         return found
 
 
-class ModelFeatures(FeatureExtractor):
+class ModelFeatures:
     """The pooled output of a vision model: CLIP's image embedding, DINOv2's class token, and so on."""
 
     def __init__(self, model: str, device: torch.device) -> None:
