@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from softalign.artifacts import PairStatistics, Stopping, TagDifference, TaskStatistics
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import Interval, counts_by_tag, paired_intervals
-from softalign.evaluation.statistics import outcomes_by_tag, planned_detectable, task_statistics
+from softalign.evaluation.statistics import pair_statistics, planned_detectable
 from softalign.evaluation.suites import suite_prompts
 from softalign.geneval.scoring import ImageResult
 from softalign.registry.sureness import critical_value, stopping_after
@@ -87,10 +87,8 @@ def planned_for(config: EvalConfig) -> float:
 
 def _pair(candidate: Results, reference: Results, config: EvalConfig) -> Pair:
     intervals = sequential(_paired_intervals(candidate, reference, config), config)
-    images = zip(candidate, reference, strict=True)
-    outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
     critical = critical_value(config.confidence, stopping_of(config))
-    found = task_statistics(outcomes, intervals, critical=critical, seed=config.seed)
+    found = pair_statistics(candidate, reference, intervals, critical=critical, seed=config.seed)
     return Pair(_differences(intervals), found)
 
 

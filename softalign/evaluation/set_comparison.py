@@ -11,7 +11,7 @@ from typing import Any
 from softalign.artifacts import TaskStatistics
 from softalign.errors import ConfigError, DataError
 from softalign.evaluation.intervals import OVERALL, Interval, counts_by_tag, paired_intervals
-from softalign.evaluation.statistics import outcomes_by_tag, task_statistics
+from softalign.evaluation.statistics import pair_statistics
 from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED, VerdictSet, read_verdicts
 from softalign.geneval.completeness import Lack, Suite, asked_for
 from softalign.geneval.results import image_number, prompt_of
@@ -160,9 +160,7 @@ def _pair(alike: Sequence[tuple[ImageResult, ...]], later: int, earlier: int) ->
         confidence=CONFIDENCE,
         seed=SEED,
     )
-    images = zip(candidate, reference, strict=True)
-    outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
-    shown = task_statistics(outcomes, intervals, critical=critical_value(CONFIDENCE), seed=SEED)
+    shown = pair_statistics(candidate, reference, intervals, critical=critical_value(CONFIDENCE), seed=SEED)
     return PairedDifference(LETTERS[later], LETTERS[earlier], intervals, shown)
 
 

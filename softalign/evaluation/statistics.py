@@ -11,7 +11,7 @@ Shape legend: P prompts, F flips.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from softalign.artifacts import TaskStatistics
 from softalign.evaluation.intervals import OVERALL, Interval
+from softalign.geneval.scoring import ImageResult
 from softalign.registry.sureness import critical_value, detectable_difference, standard_error
 
 NUM_FLIPS = 10_000
@@ -85,6 +86,20 @@ def outcomes_by_tag(verdicts: Iterable[tuple[str, str, bool, bool]]) -> dict[str
         )
         for tag, prompts in folders.items()
     }
+
+
+def pair_statistics(
+    candidate: Sequence[ImageResult],
+    reference: Sequence[ImageResult],
+    intervals: Mapping[str, Interval],
+    *,
+    critical: float,
+    seed: int,
+) -> tuple[TaskStatistics, ...]:
+    """Return what the verdicts of two arms on the same images show; see ``task_statistics``."""
+    images = zip(candidate, reference, strict=True)
+    outcomes = outcomes_by_tag((mine.tag, mine.folder, mine.correct, theirs.correct) for mine, theirs in images)
+    return task_statistics(outcomes, intervals, critical=critical, seed=seed)
 
 
 def task_statistics(
