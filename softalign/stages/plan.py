@@ -152,7 +152,7 @@ class _Planner:
             said = "the registry does not have any more what was registered"
         elif found is None:
             said = _unknown_changes(step.row.name, self.store)
-        more = f"{self._download(step.row)}{self._tells(step.row)}{self._rounds(step, request)}"
+        more = f"{self._download(step.row)}{self._tells(step.row)}{self._rounds(step)}"
         size = step.row.size(self.recipe, self.steps.published)
         return PlannedStage(
             label=step.label,
@@ -196,12 +196,12 @@ class _Planner:
         found = planned_for(self.recipe.evaluate) * 100
         return f"; can be told overall in four cases of five: {found:.1f} points (variance as in the embedded world)"
 
-    def _rounds(self, step: Step, request: StageRequest) -> str:
+    def _rounds(self, step: Step) -> str:
         """Return how much an arm draws at least and at most, where that is not decided."""
         if step.row.record is not EvalReport or not self.recipe.evaluate.is_undecided:
             return ""
         given, is_ready = step.inputs(self.steps.published, self.store), step.is_ready(self.steps.published)
-        return f"; {rounds_text(given, request, is_ready=is_ready)}"
+        return f"; {rounds_text(given, is_ready=is_ready)}"
 
     def _download(self, row: StageRow) -> str:
         """Return, once, which models the first stage that uses them downloads."""

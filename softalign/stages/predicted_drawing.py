@@ -77,7 +77,7 @@ def predicted_drawing(recipe: Recipe, config: EvalConfig, store: Store) -> Predi
     """
     number = len(suite_prompts(config)) * config.images_per_prompt
     side_px, num_calls = config.side_px(recipe.backbone), number * config.denoiser_calls_per_image
-    measured = _measured_call_s(recipe.backbone, side_px, store)
+    measured = measured_call_s(recipe.backbone, side_px, store)
     if measured is not None:
         return PredictedDrawing(number, num_calls * measured / 60, "as this model's last arm in this store")
     flops = _call_flops(recipe.backbone, side_px)
@@ -86,7 +86,7 @@ def predicted_drawing(recipe: Recipe, config: EvalConfig, store: Store) -> Predi
     return PredictedDrawing(number, num_calls * flops / A100_FLOPS / 60, "an estimate, on one A100")
 
 
-def _measured_call_s(backbone: BackboneConfig, side_px: int, store: Store) -> float | None:
+def measured_call_s(backbone: BackboneConfig, side_px: int, store: Store) -> float | None:
     """Return the seconds of a denoiser's call for one image, by the newest arm that drew any; None: there is none."""
     model = model_fingerprint(backbone)
     for _, prefix, request in sorted(published_requests("evaluate", store), key=lambda one: -one[0]):
