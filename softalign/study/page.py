@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softalign.pages import page_environment
 from softalign.study.charts import Line, Point, line_chart
 from softalign.study.matrix import PublishedTable
 from softalign.study.results import MEASURED, Comparison, Measured, Score, StudyResult
@@ -18,15 +19,7 @@ TITLES: dict[Measured, str] = {"overall": "Overall", "adherence": "Adherence", "
 
 def study_page(result: StudyResult) -> str:
     """Return the page as HTML that loads nothing."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters |= {"points": _points, "signed": _signed, "p": _p, "told": _told}
     models = [Model(result, name) for name in dict.fromkeys(cell.recipe for cell in result.cells)]
     published = [{"source": one.source, "columns": one.columns, "rows": _rows(one, result)} for one in result.published]

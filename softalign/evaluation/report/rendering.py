@@ -14,6 +14,7 @@ from softalign.evaluation.report.gallery import ShownImages, gallery_of, script_
 from softalign.evaluation.report.guidance import GuidanceSection
 from softalign.evaluation.report.metric_table import MetricRow
 from softalign.evaluation.report.tables import difference_cards, pair_tables, reference_card, score_cards, score_rows
+from softalign.pages import page_environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -90,13 +91,4 @@ def render(page: Page) -> str:
 
 
 def _template() -> jinja2.Template:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE_FILENAME)
+    return page_environment(Path(__file__).parent).get_template(TEMPLATE_FILENAME)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from softalign.data.curation.images import decoded_rgb
 from softalign.data.versions.pages.charts import histogram
+from softalign.pages import page_environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -25,15 +26,7 @@ _QUALITY = 75
 
 def template(filename: str) -> jinja2.Template:
     """Return a template of this folder; what it is given is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(Path(__file__).parent)
     environment.filters["shown"] = shown
     environment.filters["megabytes"] = lambda size_bytes: f"{size_bytes / 1e6:,.1f} MB"
     environment.globals["histogram"] = histogram
