@@ -52,6 +52,8 @@ PURPOSES = {
     "ClipScoreFilter.min_score": "the lowest cosine of an image and its caption, such as `min_score: 0.2`",
     "ImageClassFilter.model": "the image classifier, a folder or hub id, such as `model: OWNER/NAME`",
     "ImageClassFilter.labels": "the classes whose images are left out, such as `labels: [nsfw]`",
+    "DistanceConfig.reference": "statistics of the reference's images, such as `reference: photographs.npz`",
+    "DistanceConfig.features": "FID's Inception weights or a vision model, such as `features: facebook/dinov2-base`",
     "Guard.metric": "the number that is held to a bound, such as `metric: overall_adapter`",
     "RegisterConfig.name": "the name under which the adapter is registered, such as `name: softalign-cats`",
 }

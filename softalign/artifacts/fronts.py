@@ -15,6 +15,8 @@ class FrontPoint(Frozen):
         counting: the score of the tag ``counting``; None where the suite has no such tag.
         report_digest: of its record; there are too many for the comparison's ``parents``.
         is_on_front: no other guidance of the arm is as good in both, overall and ``counting``, and better in one.
+        distance: the Fréchet distance of its images, where ``evaluate.distance`` asks for it; lower is nearer.
+        is_on_distance_front: likewise of overall and ``distance``; None without one.
     """
 
     arm: Arm
@@ -26,6 +28,8 @@ class FrontPoint(Frozen):
     counting: float | None
     is_on_front: bool
     report_digest: str
+    distance: float | None = None
+    is_on_distance_front: bool | None = None
 
 
 class GuidanceGain(Frozen):
@@ -46,6 +50,7 @@ class GuidanceFronts(Frozen):
         best_adapter: of the adapter.
         adapter_over_base_at_best: overall, in pairs: what is left of a gain that more guidance would bring as well.
             Both guidances are chosen by the scores that are compared, so its interval is a little too narrow.
+        distance_name: what the points' distance is, ``fid`` or ``frechet_distance[MODEL]``; empty without one.
     """
 
     points: tuple[FrontPoint, ...]
@@ -53,3 +58,4 @@ class GuidanceFronts(Frozen):
     best_base: float
     best_adapter: float
     adapter_over_base_at_best: TagDifference
+    distance_name: str = ""

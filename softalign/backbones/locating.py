@@ -104,9 +104,11 @@ def model_fingerprint(backbone: BackboneConfig) -> str:
 
 
 def files_fingerprint(model: str, revision: str | None) -> str:
-    """Return a digest of a model folder's content; of a hub model, its id and revision are all there is."""
-    folder = Path(model)
-    return _folder_fingerprint(folder) if folder.is_dir() else digest_of([model, revision])
+    """Return a digest of what a model's folder or file holds; of a hub model, its id and revision are all there is."""
+    place = Path(model)
+    if place.is_file():
+        return _file_fingerprint(place)
+    return _folder_fingerprint(place) if place.is_dir() else digest_of([model, revision])
 
 
 def _folder_fingerprint(folder: Path) -> str:

@@ -67,23 +67,38 @@ def geneval_distance(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="images in the official layout, or any folder of images")
     ],
-    reference: Annotated[
-        Path,
-        typer.Option("--reference", metavar="DIR|FILE", help="a folder of images, or statistics (.npz: mu, sigma)"),
-    ],
     features: Annotated[
         str, typer.Option("--features", metavar="FILE|MODEL", help="weights of FID's Inception, or a vision model")
     ],
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="DIR|FILE", help="a folder of images, or statistics (.npz: mu, sigma)"),
+    ] = None,
     save_statistics: Annotated[
         Path | None, typer.Option("--save-statistics", help="write DIR's statistics there (.npz), a later reference")
     ] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Say how far a folder's images are from a reference: FID and KID, or the same of another model's features."""
+    """Say how far a folder's images are from a reference: FID and KID, or the same of another model's features.
+
+    Without a reference the folder's statistics alone are written, as the reference of others.
+    """
+    if reference is None and save_statistics is None:
+        raise ConfigError(
+            "There is nothing to do.",
+            expected="--reference, --save-statistics or both",
+            found="neither",
+            where="softalign geneval distance",
+        )
     log.info("Loading PyTorch")
     from softalign.config.runtime import Runtime
-    from softalign.evaluation.set_distances import distances_of
+    from softalign.evaluation.set_distances import distances_of, write_statistics
 
-    found = distances_of(folder, reference, features, Runtime(device=device), save_statistics)
-    emit(found.to_json(), as_json, found.to_text())
+    runtime = Runtime(device=device)
+    if reference is not None:
+        found = distances_of(folder, reference, features, runtime, save_statistics)
+        emit(found.to_json(), as_json, found.to_text())
+    elif save_statistics is not None:
+        number = write_statistics(folder, features, runtime, save_statistics)
+        emit({"statistics": str(save_statistics), "num_images": number}, as_json, f"{number} images: {save_statistics}")

@@ -10,12 +10,12 @@ from softalign.artifacts import BASE_ARMS, Arm
 from softalign.config.backbone import BackboneConfig
 from softalign.config.base import Count, Seed, StageConfig
 from softalign.config.families import is_embedded, own_side_px
-from softalign.config.metrics import MetricConfig
+from softalign.config.metrics import DistanceConfig, MetricConfig
 
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 CHAMPION_PATTERN = r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$"
-LATER_FIELDS = ("guidance_sweep", "metrics", "prompts_per_tag")
+LATER_FIELDS = ("distance", "guidance_sweep", "metrics", "prompts_per_tag")
 """Left out of requests where they are left open: keys are as they were before there were any."""
 NEVER, WHEN_DECIDED, AFTER = "never", "when_decided", "after "
 STOP_PATTERN = rf"^({NEVER}|{WHEN_DECIDED}|{AFTER}[1-9][0-9]*)$"
@@ -93,6 +93,9 @@ class EvalConfig(StageConfig):
     metrics: tuple[MetricConfig, ...] = Field(
         (),
         description="other scores of every image, each by a model that is named",
+    )
+    distance: DistanceConfig | None = Field(
+        None, description="how far each arm's images are from a reference: FID and KID; null: it is not measured"
     )
     scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
@@ -185,14 +188,15 @@ class EvalConfig(StageConfig):
     def of_arm(self, arm: Arm) -> Self:
         """Return how one arm is evaluated: what concerns another arm is left out, so it changes nothing here."""
         guidance_scale = self.guidance_scale
-        metrics = self.metrics
+        metrics, distance = self.metrics, self.distance
         if arm == "guided_base" and self.reference_guidance_scale is not None:
-            guidance_scale, metrics = self.reference_guidance_scale, ()
+            guidance_scale, metrics, distance = self.reference_guidance_scale, (), None
         update: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "reference_guidance_scale": None,
             "guidance_sweep": (),
             "metrics": metrics,
+            "distance": distance,
             "images_per_prompt": self.num_rounds,  # after some rounds it is as where so many are asked for
             "stop": NEVER,
         }

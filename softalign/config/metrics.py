@@ -28,3 +28,19 @@ class MetricConfig(StageConfig):
         None,
         description="another folder or hub id with CLIP's tokenizer, where the model has none; null: the model's own",
     )
+
+
+class DistanceConfig(StageConfig):
+    """How far each compared arm's images are from a reference, at every guidance that is drawn; outside of the gate.
+
+    `metrics.json` has the distances, and with `guidance_sweep` the fronts have them as an axis. Another distance draws
+    the arms anew.
+    """
+
+    reference: Annotated[str, Field(min_length=1)] = Field(
+        description="statistics of the reference's images (`.npz`): pytorch-fid's, or what `softalign geneval distance "
+        "DIR --save-statistics FILE` writes"
+    )
+    features: Annotated[str, Field(min_length=1)] = Field(
+        description="the weights' file of FID's Inception network, or a vision model's folder or hub id"
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from softalign.artifacts import EvalReport
-from softalign.artifacts.metrics import ArmMetrics, MetricDifference, MetricMean, MetricsReport
+from softalign.artifacts.metrics import ArmDistances, ArmMetrics, MetricDifference, MetricMean, MetricsReport
 from softalign.config.evaluation import EvalConfig
 from softalign.config.metrics import MetricConfig
 from softalign.config.runtime import Runtime
@@ -77,12 +77,15 @@ def file_scorer(metrics: tuple[MetricConfig, ...], runtime: Runtime) -> Callable
     return score
 
 
-def metrics_report(arms: Sequence[ScoredArm], config: EvalConfig) -> MetricsReport:
+def metrics_report(
+    arms: Sequence[ScoredArm], config: EvalConfig, distances: tuple[ArmDistances, ...] = ()
+) -> MetricsReport:
     """Return the arms' means and the adapter's differences from the others.
 
     Args:
         arms: base, untrained tokens and adapter, and the champion where there is one.
         config: metrics and intervals.
+        distances: of these arms and those of the sweep.
 
     Raises:
         IntegrityError: an arm has no scores by these metrics.
@@ -96,6 +99,7 @@ def metrics_report(arms: Sequence[ScoredArm], config: EvalConfig) -> MetricsRepo
         adapter_vs_champion=_differences(config, values["adapter"], values["champion"], how)
         if "champion" in values
         else (),
+        distances=distances,
     )
 
 

@@ -21,6 +21,7 @@ from softalign.config.runtime import Runtime
 from softalign.engines.opening import open_engine
 from softalign.engines.work import Work
 from softalign.errors import ConfigError
+from softalign.evaluation.arm_distance import write_distances
 from softalign.evaluation.arm_metrics import write_metric_values
 from softalign.evaluation.arm_report import arm_report
 from softalign.evaluation.drawing_key import comes_with_its_scorer, drawing_key
@@ -130,6 +131,7 @@ def _make(
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output, order)
         write_metric_values(images, results, config.metrics, runtime, engine, output)
+        write_distances(images, results, config.distance, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
 

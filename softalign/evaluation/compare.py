@@ -15,6 +15,7 @@ from softalign.artifacts.metrics import METRIC_SCORES_FILENAME, MetricsReport
 from softalign.artifacts.scores import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
+from softalign.evaluation.arm_distance import arm_distances
 from softalign.evaluation.arm_metrics import metrics_report
 from softalign.evaluation.arms import DETECTIONS_FILENAME
 from softalign.evaluation.card_pictures import write_pictures
@@ -106,8 +107,10 @@ def _write_record(path: Path, record: Frozen) -> None:
 def _write_what_else_is_asked(
     work: Path, everyone: tuple[ArmFiles, ...], swept: tuple[ArmFiles, ...], config: EvalConfig
 ) -> tuple[GuidanceFronts | None, MetricsReport | None]:
-    metrics = metrics_report(everyone, config) if config.metrics else None
-    fronts = guidance_fronts((*everyone, *swept), config) if swept else None
+    drawn = (*everyone, *swept)
+    distances = () if config.distance is None else tuple(arm_distances(arm) for arm in drawn)
+    metrics = metrics_report(everyone, config, distances) if config.metrics or distances else None
+    fronts = guidance_fronts(drawn, config, distances) if swept else None
     for filename, record in ((METRIC_SCORES_FILENAME, metrics), (FRONTS_FILENAME, fronts)):
         if record is not None:
             _write_record(work / filename, record)

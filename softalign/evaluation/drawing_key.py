@@ -13,13 +13,13 @@ from softalign.evaluation.suites import suite_prompts
 from softalign.geneval.prompts import to_json_line
 from softalign.version import __version__
 
-OF_SCORING = ("detector", "metrics", "num_bootstrap", "confidence")
+OF_SCORING = ("detector", "distance", "metrics", "num_bootstrap", "confidence")
 """Fields of an evaluation that change no image."""
 
 
 def comes_with_its_scorer(config: EvalConfig) -> bool:
     """Return whether all that looks at the images is part of the library: such arms are made under their stage keys."""
-    return config.is_embedded and not config.metrics
+    return config.is_embedded and not config.metrics and config.distance is None
 
 
 def drawing_key(tokens_digest: str, backbone: BackboneConfig, config: EvalConfig) -> str:

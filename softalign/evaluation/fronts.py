@@ -5,11 +5,12 @@ An adapter that only acts as more guidance is worth nothing: the base at higher 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from softalign.artifacts import Arm, EvalReport, TagDifference
 from softalign.artifacts.fronts import FrontPoint, GuidanceFronts, GuidanceGain
+from softalign.artifacts.metrics import ArmDistances
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.differences import Results, differences
@@ -29,17 +30,23 @@ class SweptArm(Protocol):
         """The verdicts."""
 
 
-def guidance_fronts(arms: Sequence[SweptArm], config: EvalConfig) -> GuidanceFronts:
+def guidance_fronts(
+    arms: Sequence[SweptArm], config: EvalConfig, distances: Sequence[ArmDistances] = ()
+) -> GuidanceFronts:
     """Return what the arms of a sweep reach.
 
     Args:
         arms: those of every guidance, the arms' own included.
         config: of the comparison; its intervals' settings.
+        distances: of the same arms from a reference, where they were measured.
     """
     arms = sorted(arms, key=lambda arm: arm.report.guidance_scale)
     base, adapter = (_best(arms, name) for name in ("base", "adapter"))
+    frechet = {(one.arm, one.guidance_scale): one.found.frechet for one in distances}
+    scored = [_point(arm.report, config, frechet) for arm in arms]
     return GuidanceFronts(
-        points=tuple(_point(arm.report, [other.report for other in arms], config) for arm in arms),
+        points=tuple(_placed(point, [other for other in scored if other.arm == point.arm]) for point in scored),
+        distance_name=next((name for name, _ in frechet.values()), ""),
         gains=tuple(
             GuidanceGain(
                 arm=arm.report.arm,
@@ -92,9 +99,11 @@ def _counting(report: EvalReport) -> float | None:
     return next((tag.score for tag in report.tags if tag.tag == _COUNTING), None)
 
 
-def _point(report: EvalReport, reports: Sequence[EvalReport], config: EvalConfig) -> FrontPoint:
-    mine = (report.overall_score, _counting(report) or 0.0)
-    others = [(one.overall_score, _counting(one) or 0.0) for one in reports if one.arm == report.arm]
+def _point(
+    report: EvalReport, config: EvalConfig, frechet: Mapping[tuple[Arm, float], tuple[str, float]]
+) -> FrontPoint:
+    """Return an arm's point, on no front yet."""
+    _, distance = frechet.get((report.arm, report.guidance_scale), ("", None))
     return FrontPoint(
         arm=report.arm,
         guidance_scale=report.guidance_scale,
@@ -104,5 +113,21 @@ def _point(report: EvalReport, reports: Sequence[EvalReport], config: EvalConfig
         overall_ci_high=report.overall_ci_high,
         counting=_counting(report),
         report_digest=report.digest,
-        is_on_front=not any(other != mine and other[0] >= mine[0] and other[1] >= mine[1] for other in others),
+        is_on_front=False,
+        distance=distance,
     )
+
+
+def _placed(point: FrontPoint, of_arm: Sequence[FrontPoint]) -> FrontPoint:
+    """Return a point with which of its arm's fronts it is on."""
+    update: dict[str, bool] = {"is_on_front": _is_best(point, of_arm, lambda one: one.counting or 0.0)}
+    if point.distance is not None:
+        update["is_on_distance_front"] = _is_best(point, of_arm, lambda one: -(one.distance or 0.0))
+    return point.model_copy(update=update)
+
+
+def _is_best(point: FrontPoint, others: Sequence[FrontPoint], second: Callable[[FrontPoint], float]) -> bool:
+    """Return whether no other point is as good in both, the overall score and a second, and better in one."""
+    mine = (point.overall_score, second(point))
+    pairs = [(one.overall_score, second(one)) for one in others]
+    return not any(pair != mine and pair[0] >= mine[0] and pair[1] >= mine[1] for pair in pairs)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from softalign.artifacts import Frozen
+from softalign.artifacts.metrics import SetDistances
 from softalign.config.runtime import Runtime
 from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
 from softalign.evaluation.image_files import load_image
@@ -29,24 +29,11 @@ from softalign.store.files import require_folder_place
 STATISTICS_SUFFIX = ".npz"
 
 
-class SetDistances(Frozen):
-    """The distances of a folder from a reference; lower is nearer.
-
-    Attributes:
-        distances: by name: ``fid`` and ``kid`` with FID's published weights alone, else ``frechet_distance[MODEL]`` and
-            ``kernel_distance[MODEL]``; the kernel one needs the reference's features, which some files do not have.
-        kernel_std: over subsets of 1000 images; None where there are fewer.
-        num_features: of an image. Sets with fewer images than that have a larger Fréchet distance for it.
-        num_reference_images: None where a file does not say it.
-    """
+class FolderDistances(SetDistances):
+    """The distances of a folder from a reference."""
 
     source: str
     reference: str
-    distances: dict[str, float]
-    kernel_std: float | None
-    num_features: int
-    num_images: int
-    num_reference_images: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -68,7 +55,7 @@ class SetDistances(Frozen):
 
 def distances_of(
     root: Path, reference: Path, features: str, runtime: Runtime, save_to: Path | None = None
-) -> SetDistances:
+) -> FolderDistances:
     """Return how far a folder's images are from a reference's.
 
     Args:
@@ -87,28 +74,73 @@ def distances_of(
 
     if save_to is not None:
         _check_place(save_to)
-    stored = read_statistics(reference) if reference.suffix == STATISTICS_SUFFIX else None
+    if reference.suffix == STATISTICS_SUFFIX:
+        read_statistics(reference)  # before a model is loaded for it
     extract = load_features(features, resolve_device(runtime))
-    if stored is not None and stored.maker not in {"", extract.maker}:
-        raise _other_features(reference, "another model's", extract.label)
+    stored = stored_reference(reference, extract) if reference.suffix == STATISTICS_SUFFIX else None
     own = _statistics(root, extract)
     if save_to is not None:
         own.save(save_to)
     other = _statistics(reference, extract) if stored is None else stored
+    found = set_distances(reference, extract.label, own, other)
+    return FolderDistances(source=str(root), reference=str(reference), **found.model_dump())
+
+
+def write_statistics(root: Path, features: str, runtime: Runtime, save_to: Path) -> int:
+    """Write the statistics of a folder's images, as a reference of others; return how many images there are.
+
+    Args:
+        root: a folder in GenEval's layout, or any folder of images.
+        features: the weights' file of FID's Inception network, or a vision model's folder or hub id.
+        runtime: the device.
+        save_to: the file (``.npz``).
+
+    Raises:
+        MissingInputError: the folder or the model is not there.
+        DataError: an image is damaged, or there are fewer than two.
+        CompatibilityError: the model cannot be used.
+    """
+    from softalign.backbones.frozen_pipeline import resolve_device
+
+    _check_place(save_to)
+    own = _statistics(root, load_features(features, resolve_device(runtime)))
+    own.save(save_to)
+    return own.num_images or 0
+
+
+def stored_reference(reference: Path, extract: FeatureExtractor) -> SetStatistics:
+    """Return a reference's statistics from their file.
+
+    Raises:
+        MissingInputError: there is no such file.
+        DataError: it cannot be read.
+        CompatibilityError: it says that other features than these made it.
+    """
+    stored = read_statistics(reference)
+    _check_maker(reference, stored, extract)
+    return stored
+
+
+def set_distances(reference: Path, label: str, own: SetStatistics, other: SetStatistics) -> SetDistances:
+    """Return how far a set is from another.
+
+    Args:
+        reference: where the other one is from, for messages.
+        label: whose features both are of (``FeatureExtractor.label``).
+        own: the set's statistics.
+        other: the reference's.
+
+    Raises:
+        CompatibilityError: they have different numbers of features.
+    """
     if len(other.mu) != len(own.mu):
-        raise _other_features(reference, f"{len(other.mu)} of them", f"{len(own.mu)} of {extract.label}")
-    return _distances(root, reference, extract.label, own, other)
-
-
-def _distances(root: Path, reference: Path, label: str, own: SetStatistics, other: SetStatistics) -> SetDistances:
+        raise _other_features(reference, f"{len(other.mu)} of them", f"{len(own.mu)} of {label}")
     names = ("fid", "kid") if label == FID_FEATURES else (f"frechet_distance[{label}]", f"kernel_distance[{label}]")
     distances, std = {names[0]: frechet_distance(own, other)}, None
     if own.features is not None and other.features is not None:
         kernel = kernel_distance(own.features, other.features)
         distances[names[1]], std = kernel.value, kernel.std
     return SetDistances(
-        source=str(root),
-        reference=str(reference),
         distances=distances,
         kernel_std=std,
         num_features=len(own.mu),
@@ -161,6 +193,11 @@ def _check_place(save_to: Path) -> None:
             expected=f"a file with the suffix {STATISTICS_SUFFIX} in a folder",
             where=str(save_to),
         )
+
+
+def _check_maker(reference: Path, stored: SetStatistics, extract: FeatureExtractor) -> None:
+    if stored.maker not in {"", extract.maker}:
+        raise _other_features(reference, "another model's", extract.label)
 
 
 def _other_features(reference: Path, found: str, expected: str) -> CompatibilityError:

@@ -54,16 +54,21 @@ def detector_for(config: EvalConfig, runtime: Runtime) -> Detector:
 
 
 def check_detector(config: EvalConfig) -> None:
-    """Refuse a suite whose detector, or a metric's model, is not there; loads nothing.
+    """Refuse a suite whose detector, a metric's model or a distance's reference is not there; loads no model.
 
     Raises:
-        MissingInputError: a model of the detector or of a metric is not there, and the hub cannot be asked.
+        MissingInputError: a model is not there, and the hub cannot be asked; or the reference is not.
+        DataError: the reference's file cannot be read.
     """
     if config.metrics:
         from softalign.metrics.scorer import require_model
 
         for metric in config.metrics:
             require_model(metric)
+    if config.distance is not None:
+        from softalign.metrics.reference import require_reference
+
+        require_reference(config.distance)
     if config.is_embedded:
         return
     from softalign.detectors.loading import require_models

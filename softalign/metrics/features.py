@@ -18,15 +18,15 @@ from PIL import Image
 from softalign.backbones.locating import files_fingerprint
 from softalign.detectors.arithmetic import exact_arithmetic
 from softalign.detectors.loading import loaded, located
-from softalign.errors import CompatibilityError, MissingInputError
+from softalign.errors import CompatibilityError
 from softalign.metrics.inception import Inception
+from softalign.metrics.reference import weights_file
 from softalign.store.files import sha256_of_file
 
 FEATURES_FIELD = "--features"
 OFFICIAL_INCEPTION_SHA256 = "6726825d"
 """The first digits of the sha256 of FID's published weights, which their file name ends in (PyTorch names files so)."""
 FID_FEATURES = "inception"
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
 class FeatureExtractor(Protocol):
@@ -138,16 +138,8 @@ def load_features(model: str, device: torch.device) -> FeatureExtractor:
         MissingInputError: it is not there.
         CompatibilityError: it cannot be used.
     """
-    path = Path(model)
-    if path.suffix.lower() not in WEIGHTS_SUFFIXES or path.is_dir():
-        return ModelFeatures(model, device)
-    if not path.is_file():
-        raise MissingInputError(
-            "There is no such file of Inception's weights.",
-            expected="weights-inception-2015-12-05-6726825d.pth of torch-fidelity's releases, or a model",
-            where=f"{FEATURES_FIELD}: {model}",
-        )
-    return InceptionFeatures(path, device)
+    weights = weights_file(model, FEATURES_FIELD)
+    return ModelFeatures(model, device) if weights is None else InceptionFeatures(weights, device)
 
 
 def _read_state(weights: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,10 @@ from softalign.registry.curves import Point
 
 
 def metric_points(report_path: Path) -> Iterator[Point]:
-    """Yield each arm's mean by each metric, and the adapter's gain over the base; nothing where none was asked for."""
+    """Yield each arm's mean by each metric, the adapter's gain over the base, and each arm's distances.
+
+    Nothing where none was asked for.
+    """
     path = report_path / METRIC_SCORES_FILENAME
     if not path.is_file():
         return
@@ -18,6 +21,10 @@ def metric_points(report_path: Path) -> Iterator[Point]:
     for arm in report.arms:
         for found in arm.means:
             yield f"metric/{found.metric}/{arm.arm}", found.mean, 0
+    own = [one for one in report.distances if one.guidance_scale == report.distances[0].guidance_scale]
+    for one in own:
+        for name, value in one.found.distances.items():
+            yield f"metric/{name.partition('[')[0]}/{one.arm}", value, 0
     for gain in report.adapter_vs_base:
         yield f"metric/{gain.metric}/gain_over_base", gain.difference, 0
         yield f"metric/{gain.metric}/gain_over_base_ci_low", gain.ci_low, 0

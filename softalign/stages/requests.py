@@ -36,6 +36,7 @@ from softalign.data.curation.hashing import HASHES
 from softalign.data.curation.transcoding import FITTING
 from softalign.detectors.identity import detector_fingerprint
 from softalign.evaluation.evaluated_tokens import tokens_digest
+from softalign.metrics.reference import DISTANCE_FIELD, distance_fingerprint
 from softalign.metrics.scorer import metric_fingerprint
 from softalign.stages.newer import newest
 from softalign.stages.published import Published, label_of
@@ -283,6 +284,8 @@ def _detector(given: StageInputs) -> dict[str, str]:
     """Return what is looked at images with; the embedded world's detector is of the library's version."""
     evaluate = given.recipe.evaluate.of_arm(given.evaluated_arm)
     metrics = {f"evaluate.metrics.{metric.name}": metric_fingerprint(metric) for metric in evaluate.metrics}
+    if evaluate.distance is not None:
+        metrics[DISTANCE_FIELD] = distance_fingerprint(evaluate.distance)
     return metrics | ({} if evaluate.is_embedded else {"evaluate.detector": detector_fingerprint(evaluate.detector)})
 
 

@@ -193,6 +193,7 @@ def test_no_wrong_value_anywhere_is_answered_in_pydantics_words(value):
         *sections, field = path.split(".")
         target = data
         for section in sections:
+            target[section] = target[section] or {}  # a section that is left open
             target = target[section]
         target[field] = value
         try:

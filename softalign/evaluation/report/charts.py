@@ -47,10 +47,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class FrontMark:
-    """One arm at one guidance: scores as ratios, and whether no other guidance of the arm is better in both."""
+    """One arm at one guidance: its place across, its overall score as a ratio, and whether it is on the arm's front."""
 
     guidance_scale: float
-    counting: float
+    across: float
     overall: float
     is_on_front: bool
 
@@ -161,28 +161,33 @@ _LABEL_PLACES = {"base": (-7, 12, "end"), "untrained": (7, 13, "start"), "champi
 """Where an arm's guidance stands beside its marks, and how it is anchored: apart from the other arms'."""
 
 
-def front_chart(lines: Sequence[FrontLine]) -> str:
-    """Return the arms' overall scores over their scores in counting, each a line along its guidance.
+def front_chart(lines: Sequence[FrontLine], across: str, x_label: str) -> str:
+    """Return the arms' overall scores over another number, each a line along its guidance.
 
     Marks have a shape for each arm, filled where they are on the arm's front, and the guidance beside them.
+
+    Args:
+        lines: the arms.
+        across: what the other number is, in a word.
+        x_label: of its axis.
     """
     marks = [mark for line in lines for mark in line.marks]
-    first, last = _spread([100 * mark.counting for mark in marks])
+    first, last = _spread([mark.across for mark in marks])
     axes = _Axes(first, last - first, *_spread([100 * mark.overall for mark in marks]), FRONT_WIDTH, FRONT_HEIGHT)
-    parts = list(_grid(axes, "counting, points", num_x_ticks=6, least=0.0))
+    parts = list(_grid(axes, x_label, num_x_ticks=6, least=0.0))
     parts.append(f'<text x="{_n(_LEFT + 4)}" y="{_n(_TOP + 4)}">overall, points</text>')
     for line in lines:
         parts += _front_line(line, axes)
-    label = "; ".join(f"{line.label}: {', '.join(map(_said, line.marks))}" for line in lines)
-    return _svg(FRONT_WIDTH, FRONT_HEIGHT, f"Overall over counting, in points. {label}", parts)
+    label = "; ".join(f"{line.label}: {', '.join(_said(mark, across) for mark in line.marks)}" for line in lines)
+    return _svg(FRONT_WIDTH, FRONT_HEIGHT, f"Overall, points, over {x_label}. {label}", parts)
 
 
-def _said(mark: FrontMark) -> str:
-    return f"guidance {mark.guidance_scale:g} counting {100 * mark.counting:.1f} overall {100 * mark.overall:.1f}"
+def _said(mark: FrontMark, across: str) -> str:
+    return f"guidance {mark.guidance_scale:g} {across} {mark.across:.1f} overall {100 * mark.overall:.1f}"
 
 
 def _front_line(line: FrontLine, axes: _Axes) -> Iterator[str]:
-    places = [(axes.x(100 * mark.counting), axes.y(100 * mark.overall)) for mark in line.marks]
+    places = [(axes.x(mark.across), axes.y(100 * mark.overall)) for mark in line.marks]
     points = " ".join(f"{_n(x)},{_n(y)}" for x, y in places)
     yield f'<polyline class="front {line.arm}" points="{points}"/>'
     dx, dy, anchor = _LABEL_PLACES.get(line.arm, (7, -5, "start"))

@@ -20,6 +20,8 @@ class FrontRow:
     overall: str
     counting: str
     is_on_front: bool
+    distance: str
+    is_on_distance_front: bool | None
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,15 @@ class GuidanceSection:
 
     Attributes:
         chart: empty where the suite does not count.
-        keys: of the chart's marks, each with its arm.
+        distance_chart: empty where no distance was measured.
+        distance_name: likewise.
+        keys: of the charts' marks, each with its arm.
         gain: what is left where each arm has the guidance that suits it best.
     """
 
     chart: str
+    distance_chart: str
+    distance_name: str
     keys: tuple[tuple[str, str], ...]
     rows: tuple[FrontRow, ...]
     gain: str
@@ -43,22 +49,34 @@ def guidance_section(fronts: GuidanceFronts, judge: str) -> GuidanceSection:
     """Return the section of a sweep; rows by arm, and in each by guidance."""
     arms = [arm for arm in ARM_LABELS if any(point.arm == arm for point in fronts.points)]
     of_arms = {arm: [point for point in fronts.points if point.arm == arm] for arm in arms}
-    lines = [FrontLine(arm, ARM_LABELS[arm], _marks(points)) for arm, points in of_arms.items()]
+    lines = [FrontLine(arm, ARM_LABELS[arm], _counting_marks(points)) for arm, points in of_arms.items()]
+    nearer = [FrontLine(arm, ARM_LABELS[arm], _distance_marks(points)) for arm, points in of_arms.items()]
     is_drawn = all(point.counting is not None for point in fronts.points)
+    name = fronts.distance_name
     return GuidanceSection(
-        chart=front_chart(lines) if is_drawn else "",
-        keys=tuple((front_key(arm), ARM_LABELS[arm]) for arm in arms) if is_drawn else (),
+        chart=front_chart(lines, "counting", "counting, points") if is_drawn else "",
+        distance_chart=front_chart(nearer, "distance", f"{name}, lower is nearer") if name else "",
+        distance_name=name,
+        keys=tuple((front_key(arm), ARM_LABELS[arm]) for arm in arms),
         rows=tuple(_row(point) for points in of_arms.values() for point in points),
         gain=_gain(fronts),
         judge=judge,
     )
 
 
-def _marks(points: list[FrontPoint]) -> tuple[FrontMark, ...]:
+def _counting_marks(points: list[FrontPoint]) -> tuple[FrontMark, ...]:
     return tuple(
-        FrontMark(point.guidance_scale, point.counting, point.overall_score, point.is_on_front)
+        FrontMark(point.guidance_scale, 100 * point.counting, point.overall_score, point.is_on_front)
         for point in points
         if point.counting is not None
+    )
+
+
+def _distance_marks(points: list[FrontPoint]) -> tuple[FrontMark, ...]:
+    return tuple(
+        FrontMark(point.guidance_scale, point.distance, point.overall_score, bool(point.is_on_distance_front))
+        for point in points
+        if point.distance is not None
     )
 
 
@@ -72,6 +90,8 @@ def _row(point: FrontPoint) -> FrontRow:
         overall=f"{100 * point.overall_score:.1f} ({low:.1f}–{high:.1f})",
         counting="none" if point.counting is None else f"{100 * point.counting:.1f}",
         is_on_front=point.is_on_front,
+        distance="" if point.distance is None else f"{point.distance:.4g}",
+        is_on_distance_front=point.is_on_distance_front,
     )
 
 

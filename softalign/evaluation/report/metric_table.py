@@ -31,8 +31,18 @@ class MetricRow:
 
 
 def metric_rows(report: MetricsReport | None) -> tuple[MetricRow, ...]:
-    """Return the rows metric by metric: every arm, then the adapter's gains; none without metrics."""
-    return () if report is None else tuple(_rows(report))
+    """Return the rows metric by metric: each arm, then the adapter's gains; at last distances; none without any."""
+    return () if report is None else (*_rows(report), *_distance_rows(report))
+
+
+def _distance_rows(report: MetricsReport) -> Iterator[MetricRow]:
+    """Yield the distances of every arm and guidance, which have no interval."""
+    own = report.distances[0].guidance_scale if report.distances else 0.0
+    for one in report.distances:
+        about = f"of {one.found.num_images} images with {one.found.num_features} features each; lower is nearer"
+        at = "" if one.guidance_scale == own else f" at guidance {one.guidance_scale:g}"
+        for name, value in one.found.distances.items():
+            yield MetricRow(name, about, f"{ARM_LABELS[one.arm]}{at}", f"{value:.4g}", "")
 
 
 def _rows(report: MetricsReport) -> Iterator[MetricRow]:

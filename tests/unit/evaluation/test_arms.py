@@ -12,20 +12,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 from softalign.config import DetectorConfig, EvalConfig, Runtime
-from softalign.config.metrics import MetricConfig
+from softalign.config.metrics import DistanceConfig, MetricConfig
 from softalign.errors import ConfigError, UndetectedError
 from softalign.evaluation import arms, undetected
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
 from softalign.evaluation.packs import ArmImages
+from softalign.evaluation.set_distances import distances_of, write_statistics
 from softalign.evaluation.suites import score_directory
 from softalign.geneval.layout import read_folders
 from softalign.geneval.scoring import read_results
 from softalign.metrics.scorer import load_scorer
 from softalign.store.store import Store
-from tests.tiny_detector import build_clip
+from tests.tiny_detector import CLIP_SIDE_PX, build_clip
+from tests.tiny_judge import some_images
 
 CONFIG = EvalConfig(
     suite="shapes",
@@ -131,6 +135,32 @@ def test_a_metric_without_its_model_is_said_once_the_images_are_drawn(small, pro
     with pytest.raises(UndetectedError, match="no such model of the metric pick_score") as caught:
         evaluate("base", None, backbone, Store(str(tmp_path)), config=config)
     assert len(list(Path(caught.value.where).rglob("*.png"))) == len(prompts)
+
+
+def test_an_arm_says_how_far_its_images_are_from_a_reference_as_the_command_does(small, backbone, tmp_path):
+    clip, reference = tmp_path / "clip", tmp_path / "reference.npz"
+    for part in build_clip():
+        part.save_pretrained(clip)
+    side = dict(height=CLIP_SIDE_PX, width=CLIP_SIDE_PX)
+    CLIPImageProcessorPil(size=dict(shortest_edge=CLIP_SIDE_PX), crop_size=side).save_pretrained(clip)
+    (tmp_path / "photographs").mkdir()
+    for place, pixels in enumerate(some_images(4)):
+        Image.fromarray(pixels).save(tmp_path / f"photographs/{place}.png")
+    runtime = Runtime(device="cpu")
+    assert write_statistics(tmp_path / "photographs", str(clip), runtime, reference) == 4
+    config = CONFIG.model_copy(update={"distance": DistanceConfig(reference=str(reference), features=str(clip))})
+    report = evaluate("base", None, backbone, Store(str(tmp_path / "store")), config=config)
+    found = json.loads(published(report)["distances.json"])
+    names = [result.filename for result in read_results(Path(report.uri) / "results.jsonl")]
+    for name in names:
+        (tmp_path / "drawn" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "drawn" / name).write_bytes(arms_images(report).read(name))
+    measured = distances_of(tmp_path / "drawn", reference, str(clip), runtime)
+    assert found["distances"] == pytest.approx(measured.distances) and len(found["distances"]) == 2
+    assert (found["num_images"], found["num_reference_images"]) == (measured.num_images, 4)
+    reference.unlink()
+    with pytest.raises(UndetectedError, match="no such file of statistics"):
+        evaluate("base", None, backbone, Store(str(tmp_path / "without")), config=config)
 
 
 def test_an_interrupted_arm_goes_on_to_the_same_bytes(small, backbone, tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from PIL import Image
 
 from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
 from softalign.artifacts.fronts import GuidanceFronts
-from softalign.artifacts.metrics import MetricsReport
-from softalign.config.metrics import MetricConfig
+from softalign.artifacts.metrics import MetricsReport, SetDistances
+from softalign.config.metrics import DistanceConfig, MetricConfig
 from softalign.errors import CompatibilityError, DataError, IntegrityError
 from softalign.evaluation.compare import compare
 from softalign.evaluation.differences import differences
@@ -289,10 +289,11 @@ def test_charts_put_values_where_they_belong():
 
 def test_a_front_of_one_point_has_axes_that_can_be_read():
     mark = FrontMark(1.0, 0.0, 0.0, is_on_front=True)
-    chart = front_chart([FrontLine("base", "base model", (mark, mark)), FrontLine("adapter", "adapter", (mark,))])
+    lines = [FrontLine("base", "base model", (mark, mark)), FrontLine("adapter", "adapter", (mark,))]
+    chart = front_chart(lines, "counting", "counting, points")
     ticks = re.findall(r"<text[^>]*>([-\d.]+)</text>", chart)
     assert "0.5" in ticks and not any(tick.startswith("-") for tick in ticks)
-    assert 'aria-label="Overall over counting, in points. base model: guidance 1 counting 0.0 overall 0.0, ' in chart
+    assert 'aria-label="Overall, points, over counting, points. base model: guidance 1 counting 0.0 overall 0.0, ' in chart
 
 
 def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, prompts):
@@ -363,7 +364,7 @@ def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(record
         ]
         assert point.is_on_front == (not beaten)
     page = (Path(made.uri) / "report.html").read_text()
-    chart = re.search(r'<svg class="chart"[^>]*aria-label="Overall over counting.*?</svg>', page, re.S).group()
+    chart = re.search(r'<svg class="chart"[^>]*aria-label="Overall, points, over counting.*?</svg>', page, re.S).group()
     assert chart.count("<polyline") == 3  # one line an arm
     assert re.findall(r'<text class="guidance"[^>]*>([^<]*)<', chart) == ["1", "3"] * 3
     assert len(re.findall(r'class="mark \w+"', chart)) == sum(point.is_on_front for point in fronts.points)
@@ -373,6 +374,56 @@ def test_a_sweep_says_what_is_left_of_the_gain_at_each_arms_best_guidance(record
     unswept = Path(_compare(recorded, "unswept").uri)
     assert not (unswept / "fronts.json").exists()
     assert "h-guidance" not in (unswept / "report.html").read_text()
+
+
+def test_distances_from_a_reference_are_an_axis_of_the_fronts(recorded):
+    own = recorded.config.model_copy(update={"reference_guidance_scale": None})
+    config = own.model_copy(
+        update={"guidance_sweep": (1.0, 3.0), "distance": DistanceConfig(reference="r.npz", features="some/model")}
+    )
+    store, reports = recorded.store, recorded.reports
+    distances = dict(base=(30.0, 20.0), untrained=(31.0, 32.0), adapter=(25.0, 40.0))
+    made_at = {}
+    for arm, values in distances.items():
+        for guidance, value in zip((1.0, 3.0), values, strict=True):
+            folder = copy_of(store, getattr(reports, arm), f"{arm}-far-{guidance}")
+            found = SetDistances(
+                distances={"frechet_distance[some/model]": value},
+                kernel_std=None,
+                num_features=8,
+                num_images=900,
+                num_reference_images=None,
+            )
+            (folder / "distances.json").write_text(found.model_dump_json())
+            update = {"guidance_scale": guidance, "stage_key": f"{arm}-far-{guidance}"}
+            made_at[arm, guidance] = store.publish(getattr(reports, arm).model_copy(update=update), folder)
+    at_own = replace(reports, **{arm: made_at[arm, 1.0] for arm in distances}, guided_base=None)
+    asked = replace(at_own, sweep=tuple(made_at[arm, 3.0] for arm in distances))
+    made = compare(asked, recorded.adapter, config, store, "far")
+    fronts = GuidanceFronts.model_validate_json((Path(made.uri) / "fronts.json").read_bytes())
+    assert fronts.distance_name == "frechet_distance[some/model]"
+    assert {(point.arm, point.guidance_scale): point.distance for point in fronts.points} == {
+        (arm, guidance): value
+        for arm, values in distances.items()
+        for guidance, value in zip((1.0, 3.0), values, strict=True)
+    }
+    # an arm has equal scores at both guidances here, so the nearer one alone is on its front
+    assert {(point.arm, point.guidance_scale) for point in fronts.points if point.is_on_distance_front} == {
+        ("base", 3.0),
+        ("untrained", 1.0),
+        ("adapter", 1.0),
+    }
+    points = {name: value for name, value, _ in metric_points(Path(made.uri))}
+    assert {name: value for name, value in points.items() if "frechet" in name} == {
+        f"metric/frechet_distance/{arm}": values[0] for arm, values in distances.items()
+    }
+    page = (Path(made.uri) / "report.html").read_text()
+    chart = re.search(r'<svg class="chart"[^>]*aria-label="Overall, points, over frechet.*?</svg>', page, re.S).group()
+    assert chart.count("<polyline") == 3 and len(re.findall(r'class="mark \w+"', chart)) == 3
+    rows = page.split('id="metrics"')[1].split("</table>")[0]
+    assert rows.count("frechet_distance[some/model]") == 6 and "adapter at guidance 3" in rows
+    with pytest.raises(IntegrityError, match="no distances from the reference"):
+        _compare(recorded, "near", config=config.model_copy(update={"guidance_sweep": ()}), guided_base=None)
 
 
 def test_metrics_of_the_arms_stand_beside_the_statistics_and_in_the_runs_numbers(recorded):

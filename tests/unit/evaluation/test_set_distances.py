@@ -67,6 +67,17 @@ def test_a_models_distances_are_named_after_it_and_need_no_folder_twice(folders,
     assert "fewer images than features" in text
 
 
+def test_statistics_are_written_without_a_reference_and_nothing_at_all_is_refused(folders, clip, tmp_path):
+    kept = tmp_path / "kept.npz"
+    said = json.loads(distance(folders[1], "--features", clip, "--save-statistics", kept, "--json").stdout)
+    assert said == {"statistics": str(kept), "num_images": 4}
+    shown = json.loads(distance(folders[0], "--reference", kept, "--features", clip, "--json").stdout)
+    whole = json.loads(distance(folders[0], "--reference", folders[1], "--features", clip, "--json").stdout)
+    assert shown["distances"] == pytest.approx(whole["distances"])
+    with pytest.raises(ConfigError, match="nothing to do"):
+        distance(folders[0], "--features", clip)
+
+
 def test_a_set_is_at_no_distance_from_itself(folders, clip):
     found = json.loads(distance(folders[0], "--reference", folders[0], "--features", clip, "--json").stdout)
     assert found["distances"][f"frechet_distance[{clip}]"] == pytest.approx(0.0, abs=1e-4)

@@ -125,6 +125,20 @@ def test_metrics_are_asked_of_arms_with_the_content_of_their_models(tmp_path):
     assert key_of(scored, "compare", store, ADAPTER) != key_of(recipe, "compare", store, ADAPTER)
 
 
+def test_a_distance_is_asked_of_arms_with_the_content_of_its_reference_at_every_guidance(tmp_path):
+    store, recipe, reference = Store(str(tmp_path / "store")), load_recipe("shapes"), tmp_path / "r.npz"
+    asked = [f"evaluate.distance={{reference: {reference}, features: org/model}}", "evaluate.guidance_sweep=[3]"]
+    measured, plain = load_recipe("shapes", asked), load_recipe("shapes", asked[1:])
+    for label in ("evaluate (base)", "evaluate (base at guidance 3)"):
+        keys = []
+        for content in (b"a", b"b"):
+            reference.write_bytes(content)
+            keys.append(key_of(measured, label, store))
+        assert len({*keys, key_of(plain, label, store)}) == 3
+    assert key_of(measured, "evaluate (guided base)", store) == key_of(recipe, "evaluate (guided base)", store)
+    assert key_of(measured, "compare", store, ADAPTER) != key_of(plain, "compare", store, ADAPTER)
+
+
 def test_reports_of_a_sweep_stand_beside_the_arms():
     scores = dict.fromkeys(("overall_score", "overall_ci_low", "overall_ci_high"), 0.5)
     counts = dict.fromkeys(("num_images", "num_prompts", "num_prompts_any_correct"), 1)
