@@ -62,6 +62,11 @@ class TaskStatistics(Frozen):
     prompts_worse: int
     detectable: float
 
+    @property
+    def shown_p(self) -> float:
+        """The p-value that is shown and judged by: a tag's is corrected for the number of tags."""
+        return self.p_value if self.p_adjusted is None else self.p_adjusted
+
 
 STATISTICS_FILENAME = "statistics.json"
 
@@ -247,9 +252,7 @@ class ArmReports:
     """One report for each arm.
 
     Attributes:
-        base: the base model's.
         untrained: the step-0 tokens'.
-        adapter: the trained tokens'.
         guided_base: the base model's with guidance, a reference beside the arms; None: not asked for.
         champion: the present champion's; None: there is none, or it was not drawn.
         sweep: the compared arms' at other guidance, where ``evaluate.guidance_sweep`` asked for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from softalign.artifacts import ArmReports, ComparisonReport, EvalReport, FrozenT, PairStatistics, TagDifference
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, PICTURES_FILENAME, CardPictures, DataChange
 from softalign.artifacts.scores import STATISTICS_FILENAME
+from softalign.artifacts.standing import standing
 from softalign.config.families import judge_of
 from softalign.errors import IntegrityError
 from softalign.store.adapter_files import EVALUATION_HEADING, PICTURES_FOLDER
@@ -50,7 +51,7 @@ def evaluation_section(comparison: ComparisonReport, reports: ArmReports, statis
             *_score_table(comparison, reports),
             "",
             *(() if statistics is None else _statistics_table(statistics, comparison)),
-            *(f"- {sentence}" for sentence in _findings(comparison)),
+            *(f"- {sentence}" for sentence in _findings(comparison, statistics)),
             "",
         )
     )
@@ -94,8 +95,7 @@ def _statistics_table(statistics: PairStatistics, comparison: ComparisonReport) 
     yield "| adapter and base, in pairs | p | images won : lost | detectable |"
     yield "| --- | --- | --- | --- |"
     for one in statistics.adapter_vs_base:
-        p_value = one.p_value if one.p_adjusted is None else one.p_adjusted
-        yield f"| {one.tag} | {p_value:.4f} | {one.wins} : {one.losses} | {100 * one.detectable:.1f} |"
+        yield f"| {one.tag} | {one.shown_p:.4f} | {one.wins} : {one.losses} | {100 * one.detectable:.1f} |"
     yield ""
     yield (
         "The p-values of tags are corrected for how many there are (Holm). Detectable is the true difference that so "
@@ -116,24 +116,24 @@ def _judge(comparison: ComparisonReport) -> str:
     return judge_of(comparison.suite, comparison.detector)
 
 
-def _findings(comparison: ComparisonReport) -> Iterator[str]:
+def _findings(comparison: ComparisonReport, statistics: PairStatistics | None) -> Iterator[str]:
     """Yield in sentences what is certain of the adapter beside the base, and what was not looked at."""
-    entries = comparison.adapter_vs_base
-    for words, is_so in (
-        ("Better than the base for certain", lambda entry: entry.ci_low > 0),
-        ("Worse than the base for certain", lambda entry: entry.ci_high < 0),
-        ("Not told apart from the base", lambda entry: entry.ci_low <= 0 <= entry.ci_high),
+    p_values = {} if statistics is None else {one.tag: one.shown_p for one in statistics.adapter_vs_base}
+    found = {
+        entry.tag: standing(entry, p_values.get(entry.tag), comparison.confidence)
+        for entry in comparison.adapter_vs_base
+    }
+    for words, kind in (
+        ("Better than the base for certain", "better"),
+        ("Worse than the base for certain", "worse"),
+        ("Not told apart from the base", "unclear"),
     ):
-        if tags := _tags(entries, is_so):
-            yield f"{words}: {tags}."
+        if tags := [tag for tag, is_so in found.items() if is_so == kind]:
+            yield f"{words}: {', '.join(tags)}."
     yield (
         "Measured is what these prompts ask for, as the suite's detector judges it. Nothing else was: not the look or "
         "the variety of images, no other guidance, number of steps, size, or kind of prompt."
     )
-
-
-def _tags(entries: Sequence[TagDifference], is_so: Callable[[TagDifference], bool]) -> str:
-    return ", ".join(entry.tag for entry in entries if is_so(entry))
 
 
 def _pictures_section(pictures: CardPictures) -> str:

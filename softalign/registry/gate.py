@@ -12,10 +12,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
+from softalign.artifacts.standing import DEFAULT_CONFIDENCE
 from softalign.config.registration import Guard, PromotionPolicy
 from softalign.errors import ConfigError, DataError
 from softalign.registry.gate_text import difference_text, numbers_of, sentences
-from softalign.registry.sureness import DEFAULT_CONFIDENCE, detectable, widened
+from softalign.registry.sureness import detectable, widened
 
 Comparison = Literal[">=", ">", "<="]
 OVERALL = "overall"

@@ -12,9 +12,8 @@ from __future__ import annotations
 from statistics import NormalDist
 
 from softalign.artifacts import ComparisonReport, Stopping, TagDifference
+from softalign.artifacts.standing import DEFAULT_CONFIDENCE
 
-DEFAULT_CONFIDENCE = 0.95
-"""Of records that do not say theirs: the recipes' default."""
 POWER = 0.8
 """With which a minimum detectable difference is found (J. Cohen, Statistical power analysis, 1988)."""
 

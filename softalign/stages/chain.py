@@ -182,6 +182,8 @@ OF_COMPARISON = (
     "champion",
     "adapter_vs_champion",
     "over_base",
+    "over_untrained",
+    "over_champion",
     "stopping",
     "detector",
 )

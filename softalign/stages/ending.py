@@ -13,7 +13,8 @@ from softalign.artifacts.fronts import GuidanceFronts
 from softalign.config.families import is_embedded, judge_of
 from softalign.errors import SoftAlignError
 from softalign.registry.gate import Check
-from softalign.stages.ending_evidence import OVERALL, clear_tags, evidence, outcome, shown_columns, sweep
+from softalign.stages import ending_evidence
+from softalign.stages.ending_evidence import OVERALL, evidence, shown_columns, standing_of
 from softalign.stages.spending import Spending
 from softalign.store.files import link_of, local_path_of
 
@@ -76,17 +77,17 @@ def meaning(summary: ChainSummary) -> list[str]:
     scores = f"it scores {summary.overall_adapter * 100:.1f} against {summary.overall_base * 100:.1f} of the base"
     measured = f"{base.difference * 100:+.1f} points, {_confidence(summary)} {_interval(base)}"
     said = {
-        "more": f"The adapter helped: {scores}, {measured}.",
-        "less": f"The adapter did harm: {scores}, {measured}.",
-        "unclear": f"No difference to the base can be told: {scores}, {measured}, which includes zero.",
-    }[outcome(base)]
+        "better": f"The adapter helped: {scores}, {measured}.",
+        "worse": f"The adapter did harm: {scores}, {measured}.",
+        "unclear": f"No difference to the base can be told: {scores}, {measured}{ending_evidence.why_unclear(base)}.",
+    }[standing_of(base, summary.over_base, summary.confidence)]
     again = f"{untrained.difference * 100:+.1f} points, {_interval(untrained)}"
     beside = {
-        "more": f"Against untrained tokens it gains {again}.",
-        "less": f"Against untrained tokens it loses: {again}.",
+        "better": f"Against untrained tokens it gains {again}.",
+        "worse": f"Against untrained tokens it loses: {again}.",
         "unclear": f"No difference to untrained tokens can be told: {again}.",
-    }[outcome(untrained)]
-    tags = (clear_tags(summary.adapter_vs_base), *sweep(summary.fronts))
+    }[standing_of(untrained, summary.over_untrained, summary.confidence)]
+    tags = ending_evidence.tags(summary.adapter_vs_base, summary.statistics, summary.confidence, summary.fronts)
     rounds = [] if summary.stopping is None else [summary.stopping.to_text()]
     return [said, *evidence(summary.over_base), *rounds, beside, *_beside_champion(summary), *tags, guidance(summary)]
 
@@ -100,10 +101,10 @@ def _beside_champion(summary: ChainSummary) -> list[str]:
     name = summary.champion.partition("#")[0]
     return [
         {
-            "more": f"It is better than the champion, {name}: {measured}.",
-            "less": f"It is worse than the champion, {name}: {measured}.",
+            "better": f"It is better than the champion, {name}: {measured}.",
+            "worse": f"It is worse than the champion, {name}: {measured}.",
             "unclear": f"No difference to the champion, {name}, can be told: {measured}.",
-        }[outcome(gain)]
+        }[standing_of(gain, summary.over_champion, summary.confidence)]
     ]
 
 
@@ -238,6 +239,7 @@ class ChainSummary(Frozen):
         champion: the registered version that was drawn beside the arms, ``NAME/VERSION#sha256``; empty: none.
         adapter_vs_champion: paired gains over it.
         over_base: what the overall gain over the base shows; None in comparisons of earlier versions.
+        over_untrained: likewise, as ``over_champion``, which is None without a champion.
         statistics: what each tag's gain over the base shows; empty likewise.
         fronts: of the sweep, where ``evaluate.guidance_sweep`` asked for it.
         stopping: after how many rounds the evaluation stopped, and why; None without rounds.
@@ -286,6 +288,8 @@ class ChainSummary(Frozen):
     champion: str = ""
     adapter_vs_champion: tuple[TagDifference, ...] = ()
     over_base: PairEvidence | None = None
+    over_untrained: PairEvidence | None = None
+    over_champion: PairEvidence | None = None
     statistics: tuple[TaskStatistics, ...] = ()
     fronts: GuidanceFronts | None = None
     stopping: Stopping | None = None

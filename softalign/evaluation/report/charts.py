@@ -14,6 +14,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from softalign.artifacts.standing import Standing
+
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP = 280.0, 9.0, 14.0
 DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 190.0, 24.0
 CURVE_WIDTH, CURVE_HEIGHT = 380.0, 200.0
@@ -85,11 +87,10 @@ def score_bars(bars: Sequence[Bar]) -> str:
     return _svg(BAR_WIDTH, height, label, parts)
 
 
-def difference_dot(value: float, low: float, high: float, limit: float) -> str:
-    """Return a dot with its interval on an axis from -limit to limit, zero in the middle."""
+def difference_dot(value: float, low: float, high: float, limit: float, kind: Standing) -> str:
+    """Return a dot with its interval on an axis from -limit to limit, zero in the middle; ``kind`` is its colour."""
     scale = DIFFERENCE_WIDTH / 2 / limit
     centre, middle = DIFFERENCE_WIDTH / 2, DIFFERENCE_HEIGHT / 2
-    kind = "better" if low > 0 else "worse" if high < 0 else "unclear"
     parts = [
         f'<line class="zero" x1="{_n(centre)}" x2="{_n(centre)}" y1="0" y2="{_n(DIFFERENCE_HEIGHT)}"/>',
         _whisker(centre + low * scale, centre + high * scale, middle),

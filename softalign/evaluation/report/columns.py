@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softalign.artifacts import EvalReport, TagDifference, TaskStatistics
+from softalign.artifacts.standing import DEFAULT_CONFIDENCE, Standing, standing
 from softalign.config.families import judge_of
 from softalign.evaluation.intervals import OVERALL, Interval
 
@@ -77,13 +78,27 @@ class Column:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two columns, by their numbers, and what their images show in pairs; ``statistics`` may be empty."""
+    """Two columns, by their numbers, and what their images show in pairs; ``statistics`` may be empty.
+
+    Attributes:
+        confidence: of the intervals.
+    """
 
     candidate: int
     reference: int
     title: str
     differences: tuple[TagDifference, ...]
     statistics: tuple[TaskStatistics, ...]
+    confidence: float = DEFAULT_CONFIDENCE
+
+    def shown(self, tag: str) -> TaskStatistics | None:
+        """Return what is shown beside a difference; None: nothing is."""
+        return next((one for one in self.statistics if one.tag == tag), None)
+
+    def standing(self, entry: TagDifference) -> Standing:
+        """Return what one of its differences says."""
+        shown = self.shown(entry.tag)
+        return standing(entry, None if shown is None else shown.shown_p, self.confidence)
 
     @property
     def overall(self) -> TagDifference:

@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softalign.artifacts import Adapter, ComparisonReport, EvalReport, PairStatistics, Record, TagDifference
+from softalign.artifacts import (
+    Adapter,
+    ComparisonReport,
+    EvalReport,
+    PairEvidence,
+    PairStatistics,
+    Record,
+    TagDifference,
+)
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.artifacts.metrics import MetricsReport
+from softalign.artifacts.standing import standing
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.columns import Column, Pair
@@ -60,7 +69,7 @@ def render_page(compared: Compared, adapter: Adapter, adapter_path: Path, config
             num_prompts=reports[0].num_prompts,
             confidence=config.confidence,
             columns=columns,
-            pairs=_pairs(comparison, compared.statistics, [report.arm for report in reports]),
+            pairs=_pairs(comparison, compared.statistics, [report.arm for report in reports], config.confidence),
             shown=tuple(ShownImages.of_arm(arm) for arm in compared.arms),
             planned_detectable=compared.statistics.planned_detectable,
             reference=comparison.guided_base,
@@ -74,22 +83,25 @@ def render_page(compared: Compared, adapter: Adapter, adapter_path: Path, config
 
 
 def verdict_sentence(comparison: ComparisonReport, config: EvalConfig) -> str:
-    """Return the result in one sentence, no stronger than the intervals allow."""
-    found = [("the base model", comparison.adapter_vs_base), ("untrained tokens", comparison.adapter_vs_untrained)]
+    """Return the result in one sentence, no stronger than intervals and p-values allow."""
+    found = [
+        ("the base model", comparison.adapter_vs_base, comparison.over_base),
+        ("untrained tokens", comparison.adapter_vs_untrained, comparison.over_untrained),
+    ]
     if comparison.adapter_vs_champion:
-        found.append(("the champion", comparison.adapter_vs_champion))
-    *parts, last = [_verdict(name, differences) for name, differences in found]
+        found.append(("the champion", comparison.adapter_vs_champion, comparison.over_champion))
+    *parts, last = [_verdict(name, differences, shown, config.confidence) for name, differences, shown in found]
     return f"The adapter {', '.join(parts)} and {last}, at {100 * config.confidence:g} % confidence."
 
 
-def _verdict(name: str, differences: Sequence[TagDifference]) -> str:
+def _verdict(name: str, differences: Sequence[TagDifference], shown: PairEvidence | None, confidence: float) -> str:
     overall = next(entry for entry in differences if entry.tag == OVERALL)
     points = f"{abs(100 * overall.difference):.1f} points"
-    if overall.ci_low > 0:
-        return f"beats {name} by {points}"
-    if overall.ci_high < 0:
-        return f"is {points} worse than {name}"
-    return f"cannot be told apart from {name} ({100 * overall.difference:+.1f} points)"
+    return {
+        "better": f"beats {name} by {points}",
+        "worse": f"is {points} worse than {name}",
+        "unclear": f"cannot be told apart from {name} ({100 * overall.difference:+.1f} points)",
+    }[standing(overall, None if shown is None else shown.p_value, confidence)]
 
 
 def _notes(comparison: ComparisonReport, reports: Sequence[EvalReport]) -> tuple[str, ...]:
@@ -102,7 +114,9 @@ def _notes(comparison: ComparisonReport, reports: Sequence[EvalReport]) -> tuple
     )
 
 
-def _pairs(comparison: ComparisonReport, statistics: PairStatistics, arms: Sequence[str]) -> tuple[Pair, ...]:
+def _pairs(
+    comparison: ComparisonReport, statistics: PairStatistics, arms: Sequence[str], confidence: float
+) -> tuple[Pair, ...]:
     """Return what the adapter is compared with; the champion last, where it was drawn."""
     version = comparison.champion.partition("#")[0]
     found = [
@@ -111,7 +125,7 @@ def _pairs(comparison: ComparisonReport, statistics: PairStatistics, arms: Seque
         ("champion", f"champion {version}", comparison.adapter_vs_champion, statistics.adapter_vs_champion),
     ]
     return tuple(
-        Pair(len(arms) - 1, arms.index(arm), f"adapter − {title}", differences, shown)
+        Pair(len(arms) - 1, arms.index(arm), f"adapter − {title}", differences, shown, confidence)
         for arm, title, differences, shown in found
         if arm in arms
     )

@@ -67,7 +67,7 @@ def difference_cards(pairs: Sequence[Pair], columns: Sequence[Column]) -> list[C
             title=pair.title,
             value=f"{_signed(pair.overall.difference)} points",
             interval=f"{_signed(pair.overall.ci_low)} to {_signed(pair.overall.ci_high)}, paired",
-            kind=kind_of(pair.overall),
+            kind=pair.standing(pair.overall),
             judge=judge_of_pair(pair, columns),
             note=PARTIAL if any(columns[one].is_partial for one in (pair.candidate, pair.reference)) else "",
         )
@@ -115,19 +115,20 @@ def pair_tables(pairs: Sequence[Pair], columns: Sequence[Column]) -> list[PairTa
 
 
 def _pair_table(pair: Pair, limit: float, judge: str) -> PairTable:
-    shown = {one.tag: one for one in pair.statistics}
+    overall = pair.shown(OVERALL)
     return PairTable(
         title=f"{pair.title[:1].upper()}{pair.title[1:]} ({judge})",
-        rows=tuple(_difference_row(entry, limit, shown.get(entry.tag)) for entry in pair.differences),
-        has_statistics=bool(shown),
-        detectable=f"{100 * shown[OVERALL].detectable:.1f}" if OVERALL in shown else "",
+        rows=tuple(_difference_row(entry, limit, pair) for entry in pair.differences),
+        has_statistics=bool(pair.statistics),
+        detectable="" if overall is None else f"{100 * overall.detectable:.1f}",
     )
 
 
-def _difference_row(entry: TagDifference, limit: float, shown: TaskStatistics | None) -> Row:
+def _difference_row(entry: TagDifference, limit: float, pair: Pair) -> Row:
+    shown = pair.shown(entry.tag)
     return Row(
         label=tag_label(entry.tag),
-        chart=difference_dot(entry.difference, entry.ci_low, entry.ci_high, limit),
+        chart=difference_dot(entry.difference, entry.ci_low, entry.ci_high, limit, pair.standing(entry)),
         cells=(
             _signed(entry.difference),
             f"{_signed(entry.ci_low)} to {_signed(entry.ci_high)}",
@@ -138,13 +139,7 @@ def _difference_row(entry: TagDifference, limit: float, shown: TaskStatistics | 
 
 
 def _statistics_cells(shown: TaskStatistics) -> tuple[str, ...]:
-    p_value = shown.p_value if shown.p_adjusted is None else shown.p_adjusted
-    return f"{p_value:.4f}", f"{shown.wins} : {shown.losses}", f"{100 * shown.detectable:.1f}"
-
-
-def kind_of(entry: TagDifference) -> str:
-    """Return whether an interval lies above zero, below it, or includes it."""
-    return "better" if entry.ci_low > 0 else "worse" if entry.ci_high < 0 else "unclear"
+    return f"{shown.shown_p:.4f}", f"{shown.wins} : {shown.losses}", f"{100 * shown.detectable:.1f}"
 
 
 def difference_verdict(pair: Pair, columns: Sequence[Column]) -> str:
@@ -155,7 +150,7 @@ def difference_verdict(pair: Pair, columns: Sequence[Column]) -> str:
         "better": f"{candidate} beats {reference} by {points}.",
         "worse": f"{candidate} is {points} worse than {reference}.",
         "unclear": f"{candidate} cannot be told apart from {reference} ({_signed(pair.overall.difference)} points).",
-    }[kind_of(pair.overall)]
+    }[pair.standing(pair.overall)]
 
 
 def judge_of_pair(pair: Pair, columns: Sequence[Column]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference
+from softalign.artifacts import ComparisonReport, PairEvidence, PairStatistics, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.artifacts.metrics import MetricsReport, SetDistances
 from softalign.config.metrics import DistanceConfig, MetricConfig
@@ -29,6 +29,7 @@ from softalign.evaluation.report.charts import (
     score_bars,
     training_curve,
 )
+from softalign.evaluation.report.columns import Pair
 from softalign.evaluation.report.curves import read_curves
 from softalign.evaluation.report.page import verdict_sentence
 from softalign.geneval.scoring import read_results
@@ -246,6 +247,25 @@ def test_the_verdict_is_no_stronger_than_the_interval(recorded, interval, words)
     assert words in verdict_sentence(comparison_with(*interval), recorded.config)
 
 
+def test_a_verdict_is_no_stronger_than_its_p_value(recorded):
+    lucky = PairEvidence(p_value=0.25, wins=1, losses=0, detectable=0.0)
+    comparison = comparison_with(0.05, 0.05, 0.05).model_copy(update={"over_base": lucky})
+    said = verdict_sentence(comparison, recorded.config)
+    assert "cannot be told apart from the base model (+5.0 points) and beats untrained tokens" in said
+
+
+def test_a_dot_has_the_colour_of_what_interval_and_p_value_say_together():
+    gains = tuple(TagDifference(tag=tag, difference=0.3, ci_low=0.1, ci_high=0.5) for tag in ("counting", "overall"))
+    counts = dict.fromkeys(("wins", "losses", "prompts_better", "prompts_worse"), 1)
+    shown = (
+        TaskStatistics(tag="counting", p_value=0.03, p_adjusted=0.18, detectable=0.1, **counts),
+        TaskStatistics(tag="overall", p_value=0.03, p_adjusted=None, detectable=0.1, **counts),
+    )
+    assert [Pair(1, 0, "b - a", gains, shown).standing(one) for one in gains] == ["unclear", "better"]
+    assert [Pair(1, 0, "b - a", gains, shown, 0.99).standing(one) for one in gains] == ["unclear", "unclear"]
+    assert [Pair(1, 0, "b - a", gains, ()).standing(one) for one in gains] == ["better", "better"]
+
+
 def test_markup_in_prompts_and_names_stays_text(recorded, monkeypatch):
     from softalign.evaluation.report.gallery import script_json
     from softalign.evaluation.report.page import Compared, render_page
@@ -293,7 +313,8 @@ def test_a_front_of_one_point_has_axes_that_can_be_read():
     chart = front_chart(lines, "counting", "counting, points")
     ticks = re.findall(r"<text[^>]*>([-\d.]+)</text>", chart)
     assert "0.5" in ticks and not any(tick.startswith("-") for tick in ticks)
-    assert 'aria-label="Overall, points, over counting, points. base model: guidance 1 counting 0.0 overall 0.0, ' in chart
+    said = "Overall, points, over counting, points. base model: guidance 1 counting 0.0 overall 0.0, "
+    assert f'aria-label="{said}' in chart
 
 
 def test_the_champion_is_compared_in_pairs_and_its_verdicts_are_kept(recorded, prompts):

@@ -58,6 +58,10 @@ def test_what_the_pairs_show_stands_by_tag_with_what_could_be_told(tmp_path, inp
     text = sections(inputs, tmp_path)
     assert "| counting | 0.0738 | 9 : 4 | 3.4 |" in text and "| overall | 0.0123 | 9 : 4 | 3.4 |" in text
     assert "it was put at 4.1 overall." in text
+    assert "Better than the base for certain: overall." in text  # p-values beside intervals
+    by_luck = statistics.model_copy(update={"adapter_vs_base": (tasks[1].model_copy(update={"p_value": 0.25}),)})
+    (tmp_path / "statistics.json").write_text(by_luck.model_dump_json())
+    assert "Not told apart from the base: overall, " in sections(inputs, tmp_path)
     for name in ("untrained tokens", "cats/2"):
         assert f"Beside {name}: p = 0.0123, 9 won, 4 lost." in text
 
