@@ -16,6 +16,7 @@ from softalign.config.runtime import Runtime
 from softalign.engines.work import Engine, Work
 from softalign.errors import IntegrityError
 from softalign.evaluation.image_files import load_image
+from softalign.evaluation.image_lines import line_text
 from softalign.evaluation.metric_statistics import Resampling, Values, metric_difference, metric_mean
 from softalign.geneval.scoring import ImageResult
 from softalign.metrics.scorer import load_scorer
@@ -48,7 +49,11 @@ def write_metric_values(
     engine: Engine,
     out: Path,
 ) -> None:
-    """Score the images of an arm by every metric and write them to a folder; without metrics nothing is written."""
+    """Score the images of an arm by every metric and write them to a folder; without metrics nothing is written.
+
+    Raises:
+        CompatibilityError: a score is no number.
+    """
     if not metrics:
         return
     scoring = Work(file_scorer, (metrics, runtime), uses_model=True)
@@ -59,7 +64,7 @@ def write_metric_values(
         {"filename": result.filename, **dict(zip(names, found, strict=True))}
         for result, found in zip(results, scores, strict=True)
     ]
-    (out / VALUES_FILENAME).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (out / VALUES_FILENAME).write_text("".join(line_text(row, images_root) for row in rows), encoding="utf-8")
 
 
 def file_scorer(metrics: tuple[MetricConfig, ...], runtime: Runtime) -> Callable[[ScoredImage], list[float]]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softalign.artifacts import digest_of
-from softalign.errors import ConfigError
+from softalign.errors import CompatibilityError, ConfigError
 from softalign.processes.locking import exclusive
 from softalign.processes.reporter import Reporter
 from softalign.store.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 KEY = "key"
 """Of a line: a digest of the image's bytes and of everything else that decides the line."""
@@ -29,38 +32,91 @@ class ImageLines:
     num_made: int
 
 
-def complete_lines(
-    path: Path, root: Path, asked: Mapping[str, object], load: Callable[[], Measure], what: str
-) -> ImageLines:
+@dataclass(frozen=True)
+class Maker:
+    """What makes the lines.
+
+    Attributes:
+        field: of a line, that says who made it.
+        digest: of the maker.
+        load: returns the function that makes a line; called where one is missing.
+        what: what is made, for the progress.
+    """
+
+    field: str
+    digest: str
+    load: Callable[[], Measure]
+    what: str
+
+
+def complete_lines(path: Path, root: Path, asked: Mapping[str, object], maker: Maker) -> ImageLines:
     """Return a line for every image, and keep them in a file; one that holds for the same bytes is not made again.
+
+    A file of another maker's lines is kept beside it, under that one's digest.
 
     Args:
         path: the file, JSON lines.
         root: the folder that names are relative to; one process works in it at a time.
-        asked: the names, each with what decides its line beside the image's bytes (JSON values).
-        load: returns the function that makes a line; called where one is missing.
-        what: what is made, for the progress.
+        asked: the names, each with what decides its line beside the image's bytes and its maker (JSON values).
+        maker: what makes the lines.
 
     Raises:
         ConfigError: the file has a line that this program did not write.
+        CompatibilityError: the maker's numbers for an image are none.
     """
+    asked = {name: [maker.digest, value] for name, value in asked.items()}
     with exclusive(root):
         keys = {name: _key((root / name).read_bytes(), value) for name, value in asked.items()}
-        lines = {name: row for name, row in _rows(path) if keys.get(name) == row[KEY]}
+        found = dict(_rows(path))
+        lines = {name: row for name, row in found.items() if keys.get(name) == row[KEY]}
         missing = [name for name in keys if name not in lines]
         if missing:
-            measure = load()  # before lines that hold no longer are dropped: it may fail
+            measure = maker.load()  # before lines that hold no longer are dropped: it may fail
+            _keep_others(path, found, maker)
             _write(path, lines)
-            with Reporter(what, "images", len(keys), num_reused=len(lines)) as progress:
+            with Reporter(maker.what, "images", len(keys), num_reused=len(lines)) as progress:
                 for name in progress.over(missing):
                     data = (root / name).read_bytes()
-                    lines[name] = {"filename": name, **measure(name, data), KEY: _key(data, asked[name])}
+                    made = {"filename": name, **measure(name, data), maker.field: maker.digest}
+                    lines[name] = {**made, KEY: _key(data, asked[name])}
                     with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(lines[name]) + "\n")
+                        file.write(line_text(lines[name], root))
         ordered = {name: lines[name] for name in keys}
         _write(path, ordered)
     (root / ".lock").unlink(missing_ok=True)
     return ImageLines(ordered, len(missing))
+
+
+def _keep_others(path: Path, found: Mapping[str, dict[str, Any]], maker: Maker) -> None:
+    """Keep the lines of each other maker in a file of their own."""
+    makers = dict.fromkeys(str(row.get(maker.field, "earlier")) for row in found.values())
+    for other in makers:
+        if other != maker.digest:
+            kept = path.with_name(f"{path.stem}-{other[:8]}{path.suffix}")
+            _write(kept, {name: row for name, row in found.items() if str(row.get(maker.field, "earlier")) == other})
+            logger.warning("%s held what another %s made; that is kept as %s", path, maker.field, kept.name)
+
+
+def line_text(line: Mapping[str, Any], root: Path) -> str:
+    """Return an image's line.
+
+    Args:
+        line: with the image's ``filename``.
+        root: the folder of the images, for the message.
+
+    Raises:
+        CompatibilityError: it has numbers that are none.
+    """
+    try:
+        return json.dumps(line, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise CompatibilityError(
+            "A model's answer is no number.",
+            expected="finite numbers",
+            found=str(error),
+            where=str(root / line["filename"]),
+            fix="use weights without damage; half precision can overflow: try --device cpu for this image",
+        ) from error
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from softalign.backbones.locating import files_fingerprint
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
 from softalign.evaluation.image_files import load_image
-from softalign.evaluation.image_lines import Measure, complete_lines
+from softalign.evaluation.image_lines import Maker, Measure, complete_lines
 from softalign.evaluation.soft_tifa import (
     AM,
     GM,
@@ -66,10 +66,10 @@ def judge_folder(
     if not is_partial_allowed:
         require_complete(found.lacks, str(root), _FIX)
     prompts = {name: folder.prompt for folder in found.folders for name in folder.filenames}
-    maker = files_fingerprint(judge, revision)
-    asked = {name: [maker, to_json_line(prompt)] for name, prompt in prompts.items()}
+    asked = {name: to_json_line(prompt) for name, prompt in prompts.items()}
     load = partial(_measure, prompts, judge, revision, runtime, batch_size)
-    lines = complete_lines(root / RESULTS_FILENAME, root, asked, load, "judge")
+    maker = Maker("judge", files_fingerprint(judge, revision), load, "judge")
+    lines = complete_lines(root / RESULTS_FILENAME, root, asked, maker)
     images = [JudgedImage.model_validate(row) for row in lines.lines.values()]
     return summarize_soft_tifa([judged_prompt(own) for own in by_folder(images).values()], judge, found.lacks)
 
@@ -96,7 +96,7 @@ def _measure(
     from softalign.backbones.frozen_pipeline import resolve_device
     from softalign.metrics.judge import load_judge
 
-    ask, maker = load_judge(judge, revision, resolve_device(runtime), batch_size), files_fingerprint(judge, revision)
+    ask = load_judge(judge, revision, resolve_device(runtime), batch_size)
 
     def measure(name: str, data: bytes) -> dict[str, Any]:
         prompt = prompts[name]
@@ -111,7 +111,6 @@ def _measure(
             AM: arithmetic_mean(probabilities),
             GM: geometric_mean(probabilities),
             "metadata": to_json_line(prompt),
-            "judge": maker,
         }
 
     return measure

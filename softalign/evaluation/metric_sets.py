@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from softalign.config.metrics import MetricConfig
 from softalign.config.runtime import Runtime
 from softalign.errors import DataError
 from softalign.evaluation.image_files import load_image
-from softalign.evaluation.image_lines import Measure, complete_lines
+from softalign.evaluation.image_lines import Maker, Measure, complete_lines
 from softalign.evaluation.metric_statistics import Resampling, Values, metric_difference, metric_mean
 from softalign.evaluation.verdicts import CONFIDENCE, NUM_BOOTSTRAP, SEED
 from softalign.geneval.completeness import Lack, Suite, asked_for, inspect_set, require_complete
@@ -166,10 +167,8 @@ def _read(root: Path, suite: Suite | None, *, is_partial_allowed: bool) -> _Read
 
 def _values(one: _ReadSet, metric: MetricConfig, runtime: Runtime) -> Values:
     prompts = {name: folder.prompt.prompt for folder in one.folders for name in folder.filenames}
-    maker = metric_fingerprint(metric)
-    asked = {name: [maker, prompt] for name, prompt in prompts.items()}
-    path = one.root / f"{metric.name}.jsonl"
-    lines = complete_lines(path, one.root, asked, lambda: measure_image(prompts, metric, runtime), metric.name)
+    maker = Maker("model", metric_fingerprint(metric), partial(measure_image, prompts, metric, runtime), metric.name)
+    lines = complete_lines(one.root / f"{metric.name}.jsonl", one.root, prompts, maker)
     return {name: row[metric.name] for name, row in lines.lines.items()}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from softalign.errors import DataError, MissingInputError
+from softalign.errors import CompatibilityError, DataError, MissingInputError
 
 NUM_SUBSETS = 100
 SUBSET_SIZE = 1000
@@ -63,9 +63,17 @@ def statistics_of(features: NDArray[np.float32], maker: str) -> SetStatistics:
 
     Raises:
         DataError: fewer than two images have no covariance.
+        CompatibilityError: features are no finite numbers.
     """
     if len(features) < 2:
         raise DataError("A set is too small for a distance.", expected="two images at least", found=str(len(features)))
+    if not np.isfinite(features).all():
+        raise CompatibilityError(
+            "Features are no numbers.",
+            expected="finite numbers",
+            found=f"{int((~np.isfinite(features).all(axis=1)).sum())} of {len(features)} images without",
+            fix="use weights without damage",
+        )
     exact = features.astype(np.float64)
     return SetStatistics(exact.mean(axis=0), np.cov(exact, rowvar=False), features, maker, len(features))
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from softalign.backbones.locating import files_fingerprint
 from softalign.cli.options import app
 from softalign.config import EvalConfig
 from softalign.errors import CompatibilityError, ConfigError, DataError
@@ -221,6 +222,31 @@ def half(root):
     lines = (root / "results.jsonl").read_text().splitlines(keepends=True)
     (root / "results.jsonl").write_text("".join(lines[:4]))
     return root
+
+
+def test_what_another_judge_answered_is_kept_beside(folder, suite, judge, tmp_path):
+    score(folder, suite, judge)
+    before = (folder / "results.jsonl").read_bytes()
+    other = save_tiny_judge(tmp_path / "other", "llava")
+    score(folder, suite, other)
+    first = json.loads(before.splitlines()[0])["judge"]
+    assert (folder / f"results-{first[:8]}.jsonl").read_bytes() == before
+    assert {row["judge"] for row in rows_of(folder)} == {files_fingerprint(str(other), None)}
+
+
+def test_an_answer_that_is_no_number_is_refused_and_the_others_are_kept(folder, suite, judge, monkeypatch):
+    class Broken:
+        def __init__(self):
+            self.number = 0
+
+        def __call__(self, _image, pairs):
+            self.number += 1
+            return [0.5 if self.number < 3 else float("nan")] * len(pairs)
+
+    monkeypatch.setattr(judges, "load_judge", lambda *_args: Broken())
+    with pytest.raises(CompatibilityError, match="no number"):
+        score(folder, suite, judge)
+    assert [row["probabilities"][0] for row in rows_of(folder)] == [0.5, 0.5]
 
 
 def test_half_judged_folders_are_not_compared_without_a_word(folder, suite, judge):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from softalign.errors import DataError, MissingInputError
+from softalign.errors import CompatibilityError, DataError, MissingInputError
 from softalign.metrics.distances import frechet_distance, kernel_distance, read_statistics, statistics_of
 from softalign.metrics.inception import NUM_FEATURES, Inception, resized
 from tests.random_inception import random_state
@@ -33,6 +33,13 @@ def test_the_frechet_distance_of_shifted_and_stretched_sets_is_known():
     assert frechet_distance(plain, statistics_of(3 * base, "x")) == pytest.approx(
         4 * (np.trace(plain.sigma) + plain.mu @ plain.mu), rel=1e-6
     )
+
+
+def test_features_that_are_no_numbers_are_refused():
+    broken = normal(5)
+    broken[3, 1] = np.nan
+    with pytest.raises(CompatibilityError, match="1 of 5 images"):
+        statistics_of(broken, "x")
 
 
 def test_fewer_images_than_features_have_a_distance_all_the_same():
