@@ -13,11 +13,14 @@ from transformers import (
 )
 
 from softalign.config import DetectorConfig
+from softalign.detectors import preprocessing
 from softalign.detectors.colors import ColorClassifier, to_square
+from softalign.detectors.golden import golden_findings
 from softalign.detectors.self_test import COLOR_TEST_CLASS, SOLID_COLORS
 from softalign.geneval.prompts import CLASSES
 from softalign.shapes.tokenizer import build_tokenizer
 
+CPU = torch.device("cpu")
 WIDTH = 32
 CLIP_SIDE_PX = 16
 TEXT_LENGTH = 77
@@ -80,6 +83,13 @@ def build_clip(seed=0):
         solved = torch.linalg.lstsq(features.double(), texts.clone().double(), driver="gelsd").solution
         clip.visual_projection.weight.copy_(solved.T.float())
     return clip, tokenizer
+
+
+def detect_in_small(monkeypatch, short_side_px, long_side_px=preprocessing.LONG_SIDE_PX, device=CPU):
+    """Let images be scaled to less than the official size; the self-test has looked at its picture before."""
+    golden_findings(device)
+    monkeypatch.setattr(preprocessing, "SHORT_SIDE_PX", short_side_px)
+    monkeypatch.setattr(preprocessing, "LONG_SIDE_PX", long_side_px)
 
 
 def save_tiny_detector(folder, seed=0):

@@ -1,8 +1,8 @@
-"""What a detector must get right before it scores anything: its arithmetic, its box rule, its answers' shape, colours.
+"""What a detector must get right before it scores anything: known answers, arithmetic, boxes, answers' shape, colours.
 
 No photograph comes with the library, so this does not show that the segmenter finds what is in a picture. It shows that
-this machine and these libraries compute what the model's definition says, that the weights give numbers, twice the
-same, and that the colour classifier knows colours.
+this machine and these libraries give a known segmenter's answers to a known picture (``golden``) and compute what the
+model's definition says, that the weights give numbers, twice the same, and that the colour classifier knows colours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from PIL import Image
 
 from softalign.detectors.arithmetic import exact_arithmetic
 from softalign.detectors.colors import ColorClassifier
+from softalign.detectors.golden import golden_findings, picture
 from softalign.detectors.instances import box_of
 from softalign.detectors.segmenter import Segmenter
 from softalign.errors import IntegrityError
@@ -48,11 +49,12 @@ def require_sound(segmenter: Segmenter, name_colors: ColorClassifier) -> None:
     Raises:
         IntegrityError: names every finding.
     """
-    findings = [*segmenter_findings(segmenter), *color_findings(name_colors)]
+    findings = [*golden_findings(segmenter.device), *segmenter_findings(segmenter), *color_findings(name_colors)]
     if findings:
         raise IntegrityError(
             "The detector fails its self-test, so nothing is scored with it.",
-            expected="arithmetic as defined, finite and repeatable answers, plain colours named",
+            expected="known answers to a known picture, arithmetic as defined, finite and repeatable answers, plain "
+            "colours named",
             found="; ".join(findings),
             where=f"the detector on {segmenter.device}",
             fix="check the weights (evaluate.detector) and the installed torch and transformers; on another device?",
@@ -68,7 +70,7 @@ def segmenter_findings(segmenter: Segmenter) -> Iterator[str]:
     mask[2:4, 3:8] = True
     if box_of(mask) != (3.0, 2.0, 8.0, 4.0):
         yield f"the box of a mask over columns 3 to 7 and rows 2 to 3 is {box_of(mask)}"
-    image = _pattern()
+    image = picture()
     with exact_arithmetic():
         pixel_values = torch.from_numpy(image.astype(np.float32) / 255 - 0.5).permute(2, 0, 1)[None]
         answers = [segmenter.model(pixel_values=pixel_values.to(segmenter.device)) for _ in range(2)]
@@ -132,12 +134,3 @@ def _defined_attention(
                 share = (1 - abs(y - row)) * (1 - abs(x - column)) * weights[query, head, level, point]
                 out[query, head] += share * grid[int(row), int(column)]
     return out.reshape(queries, -1)
-
-
-def _pattern() -> NDArray[np.uint8]:
-    """Return a drawn picture (96, 128, 3): a slope with a square and a disc on it."""
-    rows, columns = np.mgrid[0:96, 0:128]
-    image = np.stack([rows * 2, columns, 255 - rows], axis=-1).astype(np.uint8)
-    image[20:50, 20:50] = SOLID_COLORS["red"]
-    image[(rows - 60) ** 2 + (columns - 90) ** 2 < 400] = SOLID_COLORS["blue"]
-    return image

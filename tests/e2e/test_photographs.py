@@ -13,7 +13,6 @@ import yaml
 from PIL import Image
 
 from softalign.cli import app
-from softalign.detectors import preprocessing
 from softalign.evaluation import arms
 from softalign.geneval.prompts import first_of_each_tag, official_prompts
 from softalign.registry import promote, pull, registry_of_store
@@ -22,7 +21,7 @@ from softalign.stages.jobs import from_json
 from softalign.stages.published import label_of
 from softalign.stages.worker import run_job
 from softalign.store.store import Store
-from tests.tiny_detector import save_tiny_detector
+from tests.tiny_detector import detect_in_small, save_tiny_detector
 from tests.tiny_pipeline import save_tiny_pipeline
 from tests.tiny_sd3 import save_tiny_sd3
 from tests.tiny_sdxl import save_tiny_sdxl
@@ -100,7 +99,7 @@ def place(tmp_path_factory):
 def command(monkeypatch, capfd):
     """Return a function that runs a command of the shell here."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(preprocessing, "SHORT_SIDE_PX", 64)  # the detector's answers are random at any size
+    detect_in_small(monkeypatch, 64)  # the detector's answers are random at any size
     monkeypatch.setattr(
         work, "run_child", lambda _module, job, **_: run_job(from_json(job.encode())).model_dump(mode="json")
     )

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from softalign.detectors import preprocessing
+from softalign.detectors.golden import golden_findings
 from softalign.detectors.photographs import load_detector
 from softalign.detectors.self_test import attention_error
-from tests.tiny_detector import save_tiny_detector
+from tests.tiny_detector import detect_in_small, save_tiny_detector
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,15 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture
-def images(monkeypatch):
-    monkeypatch.setattr(preprocessing, "SHORT_SIDE_PX", 128)
+def images(monkeypatch, any_device):
+    detect_in_small(monkeypatch, 128, device=any_device)
     rng = np.random.default_rng(0)
     small = [rng.integers(0, 256, (6, 6, 3), dtype=np.uint8) for _ in range(6)]
     return [np.asarray(Image.fromarray(one).resize((64, 64))) for one in small]
+
+
+def test_a_known_segmenter_finds_what_it_finds_on_the_cpu(any_device):
+    assert golden_findings(any_device) == ()
 
 
 def test_detections_are_the_same_twice_and_those_of_the_cpu(any_device, models, images):

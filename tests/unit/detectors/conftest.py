@@ -1,7 +1,6 @@
 import pytest
 
-from softalign.detectors import preprocessing
-from tests.tiny_detector import save_tiny_detector
+from tests.tiny_detector import detect_in_small, save_tiny_detector
 
 
 @pytest.fixture(scope="session")
@@ -13,5 +12,4 @@ def tiny_detector(tmp_path_factory):
 @pytest.fixture
 def small_inputs(monkeypatch):
     """Images are scaled to 96 pixels instead of 800, which takes a fiftieth of the time."""
-    monkeypatch.setattr(preprocessing, "SHORT_SIDE_PX", 96)
-    monkeypatch.setattr(preprocessing, "LONG_SIDE_PX", 160)
+    detect_in_small(monkeypatch, 96, 160)

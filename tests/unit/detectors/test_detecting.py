@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 from softalign.config import DetectorConfig
+from softalign.detectors import segmenter
 from softalign.detectors.arithmetic import exact_arithmetic
 from softalign.detectors.colors import TEMPLATES, crop_of, load_color_classifier, to_square
+from softalign.detectors.golden import golden_findings
 from softalign.detectors.instances import box_of, instances_of
 from softalign.detectors.loading import loaded, require_models
 from softalign.detectors.photographs import load_detector
@@ -213,6 +215,28 @@ def test_what_is_wrong_with_a_detector_is_found(tiny_detector, monkeypatch):
     assert any("not finite" in finding for finding in segmenter_findings(detector.segmenter))
     with pytest.raises(IntegrityError, match="not finite"):
         require_sound(detector.segmenter, detector.name_colors)
+
+
+def _bicubic(images, device="cpu"):
+    return to_pixel_values(
+        [np.asarray(Image.fromarray(one).resize((1067, 800), Image.BICUBIC)) for one in images], device
+    )
+
+
+@pytest.mark.parametrize(
+    ("to_input", "said"),
+    [
+        (lambda images, device: to_pixel_values([one[..., ::-1].copy() for one in images], device), "sports ball"),
+        (_bicubic, "with score"),
+        (lambda images, device: to_pixel_values(images, device) + 4.0, "known segmenter finds"),
+    ],
+    ids=["channels", "bicubic", "brightness"],
+)
+def test_a_machine_that_sees_a_known_picture_otherwise_is_found(monkeypatch, to_input, said):
+    assert golden_findings.__wrapped__(CPU) == ()
+    monkeypatch.setattr(segmenter, "to_pixel_values", to_input)
+    findings = golden_findings.__wrapped__(CPU)
+    assert findings and said in " ".join(findings)
 
 
 def test_wrong_deformable_attention_is_found():

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from softalign.artifacts import EvalReport
 from softalign.cli.options import app
 from softalign.config import BackboneConfig, DetectorConfig, EvalConfig, Runtime, load_recipe
-from softalign.detectors import preprocessing
 from softalign.errors import ConfigError, IntegrityError, MissingInputError
 from softalign.evaluation import arms, detecting
 from softalign.evaluation.detecting import detect_folder
@@ -24,7 +23,7 @@ from softalign.geneval.prompts import CLASSES, Clause, GenevalPrompt
 from softalign.shapes.self_test import golden_images, require_sound
 from softalign.stages.requests import StageInputs, compare_request, evaluate_request
 from softalign.store.store import Store
-from tests.tiny_detector import build_segmenter, save_tiny_detector
+from tests.tiny_detector import build_segmenter, detect_in_small, save_tiny_detector
 from tests.tiny_pipeline import save_tiny_pipeline
 
 PROMPTS = tuple(
@@ -41,8 +40,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_inputs(monkeypatch):
-    monkeypatch.setattr(preprocessing, "SHORT_SIDE_PX", 96)
-    monkeypatch.setattr(preprocessing, "LONG_SIDE_PX", 160)
+    detect_in_small(monkeypatch, 96, 160)
 
 
 @pytest.fixture
