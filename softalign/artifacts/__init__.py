@@ -10,20 +10,9 @@ from __future__ import annotations
 from softalign.artifacts.data import DatasetManifest, EncodedManifest, ReasonCount, SourceWeight, TextMode
 from softalign.artifacts.frozen import FileEntry, Frozen, FrozenT, canonical_json, digest_of, read_known, require_format
 from softalign.artifacts.model import Adapter, Family, ModelVersion
+from softalign.artifacts.paired import PairEvidence, PairStatistics, TagDifference, TaskStatistics
 from softalign.artifacts.record import MAX_RECORD_BYTES, SCHEMA_VERSION, Record, Stage
-from softalign.artifacts.scores import (
-    BASE_ARMS,
-    Arm,
-    ArmReports,
-    ComparisonReport,
-    EvalReport,
-    GuidedBase,
-    PairEvidence,
-    PairStatistics,
-    TagDifference,
-    TagScore,
-    TaskStatistics,
-)
+from softalign.artifacts.scores import BASE_ARMS, Arm, ArmReports, ComparisonReport, EvalReport, GuidedBase, TagScore
 from softalign.artifacts.stopping import Stopping
 from softalign.artifacts.usage import Usage, total_usage
 

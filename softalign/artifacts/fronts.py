@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from softalign.artifacts.frozen import Frozen
-from softalign.artifacts.scores import Arm, TagDifference
+from softalign.artifacts.paired import TagDifference
+from softalign.artifacts.scores import Arm
 
 FRONTS_FILENAME = "fronts.json"
 

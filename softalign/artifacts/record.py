@@ -16,6 +16,9 @@ SCHEMA_VERSION: Final = 1
 _RERUN = "remove this prefix and rerun the stage (request.json there names the softalign that wrote it)"
 MAX_RECORD_BYTES = 4096
 """Records travel through orchestration databases; bulk belongs into files beside them."""
+GENEVAL_TAGS = frozenset({"single_object", "two_object", "counting", "colors", "position", "color_attr"})
+BYTES_PER_TAG = 720
+"""What a report may be larger by for each tag of its suite that is none of GenEval's: a name and three differences."""
 Stage = Literal["curate", "encode", "train", "evaluate", "compare", "register"]
 
 
@@ -49,18 +52,28 @@ class Record(Frozen):
         unset = {name for name in self.later_fields if getattr(self, name) == type(self).model_fields[name].default}
         return self.model_dump(mode="json", exclude={"uri"} | unset)
 
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The suite's tags, where the record has numbers of each."""
+        return ()
+
+    @property
+    def max_bytes(self) -> int:
+        """How large the stored form may be."""
+        return MAX_RECORD_BYTES + BYTES_PER_TAG * len({*self.tag_names} - GENEVAL_TAGS)
+
     def to_json(self) -> bytes:
         """Return the stored form, the digest included.
 
         Raises:
-            IntegrityError: the record is larger than MAX_RECORD_BYTES.
+            IntegrityError: the record is larger than ``max_bytes``.
         """
         payload = {"digest": self.digest, **self._content()}
         data = json.dumps(payload, indent=1).encode() + b"\n"
-        if len(data) > MAX_RECORD_BYTES:
+        if len(data) > self.max_bytes:
             raise IntegrityError(
                 f"The {type(self).__name__} record is too large.",
-                expected=f"at most {MAX_RECORD_BYTES} bytes",
+                expected=f"at most {self.max_bytes} bytes",
                 found=f"{len(data)} bytes",
                 fix="keep lists in a file of the stage and its digest in the record",
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from softalign.artifacts.frozen import Frozen
+from softalign.artifacts.paired import PairEvidence, TagDifference
 from softalign.artifacts.record import Record, Stage
 from softalign.artifacts.stopping import Stopping
 from softalign.errors import MissingInputError
@@ -29,99 +30,6 @@ class TagScore(Frozen):
     ci_high: float
     num_images: int
     num_correct: int
-
-
-class TagDifference(Frozen):
-    """Paired difference (candidate - reference) of a tag or ``overall``, with a bootstrap interval over prompts."""
-
-    tag: str
-    difference: float
-    ci_low: float
-    ci_high: float
-
-
-class TaskStatistics(Frozen):
-    """What a paired difference of a tag or ``overall`` shows, beside its interval.
-
-    Attributes:
-        p_value: two-sided, by exchanging the arms of prompts.
-        p_adjusted: corrected for the number of tags (Holm); None for ``overall``, which is one.
-        wins: images that are right for the candidate and wrong for the reference.
-        losses: the reverse.
-        prompts_better: prompts of which the candidate has more images right.
-        prompts_worse: the reverse.
-        detectable: the smallest true difference that this many images show in four cases of five (ratio).
-    """
-
-    tag: str
-    p_value: float
-    p_adjusted: float | None
-    wins: int
-    losses: int
-    prompts_better: int
-    prompts_worse: int
-    detectable: float
-
-    @property
-    def shown_p(self) -> float:
-        """The p-value that is shown and judged by: a tag's is corrected for the number of tags."""
-        return self.p_value if self.p_adjusted is None else self.p_adjusted
-
-
-STATISTICS_FILENAME = "statistics.json"
-
-
-class PairStatistics(Frozen):
-    """What a comparison's pairs show, by tag and overall: ``statistics.json``.
-
-    Attributes:
-        planned_detectable: the smallest true overall difference that was to be found, as said before the first image.
-        adapter_vs_champion: empty without a champion.
-        stopping: of images that were drawn in rounds; else None, and not in the file. P-values are of the images that
-            were drawn, and not corrected for the rounds.
-        why_stopped: in words; empty likewise.
-    """
-
-    planned_detectable: float
-    adapter_vs_base: tuple[TaskStatistics, ...]
-    adapter_vs_untrained: tuple[TaskStatistics, ...]
-    adapter_vs_champion: tuple[TaskStatistics, ...] = ()
-    stopping: Stopping | None = None
-    why_stopped: str = ""
-
-    def to_json(self) -> str:
-        """Return the stored form."""
-        unset = {"stopping", "why_stopped"} if self.stopping is None else None
-        return self.model_dump_json(indent=1, exclude=unset) + "\n"
-
-    @property
-    def over_base(self) -> PairEvidence | None:
-        """What the record keeps of the pairs with the base, as ``over_untrained`` and ``over_champion``."""
-        return _evidence(self.adapter_vs_base)
-
-    @property
-    def over_untrained(self) -> PairEvidence | None:
-        """Of the pairs with untrained tokens."""
-        return _evidence(self.adapter_vs_untrained)
-
-    @property
-    def over_champion(self) -> PairEvidence | None:
-        """Of the pairs with the champion; None without it."""
-        return _evidence(self.adapter_vs_champion)
-
-
-class PairEvidence(Frozen):
-    """The overall line of a pair's statistics, as the record keeps it (``TaskStatistics``)."""
-
-    p_value: float
-    wins: int
-    losses: int
-    detectable: float
-
-
-def _evidence(tasks: tuple[TaskStatistics, ...]) -> PairEvidence | None:
-    """Return the overall entry, which stands last."""
-    return PairEvidence.model_validate(tasks[-1].model_dump(include=set(PairEvidence.model_fields))) if tasks else None
 
 
 class EvalReport(Record):
@@ -155,6 +63,11 @@ class EvalReport(Record):
     detector: str = ""
     sampler: str = ""
     num_inference_steps: int | None = None
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The tags that it has scores of."""
+        return tuple(one.tag for one in self.tags)
 
     def sampling_text(self) -> str:
         """Return in a sentence with which sampler and in how many steps the images were drawn."""
@@ -225,6 +138,11 @@ class ComparisonReport(Record):
     over_champion: PairEvidence | None = None
     detector: str = ""
     stopping: Stopping | None = None
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """The tags that it has differences of; the overall one, which is none, stands last."""
+        return tuple(one.tag for one in self.adapter_vs_base[:-1])
 
     def stopping_text(self) -> str:
         """Return in sentences how many rounds were drawn and why no more; empty where there were no rounds."""

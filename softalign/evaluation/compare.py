@@ -12,7 +12,7 @@ from softalign.artifacts import Adapter, ArmReports, ComparisonReport, EvalRepor
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, DataChange
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
 from softalign.artifacts.metrics import METRIC_SCORES_FILENAME, MetricsReport
-from softalign.artifacts.scores import STATISTICS_FILENAME
+from softalign.artifacts.paired import STATISTICS_FILENAME
 from softalign.config.evaluation import EvalConfig
 from softalign.errors import CompatibilityError
 from softalign.evaluation.arm_distance import arm_distances

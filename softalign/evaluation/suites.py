@@ -29,6 +29,7 @@ _FIX = (
     "make and detect again what is missing; name the prompts of another suite, or of a cut one, with --suite FILE; or "
     "score what is there with --allow-partial: it prints what is missing"
 )
+MAX_TAGS, MAX_TAG_CHARS = 40, 60
 _FILE_SUFFIXES = (".jsonl", ".json", ".txt")
 
 
@@ -178,7 +179,7 @@ def suite_prompts(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
 
 def _whole_suite(config: EvalConfig) -> tuple[GenevalPrompt, ...]:
     if config.prompts_uri is not None:
-        return _known_to_detector(read_suite(config.prompts_uri), config)
+        return _known_to_detector(_with_few_tags(read_suite(config.prompts_uri), config.prompts_uri), config)
     if config.is_embedded:
         from softalign.shapes.suite import build_suite
 
@@ -192,6 +193,21 @@ def suite_label(config: EvalConfig) -> str:
         return config.suite
     lines = "".join(to_json_line(prompt) + "\n" for prompt in suite_prompts(config))
     return f"{config.suite}+{hashlib.sha256(lines.encode()).hexdigest()[:12]}"
+
+
+def _with_few_tags(prompts: tuple[GenevalPrompt, ...], uri: str) -> tuple[GenevalPrompt, ...]:
+    """Refuse prompts of more tags than a comparison's record can hold, before an image is drawn."""
+    tags = dict.fromkeys(prompt.tag for prompt in prompts)
+    long = [tag for tag in tags if len(tag) > MAX_TAG_CHARS]
+    if len(tags) > MAX_TAGS or long:
+        raise DataError(
+            "A suite has too many tags, or one with too long a name, to be compared by.",
+            expected=f"at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters",
+            found=f"{len(tags)} tags" + (f"; {long[0][:80]!r} has {len(long[0])} characters" if long else ""),
+            where=f"evaluate.prompts_uri {uri}",
+            fix="group the prompts under fewer tags with shorter names",
+        )
+    return prompts
 
 
 def _known_to_detector(prompts: tuple[GenevalPrompt, ...], config: EvalConfig) -> tuple[GenevalPrompt, ...]:

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from softalign.artifacts import ArmReports, ComparisonReport, EvalReport, FrozenT, PairStatistics, TagDifference
 from softalign.artifacts.card import DATA_CHANGE_FILENAME, PICTURES_FILENAME, CardPictures, DataChange
-from softalign.artifacts.scores import STATISTICS_FILENAME
-from softalign.artifacts.standing import standing
+from softalign.artifacts.paired import STATISTICS_FILENAME, standing
 from softalign.config.families import judge_of
 from softalign.errors import IntegrityError
 from softalign.store.adapter_files import EVALUATION_HEADING, PICTURES_FOLDER

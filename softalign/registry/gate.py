@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from softalign.artifacts import ComparisonReport, Frozen, TagDifference
-from softalign.artifacts.standing import DEFAULT_CONFIDENCE
+from softalign.artifacts.paired import DEFAULT_CONFIDENCE
 from softalign.config.registration import Guard, PromotionPolicy
 from softalign.errors import ConfigError, DataError
 from softalign.registry.gate_text import difference_text, numbers_of, sentences

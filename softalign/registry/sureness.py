@@ -12,7 +12,7 @@ from __future__ import annotations
 from statistics import NormalDist
 
 from softalign.artifacts import ComparisonReport, Stopping, TagDifference
-from softalign.artifacts.standing import DEFAULT_CONFIDENCE
+from softalign.artifacts.paired import DEFAULT_CONFIDENCE
 
 POWER = 0.8
 """With which a minimum detectable difference is found (J. Cohen, Statistical power analysis, 1988)."""

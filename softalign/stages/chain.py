@@ -19,7 +19,7 @@ from softalign.artifacts import (
     read_known,
 )
 from softalign.artifacts.fronts import FRONTS_FILENAME, GuidanceFronts
-from softalign.artifacts.scores import STATISTICS_FILENAME
+from softalign.artifacts.paired import STATISTICS_FILENAME
 from softalign.config.recipe import Recipe
 from softalign.errors import UndetectedError
 from softalign.processes.supervise import OnLine

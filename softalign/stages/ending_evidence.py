@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softalign.artifacts import PairEvidence, TagDifference, TaskStatistics
 from softalign.artifacts.fronts import GuidanceFronts
-from softalign.artifacts.standing import Standing, standing
+from softalign.artifacts.paired import Standing, standing
 
 OVERALL = "overall"
 

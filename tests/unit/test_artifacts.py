@@ -26,6 +26,7 @@ from softalign.artifacts import (
     digest_of,
 )
 from softalign.errors import CompatibilityError, IntegrityError
+from softalign.evaluation.suites import MAX_TAG_CHARS, MAX_TAGS
 from softalign.version import __version__
 
 EVIDENCE = PairEvidence(p_value=0.01, wins=3, losses=1, detectable=0.05)
@@ -223,6 +224,38 @@ def test_a_record_that_grows_too_large_is_refused():
     reasons = tuple(ReasonCount(reason=f"reason-{number}" * 5, count=number) for number in range(100))
     with pytest.raises(IntegrityError, match=str(MAX_RECORD_BYTES)):
         RECORDS["dataset"].model_copy(update={"rejected": reasons}).to_json()
+
+
+@pytest.mark.parametrize("number", [6, 40])
+def test_a_comparison_by_as_many_tags_of_long_names_as_a_suite_may_have_fits(number):
+    tags = [f"{place:02d}" + "x" * (MAX_TAG_CHARS - 2) for place in range(number)]
+    assert number <= MAX_TAGS
+    numbers = {"difference": -0.123456, "ci_low": -0.234567, "ci_high": -0.012345}
+    differences = tuple(TagDifference(tag=tag, **numbers) for tag in (*tags, "overall"))
+    shown = PairEvidence(p_value=0.000123, wins=12345, losses=12345, detectable=0.123456)
+    base = GuidedBase(
+        guidance_scale=7.5,
+        denoiser_calls_per_image=60,
+        overall_score=0.123456,
+        overall_ci_low=0.123456,
+        overall_ci_high=0.123456,
+    )
+    whole = RECORDS["comparison"].model_copy(
+        update={
+            "suite": "geneval+0123456789abcdef",
+            "stage_key": "k" * 64,
+            "files_digest": "f" * 64,
+            "parents": ("p" * 64,) * 6,
+            "champion": f"{'n' * 60}/123#{'a' * 64}",
+            "guided_base": base,
+            **dict.fromkeys(("adapter_vs_base", "adapter_vs_untrained", "adapter_vs_champion"), differences),
+            **dict.fromkeys(("over_base", "over_untrained", "over_champion"), shown),
+        }
+    )
+    assert MAX_RECORD_BYTES < len(whole.to_json()) <= whole.max_bytes - 512  # room for rounds, and fields to come
+    numbers = dict(score=0.123456, ci_low=0.123456, ci_high=0.123456, num_images=12345, num_correct=12345)
+    report = RECORDS["report"].model_copy(update={"tags": tuple(TagScore(tag=tag, **numbers) for tag in tags)})
+    assert len(report.to_json()) < report.max_bytes - 512
 
 
 def test_a_full_curation_fits():

@@ -14,7 +14,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from softalign.artifacts.standing import Standing
+from softalign.artifacts.paired import Standing
 
 BAR_WIDTH, BAR_HEIGHT, BAR_STEP = 280.0, 9.0, 14.0
 DIFFERENCE_WIDTH, DIFFERENCE_HEIGHT = 190.0, 24.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from softalign.artifacts import EvalReport, TagDifference, TaskStatistics
-from softalign.artifacts.standing import DEFAULT_CONFIDENCE, Standing, standing
+from softalign.artifacts.paired import DEFAULT_CONFIDENCE, Standing, standing
 from softalign.config.families import judge_of
 from softalign.evaluation.intervals import OVERALL, Interval
 

@@ -18,7 +18,7 @@ from softalign.artifacts import (
 )
 from softalign.artifacts.fronts import GuidanceFronts
 from softalign.artifacts.metrics import MetricsReport
-from softalign.artifacts.standing import standing
+from softalign.artifacts.paired import standing
 from softalign.config.evaluation import EvalConfig
 from softalign.evaluation.intervals import OVERALL
 from softalign.evaluation.report.columns import Column, Pair

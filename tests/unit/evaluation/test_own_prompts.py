@@ -45,6 +45,19 @@ def test_what_the_detector_cannot_see_is_refused(tmp_path, name, color):
         suite_prompts(config(write(tmp_path / "a.jsonl", (asked,))))
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [([f"t{place}" for place in range(41)], "41 tags"), (["x" * 61], "has 61 characters")],
+    ids=["many", "long"],
+)
+def test_tags_that_no_record_could_hold_are_refused_before_anything_is_drawn(tmp_path, tags, said):
+    clause = (Clause(class_name="circle", count=1),)
+    prompts = [GenevalPrompt(tag=tag, include=clause, prompt=f"a circle, {tag}") for tag in tags]
+    with pytest.raises(DataError, match=said):
+        suite_prompts(config(write(tmp_path / "a.jsonl", prompts)))
+    assert len(suite_prompts(config(write(tmp_path / "b.jsonl", prompts[:40] if len(tags) > 1 else PROMPTS)))) > 0
+
+
 def test_a_missing_or_empty_file_is_named(tmp_path):
     with pytest.raises(MissingInputError):
         suite_prompts(config(str(tmp_path / "none.jsonl")))
