@@ -12,7 +12,7 @@ from softalign.data.curation.caption_repairs import meant
 from softalign.data.curation.decontamination import evaluation_prompts
 from softalign.data.curation.dedup import HammingIndex
 from softalign.data.curation.evaluation_images import evaluation_hashes
-from softalign.data.curation.names import has_surrogates
+from softalign.data.curation.names import has_surrogates, shown_caption
 from softalign.data.curation.rejections import Flaw, Reason, Rejection
 from softalign.data.curation.repeated_texts import OnManyImages
 from softalign.data.curation.samples import ListedSample, Sample, weight_of, with_weight
@@ -86,9 +86,11 @@ def filter_captions(listed: ListedSample, config: FilterConfig) -> CaptionVerdic
         flaw = _flaw_of_caption(raw, caption, config) or flaw_beside(caption, kept, config)
         if flaw is None:
             kept[with_weight(caption, weight_of(raw))] = None
-            rejections += [Rejection(listed.source, listed.filename, name, "", index) for name in repairs]
+            notes = [(name, "") for name in repairs]
         else:
-            rejections.append(Rejection(listed.source, listed.filename, flaw.reason, flaw.detail, index))
+            notes = [(flaw.reason, flaw.detail)]
+        text = shown_caption(raw.raw if isinstance(raw, OnManyImages) else raw)
+        rejections += [Rejection(listed.source, listed.filename, *note, index, text) for note in notes]
     if not kept:
         reason: Reason = "no_caption_left" if listed.captions else "no_caption"
         rejections.append(Rejection(listed.source, listed.filename, reason))

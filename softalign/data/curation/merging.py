@@ -17,6 +17,7 @@ from softalign.config.curation import CurationConfig
 from softalign.data.curation.dedup import SHOWN_DIGITS, duplicate_of
 from softalign.data.curation.filters import flaw_beside
 from softalign.data.curation.journal import JournalEntry
+from softalign.data.curation.names import shown_caption
 from softalign.data.curation.rejections import REPAIRS, Rejection
 from softalign.data.curation.samples import weight_of
 from softalign.data.curation.shards import Caption, IndexRow, read_index, shard_name, write_index, write_table
@@ -145,8 +146,8 @@ class MergedShards:
             if flaw is None:
                 kept[note.text] = Caption(note.text, note.source, note.file_name, note.weight)
             elif note.text not in kept:
-                one = Rejection(note.source, note.file_name, flaw.reason, flaw.detail, note.caption_index)
-                rejections.append(one)
+                place = (note.source, note.file_name, flaw.reason, flaw.detail, note.caption_index)
+                rejections.append(Rejection(*place, shown_caption(note.text)))
         return row.with_captions(kept.values())
 
     def put_in_place(self) -> None:

@@ -19,6 +19,7 @@ from softalign.config.model_filters import ClipScoreFilter, ImageClassFilter, Mo
 from softalign.config.runtime import Runtime
 from softalign.data.curation.caption_repairs import meant
 from softalign.data.curation.images import decoded_rgb
+from softalign.data.curation.names import shown_caption
 from softalign.data.curation.rejections import Flaw, Rejection
 from softalign.data.curation.samples import ListedSample, Sample
 from softalign.errors import ConfigError, MissingInputError
@@ -152,8 +153,9 @@ def judge_sample(listed: ListedSample, sample: Sample, filters: Sequence[ModelFi
     """
     rejections: list[Rejection] = []
 
-    def refuse(flaw: Flaw, caption_index: int = -1) -> None:
-        rejections.append(Rejection(listed.source, listed.filename, flaw.reason, flaw.detail, caption_index))
+    def refuse(flaw: Flaw, caption_index: int = -1, raw: object = "") -> None:
+        named = (listed.source, listed.filename, flaw.reason, flaw.detail)
+        rejections.append(Rejection(*named, caption_index, shown_caption(raw)))
 
     with decoded_rgb(sample.image) as image:
         for model in filters:
@@ -161,7 +163,7 @@ def judge_sample(listed: ListedSample, sample: Sample, filters: Sequence[ModelFi
             flaws = dict(zip(sample.captions, verdict.captions, strict=True))
             for index, raw in enumerate(listed.captions):
                 if flaw := flaws.pop(meant(raw, repair=repair)[0], None):
-                    refuse(flaw, index)
+                    refuse(flaw, index, raw)
             kept = tuple(caption for caption, flaw in zip(sample.captions, verdict.captions, strict=True) if not flaw)
             if verdict.image is not None or not kept:
                 refuse(verdict.image or Flaw("no_caption_left"))

@@ -13,6 +13,7 @@ from softalign.store.files import is_local, local_path_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 HTTP = ("http://", "https://")
+MAX_SHOWN_CAPTION_CHARS = 200
 _BACKSLASH = "\\"
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -121,6 +122,11 @@ def shown(name: object) -> str:
         return name.decode("utf-8", "backslashreplace")
     text = name if isinstance(name, str) else repr(name)[:200]
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shown_caption(raw: object) -> str:
+    """Return the beginning of a caption as it was listed, as valid text."""
+    return shown(raw)[:MAX_SHOWN_CAPTION_CHARS]
 
 
 def other_spellings(name: str) -> tuple[str, ...]:

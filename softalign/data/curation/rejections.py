@@ -105,6 +105,7 @@ class Rejection:
         file_name: as the table gives it, what is no text in it escaped; the row's place where it gives none.
         reason: one of ``Reason``.
         detail: see ``Flaw``.
+        caption: its first characters, what is no text in it escaped; empty of an image.
     """
 
     source: str
@@ -112,6 +113,7 @@ class Rejection:
     reason: Reason
     detail: str = ""
     caption_index: int = -1
+    caption: str = ""
 
 
 class Failures:

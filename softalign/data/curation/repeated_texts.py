@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from softalign.config.curation import FilterConfig
 from softalign.data.curation.caption_repairs import meant
@@ -19,9 +19,10 @@ NUM_READERS = 4
 
 @dataclass(frozen=True, slots=True)
 class OnManyImages:
-    """Stands in the place of a caption that more than ``most`` images are listed with."""
+    """Stands in the place of a caption that more than ``most`` images are listed with; ``raw`` is as it was listed."""
 
     most: int
+    raw: object = field(default="", compare=False)
 
 
 def mark_repeated_texts(listing: Callable[[], Iterable[ListedSample]], config: FilterConfig) -> Iterator[ListedSample]:
@@ -46,9 +47,8 @@ def mark_repeated_texts(listing: Callable[[], Iterable[ListedSample]], config: F
     del counts
     if repeated and config.drop_exact_duplicates:
         repeated = _on_many_images(listing, repeated, most, config)
-    marked = OnManyImages(most)
     for sample in listing():
-        captions = (marked if _text_of(raw, config) in repeated else raw for raw in sample.captions)
+        captions = (OnManyImages(most, raw) if _text_of(raw, config) in repeated else raw for raw in sample.captions)
         yield replace(sample, captions=tuple(captions))
 
 

@@ -182,8 +182,10 @@ def _own_origins(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_rejections(path: Path, rejections: Iterable[Rejection]) -> None:
-    """Write rejections as Parquet."""
-    write_table(path, rejections, REJECTED_SCHEMA)
+    """Write rejections as Parquet; ``caption`` is a column where one of a caption is among them, in no other file."""
+    listed = list(rejections)
+    has_captions = any(one.caption for one in listed)
+    write_table(path, listed, REJECTED_SCHEMA | ({"caption": "string"} if has_captions else {}))
 
 
 def read_rejections(path: Path) -> Iterator[Rejection]:

@@ -55,7 +55,7 @@ class ReasonRow:
     of: str
     reason: str
     count: int
-    examples: tuple[tuple[str, str], ...]
+    examples: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _reasons(rejections: Sequence[Rejection]) -> Iterator[ReasonRow]:
     for one in rejections:
         found.setdefault(("captions" if one.caption_index >= 0 else "images", one.reason), []).append(one)
     for (of, reason), items in sorted(found.items(), key=lambda item: (item[0][0] != "images", -len(item[1]), item[0])):
-        examples = tuple((one.file_name, one.detail) for one in spread(items, MAX_NAMES))
+        examples = tuple((one.file_name, one.detail, one.caption) for one in spread(items, MAX_NAMES))
         yield ReasonRow(of, reason, len(items), examples)
 
 

@@ -9,6 +9,7 @@ from softalign.data.curation.filters import filter_captions
 from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.repeated_texts import OnManyImages, mark_repeated_texts
 from softalign.data.curation.samples import HeldImage, ListedSample
+from softalign.data.curation.shards import read_rejections, write_rejections
 
 
 def listed(*captions, name="a.png"):
@@ -161,13 +162,36 @@ def test_texts_of_too_many_images_are_left_out_wherever_they_are():
     assert [sample.captions for sample in marked[3:]] == [sample.captions for sample in table[3:]]
     found = filter_captions(marked[0], FilterConfig())
     assert found.captions == ("dog 0",)
-    assert [(entry.caption_index, entry.reason, entry.detail) for entry in found.rejections] == [
-        (0, "caption_on_many_images", "more than 2"),
-        (2, "caption_on_many_images", "more than 2"),
+    assert [(entry.caption_index, entry.reason, entry.detail, entry.caption) for entry in found.rejections] == [
+        (0, "caption_on_many_images", "more than 2", "Image"),
+        (2, "caption_on_many_images", "more than 2", "image "),
     ]
     fewer = list(mark_repeated_texts(lambda: table, FilterConfig(captions={"max_images_per_text": 1})))
     assert fewer[3].captions == (OnManyImages(1),) * 2
     assert list(mark_repeated_texts(lambda: table, FilterConfig())) == table
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("x" * 2000, "x" * 200),
+        ("half \ud83d", "half \\ud83d"),
+        (b"caf\xe9", "caf\\xe9"),
+        (7, "7"),
+        ("a\x00b", "a\x00b"),
+    ],
+    ids=["long", "surrogate", "bytes", "number", "control"],
+)
+def test_what_a_rejected_caption_said_is_kept_as_valid_text(raw, shown, tmp_path):
+    [caption, image] = filter_captions(listed(raw), FilterConfig()).rejections
+    assert (caption.caption, image.caption) == (shown, "")
+    write_rejections(tmp_path / "r.parquet", [caption])
+    assert list(read_rejections(tmp_path / "r.parquet")) == [caption]
+
+
+def test_a_mended_caption_is_listed_as_it_was():
+    [repaired] = filter_captions(listed("a dog &amp; a cat"), FilterConfig()).rejections
+    assert (repaired.reason, repaired.caption) == ("repaired_html", "a dog &amp; a cat")
 
 
 def test_copies_of_an_image_are_one_image_that_a_text_is_of():

@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import pytest
+from pyarrow.parquet import read_schema
 
 from softalign.data.curation.rejections import Rejection
 from softalign.data.curation.samples import Sample, caption_digest
@@ -87,5 +88,9 @@ def test_rejections_come_back(tmp_path):
     rejections = [Rejection("s", "a.png", "too_small", "3 px"), Rejection("s", "b.png", "caption_empty", "", 2)]
     write_rejections(tmp_path / "r.parquet", rejections)
     assert list(read_rejections(tmp_path / "r.parquet")) == rejections
+    assert "caption" not in read_schema(tmp_path / "r.parquet").names  # as files without captions always were
+    told = [*rejections, Rejection("s", "c.png", "caption_too_long", "9 characters", 0, "a dog")]
+    write_rejections(tmp_path / "told.parquet", told)
+    assert list(read_rejections(tmp_path / "told.parquet")) == told
     write_rejections(tmp_path / "none.parquet", [])
     assert list(read_rejections(tmp_path / "none.parquet")) == []

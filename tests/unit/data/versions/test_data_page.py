@@ -63,6 +63,7 @@ def test_the_page_holds_all_and_fetches_nothing(dataset):
     assert_fetches_nothing(page)
     for text in ("corrupt_image", "../outside.png", "copy.png", "same bytes as", "another view of 4", "0-coco"):
         assert text in page
+    assert "<q><bdi>x</bdi></q>" in page, "what a rejected caption said"
     assert page.count("data:image/webp") == dataset.manifest.num_samples + 1
 
 
