@@ -1,9 +1,11 @@
 """What worker processes gain curation: JPEG files, in the stage's own process, with one worker, and with several.
 
-``python -m tests.bench.curate_workers [--images N] [--workers 2] [--rounds 3]``: the same files in turn, each kind once
-a round, medians of the rounds. Workers are started on some other files before the clock, and what that took is said.
-Processor time says what a busy machine hides: that of this process is what cannot be shared. Exit code 1 if a digest
-differs; the times decide nothing.
+``python -m tests.bench.curate_workers [--images N] [--workers 2] [--rounds 3] [--core-each]``: the same files in turn,
+each kind once a round, medians of the rounds. A worker reads and writes in threads, so one alone keeps more than a core
+busy where it may; with ``--core-each`` as many workers have as many cores, this process among them, so the ratio says
+what another worker on another core brings. Workers are started on some other files before the clock, and what that took
+is said. Processor time says what a busy machine hides: that of this process is what cannot be shared. Exit code 1 if a
+digest differs; the times decide nothing.
 """
 
 import argparse
@@ -59,6 +61,17 @@ def cpu():
     return of(me), of(me) + sum(map(of, me.children()))
 
 
+@contextmanager
+def on_cores(number):
+    """Keep this process, and those that it starts, on some cores; 0: on all that it has."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[: number or None])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def curated(config, num_workers, folder, other):
     """Curate with some workers (0: in this process), after another curation; return the digest and what it cost."""
     from softalign.data.curation import pipeline
@@ -89,6 +102,7 @@ def main():
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--core-each", action="store_true", help="as many workers have as many cores")
     asked = parser.parse_args()
     from softalign.config import CocoSource, CurationConfig
 
@@ -109,13 +123,16 @@ def main():
         )
         for _ in range(asked.rounds):
             for kind in kinds:
-                digest, cost = curated(config, kind, root, other)
+                with on_cores(max(1, kind) if asked.core_each else 0):
+                    digest, cost = curated(config, kind, root, other)
                 digests.add(digest)
                 costs[kind].append(cost)
+    if asked.core_each:
+        print("as many cores as workers; in process on one")
     print(f"{asked.images} JPEG files of 640 x 480 px, {num_bytes / 1000:.0f} kB; medians of {asked.rounds} rounds")
     wall = {kind: statistics.median(cost.wall_s for cost in costs[kind]) for kind in kinds}
     for kind in kinds:
-        name = f"{kind} worker{'s' if kind > 1 else ''}" if kind else "in process, 4 threads"
+        name = f"{kind} worker{'s' if kind > 1 else ''}" if kind else "in process"
         own = statistics.median(cost.own_cpu_s for cost in costs[kind]) / asked.images * 1000
         everyone = statistics.median(cost.cpu_s for cost in costs[kind]) / asked.images * 1000
         print(
