@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from softalign.artifacts import EvalReport
 from softalign.artifacts.metrics import ArmDistances, ArmMetrics, MetricDifference, MetricMean, MetricsReport
@@ -48,22 +48,32 @@ def write_metric_values(
     runtime: Runtime,
     engine: Engine,
     out: Path,
+    lent: Path | None = None,
 ) -> None:
     """Score the images of an arm by every metric and write them to a folder; without metrics nothing is written.
+
+    Args:
+        images_root: the images, in the official layout.
+        results: of the images, in order.
+        metrics: what to score by.
+        runtime: the device.
+        engine: what does it.
+        out: the folder.
+        lent: the folder of the arm with fewer or more images that some were taken from: those are scored already.
 
     Raises:
         CompatibilityError: a score is no number.
     """
     if not metrics:
         return
+    known = {} if lent is None else _rows(lent)
+    missing = [result for result in results if result.filename not in known]
     scoring = Work(file_scorer, (metrics, runtime), uses_model=True)
-    images = (((images_root / result.filename).read_bytes(), result.prompt) for result in results)
-    scores = engine.map(scoring, images)
+    images = (((images_root / result.filename).read_bytes(), result.prompt) for result in missing)
     names = [metric.name for metric in metrics]
-    rows = [
-        {"filename": result.filename, **dict(zip(names, found, strict=True))}
-        for result, found in zip(results, scores, strict=True)
-    ]
+    for result, found in zip(missing, engine.map(scoring, images), strict=True):
+        known[result.filename] = {"filename": result.filename, **dict(zip(names, found, strict=True))}
+    rows = [known[result.filename] for result in results]
     (out / VALUES_FILENAME).write_text("".join(line_text(row, images_root) for row in rows), encoding="utf-8")
 
 
@@ -124,8 +134,7 @@ def _differences(
 def _read(arm: ScoredArm, metric: MetricConfig) -> Values:
     path = arm.root / VALUES_FILENAME
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {row["filename"]: float(row[metric.name]) for row in rows}
+        return {name: float(row[metric.name]) for name, row in _rows(arm.root).items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"An arm has no scores by {metric.name}.",
@@ -134,3 +143,9 @@ def _read(arm: ScoredArm, metric: MetricConfig) -> Values:
             where=str(path),
             fix="evaluate it again",
         ) from error
+
+
+def _rows(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines of a published arm, by image."""
+    lines = (root / VALUES_FILENAME).read_text(encoding="utf-8").splitlines()
+    return {row["filename"]: row for row in map(json.loads, lines)}

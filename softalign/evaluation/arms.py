@@ -130,7 +130,7 @@ def _make(
         require_detector(config, images)
         detecting = Work(file_detector, (config, runtime), uses_model=not config.is_embedded)
         results = detect_and_score(images, suite, partial(engine.map, detecting), output, order)
-        write_metric_values(images, results, config.metrics, runtime, engine, output)
+        write_metric_values(images, results, config.metrics, runtime, engine, output, order.lent)
         write_distances(images, results, config.distance, runtime, engine, output)
     write_packs(images, copies.packs, output)
     return results
@@ -138,10 +138,10 @@ def _make(
 
 def _order(suite: Suite, root: Path, store: Store, lent: EvalReport | None, is_in_rounds: bool) -> ImageOrder:
     known: Detections = {}
-    if lent is not None:
-        published = store.fetch(lent)
+    published = None if lent is None else store.fetch(lent)
+    if published is not None:
         known = borrow(ArmImages(published), published / DETECTIONS_FILENAME, suite, root)
-    return image_order(suite, root, known, is_in_rounds=is_in_rounds)
+    return image_order(suite, root, known, published, is_in_rounds=is_in_rounds)
 
 
 def _check_arm(arm: Arm, adapter: Adapter | None, champion_path: str) -> None:

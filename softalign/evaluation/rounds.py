@@ -31,11 +31,13 @@ class ImageOrder:
         images: where each is made.
         round_size: they are rounds of so many, which no batch goes beyond; None: they are none.
         known: what some of them show.
+        lent: the folder of the published arm that those are of.
     """
 
     images: tuple[ImageRequest, ...]
     round_size: int | None
     known: Detections
+    lent: Path | None = None
 
     def batches_to_detect(self, root: Path, batch_size: int) -> list[list[str]]:
         """Return the file names, below the images' folder, of those that are not known yet, in batches."""
@@ -48,12 +50,14 @@ class ImageOrder:
         return [one[start : start + batch_size] for one in rounds for start in range(0, len(one), batch_size)]
 
 
-def image_order(suite: Suite, root: Path, known: Detections, *, is_in_rounds: bool) -> ImageOrder:
+def image_order(
+    suite: Suite, root: Path, known: Detections, lent: Path | None = None, *, is_in_rounds: bool
+) -> ImageOrder:
     """Return an arm's images below a folder: round by round, or prompt by prompt."""
     images = requests_of(suite.prompts, suite.images_per_prompt, root)
     if is_in_rounds:
         images.sort(key=lambda image: (image.image_index, image.prompt_index))
-    return ImageOrder(tuple(images), round_size=len(suite.prompts) if is_in_rounds else None, known=known)
+    return ImageOrder(tuple(images), len(suite.prompts) if is_in_rounds else None, known, lent)
 
 
 def borrow(lent: ArmImages, detections_path: Path, suite: Suite, root: Path) -> Detections:

@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessorPil
 from softalign.config import DetectorConfig, EvalConfig, Runtime
 from softalign.config.metrics import DistanceConfig, MetricConfig
 from softalign.errors import ConfigError, UndetectedError
-from softalign.evaluation import arms, undetected
+from softalign.evaluation import arm_metrics, arms, undetected
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
 from softalign.evaluation.packs import ArmImages
@@ -128,6 +128,32 @@ def test_an_arm_is_scored_by_other_metrics_too(small, backbone, prompts, tmp_pat
         for metric in metrics:
             scorer = load_scorer(metric, torch.device("cpu"))
             assert rows[place][metric.name] == scorer(pixels, prompts[place].prompt)
+
+
+def test_an_image_is_scored_once_by_other_metrics_however_many_rounds_follow(
+    small, backbone, prompts, tmp_path, monkeypatch
+):
+    folder = tmp_path / "clip"
+    for part in build_clip():
+        part.save_pretrained(folder)
+    metrics = {"metrics": (MetricConfig(name="clip_score", model=str(folder)),)}
+    scored, load = [], arm_metrics.file_scorer
+
+    def counting(*arguments):
+        score = load(*arguments)
+        return lambda image: scored.append(image[1]) or score(image)
+
+    monkeypatch.setattr(arm_metrics, "file_scorer", counting)
+    store = Store(str(tmp_path / "rounds"))
+    rounds = CONFIG.model_copy(update={**metrics, "images_per_prompt": 2, "stop": "after 1"})
+    first = arms.evaluate("base", None, backbone, rounds, RUNTIME, store, "first")
+    assert len(scored) == len(prompts)
+    both = rounds.model_copy(update={"stop": "after 2"})
+    second = arms.evaluate("base", None, backbone, both, RUNTIME, store, "second", lent=first)
+    assert len(scored) == 2 * len(prompts)
+    whole = CONFIG.model_copy(update={**metrics, "images_per_prompt": 2})
+    expected = arms.evaluate("base", None, backbone, whole, RUNTIME, Store(str(tmp_path / "whole")), "whole")
+    assert published(second)["metric_values.jsonl"] == published(expected)["metric_values.jsonl"]
 
 
 def test_a_metric_without_its_model_is_said_once_the_images_are_drawn(small, prompts, backbone, tmp_path):
