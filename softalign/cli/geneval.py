@@ -48,6 +48,13 @@ def geneval_prompts(
         typer.echo(text, nl=False)
     elif out.is_dir() or not out.parent.is_dir():
         raise ConfigError("The prompts cannot be written there.", expected="a file in a folder", where=str(out))
+    elif out.exists() and out.read_bytes() != text.encode():
+        raise ConfigError(
+            "There is another file of this name, which may be somebody's own prompts.",
+            expected="no such file, or the same prompts",
+            where=str(out),
+            fix="name another file, or remove this one",
+        )
     else:
         out.write_text(text, encoding="utf-8")
 

@@ -137,7 +137,11 @@ def test_geneval_prompts_are_the_official_file(tmp_path, monkeypatch):
     import hashlib
 
     monkeypatch.chdir(tmp_path)
-    assert command(monkeypatch, "geneval", "prompts", "--out", "p.jsonl") == 0
+    for _ in range(2):  # the same again is no other file
+        assert command(monkeypatch, "geneval", "prompts", "--out", "p.jsonl") == 0
+    (tmp_path / "own.jsonl").write_text("my own\n")
+    assert command(monkeypatch, "geneval", "prompts", "--out", "own.jsonl") == 2
+    assert (tmp_path / "own.jsonl").read_text() == "my own\n"
     digest = hashlib.sha256((tmp_path / "p.jsonl").read_bytes()).hexdigest()
     assert digest == "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
 
