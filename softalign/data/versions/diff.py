@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
-from softalign.artifacts import DatasetManifest, Frozen, ReasonCount
+from softalign.artifacts import DatasetManifest
 from softalign.data.curation.changes import CaptionEdit
 from softalign.data.curation.published import OpenedDataset, Placed
 from softalign.data.curation.rejections import Reason, Rejection
@@ -20,102 +19,23 @@ from softalign.data.curation.reuse import OF_CAPTIONS
 from softalign.data.curation.shards import IndexRow
 from softalign.data.versions.distributions import CAPTIONS_PER_IMAGE, Bins, Captions, Distribution
 from softalign.data.versions.edited import ADDED, REMOVED, Edited, Pair
+from softalign.data.versions.found_changes import (
+    CaptionChange,
+    Compared,
+    DatasetDiff,
+    ImageChange,
+    Kind,
+    Side,
+    SourceReweighted,
+)
 
 NEW, NOT_LISTED, REWORDED = "new", "not listed any more", "reworded"
-Kind = Literal["added", "removed", "changed"]
-KINDS: tuple[Kind, ...] = ("added", "removed", "changed")
 Place = tuple[str, str]
 """A source's name and a file name of it."""
 _OF_LISTINGS: frozenset[Reason] = OF_CAPTIONS | {"exact_duplicate"}
 """Of images that are there, or whose captions say why they are not."""
 _MUTE: frozenset[Reason | None] = OF_CAPTIONS | {None}
 """Why an image is missing that may have lost, or lacked, its captions."""
-
-
-class Side(Frozen):
-    """One of the two datasets."""
-
-    name: str
-    stage_key: str
-    digest: str
-    uri: str
-    num_samples: int
-    num_captions: int
-    num_val_samples: int
-    num_seen: int
-    total_bytes: int
-    rejected: tuple[ReasonCount, ...]
-
-
-class ImageChange(Frozen):
-    """An image that came, went, or has other content under its name; ``key`` is of the later dataset if there."""
-
-    kind: Kind
-    reason: str
-    key: str
-    source: str
-    file_name: str
-    captions: tuple[str, ...]
-
-
-class CaptionChange(Frozen):
-    """A caption of an image that both datasets have; ``before`` or ``after`` is empty where it came or went."""
-
-    kind: Kind
-    reason: str
-    key: str
-    source: str
-    file_name: str
-    before: str
-    after: str
-
-
-class Compared(Frozen):
-    """One distribution in both datasets, over the same labels."""
-
-    title: str
-    unit: str
-    labels: tuple[str, ...]
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-class DatasetDiff(Frozen):
-    """All that differs; ``num_moved`` images are held out in one dataset only, ``is_child``: B is a refresh of A."""
-
-    before: Side
-    after: Side
-    is_child: bool
-    num_images_kept: int
-    num_captions_kept: int
-    num_moved: int
-    images: tuple[ImageChange, ...]
-    captions: tuple[CaptionChange, ...]
-    distributions: tuple[Compared, ...]
-
-    @property
-    def is_same(self) -> bool:
-        """Whether both have the same images, sides and captions."""
-        return not (self.images or self.captions or self.num_moved)
-
-    def counts(self, of: Literal["images", "captions"]) -> tuple[tuple[Kind, str, int], ...]:
-        """Return how many images or captions changed, by kind and reason."""
-        changes: tuple[ImageChange | CaptionChange, ...] = self.images if of == "images" else self.captions
-        found = Counter((change.kind, change.reason) for change in changes)
-        ordered = sorted(found.items(), key=lambda item: (KINDS.index(item[0][0]), -item[1], item[0][1]))
-        return tuple((kind, reason, count) for (kind, reason), count in ordered)
-
-    def to_text(self) -> str:
-        """Return the counts for people."""
-        lines = [
-            f"{side.name} {side.stage_key[:12]}: {side.num_samples:,} images, {side.num_captions:,} captions"
-            for side in (self.before, self.after)
-        ]
-        lines.append(f"kept: {self.num_images_kept:,} images, {self.num_captions_kept:,} captions")
-        for of in ("images", "captions"):
-            lines += [f"{of} {kind}: {count:,} ({reason})" for kind, reason, count in self.counts(of)]
-        lines += [f"on another side of the split: {self.num_moved:,} images"] if self.num_moved else []
-        return "\n".join([*lines, *(["no difference"] if self.is_same else [])])
 
 
 @dataclass(frozen=True)
@@ -175,10 +95,28 @@ def compare_datasets(before: OpenedDataset, after: OpenedDataset, edits: Iterabl
         num_images_kept=len(kept),
         num_captions_kept=sum(len(old.samples[key].row.captions) for key in pairs) - num_gone,
         num_moved=sum(old.samples[key].row.split != one.row.split for key, one in kept.items()),
+        num_reweighted=sum(_num_reweighted(old.samples[a].row, new.samples[b].row) for a, b in pairs.items()),
+        source_weights=tuple(_source_weights(old, new)),
         images=tuple(_images(old, new, pairs, edited)),
         captions=captions,
         distributions=tuple(_distributions(old, new)),
     )
+
+
+def _num_reweighted(before: IndexRow, after: IndexRow) -> int:
+    """Return how many captions both rows have with another share of the image's draws."""
+    old, new = ({one.text: one.weight for one in row.origins()} for row in (before, after))
+    return sum(new[text] != weight for text, weight in old.items() if text in new)
+
+
+def _source_weights(old: _Version, new: _Version) -> Iterator[SourceReweighted]:
+    """Yield the sources of both whose weights differ; a manifest leaves those of 1 out."""
+    sources = [{one.row.source for one in version.samples.values()} for version in (old, new)]
+    weights = [{one.source: one.weight for one in version.manifest.weights} for version in (old, new)]
+    for source in sorted(set.intersection(*sources)):
+        before, after = (known.get(source, 1.0) for known in weights)
+        if before != after:
+            yield SourceReweighted(source=source, before=before, after=after)
 
 
 def _matched(old: _Version, new: _Version) -> Iterator[tuple[str, str]]:

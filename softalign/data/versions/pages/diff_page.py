@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from softalign.data.curation.published import OpenedDataset, Placed
-from softalign.data.versions.diff import KINDS, CaptionChange, DatasetDiff, ImageChange
+from softalign.data.versions.found_changes import KINDS, CaptionChange, DatasetDiff, ImageChange
 from softalign.data.versions.pages.rendering import SMALL_PX, template, thumbnail
 
 ItemT = TypeVar("ItemT")
@@ -62,7 +62,7 @@ def render_diff(diff: DatasetDiff, before: OpenedDataset, after: OpenedDataset) 
 
 def _verdict(diff: DatasetDiff) -> str:
     if diff.is_same:
-        return "Both hold the same images and captions."
+        return "Both hold the same images and captions, with the same weights."
     parts = []
     for of, changes in (("image", diff.images), ("caption", diff.captions)):
         for kind in KINDS:
@@ -71,6 +71,9 @@ def _verdict(diff: DatasetDiff) -> str:
                 parts.append(f"{number:,} {of}{'s' * (number != 1)} {kind}")
     if diff.num_moved:
         parts.append(f"{diff.num_moved:,} images on another side of the split")
+    if diff.num_reweighted:
+        parts.append(f"{diff.num_reweighted:,} captions weighted otherwise")
+    parts += [one.to_text() for one in diff.source_weights]
     return f"{', '.join(parts)}."
 
 

@@ -17,7 +17,9 @@ from softalign.data.curation.pipeline import curate
 from softalign.data.curation.published import OpenedDataset
 from softalign.data.curation.samples import HeldImage, ListedSample, WeightedCaption, weight_of
 from softalign.data.curation.shards import read_index
+from softalign.data.versions.diff import compare_datasets
 from softalign.data.versions.pages.data_page import render_dataset
+from softalign.data.versions.pages.diff_page import render_diff
 from softalign.store.files import list_files
 from softalign.store.store import Store
 
@@ -89,6 +91,22 @@ def test_sources_weights_are_in_manifest_and_report_and_in_no_shard(table, hando
     assert "draws of an image" not in render_dataset(OpenedDataset(plain, store))
     page = render_dataset(OpenedDataset(told, store))
     assert "draws of an image in an epoch" in page and '<td class="number">0.25</td>' in page
+
+
+def test_weights_alone_are_a_difference_too(table, store, configure):
+    plain, told, other = (
+        OpenedDataset(curate(configure(table(weights=weights, weight=weight)), store, key), store)
+        for weights, weight, key in (((), 1.0, "a"), ((2.0, 1.0), 0.5, "b"), ((2.0, 1.0), 0.5, "c"))
+    )
+    diff = compare_datasets(plain, told)
+    assert (diff.num_reweighted, diff.captions, diff.images, diff.is_same) == (6, (), (), False)
+    assert diff.to_text().splitlines()[-2:] == [
+        "weighted otherwise: 6 captions",
+        "source 0-table: weight 1 became 0.5",
+    ]
+    page = render_diff(diff, plain, told)
+    assert "6 captions weighted otherwise, source 0-table: weight 1 became 0.5." in page
+    assert compare_datasets(told, other).is_same
 
 
 def test_a_reworded_caption_weighs_what_the_one_before_did():
