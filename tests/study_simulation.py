@@ -41,7 +41,7 @@ class World:
     interaction_sd: float = 0.15
     shared: float = 0.5
     num_seeds: int = 3
-    images_per_prompt: int = 4
+    images_per_prompt: int = 3
     tags: tuple[str, ...] = ("two_object", "colors", "position", "color_attr")
 
 
