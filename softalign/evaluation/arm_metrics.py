@@ -73,6 +73,7 @@ def write_metric_values(
     names = [metric.name for metric in metrics]
     for result, found in zip(missing, engine.map(scoring, images), strict=True):
         known[result.filename] = {"filename": result.filename, **dict(zip(names, found, strict=True))}
+        line_text(known[result.filename], images_root)  # a score that is none ends it here
     rows = [known[result.filename] for result in results]
     (out / VALUES_FILENAME).write_text("".join(line_text(row, images_root) for row in rows), encoding="utf-8")
 

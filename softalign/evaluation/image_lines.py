@@ -52,7 +52,7 @@ class Maker:
 def complete_lines(path: Path, root: Path, asked: Mapping[str, object], maker: Maker) -> ImageLines:
     """Return a line for every image, and keep them in a file; one that holds for the same bytes is not made again.
 
-    A file of another maker's lines is kept beside it, under that one's digest.
+    A file of another maker's lines is kept beside it, under that one's digest, and found there again.
 
     Args:
         path: the file, JSON lines.
@@ -68,11 +68,12 @@ def complete_lines(path: Path, root: Path, asked: Mapping[str, object], maker: M
     with exclusive(root):
         keys = {name: _key((root / name).read_bytes(), value) for name, value in asked.items()}
         found = dict(_rows(path))
-        lines = {name: row for name, row in found.items() if keys.get(name) == row[KEY]}
+        known = (*_rows(_kept_path(path, maker.digest)), *found.items())
+        lines = {name: row for name, row in known if keys.get(name) == row[KEY]}
         missing = [name for name in keys if name not in lines]
-        if missing:
-            measure = maker.load()  # before lines that hold no longer are dropped: it may fail
-            _keep_others(path, found, maker)
+        measure = maker.load() if missing else None  # before lines that hold no longer are dropped: it may fail
+        _keep_others(path, {name: row for name, row in found.items() if name not in lines or lines[name] != row}, maker)
+        if measure is not None:
             _write(path, lines)
             with Reporter(maker.what, "images", len(keys), num_reused=len(lines)) as progress:
                 for name in progress.over(missing):
@@ -87,14 +88,19 @@ def complete_lines(path: Path, root: Path, asked: Mapping[str, object], maker: M
     return ImageLines(ordered, len(missing))
 
 
-def _keep_others(path: Path, found: Mapping[str, dict[str, Any]], maker: Maker) -> None:
-    """Keep the lines of each other maker in a file of their own."""
-    makers = dict.fromkeys(str(row.get(maker.field, "earlier")) for row in found.values())
-    for other in makers:
+def _keep_others(path: Path, dropped: Mapping[str, dict[str, Any]], maker: Maker) -> None:
+    """Keep the lines of each other maker in a file of their own, with those of theirs that are there."""
+    makers = {name: str(row.get(maker.field, "earlier")) for name, row in dropped.items()}
+    for other in dict.fromkeys(makers.values()):
         if other != maker.digest:
-            kept = path.with_name(f"{path.stem}-{other[:8]}{path.suffix}")
-            _write(kept, {name: row for name, row in found.items() if str(row.get(maker.field, "earlier")) == other})
+            kept = _kept_path(path, other)
+            own = {name: row for name, row in dropped.items() if makers[name] == other}
+            _write(kept, {**dict(_rows(kept)), **own})
             logger.warning("%s held what another %s made; that is kept as %s", path, maker.field, kept.name)
+
+
+def _kept_path(path: Path, maker: str) -> Path:
+    return path.with_name(f"{path.stem}-{maker[:8]}{path.suffix}")
 
 
 def line_text(line: Mapping[str, Any], root: Path) -> str:
@@ -115,7 +121,7 @@ def line_text(line: Mapping[str, Any], root: Path) -> str:
             expected="finite numbers",
             found=str(error),
             where=str(root / line["filename"]),
-            fix="use weights without damage; half precision can overflow: try --device cpu for this image",
+            fix="use weights without damage; half precision can overflow: try the CPU (--device or runtime.device)",
         ) from error
 
 

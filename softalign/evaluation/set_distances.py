@@ -11,7 +11,7 @@ import numpy as np
 
 from softalign.artifacts.metrics import SetDistances
 from softalign.config.runtime import Runtime
-from softalign.errors import CompatibilityError, ConfigError, DataError, MissingInputError
+from softalign.errors import ConfigError, DataError, MissingInputError
 from softalign.evaluation.image_files import load_image
 from softalign.geneval.image_faults import image_fault
 from softalign.geneval.layout import IMAGE_SUFFIXES, METADATA_FILENAME, read_folders
@@ -23,6 +23,7 @@ from softalign.metrics.distances import (
     statistics_of,
 )
 from softalign.metrics.features import FID_FEATURES, FeatureExtractor, load_features
+from softalign.metrics.reference import other_features, require_maker
 from softalign.processes.reporter import Reporter
 from softalign.store.files import require_folder_place
 
@@ -117,7 +118,7 @@ def stored_reference(reference: Path, extract: FeatureExtractor) -> SetStatistic
         CompatibilityError: it says that other features than these made it.
     """
     stored = read_statistics(reference)
-    _check_maker(reference, stored, extract)
+    require_maker(reference, stored, extract.maker, extract.label)
     return stored
 
 
@@ -134,12 +135,12 @@ def set_distances(reference: Path, label: str, own: SetStatistics, other: SetSta
         CompatibilityError: they have different numbers of features.
     """
     if len(other.mu) != len(own.mu):
-        raise _other_features(reference, f"{len(other.mu)} of them", f"{len(own.mu)} of {label}")
+        raise other_features(reference, f"{len(other.mu)} of them", f"{len(own.mu)} of {label}")
     names = ("fid", "kid") if label == FID_FEATURES else (f"frechet_distance[{label}]", f"kernel_distance[{label}]")
-    distances, std = {names[0]: frechet_distance(own, other)}, None
+    distances, std = {names[0]: _rounded(frechet_distance(own, other))}, None
     if own.features is not None and other.features is not None:
         kernel = kernel_distance(own.features, other.features)
-        distances[names[1]], std = kernel.value, kernel.std
+        distances[names[1]], std = _rounded(kernel.value), None if kernel.std is None else _rounded(kernel.std)
     return SetDistances(
         distances=distances,
         kernel_std=std,
@@ -174,6 +175,11 @@ def images_of(root: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
+def _rounded(value: float) -> float:
+    """Return a number to six digits: later ones depend on how many threads multiply."""
+    return float(f"{value:.6g}")
+
+
 def _statistics(root: Path, extract: FeatureExtractor) -> SetStatistics:
     paths = images_of(root)
 
@@ -193,18 +199,3 @@ def _check_place(save_to: Path) -> None:
             expected=f"a file with the suffix {STATISTICS_SUFFIX} in a folder",
             where=str(save_to),
         )
-
-
-def _check_maker(reference: Path, stored: SetStatistics, extract: FeatureExtractor) -> None:
-    if stored.maker not in {"", extract.maker}:
-        raise _other_features(reference, "another model's", extract.label)
-
-
-def _other_features(reference: Path, found: str, expected: str) -> CompatibilityError:
-    return CompatibilityError(
-        "The reference's statistics are of other features.",
-        expected=expected,
-        found=found,
-        where=str(reference),
-        fix="name the model that they were made with, or a folder of the reference's images",
-    )

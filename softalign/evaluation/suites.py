@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -198,12 +199,12 @@ def suite_label(config: EvalConfig) -> str:
 def _with_few_tags(prompts: tuple[GenevalPrompt, ...], uri: str) -> tuple[GenevalPrompt, ...]:
     """Refuse prompts of more tags than a comparison's record can hold, before an image is drawn."""
     tags = dict.fromkeys(prompt.tag for prompt in prompts)
-    long = [tag for tag in tags if len(tag) > MAX_TAG_CHARS]
+    long = [tag for tag in tags if len(json.dumps(tag)) - 2 > MAX_TAG_CHARS]  # as records have it: in ASCII
     if len(tags) > MAX_TAGS or long:
         raise DataError(
             "A suite has too many tags, or one with too long a name, to be compared by.",
-            expected=f"at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters",
-            found=f"{len(tags)} tags" + (f"; {long[0][:80]!r} has {len(long[0])} characters" if long else ""),
+            expected=f"at most {MAX_TAGS} tags of at most {MAX_TAG_CHARS} characters, six for each outside of ASCII",
+            found=f"{len(tags)} tags" + (f"; {json.dumps(long[0])[:90]} is longer" if long else ""),
             where=f"evaluate.prompts_uri {uri}",
             fix="group the prompts under fewer tags with shorter names",
         )

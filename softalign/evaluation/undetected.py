@@ -23,5 +23,5 @@ def require_detector(config: EvalConfig, images: Path) -> None:
             expected=error.expected,
             found=", ".join(text for text in (error.found, error.where) if text),
             where=str(images),
-            fix=f"{error.fix}. The same command goes on from the images then",
+            fix=". ".join(text for text in (error.fix, "The same command goes on from the images then") if text),
         ) from error

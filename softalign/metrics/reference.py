@@ -7,8 +7,9 @@ from pathlib import Path
 from softalign.artifacts import digest_of
 from softalign.backbones.locating import files_fingerprint
 from softalign.config.metrics import DistanceConfig
-from softalign.errors import MissingInputError
-from softalign.metrics.distances import read_statistics
+from softalign.errors import CompatibilityError, MissingInputError
+from softalign.metrics.distances import SetStatistics, read_statistics
+from softalign.store.files import sha256_of_file
 
 DISTANCE_FIELD = "evaluate.distance"
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -37,18 +38,64 @@ def weights_file(model: str, field: str) -> Path | None:
 
 
 def require_reference(config: DistanceConfig) -> None:
-    """Refuse a distance whose reference or model is not there, before anything is done for it.
+    """Refuse a distance whose reference or model is not there, or do not go together, before anything is done for it.
 
     Raises:
-        MissingInputError: says which.
+        MissingInputError: one is not there.
         DataError: the reference's file cannot be read.
+        CompatibilityError: another model than this made it.
     """
     from softalign.detectors.loading import located
 
-    read_statistics(Path(config.reference))
-    field = f"{DISTANCE_FIELD}.features"
+    place, field = Path(config.reference), f"{DISTANCE_FIELD}.features"
+    if not place.is_file():
+        raise MissingInputError(
+            "There is no such file of a reference's statistics.",
+            expected="a local .npz with mu and sigma",
+            found="a folder" if place.is_dir() else "no such file",
+            where=f"{DISTANCE_FIELD}.reference: {config.reference}",
+            fix="`softalign geneval distance DIR --features MODEL --save-statistics FILE` makes one of a folder",
+        )
     if weights_file(config.features, field) is None:
         located(config.features, None, field, "distance")
+    require_maker(place, read_statistics(place), maker_of(config.features), config.features)
+
+
+def maker_of(features: str) -> str:
+    """Return a digest of what makes features, as statistics have it.
+
+    Args:
+        features: a file of Inception's weights, or a model's folder or hub id.
+    """
+    weights = weights_file(features, DISTANCE_FIELD)
+    return files_fingerprint(features, None) if weights is None else sha256_of_file(weights)
+
+
+def require_maker(place: Path, statistics: SetStatistics, maker: str, label: str) -> None:
+    """Refuse statistics that say that other features made them.
+
+    Args:
+        place: their file.
+        statistics: what it holds.
+        maker: the digest of what makes features here.
+        label: what that is called.
+
+    Raises:
+        CompatibilityError: they are of another model.
+    """
+    if statistics.maker not in {"", maker}:
+        raise other_features(place, "another model's", label)
+
+
+def other_features(place: Path, found: str, expected: str) -> CompatibilityError:
+    """Return the error of statistics that cannot be compared."""
+    return CompatibilityError(
+        "The reference's statistics are of other features.",
+        expected=expected,
+        found=found,
+        where=str(place),
+        fix="name the model that they were made with, or a folder of the reference's images",
+    )
 
 
 def distance_fingerprint(config: DistanceConfig) -> str:

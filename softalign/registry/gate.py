@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from softalign.artifacts import ComparisonReport, Frozen, TagDifference
+from softalign.artifacts import ComparisonReport, Frozen, PairEvidence, TagDifference
 from softalign.artifacts.paired import DEFAULT_CONFIDENCE
 from softalign.config.registration import Guard, PromotionPolicy
 from softalign.errors import ConfigError, DataError
@@ -52,8 +52,8 @@ class Check(Frozen):
 
     Attributes:
         name: ``overall_gain``, ``gain_significant``, ``gain_by_exchange``, ``tag_drop:TAG``, ``beats_untrained``,
-            ``untrained_gain_significant``, ``not_worse_than_champion``, ``champion_tag_drop:TAG``,
-            ``not_below_champion`` (not in pairs), ``min_images`` or ``guard:METRIC``.
+            ``untrained_gain_significant``, ``untrained_gain_by_exchange``, ``not_worse_than_champion``,
+            ``champion_tag_drop:TAG``, ``not_below_champion`` (not in pairs), ``min_images`` or ``guard:METRIC``.
         measured: what was measured (score points, ratios).
         threshold: what it was held against.
         comparison: how: ``measured >= threshold``, ``measured > threshold`` or ``measured <= threshold``.
@@ -153,26 +153,26 @@ def _paired_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: i
     checks = [_at_least("overall_gain", gain.difference, policy.min_overall_gain)]
     if policy.requires_significant_gain:
         checks.append(_check("gain_significant", gain.ci_low, ">", 0.0, gain))
-        checks += _too_few_prompts(candidate, gain, look)
+        checks += _too_few_prompts("gain_by_exchange", gain, candidate.over_base, candidate, look)
     checks += _tag_checks("tag_drop", candidate.adapter_vs_base, policy.max_tag_drop)
     if policy.must_beat_untrained:
         over = widened(_overall(candidate.adapter_vs_untrained, "adapter_vs_untrained"), candidate, look)
         if policy.requires_significant_gain and over.difference > 0.0:
             checks.append(_check("untrained_gain_significant", over.ci_low, ">", 0.0, over))
+            checks += _too_few_prompts("untrained_gain_by_exchange", over, candidate.over_untrained, candidate, look)
         else:
             checks.append(_check("beats_untrained", over.difference, ">", 0.0))
     return checks
 
 
-def _too_few_prompts(candidate: ComparisonReport, gain: TagDifference, look: int) -> list[Check]:
-    """Return the check that fails where the interval is certain and the exact p-value is not.
-
-    Intervals of one or two prompts a tag have next to no width, whatever the gain is.
-    """
-    evidence, level = candidate.over_base, (1.0 - (candidate.confidence or DEFAULT_CONFIDENCE)) / look
+def _too_few_prompts(
+    name: str, gain: TagDifference, evidence: PairEvidence | None, candidate: ComparisonReport, look: int
+) -> list[Check]:
+    """Return the check that fails where the interval is certain and the exact p-value is not, as with few prompts."""
+    level = (1.0 - (candidate.confidence or DEFAULT_CONFIDENCE)) / look
     if evidence is None or gain.ci_low <= 0.0 or evidence.p_value <= level:
         return []
-    return [_check("gain_by_exchange", evidence.p_value, "<=", round(level, 6))]
+    return [_check(name, evidence.p_value, "<=", round(level, 6))]
 
 
 def _champion_checks(candidate: ComparisonReport, policy: PromotionPolicy, look: int) -> list[Check]:

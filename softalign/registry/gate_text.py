@@ -23,6 +23,11 @@ TEXTS = {
         "too few prompts to say it is better than the base: exchanging the arms of prompts gives such a gain by luck "
         "in {found:.1f} cases of 100, where {asked:.1f} are allowed",
     ),
+    "untrained_gain_by_exchange": (
+        "exchanging the arms of prompts gives such a gain over untrained tokens by luck in {found:.1f} cases of 100",
+        "too few prompts to say it is better than untrained tokens: exchanging the arms of prompts gives such a gain "
+        "by luck in {found:.1f} cases of 100, where {asked:.1f} are allowed",
+    ),
     "tag_drop": (
         "{subject} changed by {found:+.1f} points, where {asked:+.1f} is allowed",
         "{subject} fell by {below:.1f} points, more than the {allowed:.1f} allowed",

@@ -33,7 +33,7 @@ def standing_of(gain: TagDifference, shown: PairEvidence | None, confidence: flo
 
 def why_unclear(gain: TagDifference) -> str:
     """Return why a gain cannot be told from zero, as the end of a sentence."""
-    return ", which includes zero" if gain.ci_low <= 0.0 <= gain.ci_high else ", but so few prompts give it by luck too"
+    return ", which includes zero" if gain.ci_low <= 0.0 <= gain.ci_high else ", but luck gives as much too often (p)"
 
 
 def tags(

@@ -6,6 +6,7 @@ Images are matched by key, which is of their content; one with the same name in 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -104,9 +105,12 @@ def compare_datasets(before: OpenedDataset, after: OpenedDataset, edits: Iterabl
 
 
 def _num_reweighted(before: IndexRow, after: IndexRow) -> int:
-    """Return how many captions both rows have with another share of the image's draws."""
+    """Return how many captions both rows have with another share of the image's draws; by weight if others differ."""
     old, new = ({one.text: one.weight for one in row.origins()} for row in (before, after))
-    return sum(new[text] != weight for text, weight in old.items() if text in new)
+    if old.keys() != new.keys():  # a caption that came or went takes its share from all
+        return sum(new[text] != weight for text, weight in old.items() if text in new)
+    shares = [{text: weight / sum(row.values()) for text, weight in row.items()} for row in (old, new)]
+    return sum(not math.isclose(share, shares[1][text]) for text, share in shares[0].items())
 
 
 def _source_weights(old: _Version, new: _Version) -> Iterator[SourceReweighted]:

@@ -162,7 +162,7 @@ _LABEL_PLACES = {"base": (-7, 12, "end"), "untrained": (7, 13, "start"), "champi
 """Where an arm's guidance stands beside its marks, and how it is anchored: apart from the other arms'."""
 
 
-def front_chart(lines: Sequence[FrontLine], across: str, x_label: str) -> str:
+def front_chart(lines: Sequence[FrontLine], across: str, x_label: str, least: float = 2.0) -> str:
     """Return the arms' overall scores over another number, each a line along its guidance.
 
     Marks have a shape for each arm, filled where they are on the arm's front, and the guidance beside them.
@@ -171,9 +171,10 @@ def front_chart(lines: Sequence[FrontLine], across: str, x_label: str) -> str:
         lines: the arms.
         across: what the other number is, in a word.
         x_label: of its axis.
+        least: how much of it is shown on either side of the marks, at least.
     """
     marks = [mark for line in lines for mark in line.marks]
-    first, last = _spread([mark.across for mark in marks])
+    first, last = _spread([mark.across for mark in marks], least)
     axes = _Axes(first, last - first, *_spread([100 * mark.overall for mark in marks]), FRONT_WIDTH, FRONT_HEIGHT)
     parts = list(_grid(axes, x_label, num_x_ticks=6, least=0.0))
     parts.append(f'<text x="{_n(_LEFT + 4)}" y="{_n(_TOP + 4)}">overall, points</text>')
@@ -184,7 +185,7 @@ def front_chart(lines: Sequence[FrontLine], across: str, x_label: str) -> str:
 
 
 def _said(mark: FrontMark, across: str) -> str:
-    return f"guidance {mark.guidance_scale:g} {across} {mark.across:.1f} overall {100 * mark.overall:.1f}"
+    return f"guidance {mark.guidance_scale:g} {across} {mark.across:.4g} overall {100 * mark.overall:.1f}"
 
 
 def _front_line(line: FrontLine, axes: _Axes) -> Iterator[str]:
@@ -206,9 +207,9 @@ def front_key(arm: str) -> str:
     return f'<svg class="chart key" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">{path}</svg>'
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return an axis around some points of a hundred: with room for marks and their labels."""
-    margin = max(2.0, 0.12 * (max(values) - min(values)))
+def _spread(values: Sequence[float], least: float = 2.0) -> tuple[float, float]:
+    """Return an axis around some values: with room for marks and their labels."""
+    margin = max(least, 0.12 * (max(values) - min(values)))
     return min(values) - margin, max(values) + margin
 
 

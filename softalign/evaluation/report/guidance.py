@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from softalign.artifacts.fronts import FrontPoint, GuidanceFronts
@@ -55,13 +56,18 @@ def guidance_section(fronts: GuidanceFronts, judge: str) -> GuidanceSection:
     name = fronts.distance_name
     return GuidanceSection(
         chart=front_chart(lines, "counting", "counting, points") if is_drawn else "",
-        distance_chart=front_chart(nearer, "distance", f"{name}, lower is nearer") if name else "",
+        distance_chart=_distance_chart(nearer, name) if name else "",
         distance_name=name,
         keys=tuple((front_key(arm), ARM_LABELS[arm]) for arm in arms),
         rows=tuple(_row(point) for points in of_arms.values() for point in points),
         gain=_gain(fronts),
         judge=judge,
     )
+
+
+def _distance_chart(lines: Sequence[FrontLine], name: str) -> str:
+    farthest = max(mark.across for line in lines for mark in line.marks)
+    return front_chart(lines, "distance", f"{name}, lower is nearer", least=0.02 * farthest or 1.0)
 
 
 def _counting_marks(points: list[FrontPoint]) -> tuple[FrontMark, ...]:

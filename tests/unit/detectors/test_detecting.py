@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from softalign.config import DetectorConfig
-from softalign.detectors import segmenter
+from softalign.detectors import golden, segmenter
 from softalign.detectors.arithmetic import exact_arithmetic
 from softalign.detectors.colors import TEMPLATES, crop_of, load_color_classifier, to_square
 from softalign.detectors.golden import golden_findings
@@ -226,7 +226,10 @@ def _bicubic(images, device="cpu"):
 @pytest.mark.parametrize(
     ("to_input", "said"),
     [
-        (lambda images, device: to_pixel_values([one[..., ::-1].copy() for one in images], device), "sports ball"),
+        (
+            lambda images, device: to_pixel_values([one[..., ::-1].copy() for one in images], device),
+            "finds 5 instances",
+        ),
         (_bicubic, "with score"),
         (lambda images, device: to_pixel_values(images, device) + 4.0, "known segmenter finds"),
     ],
@@ -237,6 +240,13 @@ def test_a_machine_that_sees_a_known_picture_otherwise_is_found(monkeypatch, to_
     monkeypatch.setattr(segmenter, "to_pixel_values", to_input)
     findings = golden_findings.__wrapped__(CPU)
     assert findings and said in " ".join(findings)
+
+
+def test_answers_of_another_architecture_are_not_judged(monkeypatch, caplog):
+    monkeypatch.setattr(golden, "PARAMETERS", "of another version")
+    monkeypatch.setattr(golden, "GOLDEN", (("couch", 0.9, 0.9),))
+    assert golden_findings.__wrapped__(CPU) == ()
+    assert "not known" in caplog.text
 
 
 def test_wrong_deformable_attention_is_found():

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from transformers import CLIPImageProcessorPil
 
 from softalign.config import DetectorConfig, EvalConfig, Runtime
 from softalign.config.metrics import DistanceConfig, MetricConfig
-from softalign.errors import ConfigError, UndetectedError
+from softalign.errors import CompatibilityError, ConfigError, UndetectedError
 from softalign.evaluation import arm_metrics, arms, undetected
 from softalign.evaluation.evaluated_tokens import tokens_digest
 from softalign.evaluation.image_files import load_image
@@ -184,8 +185,12 @@ def test_an_arm_says_how_far_its_images_are_from_a_reference_as_the_command_does
     measured = distances_of(tmp_path / "drawn", reference, str(clip), runtime)
     assert found["distances"] == pytest.approx(measured.distances) and len(found["distances"]) == 2
     assert (found["num_images"], found["num_reference_images"]) == (measured.num_images, 4)
+    with np.load(reference) as stored:
+        np.savez(reference, **(dict(stored) | {"features_of": "another"}))
+    with pytest.raises(CompatibilityError, match="of other features"):  # before anything is detected
+        evaluate("base", None, backbone, Store(str(tmp_path / "other")), config=config)
     reference.unlink()
-    with pytest.raises(UndetectedError, match="no such file of statistics"):
+    with pytest.raises(UndetectedError, match="no such file of a reference's statistics"):
         evaluate("base", None, backbone, Store(str(tmp_path / "without")), config=config)
 
 

@@ -313,7 +313,7 @@ def test_a_front_of_one_point_has_axes_that_can_be_read():
     chart = front_chart(lines, "counting", "counting, points")
     ticks = re.findall(r"<text[^>]*>([-\d.]+)</text>", chart)
     assert "0.5" in ticks and not any(tick.startswith("-") for tick in ticks)
-    said = "Overall, points, over counting, points. base model: guidance 1 counting 0.0 overall 0.0, "
+    said = "Overall, points, over counting, points. base model: guidance 1 counting 0 overall 0.0, "
     assert f'aria-label="{said}' in chart
 
 

@@ -224,7 +224,11 @@ def half(root):
     return root
 
 
-def test_what_another_judge_answered_is_kept_beside(folder, suite, judge, tmp_path):
+def unused(*_args):
+    raise AssertionError("a judge is loaded")
+
+
+def test_what_another_judge_answered_is_kept_beside(folder, suite, judge, tmp_path, monkeypatch):
     score(folder, suite, judge)
     before = (folder / "results.jsonl").read_bytes()
     other = save_tiny_judge(tmp_path / "other", "llava")
@@ -232,6 +236,28 @@ def test_what_another_judge_answered_is_kept_beside(folder, suite, judge, tmp_pa
     first = json.loads(before.splitlines()[0])["judge"]
     assert (folder / f"results-{first[:8]}.jsonl").read_bytes() == before
     assert {row["judge"] for row in rows_of(folder)} == {files_fingerprint(str(other), None)}
+    after = (folder / "results.jsonl").read_bytes()
+    monkeypatch.setattr(judges, "load_judge", unused)  # going back asks nobody
+    with pytest.raises(AssertionError, match="loaded"):  # an image that nobody judged does
+        (folder / image_filename(0, 0)).write_bytes((folder / image_filename(1, 0)).read_bytes())
+        score(folder, suite, judge)
+    kept = [(folder / f"results-{first[:8]}.jsonl").read_bytes(), (folder / "results.jsonl").read_bytes()]
+    assert kept == [before, after], "nothing is lost where the judge does not load"
+    monkeypatch.undo()
+    score(folder, suite, judge)
+    second = json.loads(after.splitlines()[0])["judge"]
+    assert (folder / f"results-{second[:8]}.jsonl").read_bytes() == after
+    assert len(rows_of(folder)) == len(before.splitlines())
+
+
+def test_going_back_to_a_judge_asks_it_nothing_again(folder, suite, judge, tmp_path, monkeypatch):
+    score(folder, suite, judge)
+    before = (folder / "results.jsonl").read_bytes()
+    other = save_tiny_judge(tmp_path / "other", "llava")
+    score(folder, suite, other)
+    monkeypatch.setattr(judges, "load_judge", unused)
+    score(folder, suite, judge)
+    assert (folder / "results.jsonl").read_bytes() == before
 
 
 def test_an_answer_that_is_no_number_is_refused_and_the_others_are_kept(folder, suite, judge, monkeypatch):

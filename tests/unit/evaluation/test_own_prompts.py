@@ -47,8 +47,8 @@ def test_what_the_detector_cannot_see_is_refused(tmp_path, name, color):
 
 @pytest.mark.parametrize(
     ("tags", "said"),
-    [([f"t{place}" for place in range(41)], "41 tags"), (["x" * 61], "has 61 characters")],
-    ids=["many", "long"],
+    [([f"t{place}" for place in range(41)], "41 tags"), (["x" * 61], "is longer"), (["漢" * 11], "is longer")],
+    ids=["many", "long", "wide"],
 )
 def test_tags_that_no_record_could_hold_are_refused_before_anything_is_drawn(tmp_path, tags, said):
     clause = (Clause(class_name="circle", count=1),)

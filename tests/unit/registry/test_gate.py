@@ -47,6 +47,11 @@ def test_intervals_of_too_few_prompts_promote_nothing(p_value, look, is_promoted
     assert decision.is_promoted == is_promoted
     assert failed(decision) == ([] if is_promoted else ["gain_by_exchange"])
     assert is_promoted or "too few prompts" in decision.reason
+    sure = evidence.model_copy(update={"p_value": 0.001})
+    beside = candidate.model_copy(update={"over_base": sure, "over_untrained": evidence})
+    decision = decide(beside, None, POLICY, look=look)
+    assert failed(decision) == ([] if is_promoted else ["untrained_gain_by_exchange"])
+    assert is_promoted or "better than untrained tokens: exchanging" in decision.reason
 
 
 @pytest.mark.parametrize(

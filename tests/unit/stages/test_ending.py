@@ -124,7 +124,7 @@ def test_what_so_few_prompts_give_by_luck_is_not_called_a_gain():
     by_luck = PairEvidence(p_value=0.25, wins=1, losses=0, detectable=0.0)
     shown = TaskStatistics(tag="counting", p_value=0.25, p_adjusted=1.0, detectable=0.0, **counts)
     text = ending_text(summary(over_base=by_luck, over_untrained=by_luck, statistics=(shown,), over_champion=by_luck))
-    assert "No difference to the base can be told" in text and "but so few prompts give it by luck too" in text
+    assert "No difference to the base can be told" in text and "but luck gives as much too often (p)" in text
     assert "No difference to untrained tokens can be told" in text
     assert "No single tag gained or lost clearly." in text
     beside = summary(champion="cats/2#ab", adapter_vs_champion=GAINED, over_champion=by_luck)
