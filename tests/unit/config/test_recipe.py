@@ -71,7 +71,7 @@ def candidates(value):
         bound = {"metric": "overall_adapter", "at_least": 0.5}
         return [value[:1], ["up"], [bound], ["latin"], [clip_score], [33.0], scored]
     if value is None:
-        return ["main", 1.0, "paper", 64]
+        return ["main", 1.0, "paper", 64, {"reference": "r.npz", "features": "m"}]
     literals = (
         "parquet",
         "coco",
