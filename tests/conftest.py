@@ -51,11 +51,6 @@ def server_of(item):
     return next((name for name in SERVERS if name in item.fixturenames), None)
 
 
-def pytest_itemcollected(item):
-    """Keep a file's tests in one process, and all tests of one server in one."""
-    item.add_marker(pytest.mark.xdist_group(server_of(item) or item.path.name))
-
-
 def pytest_collection_modifyitems(items):
     """Start the servers first: their tests take longest."""
     items.sort(key=lambda item: server_of(item) is None)
