@@ -18,6 +18,7 @@ from softalign.evaluation.image_files import load_image
 from softalign.evaluation.set_distances import set_distances, stored_reference
 from softalign.geneval.scoring import ImageResult
 from softalign.metrics.distances import statistics_of
+from softalign.metrics.reference import label_of, maker_of
 
 DISTANCES_FILENAME = "distances.json"
 
@@ -37,15 +38,13 @@ def write_distances(
     """
     if config is None:
         return
-    from softalign.backbones.frozen_pipeline import resolve_device
-    from softalign.metrics.features import load_features
-
     describing = Work(file_features, (config.features, runtime), uses_model=True)
     files = ((images_root / result.filename).read_bytes() for result in results)
     rows = np.array(list(engine.map(describing, files)), dtype=np.float32)
-    extract = load_features(config.features, resolve_device(runtime))
-    reference = stored_reference(Path(config.reference), extract)
-    found = set_distances(Path(config.reference), extract.label, statistics_of(rows, extract.maker), reference)
+    place, maker = Path(config.reference), maker_of(config.features)
+    label = label_of(config.features, maker)
+    reference = stored_reference(place, maker, label)
+    found = set_distances(place, label, statistics_of(rows, maker), reference)
     (out / DISTANCES_FILENAME).write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 

@@ -22,8 +22,8 @@ from softalign.metrics.distances import (
     read_statistics,
     statistics_of,
 )
-from softalign.metrics.features import FID_FEATURES, FeatureExtractor, load_features
-from softalign.metrics.reference import other_features, require_maker
+from softalign.metrics.features import FEATURES_FIELD, FeatureExtractor, load_features
+from softalign.metrics.reference import FID_FEATURES, label_of, maker_of, other_features, require_maker
 from softalign.processes.reporter import Reporter
 from softalign.store.files import require_folder_place
 
@@ -75,10 +75,11 @@ def distances_of(
 
     if save_to is not None:
         _check_place(save_to)
-    if reference.suffix == STATISTICS_SUFFIX:
-        read_statistics(reference)  # before a model is loaded for it
+    stored = None
+    if reference.suffix == STATISTICS_SUFFIX:  # before a model is loaded for it
+        maker = maker_of(features, FEATURES_FIELD)
+        stored = stored_reference(reference, maker, label_of(features, maker))
     extract = load_features(features, resolve_device(runtime))
-    stored = stored_reference(reference, extract) if reference.suffix == STATISTICS_SUFFIX else None
     own = _statistics(root, extract)
     if save_to is not None:
         own.save(save_to)
@@ -109,8 +110,13 @@ def write_statistics(root: Path, features: str, runtime: Runtime, save_to: Path)
     return own.num_images or 0
 
 
-def stored_reference(reference: Path, extract: FeatureExtractor) -> SetStatistics:
+def stored_reference(reference: Path, maker: str, label: str) -> SetStatistics:
     """Return a reference's statistics from their file.
+
+    Args:
+        reference: the file.
+        maker: the digest of what makes the features that they are compared with.
+        label: what those are called.
 
     Raises:
         MissingInputError: there is no such file.
@@ -118,7 +124,7 @@ def stored_reference(reference: Path, extract: FeatureExtractor) -> SetStatistic
         CompatibilityError: it says that other features than these made it.
     """
     stored = read_statistics(reference)
-    require_maker(reference, stored, extract.maker, extract.label)
+    require_maker(reference, stored, maker, label)
     return stored
 
 

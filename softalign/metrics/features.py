@@ -15,18 +15,13 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from PIL import Image
 
-from softalign.backbones.locating import files_fingerprint
 from softalign.detectors.arithmetic import exact_arithmetic
 from softalign.detectors.loading import loaded, located
 from softalign.errors import CompatibilityError
 from softalign.metrics.inception import Inception
-from softalign.metrics.reference import weights_file
-from softalign.store.files import sha256_of_file
+from softalign.metrics.reference import label_of, maker_of, weights_file
 
 FEATURES_FIELD = "--features"
-OFFICIAL_INCEPTION_SHA256 = "6726825d"
-"""The first digits of the sha256 of FID's published weights, which their file name ends in (PyTorch names files so)."""
-FID_FEATURES = "inception"
 
 
 class FeatureExtractor(Protocol):
@@ -54,9 +49,8 @@ class InceptionFeatures:
         Raises:
             CompatibilityError: it has other weights than the network, or is more than tensors.
         """
-        self.maker = sha256_of_file(weights)
-        is_official = self.maker.startswith(OFFICIAL_INCEPTION_SHA256)
-        self.label = FID_FEATURES if is_official else f"{FID_FEATURES}:{weights.name}"
+        self.maker = maker_of(str(weights), FEATURES_FIELD)
+        self.label = label_of(str(weights), self.maker)
         self.model = Inception()
         try:
             self.model.load_state_dict(_read_state(weights))
@@ -91,7 +85,8 @@ class ModelFeatures:
         """
         from transformers import AutoImageProcessor, AutoModel
 
-        self.label, self.maker = model, files_fingerprint(model, None)
+        self.maker = maker_of(model, FEATURES_FIELD)
+        self.label = label_of(model, self.maker)
         self.device = device
         self.model = loaded(AutoModel, model, None, FEATURES_FIELD, of="features").to(device).eval()
         try:

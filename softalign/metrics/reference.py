@@ -12,6 +12,9 @@ from softalign.metrics.distances import SetStatistics, read_statistics
 from softalign.store.files import sha256_of_file
 
 DISTANCE_FIELD = "evaluate.distance"
+OFFICIAL_INCEPTION_SHA256 = "6726825d"
+"""The first digits of the sha256 of FID's published weights, which their file name ends in (PyTorch names files so)."""
+FID_FEATURES = "inception"
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 
@@ -61,14 +64,31 @@ def require_reference(config: DistanceConfig) -> None:
     require_maker(place, read_statistics(place), maker_of(config.features), config.features)
 
 
-def maker_of(features: str) -> str:
-    """Return a digest of what makes features, as statistics have it.
+def maker_of(features: str, field: str = DISTANCE_FIELD) -> str:
+    """Return a digest of what makes features, as statistics have it; loads nothing.
 
     Args:
         features: a file of Inception's weights, or a model's folder or hub id.
+        field: what names it.
+
+    Raises:
+        MissingInputError: there is no such file.
+    """
+    weights = weights_file(features, field)
+    return files_fingerprint(features, None) if weights is None else sha256_of_file(weights)
+
+
+def label_of(features: str, maker: str) -> str:
+    """Return what features are called: ``inception`` with FID's published weights alone, else the model's name.
+
+    Args:
+        features: a file of Inception's weights, or a model's folder or hub id.
+        maker: the digest of what makes them (``maker_of``).
     """
     weights = weights_file(features, DISTANCE_FIELD)
-    return files_fingerprint(features, None) if weights is None else sha256_of_file(weights)
+    if weights is None:
+        return features
+    return FID_FEATURES if maker.startswith(OFFICIAL_INCEPTION_SHA256) else f"{FID_FEATURES}:{weights.name}"
 
 
 def require_maker(place: Path, statistics: SetStatistics, maker: str, label: str) -> None:

@@ -14,8 +14,9 @@ from softalign.errors import CompatibilityError, ConfigError, DataError, Missing
 from softalign.evaluation import set_distances
 from softalign.geneval.layout import image_filename, write_metadata
 from softalign.geneval.prompts import official_prompts
-from softalign.metrics import features
+from softalign.metrics import reference
 from softalign.metrics.features import load_features
+from softalign.store.files import sha256_of_file
 from tests.random_inception import random_state
 from tests.tiny_detector import CLIP_SIDE_PX, build_clip
 from tests.tiny_judge import some_images
@@ -93,7 +94,7 @@ def test_only_the_published_weights_are_called_fid(folders, tmp_path, monkeypatc
     )
     shown = json.loads(distance(folders[0], "--reference", folders[1], "--features", weights, "--json").stdout)
     assert list(shown["distances"]) == ["frechet_distance[inception:own.pth]", "kernel_distance[inception:own.pth]"]
-    monkeypatch.setattr(features, "OFFICIAL_INCEPTION_SHA256", features.sha256_of_file(weights)[:8])
+    monkeypatch.setattr(reference, "OFFICIAL_INCEPTION_SHA256", sha256_of_file(weights)[:8])
     shown = json.loads(distance(folders[0], "--reference", folders[1], "--features", weights, "--json").stdout)
     assert list(shown["distances"]) == ["fid", "kid"]
 
