@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +155,11 @@ def no_noted_secrets(monkeypatch):
     from softalign import credentials
 
     monkeypatch.setattr(credentials, "_NOTED", set())
+
+
+@pytest.fixture(autouse=True)
+def no_remembered_buckets():
+    """Forget afterwards the connections to buckets: they were opened with a test's own address and keys."""
+    yield
+    if (remembering := sys.modules.get("s3fs")) is not None:
+        remembering.S3FileSystem.clear_instance_cache()

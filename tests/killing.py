@@ -5,6 +5,9 @@ import signal
 import threading
 import time
 import traceback
+from contextlib import suppress
+
+import psutil
 
 
 class Fuse:
@@ -23,6 +26,16 @@ class Fuse:
             return call(*args, **kwargs)
 
         return wrapped
+
+
+def children_at(title, process=None):
+    """Return the processes below this one (or a given one) whose command line has ``title``; dead ones have none."""
+    found = []
+    for child in (process or psutil.Process()).children(recursive=True):
+        with suppress(psutil.Error):
+            if title in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def exit_codes(work, num_ranks):

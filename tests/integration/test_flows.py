@@ -1,6 +1,5 @@
 """The whole chain on Prefect, on a few scenes: what it publishes, what it reports, and that a rerun does nothing."""
 
-import os
 import re
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from softalign.config import load_recipe
 from softalign.errors import ConfigError, MissingInputError
 from softalign.stages.chain import run_until
 from softalign.store.store import Store
+from tests.killing import children_at
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -213,10 +213,7 @@ def weights_of(store):
 
 def kill_worker():
     """Kill the training child of this process and return its id."""
-    import psutil
-
-    for child in psutil.Process(os.getpid()).children():
-        if "softalign.stages.worker" in " ".join(child.cmdline()):
-            child.kill()
-            return child.pid
+    for child in children_at("softalign.stages.worker"):
+        child.kill()
+        return child.pid
     pytest.fail("no child process to kill")

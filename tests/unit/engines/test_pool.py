@@ -22,7 +22,10 @@ from softalign.engines.opening import open_engine
 from softalign.engines.pool import ProcessPool
 from softalign.engines.work import InProcess, Work
 from softalign.errors import DataError, WorkerDiedError
+from tests.killing import children_at
 from tests.unit.engines import works
+
+WORKER = "softalign.engines.worker"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,6 @@ def pool():
     made = ProcessPool(2, items_per_call=2)
     yield made
     made.stop()
-
-
-def workers_of(process):
-    return [child for child in process.children(recursive=True) if "softalign.engines.worker" in child.cmdline()]
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])
@@ -70,9 +69,9 @@ def test_items_are_taken_some_ahead_and_not_all_and_leaving_early_leaves_nobody(
     results = early.map(Work(works.doubler, num_threads=3), (taken.append(i) or i for i in count()))
     assert list(islice(results, 3)) == [0, 2, 4]
     assert len(taken) < 50
-    mine = workers_of(psutil.Process())
+    mine = children_at(WORKER)
     results.close()
-    assert not [worker for worker in workers_of(psutil.Process()) if worker not in mine]
+    assert not [worker for worker in children_at(WORKER) if worker not in mine]
     assert list(early.map(Work(works.doubler), range(3))) == [0, 2, 4]
     early.stop()
 
@@ -152,16 +151,16 @@ def test_large_results_are_sent_in_parts_and_do_not_pile_up(monkeypatch):
 
 def test_auto_starts_nobody_for_a_short_work(monkeypatch):
     monkeypatch.setattr(opening, "num_cores", lambda: 2)
-    before = workers_of(psutil.Process())
+    before = children_at(WORKER)
     with open_engine(Runtime()) as engine:
         assert list(engine.map(Work(works.doubler, num_threads=4), range(50))) == [2 * i for i in range(50)]
-        assert workers_of(psutil.Process()) == before
+        assert children_at(WORKER) == before
         monkeypatch.setattr(engine._pool, "_starting_after_s", 0.1)
         done_by = list(engine.map(Work(works.sleeper, num_threads=4), range(60)))
         assert done_by[0] == os.getpid() != done_by[-1]
         assert done_by == sorted(done_by, key=lambda pid: pid != os.getpid())
         assert len(done_by) == 60
-    assert workers_of(psutil.Process()) == before
+    assert children_at(WORKER) == before
 
 
 def test_models_go_to_several_processes_where_that_is_asked_for():
@@ -190,7 +189,10 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, monkeypatch, quota, expec
 PARENT = """
 from softalign.engines.pool import ProcessPool
 from softalign.engines.work import Work
+from tests.killing import children_at
 from tests.unit.engines import works
+
+WORKER = "softalign.engines.worker"
 for pid in ProcessPool(2).map(Work(works.sleeper, num_threads=4), iter(int, 1)):
     print(pid, flush=True)
 """
@@ -203,7 +205,7 @@ def test_a_parent_that_ends_leaves_no_worker(number):
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=root
     ) as parent:
         parent.stdout.readline()
-        workers = workers_of(psutil.Process(parent.pid))
+        workers = children_at(WORKER, psutil.Process(parent.pid))
         assert len(workers) == 2
         parent.send_signal(number)
         parent.wait(20)

@@ -6,12 +6,12 @@ import signal
 import threading
 import time
 
-import psutil
 import pytest
 
 from softalign.config.engine import LocalEngine
 from softalign.processes.metering import metering
 from softalign.processes.progress import listening
+from tests.killing import children_at
 from tests.unit.engines.stages import HERE, few_prompts, stages
 
 
@@ -50,7 +50,7 @@ def test_encoding_and_evaluation_publish_the_same_bytes(made_here, tmp_path):
 def kill_one_at_work(folder, killed):
     while not any(folder.glob("*/d/journal/*.json")):
         time.sleep(0.005)
-    workers = [child for child in psutil.Process().children() if "softalign.engines.worker" in child.cmdline()]
+    workers = children_at("softalign.engines.worker")
     if workers:
         os.kill(workers[0].pid, signal.SIGKILL)
         killed.append(workers[0].pid)

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 
 from softalign.config.engine import RayEngine
@@ -16,6 +15,7 @@ from softalign.processes.progress import listening
 from softalign.sampling.geneval_set import SetSettings, generate_set
 from softalign.shapes.suite import build_suite
 from softalign.store.files import list_files
+from tests.killing import children_at
 from tests.unit.engines.stages import HERE, few_prompts, stages
 
 
@@ -69,10 +69,9 @@ class Killer(threading.Thread):
             time.sleep(0.005)
 
     def _kill_one(self):
-        for process in psutil.Process().children(recursive=True):
-            if "ray::_call" in " ".join(process.cmdline()):  # at work; idle ones have another title
-                os.kill(process.pid, signal.SIGKILL)
-                return process.pid
+        for process in children_at("ray::_call"):  # at work; idle ones have another title
+            os.kill(process.pid, signal.SIGKILL)
+            return process.pid
         return None
 
 
