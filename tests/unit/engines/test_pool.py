@@ -189,10 +189,7 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, monkeypatch, quota, expec
 PARENT = """
 from softalign.engines.pool import ProcessPool
 from softalign.engines.work import Work
-from tests.killing import children_at
 from tests.unit.engines import works
-
-WORKER = "softalign.engines.worker"
 for pid in ProcessPool(2).map(Work(works.sleeper, num_threads=4), iter(int, 1)):
     print(pid, flush=True)
 """
