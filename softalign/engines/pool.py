@@ -31,6 +31,12 @@ ITEMS_PER_CALL = 8
 """Of small items: a message costs 0.2 ms, an image 5 ms."""
 CALL_BYTES = 1 << 20
 """A call ends with the item that makes it larger: tables hand images over with their items."""
+CALLS_AHEAD = 6
+"""Calls begun or done for each that can be under way: results wait for their turn while one takes longer.
+
+Measured: two workers that read images and now and then pack a shard of 512, which takes as long as 200 images, do 6 %
+more than with 2. Bytes are bounded apart from it, by ``InFlight``.
+"""
 MAX_DEATHS = 2
 """How many workers an item may kill that does nothing else meanwhile."""
 ALONE = -1
@@ -154,7 +160,7 @@ class _Run:
             self._flight.add(batch.num_bytes)
             self._todo.put(batch)
             pending.append(batch)
-            while pending and (len(pending) >= 2 * len(self._threads) or self._flight.is_full):
+            while pending and (len(pending) >= CALLS_AHEAD * len(self._threads) or self._flight.is_full):
                 yield from self._results_of(pending.popleft())
         while pending:
             yield from self._results_of(pending.popleft())

@@ -97,6 +97,10 @@ class ImageFolder:
             is_refused = isinstance(error.__cause__, PermissionError) or code in {"HTTP 401", "HTTP 403"}
             raise ItemError("access_refused" if is_refused else "unreadable_file", code) from error
 
+    def local_path(self, filename: str) -> str:
+        """Return where a file is on this machine, if it has this spelling; empty where the folder is elsewhere."""
+        return f"{_local_root(self.uri)}/{filename}" if is_local(self.uri) else ""
+
     def _read(self, filename: str, max_bytes: int) -> bytes:
         """Return a file's content.
 
@@ -125,7 +129,7 @@ class ImageFolder:
         # joined inside the filesystem: parsed as a part of a URI, a name with :// or :: would mean another place
         with reaching(f"{self.uri.rstrip('/')}/{filename}"):
             if is_local(self.uri):
-                data = _read_local(f"{_local_root(self.uri)}/{filename}", max_bytes)
+                data = _read_local(self.local_path(filename), max_bytes)
             else:
                 filesystem, root = open_filesystem(self.uri)
                 data = _start_of(filesystem, f"{root.rstrip('/')}/{filename}", max_bytes + 1)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from softalign.config.curation import CurationConfig
 from softalign.config.runtime import Runtime
 from softalign.data.curation.filters import filter_captions, image_rejection, load_evaluation_sets
+from softalign.data.curation.image_folder import ImageFolder
 from softalign.data.curation.images import inspect_image
 from softalign.data.curation.rejections import ItemError, Rejection
 from softalign.data.curation.reuse import ReadSample, ToConfirm, known_sample
@@ -33,9 +34,19 @@ def sample_worker(config: CurationConfig, runtime: Runtime) -> Callable[[Item], 
         if isinstance(item, ShardToPack):
             return pack(item)
         found = read(item)
-        return found if found.sample is None else replace(found, sample=handed_over(found.sample))
+        if found.sample is None:
+            return found
+        return replace(found, sample=handed_over(found.sample, _original_of(found.sample, item)))
 
     return work
+
+
+def _original_of(sample: Sample, item: ListedSample | ToConfirm) -> str:
+    """Return the file of this machine that a sample's image was read from; empty: none, or it is stored as another."""
+    images = (item.listed if isinstance(item, ToConfirm) else item).images
+    if isinstance(images, ImageFolder) and not sample.source_digest:
+        return images.local_path(sample.filename)
+    return ""
 
 
 def sample_reader(config: CurationConfig, runtime: Runtime = HERE) -> Callable[[ListedSample | ToConfirm], ReadSample]:

@@ -19,7 +19,7 @@ from softalign.engines import cores, opening
 from softalign.engines import pool as pool_module
 from softalign.engines.in_flight import InFlight
 from softalign.engines.opening import open_engine
-from softalign.engines.pool import ProcessPool
+from softalign.engines.pool import CALLS_AHEAD, ProcessPool
 from softalign.engines.work import InProcess, Work
 from softalign.errors import DataError, WorkerDiedError
 from tests.killing import children_at
@@ -68,7 +68,7 @@ def test_items_are_taken_some_ahead_and_not_all_and_leaving_early_leaves_nobody(
     taken = []
     results = early.map(Work(works.doubler, num_threads=3), (taken.append(i) or i for i in count()))
     assert list(islice(results, 3)) == [0, 2, 4]
-    assert len(taken) < 50
+    assert len(taken) <= CALLS_AHEAD * 2 * 3 * 2 + 2
     mine = children_at(WORKER)
     results.close()
     assert not [worker for worker in children_at(WORKER) if worker not in mine]
@@ -187,7 +187,7 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, monkeypatch, quota, expec
 
 
 PARENT = """
-from softalign.engines.pool import ProcessPool
+from softalign.engines.pool import CALLS_AHEAD, ProcessPool
 from softalign.engines.work import Work
 from tests.unit.engines import works
 for pid in ProcessPool(2).map(Work(works.sleeper, num_threads=4), iter(int, 1)):

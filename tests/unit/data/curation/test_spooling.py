@@ -1,5 +1,6 @@
 """Images that workers put into files, and shards that workers write: the same datasets, and nothing left lying."""
 
+import hashlib
 import os
 from contextlib import contextmanager
 from itertools import chain, count, islice
@@ -11,7 +12,7 @@ from softalign.data.curation.pipeline import curate
 from softalign.data.curation.samples import Sample
 from softalign.data.curation.tars import ShardWriter
 from softalign.engines.work import InProcess
-from softalign.errors import StorageUnavailableError
+from softalign.errors import DataError, StorageUnavailableError
 from softalign.store.store import Store
 from tests.killing import Fuse, is_killed
 
@@ -61,7 +62,7 @@ def curated(handover, configure, monkeypatch, tmp_path):
     handover.add_pictures(11, start=12)
     place, entries_of = Store(str(tmp_path / "store")), journal.RunFolder.entries_of_shards
 
-    def run(engine, key="k"):
+    def run(engine, key="k", **options):
         left = []
 
         @contextmanager
@@ -74,7 +75,7 @@ def curated(handover, configure, monkeypatch, tmp_path):
 
         monkeypatch.setattr(pipeline, "open_engine", opened)
         monkeypatch.setattr(journal.RunFolder, "entries_of_shards", entries)
-        return curate(configure(handover.coco()), place, key).files_digest, left
+        return curate(configure(handover.coco()).model_copy(update=options), place, key).files_digest, left
 
     return run
 
@@ -114,10 +115,75 @@ def test_killed_at_many_points_it_ends_with_the_same_bytes(curated):
     assert curated(WorkersHere())[0] == expected
 
 
+def made_sample(name, image, **facts):
+    return Sample("0-coco", name, ("a caption",), image, "jpg", hashlib.sha256(image).hexdigest(), 1, 64, 48, **facts)
+
+
 def test_a_shard_is_packed_again_with_the_same_bytes(tmp_path):
-    made = (Sample("0-coco", f"{n}.jpg", ("a caption",), bytes(700 * n), "jpg", f"{n:064x}", n, 64, 48) for n in (1, 2))
+    made = (made_sample(f"{n}.jpg", bytes(700 * n)) for n in (1, 2))
     samples = tuple((spooling.spooled(sample, str(tmp_path)), sample.image_digest[-32:]) for sample in made)
     shard = spooling.ShardToPack(0, tmp_path, tmp_path / "output", samples, 0.1, captions_in_tars=True)
     assert spooling.pack(shard) == spooling.pack(shard)
     spooling.drop_images(sample for sample, _ in samples)
     assert os.listdir(tmp_path) == ["output"]
+
+
+@pytest.mark.parametrize("is_symbolic", [False, True])
+def test_a_file_of_this_machine_gets_a_second_name_and_no_copy(tmp_path, is_symbolic):
+    original, spool = tmp_path / "original.jpg", tmp_path / "spool"
+    spool.mkdir()
+    original.write_bytes(b"an image")
+    named = original
+    if is_symbolic:
+        named = tmp_path / "named.jpg"
+        named.symlink_to("original.jpg")
+    sample = made_sample("named.jpg", b"an image")
+    handed = spooling.spooled(sample, str(spool), str(named))
+    assert os.path.samefile(handed.path, original) and not os.path.islink(handed.path)
+    assert spooling.with_image(handed) == sample
+    original.unlink()
+    assert spooling.with_image(handed) == sample
+    spooling.drop_images([handed])
+    assert os.listdir(spool) == []
+
+
+@pytest.mark.parametrize("original", ["", "not there.jpg"])
+def test_without_a_second_name_there_is_a_copy(tmp_path, original):
+    sample = made_sample("a.jpg", b"an image")
+    handed = spooling.spooled(sample, str(tmp_path), original)
+    assert spooling.with_image(handed) == sample
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_stored(tmp_path):
+    original = tmp_path / "original.jpg"
+    original.write_bytes(b"an image")
+    handed = spooling.spooled(made_sample("original.jpg", b"an image"), str(tmp_path), str(original))
+    original.write_bytes(b"another one")
+    with pytest.raises(DataError, match="An image was changed") as caught:
+        spooling.with_image(handed)
+    assert caught.value.where == "0-coco: original.jpg"
+    assert "run the same command again" in str(caught.value)
+
+
+@pytest.mark.parametrize("image_format", ["keep", "png"])
+def test_workers_link_what_is_stored_as_it_is(curated, handover, monkeypatch, image_format):
+    linked = []
+    monkeypatch.setattr(spooling, "_is_linked", lambda original, _: bool(linked.append(original)))
+    expected, _ = curated(InProcess(), key="alone", image_format=image_format)
+    assert curated(WorkersHere(), image_format=image_format) == (expected, [])
+    files = {str(handover.images / f"{number:03d}.png") for number in range(23)}
+    assert files & set(linked) == (files if image_format == "keep" else set())
+
+
+def test_a_run_whose_image_is_written_to_stops_and_goes_on_with_the_new_one(curated, handover):
+    class Writing(WorkersHere):
+        def map(self, work, items):
+            for number, result in enumerate(super().map(work, items)):
+                yield result
+                if number == 1:
+                    handover.images.joinpath("001.png").write_bytes((handover.images / "000.png").read_bytes())
+
+    with pytest.raises(DataError, match="An image was changed"):
+        curated(Writing())
+    digest, left = curated(WorkersHere())
+    assert (digest, left) == curated(InProcess(), key="alone")
