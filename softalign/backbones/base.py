@@ -110,6 +110,17 @@ class Backbone(Protocol):
     def use_papers_sampler(self) -> None:
         """Give the pipeline the sampler of the papers."""
 
+    def start_states(self, config: SoftTokensConfig, empty: TextStates) -> Float[Tensor, "*N D"]:
+        """Return the states that tokens start as, each layer's where layers have their own.
+
+        Args:
+            config: of the tokens; its ``init`` is not ``normal``.
+            empty: the empty prompt's text states, one row.
+
+        Raises:
+            ConfigError: the tokens cannot be placed so in this denoiser.
+        """
+
     def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> Denoiser:
         """Return the denoiser with soft tokens attached.
 

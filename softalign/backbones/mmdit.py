@@ -22,6 +22,7 @@ from softalign.backbones.frozen_pipeline import (
 )
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.locating import resolve_model
+from softalign.backbones.padding import padding_states
 from softalign.backbones.row_cache import RowCache
 from softalign.config.backbone import BackboneConfig
 from softalign.config.families import FAMILIES
@@ -175,6 +176,16 @@ class MMDiTBackbone:
 
     def use_papers_sampler(self) -> None:
         """Keep the pipeline's own scheduler, flow matching with Euler steps: the papers use it."""
+
+    def start_states(self, config: SoftTokensConfig, empty: TextStates) -> Float[Tensor, "N D"]:
+        """Return the state of padding in front of each block that has tokens.
+
+        Raises:
+            ConfigError: the transformer has fewer blocks than the tokens have layers.
+        """
+        assert isinstance(config, MMDiTTokensConfig)  # noqa: S101  Recipe checks it
+        blocks = joint_blocks(self.denoiser, config.num_layers, config.layers)
+        return padding_states(self.denoiser, blocks, empty)
 
     def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> MMDiTDenoiser:
         """Return the transformer with soft tokens attached to its first or last joint blocks.

@@ -229,6 +229,10 @@ class UNetBackbone:
         if not isinstance(self.pipeline.scheduler, DDIMScheduler):
             self.pipeline.scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
 
+    def start_states(self, _config: SoftTokensConfig, empty: TextStates) -> Float[Tensor, " D"]:
+        """Return the state of the first position (BOS)."""
+        return empty.prompt_embeds_NLD[0, 0].cpu()
+
     def training_denoiser(self, config: SoftTokensConfig, tokens: SoftTokens) -> UNetDenoiser:
         """Return the U-Net with soft tokens attached to the configured blocks."""
         assert isinstance(config, UNetTokensConfig)  # noqa: S101  Recipe checks it

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from softalign.config.families import FAMILIES
 from softalign.config.paths import lookup, put
 from softalign.config.runtime import Runtime
 from softalign.config.soft_tokens import KIND_KEY
@@ -54,15 +53,6 @@ def _values(new: Mapping[Any, Any], otherwise: str = "") -> Convert:
         return GONE
 
     return convert
-
-
-def _init(value: Any, data: Mapping[str, Any]) -> Any:
-    """An MMDiT's tokens always start from N(0, init_std)."""
-    family = lookup(data, "backbone.family") or "sd15"
-    kind = lookup(data, f"train.soft_tokens.{KIND_KEY}")
-    if kind is None and isinstance(family, str) and family in FAMILIES:
-        kind = FAMILIES[family].kind
-    return GONE if kind == "mmdit" and value in ("normal", None) else UNCHANGED
 
 
 def _num_hard(value: Any, data: Mapping[str, Any]) -> Any:
@@ -115,7 +105,6 @@ RENAMED: dict[str, Renamed] = {
     "train.soft_tokens.position": Renamed(
         convert=_values({"after_bos": GONE, "append": GONE}, "train.soft_tokens.position is gone; remove it")
     ),
-    "train.soft_tokens.init": Renamed(convert=_init),
     "train.negatives.hard_share": Renamed("train.negatives.num_hard", _num_hard),
     "encode.hard_negatives_per_caption": Renamed(convert=_edits),
     "curation.sources.*.table": Renamed(

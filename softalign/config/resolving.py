@@ -125,8 +125,11 @@ def _kind_at(path: str, data: dict[str, Any]) -> type[BaseModel] | None:
 
 def _layers(data: dict[str, Any], family: Family) -> dict[str, tuple[Any, Origin]]:
     """Return what open fields get, by path, and whose number that is."""
+    has_other_tokens = lookup(data, f"train.soft_tokens.{KIND_KEY}") != FAMILIES[family].kind  # validation says so
     layers: dict[str, tuple[Any, Origin]] = {
-        path: (value, "family") for path, value in FAMILIES[family].defaults.items()
+        path: (value, "family")
+        for path, value in FAMILIES[family].defaults.items()
+        if not (has_other_tokens and path.startswith("train.soft_tokens."))
     }
     suite, model, side = (lookup(data, path) for path in ("evaluate.suite", "backbone.model", "backbone.resolution_px"))
     if is_embedded(suite) or is_embedded(model):

@@ -53,6 +53,11 @@ class UNetTokensConfig(_TokensConfig):
         """None: all blocks see the same tokens."""
         return None
 
+    @property
+    def unasked(self) -> set[str]:
+        """None: see ``MMDiTTokensConfig``."""
+        return set()
+
 
 class MMDiTTokensConfig(_TokensConfig):
     """Soft tokens of an MMDiT: each of the first or last joint blocks has its own (arXiv 2605.30038, 2503.08250: five).
@@ -65,6 +70,16 @@ class MMDiTTokensConfig(_TokensConfig):
 
     num_layers: Count = Field(5, description="joint blocks that have tokens of their own, at the end of their text")
     layers: LayersEnd = Field("first", description="which joint blocks these are: the first or the last ones")
+    init: Literal["normal", "padding"] = Field(
+        "normal",
+        description="what the tokens start from: N(0, init_std), or the empty prompt's last state before each block, "
+        "brought to init_std, with a timestep table of zeros: padding, which costs the untrained model nothing",
+    )
+
+    @property
+    def unasked(self) -> set[str]:
+        """The fields that requests and files leave out, as there were none of them: where they are the default."""
+        return {"init"} if self.init == "normal" else set()
 
 
 def _kind(value: Any) -> str:

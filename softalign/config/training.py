@@ -113,7 +113,7 @@ class TrainConfig(StageConfig):
     @property
     def unasked(self) -> dict[str, set[str]]:
         """What requests and files leave out, as pydantic's ``exclude``."""
-        return {"negatives": self.negatives.unasked}
+        return {"negatives": self.negatives.unasked, "soft_tokens": self.soft_tokens.unasked}
 
     def asked(self) -> dict[str, Any]:
         """Return the fields as a request has them."""

@@ -109,6 +109,17 @@ def soft_tokens_from_bos(
     return SoftTokens(banks, std * torch.randn(shape.table_of(width), generator=generator))
 
 
+def soft_tokens_from_padding(states_ND: Float[Tensor, "N D"], shape: TokensShape, *, std: float) -> SoftTokens:
+    """Return tokens of each layer that have the direction of its state and ``std`` as root mean square; no offsets.
+
+    Joint blocks see a text token's direction alone; how long it is says how far a step of the optimiser turns it.
+    """
+    width = states_ND.shape[-1]
+    directions_ND = states_ND.float() / states_ND.float().square().mean(dim=-1, keepdim=True).sqrt()
+    banks = (std * directions_ND[:, None]).expand(shape.banks_of(width)).clone()
+    return SoftTokens(banks, torch.zeros(shape.table_of(width)))
+
+
 def soft_tokens_from_normal(width: int, shape: TokensShape, *, std: float, generator: torch.Generator) -> SoftTokens:
     """Return tokens and table drawn from N(0, std)."""
     banks = std * torch.randn(shape.banks_of(width), generator=generator)

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import copy
 import logging
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from softalign.adapters.files import load_adapter, placement_of, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
+from softalign.backbones.base import Backbone
 from softalign.config.backbone import BackboneConfig
-from softalign.config.soft_tokens import UNetTokensConfig
 from softalign.config.training import TrainConfig
 from softalign.errors import CompatibilityError
-from softalign.method.soft_tokens import SoftTokens, TokensShape, soft_tokens_from_bos, soft_tokens_from_normal
+from softalign.method.soft_tokens import (
+    SoftTokens,
+    TokensShape,
+    soft_tokens_from_bos,
+    soft_tokens_from_normal,
+    soft_tokens_from_padding,
+)
+from softalign.method.text_states import TextStates
+from softalign.store.files import replacing
 from softalign.training.checkpoints import TrainingState
 from softalign.training.pair_grid import num_banks
+from softalign.training.process_group import ProcessGroup
 
 logger = logging.getLogger(__name__)
+
+START_STATES = "start_states.safetensors"
 
 
 def starting_tokens(config: TrainConfig, backbone: BackboneConfig, drawn: SoftTokens) -> SoftTokens:
@@ -82,19 +95,51 @@ def _shapes(tokens: SoftTokens) -> str:
     return f"banks {tuple(tokens.banks.shape)}, timestep_offsets {'none' if table is None else tuple(table.shape)}"
 
 
-def initial_tokens(config: TrainConfig, bos_D: Float[Tensor, " D"], width: int) -> SoftTokens:
-    """Return the step-0 tokens of a run: a function of its configuration and the empty prompt's BOS state.
+def start_states(
+    config: TrainConfig, backbone: Backbone, empty: TextStates, group: ProcessGroup, folder: Path
+) -> Float[Tensor, "*N D"]:
+    """Return the states that tokens start as, none where they are drawn; of padding the first attempt's are kept.
+
+    So a run that is taken up on another device ends with the step-0 tokens that it began with.
+
+    Args:
+        config: says what the tokens start from.
+        backbone: the frozen model.
+        empty: the empty prompt's text states, one row.
+        group: the ranks, which all call this; rank 0's answer is everyone's.
+        folder: where rank 0 keeps it.
+
+    Raises:
+        ConfigError: the tokens cannot be placed so in this denoiser.
+    """
+    if config.soft_tokens.init == "normal":
+        return torch.empty(0)
+    states = backbone.start_states(config.soft_tokens, empty)
+    if config.soft_tokens.init == "bos":
+        return states
+    path = folder / START_STATES
+    if group.is_leader and not path.is_file():
+        with replacing(path) as made:
+            save_file({"states": states}, made)
+    kept: Tensor = load(group.from_leader(path.read_bytes() if group.is_leader else b""))["states"]
+    return kept
+
+
+def initial_tokens(config: TrainConfig, states: Float[Tensor, "*N D"], width: int) -> SoftTokens:
+    """Return the step-0 tokens of a run: a function of its configuration and of states of the empty prompt.
 
     Args:
         config: shape, start and seed.
-        bos_D: the state that ``init: bos`` copies.
+        states: what ``init`` copies, see ``Backbone.start_states``; not looked at where it is ``normal``.
         width: of the tokens.
     """
     soft = config.soft_tokens
     generator = torch.Generator().manual_seed(config.seed)
     shape = TokensShape(num_banks(config.objective), soft.num_soft_tokens, soft.num_timestep_bins, soft.num_layers)
-    if isinstance(soft, UNetTokensConfig) and soft.init == "bos":
-        return soft_tokens_from_bos(bos_D, shape, std=soft.init_std, generator=generator)
+    if soft.init == "bos":
+        return soft_tokens_from_bos(states, shape, std=soft.init_std, generator=generator)
+    if soft.init == "padding":
+        return soft_tokens_from_padding(states, shape, std=soft.init_std)
     return soft_tokens_from_normal(width, shape, std=soft.init_std, generator=generator)
 
 

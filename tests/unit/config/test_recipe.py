@@ -92,6 +92,7 @@ def candidates(value):
         "online",
         "above",
         "when_decided",
+        "padding",
     )
     return [*literals, f"{value}-other", 0.5]
 
@@ -487,3 +488,6 @@ def test_what_came_later_is_no_part_of_what_is_asked_for_where_it_is_the_default
     assert some.asked()["negatives"]["kinds"] == ["count", "object"]
     assert some.negatives.asked_edits() == {"num_hard": 1, "kinds": ["count", "object"], "counts": "below"}
     assert some.digest != train.digest
+    drawn, padding = (TrainConfig(soft_tokens={"num_layers": 2, "init": init}) for init in ("normal", "padding"))
+    assert "init" not in drawn.asked()["soft_tokens"] and padding.asked()["soft_tokens"]["init"] == "padding"
+    assert drawn.digest == TrainConfig(soft_tokens={"num_layers": 2}).digest != padding.digest

@@ -23,7 +23,6 @@ CARRIED = {
     ),
     "train.soft_tokens.placement": (["train.soft_tokens={placement: mmdit, num_layers: 2}"],) * 2,
     "train.soft_tokens.position": (["train.soft_tokens.position=append"], []),
-    "train.soft_tokens.init": (["train.soft_tokens.init=normal"], []),
     "train.negatives.hard_share": (
         ["train.negatives={num_negatives: 4, hard_share: 0.5}", "encode.hard_negatives_per_caption=2"],
         ["train.negatives={num_negatives: 4, num_hard: 2}"],
@@ -48,7 +47,7 @@ CARRIED = {
 
 def test_each_old_field_has_a_case():
     assert set(CARRIED) == set(RENAMED)
-    assert set(RENAMED) - set(field_paths(Recipe)) == set(RENAMED) - {"train.noise_sharing", "train.soft_tokens.init"}
+    assert set(RENAMED) - set(field_paths(Recipe)) == set(RENAMED) - {"train.noise_sharing"}
 
 
 @pytest.mark.parametrize("path", CARRIED)
@@ -153,7 +152,6 @@ def test_an_old_override_beats_the_new_field_of_the_recipe():
         (["runtime.hang_timeout_s=20"], r"it is 0\.9 of runtime\.stall_timeout_s"),
         (["train.soft_tokens.placement=unet", "train.soft_tokens.num_layers=null"], "those of a U-Net, but the family"),
         (["train.soft_tokens.position=before"], "position is gone; remove it"),
-        (["train.soft_tokens.init=bos"], "init: it has no effect with an MMDiT; remove it"),
         ([f"curation.sources=[{SOURCE[:-1]}, table: csv}}]"], "the table of rendered scenes is gone"),
         (["encode.other=1"], r"encode\.other: there is no such field"),
     ],

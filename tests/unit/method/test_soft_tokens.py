@@ -6,6 +6,7 @@ from softalign.method.soft_tokens import (
     TokensShape,
     soft_tokens_from_bos,
     soft_tokens_from_normal,
+    soft_tokens_from_padding,
     timestep_bins,
     update_ema,
 )
@@ -109,3 +110,13 @@ def test_decay_zero_is_the_live_module():
 
 def test_tokens_are_the_only_state():
     assert set(SoftTokens(torch.zeros(1, 2, 3), torch.zeros(4, 3)).state_dict()) == {"banks", "timestep_offsets"}
+
+
+def test_tokens_that_start_as_padding_have_its_direction_and_no_offsets():
+    states = torch.randn(4, 8, generator=torch.Generator().manual_seed(3)) * torch.tensor([[0.1], [1.0], [4.0], [9.0]])
+    tokens = soft_tokens_from_padding(states, TokensShape(2, 3, 100, 4), std=0.05)
+    assert tokens.banks.shape == (2, 4, 3, 8)
+    torch.testing.assert_close(tokens.banks.square().mean(-1).sqrt(), torch.full((2, 4, 3), 0.05))
+    turned = torch.nn.functional.cosine_similarity(tokens.banks, states[:, None].expand(2, 4, 3, 8), dim=-1)
+    torch.testing.assert_close(turned, torch.ones(2, 4, 3))
+    assert torch.equal(tokens.timestep_offsets, torch.zeros(100, 4 * 8))

@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from softalign.adapters.files import read_adapter_config, save_adapter
 from softalign.adapters.locating import resolved
-from softalign.config import BackboneConfig, Runtime, TrainConfig, UNetTokensConfig
+from softalign.config import BackboneConfig, MMDiTTokensConfig, Runtime, TrainConfig, UNetTokensConfig
 from softalign.errors import CompatibilityError, IntegrityError, MissingInputError
 from softalign.method.soft_tokens import SoftTokens
+from softalign.method.text_states import TextStates
 from softalign.processes.stopping import StopRequest
 from softalign.training.loop import run_steps
-from softalign.training.start import initial_state, initial_tokens, starting_tokens
+from softalign.training.process_group import ALONE
+from softalign.training.start import START_STATES, initial_state, initial_tokens, start_states, starting_tokens
 from tests.unit.training import tiny_training as tiny
 
 BACKBONE = BackboneConfig(family="sd15", model="tiny")
@@ -106,3 +109,34 @@ def test_an_adapter_that_is_not_there_is_missing(tmp_path):
         resolved(TrainConfig(init_from=str(tmp_path / "none")))
     with pytest.raises(MissingInputError):
         start(init_from=str(tmp_path / "none"))
+
+
+def backbone_of(states):
+    return SimpleNamespace(start_states=lambda config, empty: states)
+
+
+def test_tokens_start_as_the_states_that_the_backbone_has_for_them(tmp_path):
+    states, empty = torch.arange(1.0, 9.0).view(2, 4), TextStates(torch.zeros(1, 3, 4))
+    config = TrainConfig(soft_tokens=MMDiTTokensConfig(num_layers=2, init="padding", init_std=0.5))
+    found = start_states(config, backbone_of(states), empty, ALONE, tmp_path)
+    assert torch.equal(found, states)
+    tokens = initial_tokens(config, found, 4)
+    assert tokens.banks.shape == (2, 2, 4, 4)
+    torch.testing.assert_close(tokens.banks[1, 1, 3], 0.5 * states[1] / states[1].square().mean().sqrt())
+    assert not tokens.timestep_offsets.any()
+
+
+def test_an_attempt_on_another_device_keeps_the_first_ones_start(tmp_path):
+    config = TrainConfig(soft_tokens=MMDiTTokensConfig(num_layers=2, init="padding"))
+    empty, first = TextStates(torch.zeros(1, 3, 4)), torch.ones(2, 4)
+    assert torch.equal(start_states(config, backbone_of(first), empty, ALONE, tmp_path), first)
+    assert torch.equal(start_states(config, backbone_of(first + 1e-6), empty, ALONE, tmp_path), first)
+    assert [path.name for path in tmp_path.iterdir()] == [START_STATES]
+
+
+@pytest.mark.parametrize("tokens", [UNetTokensConfig(), UNetTokensConfig(init="normal"), MMDiTTokensConfig()], ids=str)
+def test_nothing_is_kept_of_other_starts(tmp_path, tokens):
+    config, bos = TrainConfig(soft_tokens=tokens), torch.ones(4)
+    found = start_states(config, backbone_of(bos), TextStates(bos.view(1, 1, 4)), ALONE, tmp_path)
+    assert found.tolist() == ([1.0] * 4 if tokens.init == "bos" else [])
+    assert list(tmp_path.iterdir()) == []

@@ -124,7 +124,7 @@ def test_a_batch_holds_the_rows_of_its_keys(manifest, store):
 
 
 def test_the_empty_captions_encoding(manifest, store):
-    empty = reader(manifest, store).empty_prompt_embeds_LD
+    empty = reader(manifest, store).empty_text.prompt_embeds_NLD[0]
     assert (empty.shape, empty.dtype, empty.abs().max().item()) == (TEXT_SHAPE, torch.float32, 0.0)
 
 
