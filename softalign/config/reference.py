@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from softalign.config.families import FAMILIES
+from softalign.config.families import FAMILIES, DenoiserKind
 from softalign.config.presets import PRESETS, PRESETS_BY_FAMILY, Validations
 from softalign.config.schema import recipe_schema
 
@@ -84,8 +84,14 @@ def _row(path: str, field: Mapping[str, Any], section: Mapping[str, Any]) -> str
     name = path.rpartition(".")[2]
     is_required = name in section.get("required", ())
     default = "-" if is_required else f"`{_value(field['default'])}`" if "default" in field else ""
-    followed = _followed(path, has_presets=_has_presets(section))
+    followed = _followed(path, _denoisers(section), has_presets=_has_presets(section))
     return f"| `{name}` | {_type(field)} | {default} | {followed} | {field['description']} |"
+
+
+def _denoisers(section: Mapping[str, Any]) -> tuple[DenoiserKind, ...]:
+    """Return the kinds of denoisers whose families a section can belong to."""
+    of_one: dict[str, DenoiserKind] = {"num_layers": "mmdit", "blocks": "unet"}
+    return tuple(kind for name, kind in of_one.items() if name in section["properties"]) or tuple(of_one.values())
 
 
 def _has_presets(section: Mapping[str, Any]) -> bool:
@@ -120,11 +126,11 @@ def _range(field: Mapping[str, Any]) -> str:
     return f" {', '.join(limits)}" if limits else ""
 
 
-def _followed(path: str, *, has_presets: bool) -> str:
-    """Return what a field gets by family and by preset."""
+def _followed(path: str, denoisers: tuple[DenoiserKind, ...], *, has_presets: bool) -> str:
+    """Return what a field gets by family, of those with such denoisers, and by preset."""
     by_value: dict[str, list[str]] = {}
     for family, record in FAMILIES.items():
-        if path in record.defaults:
+        if path in record.defaults and record.kind in denoisers:
             by_value.setdefault(_value(record.defaults[path]), []).append(family)
     for preset, numbers in PRESETS.items() if has_presets else ():
         if path in numbers:

@@ -73,7 +73,7 @@ class MMDiTTokensConfig(_TokensConfig):
     init: Literal["normal", "padding"] = Field(
         "normal",
         description="what the tokens start from: N(0, init_std), or the empty prompt's last state before each block, "
-        "brought to init_std, with a timestep table of zeros: padding, which costs the untrained model nothing",
+        "brought to init_std, with a timestep table of zeros: padding, which the model knows to pass over",
     )
 
     @property

@@ -1,11 +1,14 @@
 """On a CUDA device: an MMDiT in bf16 with soft tokens in its first blocks. Run with ``pytest -m gpu tests/gpu``."""
 
+import copy
+
 import pytest
 import torch
 
 from softalign.backbones.frozen_pipeline import backbone_dtype, resolve_device
 from softalign.backbones.joint_injection import JointAttentionInjection
 from softalign.backbones.mmdit import MMDiTDenoiser, joint_blocks
+from softalign.backbones.padding import padding_states
 from softalign.config import AGSMConfig, Runtime
 from softalign.config.objective import OBJECTIVES
 from softalign.method.forward_process import FlowProcess, draw_noise
@@ -97,3 +100,12 @@ def test_scale_on_cuda_is_bit_exact_at_zero_and_near_plain_insertion_at_one(tran
     injection.scale = 0.0
     assert torch.equal(transformer(**inputs).sample, base)
     injection.remove()
+
+
+def test_padding_is_that_of_the_cpu_in_float32(transformer, device):
+    empty = TextStates(drawn(device, 1, L, tiny_sd3.JOINT_WIDTH), drawn(device, 1, tiny_sd3.POOLED_WIDTH))
+    found = padding_states(transformer, joint_blocks(transformer, NUM_LAYERS), empty)
+    here = copy.deepcopy(transformer).to("cpu", torch.float32)
+    expected = padding_states(here, joint_blocks(here, NUM_LAYERS), empty.to(torch.device("cpu")))
+    assert (found.device.type, found.dtype) == ("cpu", torch.float32)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.02 * expected.abs().max().item())

@@ -118,6 +118,26 @@ def test_training_is_the_same_with_stored_texts_and_with_encoders_beside_it(trai
         torch.testing.assert_close(online[tensor], expected, rtol=1e-3, atol=1e-5)
 
 
+@torch.no_grad()
+def test_tokens_can_start_as_padding(trained, models):
+    encoded, _ = trained["sd3"]
+    tokens = MMDiTTokensConfig(num_layers=2, init="padding", init_std=0.05)
+    config = TrainConfig(soft_tokens=tokens, num_steps=1, batch_size=3, validate_every_steps=0)
+    store = Store(str(Path(encoded.uri).parents[1]))
+    with torch.enable_grad():
+        adapter = train(encoded, config_of("sd3", models), config, Runtime(num_threads=1), store, "t-padding", "tiny")
+    start = load_file(Path(adapter.uri) / "initial" / "soft_tokens.safetensors")
+    pipe = pipeline_of("sd3", models)
+    empty = pipe.encode_prompt("", None, None, device=CPU, max_sequence_length=T5_LENGTH)[0]
+    padding = pipe.transformer.context_embedder(empty)[0, -1]
+    first = start["soft_tokens.positive"][0]
+    torch.testing.assert_close(
+        first, (0.05 * padding / padding.square().mean().sqrt()).expand_as(first), rtol=0.01, atol=1e-4
+    )
+    assert torch.equal(start["soft_tokens.negative"], start["soft_tokens.positive"])
+    assert not start["timestep_offsets"].any()
+
+
 def test_the_encoded_set_has_the_pipelines_shapes(trained, name):
     encoded, _ = trained[name]
     is_xl = name == "sdxl"
