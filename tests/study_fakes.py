@@ -88,7 +88,8 @@ def _encoded(given, key, folder) -> EncodedManifest:
 def _adapter(given, key, folder) -> Adapter:
     (folder / "initial").mkdir(exist_ok=True)
     (folder / "initial" / "adapter_config.json").write_text('{"placement": {}}\n', encoding="utf-8")
-    (folder / "initial" / "soft_tokens.safetensors").write_bytes(str(given.recipe.train.seed).encode())
+    train = given.recipe.train
+    (folder / "initial" / "soft_tokens.safetensors").write_bytes(f"{train.seed}{train.soft_tokens.init}".encode())
     return ADAPTER.model_copy(update={"stage_key": key})
 
 

@@ -71,11 +71,24 @@ class Model:
 
     @property
     def curves(self) -> list[dict[str, str]]:
-        """Each column of the tables by images seen."""
+        """Each column of the tables by images seen; none where all trainings are of one length."""
+        lengths = {one.samples_seen for one in self.result.curves if one.recipe == self.name}
         return [
             _chart(TITLES[measured], self._curves(measured), "images seen in training", f"{measured}, points")
             for measured in MEASURED
+            if len(lengths) > 1
         ]
+
+    @property
+    def started_otherwise(self) -> tuple[str, list[str]]:
+        """The arm whose untrained tokens the tables have, and the arms that start from others."""
+        drawn: dict[str, set[str]] = {}
+        for cell in self.result.cells:
+            if (cell.recipe, cell.scored_on) == (self.name, "report"):
+                images = {one.digest for one in cell.arms if one.arm == "untrained"}
+                drawn.setdefault(cell.arm, set()).update(images)
+        first = next(arm for arm in self._arms if arm in drawn)
+        return first, [arm for arm in drawn if drawn[arm] != drawn[first]]
 
     @property
     def scores(self) -> list[dict[str, Any]]:
