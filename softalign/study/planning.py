@@ -170,15 +170,16 @@ def _work_of(cell: Cell, cells: Cells) -> Iterator[_Work]:
         calls = recipe.evaluate.at_guidance(guidance).denoiser_calls_per_image
         seconds = num_images * calls * rates.seconds_per_image_call + rates.seconds_per_stage
         size = evaluate_bytes(recipe, Published()) or 0
-        for tokens in (("base", cell.recipe), ("untrained", cell.recipe, cell.seed, _start(recipe)), training):
+        for tokens in (("base", cell.recipe), ("untrained", cell.recipe, _start(recipe)), training):
             yield _Work(("evaluate", *tokens, cell.scored_on, guidance), seconds, size, num_images)
 
 
 def _start(recipe: Recipe) -> str:
-    """Return what the step-0 tokens depend on beside the seed: objectives with as many banks share them."""
-    objective = recipe.train.objective
+    """Return what the step-0 tokens depend on: objectives with as many banks share them, of padding all seeds."""
+    objective, tokens = recipe.train.objective, recipe.train.soft_tokens
     is_dual = objective.name == "agsm" and objective.banks == "dual"
-    return f"{is_dual} {recipe.train.soft_tokens.model_dump_json()}"
+    seed = "" if tokens.init == "padding" else recipe.train.seed
+    return f"{is_dual} {seed} {tokens.model_dump_json()}"
 
 
 def _lines(model: PlannedModel) -> Iterator[str]:

@@ -150,7 +150,10 @@ def test_an_old_override_beats_the_new_field_of_the_recipe():
             r"which is 2; remove it, or set train\.negatives\.num_hard to 5",
         ),
         (["runtime.hang_timeout_s=20"], r"it is 0\.9 of runtime\.stall_timeout_s"),
-        (["train.soft_tokens.placement=unet", "train.soft_tokens.num_layers=null"], "those of a U-Net, but the family"),
+        (
+            [f"train.soft_tokens.{field}" for field in ("placement=unet", "num_layers=null", "init=null")],
+            "those of a U-Net, but the family",
+        ),
         (["train.soft_tokens.position=before"], "position is gone; remove it"),
         ([f"curation.sources=[{SOURCE[:-1]}, table: csv}}]"], "the table of rendered scenes is gone"),
         (["encode.other=1"], r"encode\.other: there is no such field"),

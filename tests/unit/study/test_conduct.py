@@ -107,15 +107,20 @@ def test_killed_anywhere_and_begun_again_no_cell_is_done_twice(tmp_path, faked):
     assert run_study(tmp_path) == result
 
 
-def test_the_plan_counts_shared_work_once_and_what_is_there_not_at_all(tmp_path, faked):
-    study, store = parse_study(STUDY, "a test"), Store(str(tmp_path / "store"))
+@pytest.mark.parametrize(("init", "num_starts"), [("normal", 4), ("padding", 2)])
+def test_the_plan_counts_shared_work_once_and_what_is_there_not_at_all(tmp_path, faked, init, num_starts):
+    recipe = STUDY["recipes"]["mmdit"]
+    fields = {**recipe["fields"], "train.soft_tokens.init": init}
+    study = parse_study({**STUDY, "recipes": {"mmdit": {**recipe, "fields": fields}}}, "a test")
+    store = Store(str(tmp_path / "store"))
     before = plan_study(study, store, 2, tmp_path)
     (model,) = before.models
     assert (model.num_there, model.num_trainings) == (0, 8)
-    # selection: 8 adapters, base, 2 + 2 untrained at one guidance; report: 4, 1, 4 at two; of 75 prompts
-    assert model.num_images == 75 * (2 * (8 + 1 + 4) + 4 * 2 * (4 + 1 + 4))
+    # selection: 8 adapters, base, untrained (by number of banks, drawn ones by seed) at one guidance;
+    # report: 4 adapters, at two; of 75 prompts
+    assert model.num_images == 75 * (2 * (8 + 1 + num_starts) + 4 * 2 * (4 + 1 + num_starts))
     assert before.hours > 0 and "8 trainings" in before.to_text()
-    run_study(tmp_path)
+    conduct(study, store, tmp_path / "out", Pool(1), tmp_path)
     (after,) = plan_study(study, store, 2, tmp_path).models
     assert (after.num_there, after.num_cells, after.hours, after.num_trainings) == (12, 12, 0.0, 0)
 
