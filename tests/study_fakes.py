@@ -21,7 +21,7 @@ STUDY = {
     "recipes": {
         "mmdit": {
             "recipe": "shapes",
-            "fields": {"evaluate.num_bootstrap": 100},
+            "fields": {"evaluate.num_bootstrap": 100, "train.soft_tokens": {"num_layers": 4}},
             "seconds_per_step": 0.2,
             "seconds_per_image_call": 0.002,
             "seconds_per_stage": 5,
@@ -89,7 +89,8 @@ def _adapter(given, key, folder) -> Adapter:
     (folder / "initial").mkdir(exist_ok=True)
     (folder / "initial" / "adapter_config.json").write_text('{"placement": {}}\n', encoding="utf-8")
     train = given.recipe.train
-    (folder / "initial" / "soft_tokens.safetensors").write_bytes(f"{train.seed}{train.soft_tokens.init}".encode())
+    start = "padding" if train.soft_tokens.init == "padding" else str(train.seed)
+    (folder / "initial" / "soft_tokens.safetensors").write_bytes(start.encode())
     return ADAPTER.model_copy(update={"stage_key": key})
 
 

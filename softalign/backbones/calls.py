@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor, nn
 
 from softalign.method.soft_tokens import POSITIVE_BANK, SoftTokens
+from softalign.method.text_states import TextStates
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a module is called with: by place and by name."""
@@ -58,6 +59,23 @@ def _for_rows(values: Tensor, num_rows: int) -> Tensor:
     if len(values) in (1, num_rows):
         return values.expand(num_rows)
     return values.repeat_interleave(num_rows // len(values))
+
+
+def call_mmdit(
+    transformer: nn.Module,
+    noisy_latents_NCHW: Float[Tensor, "N C H W"],
+    timesteps_N: Real[Tensor, " N"],
+    text: TextStates,
+) -> Float[Tensor, "N C H W"]:
+    """Return what a Stable Diffusion 3 transformer of diffusers predicts; latents and text have its dtype."""
+    prediction: Tensor = transformer(
+        hidden_states=noisy_latents_NCHW,
+        encoder_hidden_states=text.prompt_embeds_NLD,
+        pooled_projections=text.pooled_NP,
+        timestep=timesteps_N,
+        return_dict=False,
+    )[0]
+    return prediction
 
 
 def parameter_names(module: nn.Module) -> tuple[str, ...]:

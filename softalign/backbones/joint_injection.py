@@ -25,7 +25,7 @@ from softalign.backbones.calls import Arguments, TokensInUse, argument, drawn_to
 from softalign.backbones.injection import SoftTokenInjection, without
 from softalign.errors import CompatibilityError
 
-_BLOCK = ("hidden_states", "encoder_hidden_states", "temb", "joint_attention_kwargs")
+JOINT_BLOCK = ("hidden_states", "encoder_hidden_states", "temb", "joint_attention_kwargs")
 """What a joint block takes (gradient checkpointing passes it by place)."""
 
 
@@ -73,29 +73,29 @@ class JointAttentionInjection(SoftTokenInjection):
 
     def _pass(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         call = args, kwargs
-        options = argument(_BLOCK, self.options_name, call) or {}
+        options = argument(JOINT_BLOCK, self.options_name, call) or {}
         if self._key not in options:
             return None
-        return with_argument(_BLOCK, self.options_name, without(self._key, options), call)
+        return with_argument(JOINT_BLOCK, self.options_name, without(self._key, options), call)
 
     def _append(
         self, layer: int, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         call = args, kwargs
-        options = argument(_BLOCK, self.options_name, call) or {}
+        options = argument(JOINT_BLOCK, self.options_name, call) or {}
         if self._key not in options:
             return None
         drawn: _Drawn = options[self._key]
-        text_BLD: Tensor = argument(_BLOCK, "encoder_hidden_states", call)
+        text_BLD: Tensor = argument(JOINT_BLOCK, "encoder_hidden_states", call)
         tokens_BSD = drawn.tokens_BNSD[:, layer].to(text_BLD)
         inserted = KeyBias(text_BLD.shape[1], tokens_BSD.shape[1], math.log(drawn.scale))
-        call = with_argument(_BLOCK, "encoder_hidden_states", torch.cat([text_BLD, tokens_BSD], dim=1), call)
-        return with_argument(_BLOCK, self.options_name, {**options, self._key: inserted}, call)
+        call = with_argument(JOINT_BLOCK, "encoder_hidden_states", torch.cat([text_BLD, tokens_BSD], dim=1), call)
+        return with_argument(JOINT_BLOCK, self.options_name, {**options, self._key: inserted}, call)
 
     def _take_off(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor | None, Tensor]
     ) -> tuple[Tensor | None, Tensor] | None:
-        options = argument(_BLOCK, self.options_name, (args, kwargs)) or {}
+        options = argument(JOINT_BLOCK, self.options_name, (args, kwargs)) or {}
         text_BLD, image = output
         if self._key not in options or text_BLD is None:
             return None

@@ -12,6 +12,7 @@ from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from softalign.backbones.base import Denoiser
+from softalign.backbones.calls import call_mmdit
 from softalign.backbones.frozen_pipeline import (
     ALL_PARTS,
     Part,
@@ -83,14 +84,7 @@ class MMDiTDenoiser(Denoiser):
     def _call(
         self, noisy_latents_NCHW: Float[Tensor, "N C H W"], timesteps_N: Real[Tensor, " N"], text: TextStates
     ) -> Tensor:
-        prediction: Tensor = self.module(
-            hidden_states=noisy_latents_NCHW,
-            encoder_hidden_states=text.prompt_embeds_NLD,
-            pooled_projections=text.pooled_NP,
-            timestep=timesteps_N,
-            return_dict=False,
-        )[0]
-        return prediction
+        return call_mmdit(self.module, noisy_latents_NCHW, timesteps_N, text)
 
 
 class MMDiTBackbone:

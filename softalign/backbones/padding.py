@@ -17,13 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from softalign.backbones.calls import Arguments, argument
+from softalign.backbones.calls import Arguments, argument, call_mmdit
+from softalign.backbones.joint_injection import JOINT_BLOCK
 from softalign.method.soft_tokens import NUM_TRAIN_TIMESTEPS
 from softalign.method.text_states import TextStates
 
 TIMESTEPS = tuple(range(50, NUM_TRAIN_TIMESTEPS, 100))
 """At which the stream is looked at: the middles of ten equal parts."""
-_JOINT_BLOCK = ("hidden_states", "encoder_hidden_states")
 
 
 @torch.no_grad()
@@ -56,16 +56,11 @@ def _look(transformer: nn.Module, empty: TextStates, timestep: int) -> None:
     text = empty.to(parameter.device, parameter.dtype)
     shape_CHW = (config.in_channels, config.sample_size, config.sample_size)
     noise_1CHW = torch.randn(1, *shape_CHW, generator=torch.Generator().manual_seed(timestep))
-    transformer(
-        hidden_states=(noise_1CHW * timestep / NUM_TRAIN_TIMESTEPS).to(parameter.device, parameter.dtype),
-        encoder_hidden_states=text.prompt_embeds_NLD,
-        pooled_projections=text.pooled_NP,
-        timestep=torch.tensor([float(timestep)], device=parameter.device),
-        return_dict=False,
-    )
+    noisy_1CHW = (noise_1CHW * timestep / NUM_TRAIN_TIMESTEPS).to(parameter.device, parameter.dtype)
+    call_mmdit(transformer, noisy_1CHW, torch.tensor([float(timestep)], device=parameter.device), text)
 
 
 def _catch(states: list[Tensor], _block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-    text_1LD: Tensor = argument(_JOINT_BLOCK, "encoder_hidden_states", (args, kwargs))
+    text_1LD: Tensor = argument(JOINT_BLOCK, "encoder_hidden_states", (args, kwargs))
     states.append(text_1LD[0, -1].float().cpu())
     return None

@@ -13,6 +13,7 @@ from typing import Any
 from softalign.config.families import FAMILIES, DenoiserKind
 from softalign.config.presets import PRESETS, PRESETS_BY_FAMILY, Validations
 from softalign.config.schema import recipe_schema
+from softalign.config.soft_tokens import TOKENS
 
 REFERENCE_PATH = Path(__file__).with_name("README.md")
 _HEAD = """\
@@ -72,26 +73,27 @@ def _sections(field: Mapping[str, Any], models: Mapping[str, Any]) -> list[Mappi
     return [models[reference.rpartition("/")[2]] for reference in references]
 
 
+def _denoiser(section: Mapping[str, Any]) -> DenoiserKind | None:
+    """Return for which kind of denoiser a section's soft tokens are; None: it has none."""
+    fields = section["properties"].keys()
+    return next((tokens.kind for tokens in TOKENS.values() if tokens.model_fields.keys() == fields), None)
+
+
 def _kind(section: Mapping[str, Any]) -> str:
     """Return which of several kinds a section is, for its heading."""
     said = next(
         (f"`{name}: {field['const']}`" for name, field in section["properties"].items() if "const" in field), ""
     )
-    return f" with {said}" if said else f" of {'an MMDiT' if 'num_layers' in section['properties'] else 'a U-Net'}"
+    denoiser = _denoiser(section)
+    return f" of {TOKENS[denoiser].kind_name}" if denoiser else f" with {said}"
 
 
 def _row(path: str, field: Mapping[str, Any], section: Mapping[str, Any]) -> str:
     name = path.rpartition(".")[2]
     is_required = name in section.get("required", ())
     default = "-" if is_required else f"`{_value(field['default'])}`" if "default" in field else ""
-    followed = _followed(path, _denoisers(section), has_presets=_has_presets(section))
+    followed = _followed(path, _denoiser(section), has_presets=_has_presets(section))
     return f"| `{name}` | {_type(field)} | {default} | {followed} | {field['description']} |"
-
-
-def _denoisers(section: Mapping[str, Any]) -> tuple[DenoiserKind, ...]:
-    """Return the kinds of denoisers whose families a section can belong to."""
-    of_one: dict[str, DenoiserKind] = {"num_layers": "mmdit", "blocks": "unet"}
-    return tuple(kind for name, kind in of_one.items() if name in section["properties"]) or tuple(of_one.values())
 
 
 def _has_presets(section: Mapping[str, Any]) -> bool:
@@ -126,11 +128,11 @@ def _range(field: Mapping[str, Any]) -> str:
     return f" {', '.join(limits)}" if limits else ""
 
 
-def _followed(path: str, denoisers: tuple[DenoiserKind, ...], *, has_presets: bool) -> str:
-    """Return what a field gets by family, of those with such denoisers, and by preset."""
+def _followed(path: str, denoiser: DenoiserKind | None, *, has_presets: bool) -> str:
+    """Return what a field gets by family, of those with this kind of denoiser if it is of one, and by preset."""
     by_value: dict[str, list[str]] = {}
     for family, record in FAMILIES.items():
-        if path in record.defaults and record.kind in denoisers:
+        if path in record.defaults and denoiser in (None, record.kind):
             by_value.setdefault(_value(record.defaults[path]), []).append(family)
     for preset, numbers in PRESETS.items() if has_presets else ():
         if path in numbers:

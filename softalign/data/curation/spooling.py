@@ -66,14 +66,14 @@ def handed_over(sample: Sample, original: str = "") -> Sample:
 def spooled(sample: Sample, folder: str, original: str = "") -> Sample:
     """Return a sample whose image's bytes are in a file of a folder; see ``handed_over``."""
     path = f"{folder}/{uuid.uuid4().hex}"
-    if not (original and _is_linked(original, path)):
+    if not (original and _try_link(original, path)):
         with open(path, "xb") as file:
             file.write(sample.image)
     return replace(sample, image=b"", path=path)
 
 
-def _is_linked(original: str, path: str) -> bool:
-    """Give a file a second name, if its file system, its owner and its place allow that."""
+def _try_link(original: str, path: str) -> bool:
+    """Give a file a second name; return whether its file system, its owner and its place allow that."""
     try:
         os.link(os.path.realpath(original), path)  # of a symbolic link the name alone would be linked
     except OSError:

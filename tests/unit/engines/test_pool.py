@@ -187,7 +187,7 @@ def test_a_containers_quota_bounds_the_cores(tmp_path, monkeypatch, quota, expec
 
 
 PARENT = """
-from softalign.engines.pool import CALLS_AHEAD, ProcessPool
+from softalign.engines.pool import ProcessPool
 from softalign.engines.work import Work
 from tests.unit.engines import works
 for pid in ProcessPool(2).map(Work(works.sleeper, num_threads=4), iter(int, 1)):

@@ -56,7 +56,7 @@ def test_a_planted_effect_is_found_a_planted_nil_is_not_and_both_are_shown(tmp_p
     assert all(one.p_adjusted > 0.05 for one in counting)
     adherence = [one for one in result.comparisons if one.measured == "adherence" and one.arm == "agsm"]
     assert {one.control for one in adherence} == {"base", "untrained", "positive"}
-    assert all(one.value == pytest.approx(0.3, abs=0.12) and one.p_value < 0.3 for one in adherence)
+    assert all(one.value == pytest.approx(0.3, abs=0.12) and one.p_value < 0.1 for one in adherence)
     page = (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
     assert "agsm adheres better" in page and "https://" not in page and "<svg" in page
     assert "Learning curves" in page and "start from others" not in page and "starts from others" not in page
@@ -66,14 +66,14 @@ def test_a_planted_effect_is_found_a_planted_nil_is_not_and_both_are_shown(tmp_p
 
 
 def test_the_page_says_which_arms_start_otherwise_and_has_no_curves_of_one_length(tmp_path, faked):
-    drawn = {"train.objective": {"name": "agsm"}, "train.soft_tokens": {"num_layers": 4, "init": "normal"}}
+    padding = {"train.objective": {"name": "agsm"}, "train.soft_tokens": {"num_layers": 4, "init": "padding"}}
     matrix = {**STUDY["matrix"], "num_steps": [10]}
-    matrix["objectives"] = {**matrix["objectives"], "drawn": drawn}
+    matrix["objectives"] = {**matrix["objectives"], "padding": padding}
     study = parse_study({**STUDY, "matrix": matrix}, "a test")
     conduct(study, Store(str(tmp_path / "store")), tmp_path / "out", Pool(1), tmp_path)
     page = (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
     assert "Learning curves" not in page
-    assert "Untrained tokens are those that agsm starts from. drawn starts from others" in page
+    assert "Untrained tokens are those that agsm starts from. padding starts from others" in page
 
 
 def test_the_halves_share_no_prompt_and_have_the_same_tags(tmp_path):

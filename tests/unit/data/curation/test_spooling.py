@@ -168,7 +168,7 @@ def test_a_file_that_is_written_to_meanwhile_is_not_stored(tmp_path):
 @pytest.mark.parametrize("image_format", ["keep", "png"])
 def test_workers_link_what_is_stored_as_it_is(curated, handover, monkeypatch, image_format):
     linked = []
-    monkeypatch.setattr(spooling, "_is_linked", lambda original, _: bool(linked.append(original)))
+    monkeypatch.setattr(spooling, "_try_link", lambda original, _: bool(linked.append(original)))
     expected, _ = curated(InProcess(), key="alone", image_format=image_format)
     assert curated(WorkersHere(), image_format=image_format) == (expected, [])
     files = {str(handover.images / f"{number:03d}.png") for number in range(23)}
