@@ -37,7 +37,7 @@ SIDE_PX = 32
 
 def made_pictures(folder):
     """Write twelve pictures, and return their captions by file name, and where they are."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # without COCO two tests have these pictures, in one recipe
     drawn = np.random.default_rng(0)
     for name in MADE:
         pixels = drawn.integers(0, 256, (6, 6, 3), dtype=np.uint8)
