@@ -197,6 +197,9 @@ def shapes_pretrain(
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="recipe.json of finished weights, to repeat it")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--start", help="weights folder that the denoiser goes on from, if the recipe does")
+    ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="images the denoiser sees")] = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = os.cpu_count() or 1,
     device: Annotated[Literal["cpu", "cuda"], typer.Option("--device", help="of the denoiser's training")] = "cpu",
@@ -215,7 +218,7 @@ def shapes_pretrain(
         section = "denoiser" if FAMILIES[family].is_unet else "transformer"
         shorter = getattr(config, section).model_copy(update={"num_samples": samples})
         config = config.model_copy(update={section: shorter})
-    result = pretrain(config, out, family)
+    result = pretrain(config, out, family, start=start)
     payload = {"weights_path": str(result.weights_path), "samples_seen": result.samples_seen}
     emit(payload, as_json, str(result.weights_path))
 

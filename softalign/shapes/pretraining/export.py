@@ -24,6 +24,7 @@ class WeightsRecipe(Frozen):
     Attributes:
         scores_by_guidance_scale: share of correct images by tag, of the weights as they are shipped.
         num_inference_steps: of the scores' images.
+        start: what the weights were made by that training went on from (``config.start_sha256``), where that is known.
     """
 
     family: EmbeddedFamily
@@ -31,6 +32,7 @@ class WeightsRecipe(Frozen):
     samples_seen: int
     scores_by_guidance_scale: dict[str, dict[str, float]] = Field(default_factory=dict)
     num_inference_steps: int
+    start: WeightsRecipe | None = None
 
 
 def export_pipeline(folder: Path, pipeline: Any, recipe: WeightsRecipe) -> Path:

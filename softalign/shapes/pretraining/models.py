@@ -73,8 +73,10 @@ class EmbeddedModel(Protocol):
     def build(self, config: PretrainConfig) -> nn.Module:
         """Return an untrained denoiser."""
 
-    def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[Any]:
-        """Return its training, fresh or continued from its checkpoint."""
+    def start(
+        self, config: PretrainConfig, digest: str, state_path: Path, start: Path | None = None
+    ) -> ResumableTraining[Any]:
+        """Return its training: continued from its checkpoint, or from the weights in ``start``, or from nothing."""
 
     def loss(self, denoiser: Any, foundation: Foundation, pool: TrainingPool, config: PretrainConfig) -> BatchLoss:
         """Return the loss of a step."""
@@ -102,9 +104,11 @@ class UNetModel:
         """Return an untrained U-Net."""
         return build_denoiser(config.denoiser, config.text_encoder.width)
 
-    def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
+    def start(
+        self, config: PretrainConfig, digest: str, state_path: Path, start: Path | None = None
+    ) -> ResumableTraining[UNet2DConditionModel]:
         """Return its training, fresh or continued from its checkpoint."""
-        return train_denoiser.start_training(config, digest, state_path)
+        return train_denoiser.start_training(config, digest, state_path, start)
 
     def loss(
         self, denoiser: UNet2DConditionModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
@@ -164,9 +168,11 @@ class TransformerModel:
         """Return an untrained transformer."""
         return build_transformer(config.transformer, config.text_encoder.width)
 
-    def start(self, config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
+    def start(
+        self, config: PretrainConfig, digest: str, state_path: Path, start: Path | None = None
+    ) -> ResumableTraining[SD3Transformer2DModel]:
         """Return its training, fresh or continued from its checkpoint."""
-        return train_transformer.start_training(config, digest, state_path)
+        return train_transformer.start_training(config, digest, state_path, start)
 
     def loss(
         self, denoiser: SD3Transformer2DModel, foundation: Foundation, pool: TrainingPool, config: PretrainConfig
@@ -219,6 +225,11 @@ class TransformerModel:
 
 
 EMBEDDED_MODELS: dict[EmbeddedFamily, EmbeddedModel] = {"sd21": UNetModel(), "sd3": TransformerModel()}
+
+
+def denoiser_file(family: EmbeddedFamily, folder: Path) -> Path:
+    """Return the file of the denoiser's weights in a weights folder."""
+    return folder / ("unet" if family == "sd21" else "transformer") / "diffusion_pytorch_model.safetensors"
 
 
 def weights_folder(model: EmbeddedModel) -> str:

@@ -16,12 +16,21 @@ import torch
 from torch import nn
 
 from softalign.artifacts import digest_of
+from softalign.errors import ConfigError, MissingInputError
 from softalign.shapes.pretraining.data import build_pool
-from softalign.shapes.pretraining.export import WeightsRecipe, export_pipeline, half, write_recipe
+from softalign.shapes.pretraining.export import (
+    RECIPE_FILENAME,
+    WeightsRecipe,
+    export_pipeline,
+    half,
+    read_recipe,
+    write_recipe,
+)
 from softalign.shapes.pretraining.models import (
     EMBEDDED_MODELS,
     EmbeddedModel,
     Foundation,
+    denoiser_file,
     shipped_foundation,
     weights_folder,
 )
@@ -31,7 +40,7 @@ from softalign.shapes.pretraining.train_autoencoder import train_autoencoder
 from softalign.shapes.pretraining.train_text_encoder import train_text_encoder
 from softalign.shapes.pretraining.training_state import ResumableTraining
 from softalign.shapes.tokenizer import build_tokenizer
-from softalign.store.files import require_folder_place
+from softalign.store.files import require_folder_place, sha256_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +76,16 @@ def text_encoder_digest(config: PretrainConfig) -> str:
 def denoiser_digest(config: PretrainConfig, model: EmbeddedModel) -> str:
     """Return the digest of what decides a denoiser's weights."""
     settings = [part.model_dump(mode="json") for part in (model.settings(config), config.captions)]
-    return digest_of([config.foundation, autoencoder_digest(config), text_encoder_digest(config), *settings])
+    parts = [config.foundation, config.start_sha256, autoencoder_digest(config), text_encoder_digest(config)]
+    return digest_of([*parts, *settings])
 
 
 def pretrain(
-    config: PretrainConfig, out_dir: Path, family: EmbeddedFamily = "sd21", max_steps: int | None = None
+    config: PretrainConfig,
+    out_dir: Path,
+    family: EmbeddedFamily = "sd21",
+    max_steps: int | None = None,
+    start: Path | None = None,
 ) -> PretrainResult:
     """Run the recipe, or what is left of it, in ``out_dir``, and export to a folder below it, with scores.
 
@@ -80,18 +94,21 @@ def pretrain(
         out_dir: folder of checkpoints, pool, scores and result; both families may share one.
         family: ``sd21`` trains the U-Net, ``sd3`` its MMDiT twin.
         max_steps: denoiser updates of this call at most; what an interrupted run would have done.
+        start: the weights folder whose denoiser training goes on from, if the recipe has a ``start_sha256``.
 
     Raises:
-        ConfigError: the folder holds checkpoints of another recipe, or its place is taken by a file.
+        ConfigError: the folder holds checkpoints of another recipe, its place is taken by a file, or ``start`` is not
+            what the recipe starts from.
         TrainingError: a loss is not finite.
     """
     require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
     model = EMBEDDED_MODELS[family]
+    start_file = _start_file(config, model, start)
     foundation = make_foundation(config, out_dir)
     cache = out_dir / (POOL_CACHE if config.denoiser_pool is None else DENOISER_POOL_CACHE)
     pool = build_pool(config, config.captions, foundation.vae, foundation.tokenizer, cache)
-    training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
+    training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name, start_file)
     scores_path = out_dir / SCORES_LOG.format(family=family)
 
     def after_save(samples_seen: int) -> None:
@@ -104,7 +121,26 @@ def pretrain(
                 log.write(json.dumps({"samples_seen": samples_seen, **scores}) + "\n")
 
     training.run(model.loss(training.model, foundation, pool, config), after_save, max_steps)
-    return export(config, out_dir, out_dir / weights_folder(model), family)
+    return export(config, out_dir, out_dir / weights_folder(model), family, start)
+
+
+def _start_file(config: PretrainConfig, model: EmbeddedModel, folder: Path | None) -> Path | None:
+    """Return the file of the weights that training starts from; its digest is the recipe's."""
+    file = None if folder is None else denoiser_file(model.family, folder)
+    if file is not None and not file.is_file():
+        raise MissingInputError("there are no weights to start from", expected="a weights folder", where=str(file))
+    found = None if file is None else sha256_of_file(file)
+    if found != config.start_sha256:
+        raise ConfigError(
+            "These are not the weights that the recipe starts from.",
+            expected=f"sha256 {config.start_sha256}"
+            if config.start_sha256
+            else "no start: the recipe has no start_sha256",
+            found=f"sha256 {found}" if found else "no start",
+            where="start" if file is None else str(file),
+            fix="name the weights folder that the recipe was made with, by --start",
+        )
+    return file
 
 
 def make_foundation(config: PretrainConfig, out_dir: Path, *, is_finished: bool = False) -> Foundation:
@@ -140,7 +176,11 @@ def _averaged(training: ResumableTraining[Any], model: EmbeddedModel, config: Pr
 
 
 def export(
-    config: PretrainConfig, out_dir: Path, weights_path: Path, family: EmbeddedFamily = "sd21"
+    config: PretrainConfig,
+    out_dir: Path,
+    weights_path: Path,
+    family: EmbeddedFamily = "sd21",
+    start: Path | None = None,
 ) -> PretrainResult:
     """Export the averaged weights of the last checkpoints in ``out_dir``, finished or not, and score what was exported.
 
@@ -149,13 +189,18 @@ def export(
         out_dir: the folder of ``pretrain``.
         weights_path: the folder to write; replaced.
         family: which of the two denoisers.
+        start: the weights folder that training went on from, whose recipe is written down too.
     """
     model = EMBEDDED_MODELS[family]
     foundation = make_foundation(config, out_dir, is_finished=True)
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name)
     samples_seen = training.step * model.settings(config).batch_size
     recipe = WeightsRecipe(
-        family=family, config=config, samples_seen=samples_seen, num_inference_steps=_FINAL_INFERENCE_STEPS
+        family=family,
+        config=config,
+        samples_seen=samples_seen,
+        num_inference_steps=_FINAL_INFERENCE_STEPS,
+        start=None if start is None else read_recipe(start / RECIPE_FILENAME),
     )
     denoiser = _averaged(training, model, config)
     export_pipeline(weights_path, model.pipeline(denoiser, foundation, config), recipe)

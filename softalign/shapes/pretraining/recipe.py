@@ -37,6 +37,15 @@ class PoolConfig(_Section):
     share_incomplete: float = Field(0.06, ge=0, le=1)
     share_wrong: float = Field(0.05, ge=0, le=1)
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of captions replaced by the empty one")
+    share_uncaptioned: float = Field(
+        0.0, ge=0, lt=1, description="of scenes: crowded ones without a caption; guidance leads away from what they are"
+    )
+    share_careful: float = Field(
+        0.0, ge=0, le=1, description="of complete captions: those of careful writers, who end with a full stop"
+    )
+    share_mistaken: float = Field(
+        0.0, ge=0, le=0.5, description="of the other writers' facts: those that are mistaken for their neighbours"
+    )
 
 
 class TextEncoderConfig(_Section):
@@ -62,6 +71,9 @@ class DenoiserConfig(_Section):
     focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
+    up_blocks_read_text: bool = Field(
+        True, description="off: text acts through the down and mid blocks alone, which are those with soft tokens"
+    )
     first_position_share: float = Field(
         0.0, ge=0, lt=1, description="least share of the cross attention on the text's first position; 0: not asked for"
     )
@@ -93,6 +105,9 @@ class PretrainConfig(_Section):
     pool: PoolConfig = PoolConfig()
     foundation: Literal["trained", "shipped"] = Field(
         "trained", description="autoencoder and text encoder: made here first, or those that come with the package"
+    )
+    start_sha256: str | None = Field(
+        None, description="of the denoiser's weights that training goes on from; none: it starts from nothing"
     )
     denoiser_pool: PoolConfig | None = Field(
         None, description="the captioned scenes that the denoisers learn from, where other ones than the text encoder's"

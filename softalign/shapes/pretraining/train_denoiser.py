@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -75,9 +76,14 @@ def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:
     return torch.where(fractions < config.focus_share, inside, outside)
 
 
-def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[UNet2DConditionModel]:
+def start_training(
+    config: PretrainConfig, digest: str, state_path: Path, start: Path | None = None
+) -> ResumableTraining[UNet2DConditionModel]:
     """Return the denoiser's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 2)
     unet = build_denoiser(config.denoiser, config.text_encoder.width)
+    if start is not None:
+        weights, wanted = load_file(start), unet.state_dict()
+        unet.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
     unet.to(config.device)
     return ResumableTraining(unet, denoiser_loop(config.denoiser, config, digest), state_path)

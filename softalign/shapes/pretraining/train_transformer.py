@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import SD3Transformer2DModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -21,10 +22,14 @@ from softalign.shapes.pretraining.recipe import PretrainConfig, TransformerConfi
 from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
 
 
-def start_training(config: PretrainConfig, digest: str, state_path: Path) -> ResumableTraining[SD3Transformer2DModel]:
+def start_training(
+    config: PretrainConfig, digest: str, state_path: Path, start: Path | None = None
+) -> ResumableTraining[SD3Transformer2DModel]:
     """Return the transformer's training, fresh or continued from its checkpoint."""
     torch.manual_seed(config.seed + 3)
     transformer = build_transformer(config.transformer, config.text_encoder.width)
+    if start is not None:
+        transformer.load_state_dict(load_file(start))
     transformer.to(config.device)
     return ResumableTraining(transformer, denoiser_loop(config.transformer, config, digest), state_path)
 

@@ -10,11 +10,14 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
-from softalign.errors import ConfigError, TrainingError
+from softalign.errors import ConfigError, MissingInputError, TrainingError
 from softalign.geneval.prompts import TAGS
 from softalign.shapes.pretraining.data import layouts_of, tokenize
-from softalign.shapes.pretraining.models import EMBEDDED_MODELS
+from softalign.shapes.pretraining.export import read_recipe
+from softalign.shapes.pretraining.models import EMBEDDED_MODELS, denoiser_file
 from softalign.shapes.pretraining.pretrain import AUTOENCODER_STATE, SCORES_LOG, TEXT_ENCODER_STATE, export, pretrain
 from softalign.shapes.pretraining.recipe import (
     AutoencoderConfig,
@@ -29,6 +32,7 @@ from softalign.shapes.pretraining.train_text_encoder import layout_loss
 from softalign.shapes.pretraining.train_transformer import text_states
 from softalign.shapes.pretraining.training_state import LoopSettings, ResumableTraining
 from softalign.shapes.scenes import COLORS, SHAPES, Scene, SceneObject
+from softalign.store.files import sha256_of_file
 
 MICRO = PretrainConfig(
     seed=5,
@@ -133,6 +137,36 @@ def test_export_loads_in_the_pipeline(undisturbed, tmp_path, family):
     recipe = json.loads((result.weights_path / "recipe.json").read_text())
     assert PretrainConfig.model_validate(recipe["config"]) == MICRO
     assert set(recipe["scores_by_guidance_scale"]["2.0"]) == set(TAGS)
+
+
+@FAMILIES
+def test_training_goes_on_from_the_weights_that_the_recipe_names(undisturbed, tmp_path, family):
+    folder = export(MICRO, undisturbed, tmp_path / "weights", family).weights_path
+    start = denoiser_file(family, folder)
+    still = {
+        section: getattr(MICRO, section).model_copy(update={"num_samples": 16, "learning_rate": 1e-12})
+        for section in ("denoiser", "transformer")
+    }
+    config = MICRO.model_copy(update={"start_sha256": sha256_of_file(start), **still})
+    again = pretrain(config, tmp_path / "out", family, start=folder).weights_path
+    assert_close(load_file(denoiser_file(family, again)), load_file(start), rtol=0, atol=1e-6)
+    recipe = read_recipe(again / "recipe.json")
+    assert recipe.config.start_sha256 == sha256_of_file(start)
+    assert recipe.start is not None
+    assert recipe.start.config == MICRO
+
+
+@pytest.mark.parametrize(("digest", "has_start"), [(None, True), ("0" * 64, True), ("0" * 64, False)])
+def test_another_start_than_the_recipes_is_refused(undisturbed, tmp_path, digest, has_start):
+    start = export(MICRO, undisturbed, tmp_path / "weights").weights_path if has_start else None
+    config = MICRO.model_copy(update={"start_sha256": digest})
+    with pytest.raises(ConfigError, match="not the weights that the recipe starts from"):
+        pretrain(config, tmp_path / "out", start=start)
+
+
+def test_a_start_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingInputError, match="no weights to start from"):
+        pretrain(MICRO, tmp_path / "out", start=tmp_path / "nowhere")
 
 
 def test_layout_loss_is_the_cross_entropy_of_shape_and_colour():
