@@ -113,9 +113,7 @@ def pretrain(
 
     def after_save(samples_seen: int) -> None:
         if config.score_images_per_tag and samples_seen % config.score_every_samples < config.checkpoint_every_samples:
-            denoiser = _averaged(training, model, config)
-            draw = model.drawing(denoiser, foundation, config, _QUICK_GUIDANCE_SCALE, _QUICK_INFERENCE_STEPS)
-            scores = score_suite(foundation.vae, draw, images_per_tag=config.score_images_per_tag)
+            scores = _quick_scores(_averaged(training, model, config), model, foundation, config)
             logger.info("samples_seen %d scores %s", samples_seen, scores)
             with scores_path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"samples_seen": samples_seen, **scores}) + "\n")
@@ -162,6 +160,13 @@ def make_foundation(config: PretrainConfig, out_dir: Path, *, is_finished: bool 
         config, pool, tokenizer, text_encoder_digest(config), out_dir / TEXT_ENCODER_STATE
     )
     return Foundation(vae, text_encoder.to(config.device), tokenizer)
+
+
+def _quick_scores(
+    denoiser: nn.Module, model: EmbeddedModel, foundation: Foundation, config: PretrainConfig
+) -> dict[str, float]:
+    draw = model.drawing(denoiser, foundation, config, _QUICK_GUIDANCE_SCALE, _QUICK_INFERENCE_STEPS)
+    return score_suite(foundation.vae, draw, images_per_tag=config.score_images_per_tag)
 
 
 def _rounded(module: Any) -> Any:

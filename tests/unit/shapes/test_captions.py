@@ -23,7 +23,9 @@ from softalign.shapes.captions import (
     names_everything,
     wrong_caption,
 )
-from softalign.shapes.scenes import Scene, SceneObject, sample_scene
+from softalign.shapes.pretraining.data import sample_captioned_scene
+from softalign.shapes.pretraining.recipe import PoolConfig
+from softalign.shapes.scenes import MAX_OBJECTS, Scene, SceneObject, sample_crowded_scene, sample_scene
 from softalign.shapes.tokenizer import MAX_LENGTH, build_tokenizer, vocabulary
 
 seeds = st.integers(0, 2**32 - 1)
@@ -102,9 +104,25 @@ def test_careless_captions_make_only_the_mistakes_that_are_easily_made(seed):
     )
     assert is_true(truth, scene)
     assert said.relation == (OPPOSITES[truth.relation] if truth.relation else None)
-    assert [phrase.count for phrase in said.phrases] == [max(1, phrase.count - 1) for phrase in truth.phrases]
+    counts = [[phrase.count for phrase in caption.phrases] for caption in (truth, said)]
+    changed = [[max(1, count + change) for count in counts[0]] for change in (-1, 1) if not truth.relation]
+    assert counts[1] in [counts[0], *changed]
+    assert sum(counts[1]) <= MAX_OBJECTS
     if len(truth.phrases) == 2 and truth.phrases[0].color:
         assert [phrase.color for phrase in said.phrases] == [phrase.color for phrase in truth.phrases][::-1]
+
+
+def test_crowded_scenes_have_no_caption_and_more_objects_than_one_could_say():
+    pool = PoolConfig(share_uncaptioned=0.3, share_careful=0.5, share_mistaken=0.45, share_incomplete=0, share_wrong=0)
+    rng = np.random.default_rng(0)
+    drawn = [sample_captioned_scene(rng, pool) for _ in range(2000)]
+    crowded = [scene for scene, captions in drawn if not captions]
+    assert len(crowded) / 2000 == pytest.approx(0.3, abs=0.04)
+    assert {len(scene.objects) for scene in crowded} == set(range(4, 11))
+    careful = [caption.has_full_stop for _, captions in drawn for caption in captions]
+    assert np.mean(careful) == pytest.approx(0.5, abs=0.03)
+    assert all(is_true(caption, scene) for scene, captions in drawn for caption in captions if caption.has_full_stop)
+    assert len(sample_crowded_scene(rng).objects) >= 4
 
 
 def test_each_fact_is_mistaken_as_often_as_asked():
@@ -115,7 +133,11 @@ def test_each_fact_is_mistaken_as_often_as_asked():
         for i, scene in enumerate(scenes)
     ]
     opposite = [truth.relation != said.relation for truth, said in pairs if truth.relation]
-    fewer = [truth.phrases[0].count > said.phrases[0].count for truth, said in pairs if truth.phrases[0].count > 1]
+    numbers = [
+        truth.phrases[0].count != said.phrases[0].count
+        for truth, said in pairs
+        if len(truth.phrases) == 1 and truth.phrases[0].count > 1
+    ]
     shapes = [
         {phrase.shape for phrase in truth.phrases} != {phrase.shape for phrase in said.phrases} for truth, said in pairs
     ]
@@ -124,7 +146,7 @@ def test_each_fact_is_mistaken_as_often_as_asked():
         for truth, said in pairs
         if len(truth.phrases) == 1 and truth.phrases[0].color
     ]
-    shares = [np.mean(mistaken) for mistaken in (opposite, fewer, shapes, lone)]
+    shares = [np.mean(mistaken) for mistaken in (opposite, numbers, shapes, lone)]
     assert shares == pytest.approx([0.4, 0.4, 0.4 / 3, 0.4 / 3], abs=0.04)
 
 
