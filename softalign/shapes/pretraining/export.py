@@ -22,12 +22,13 @@ class WeightsRecipe(Frozen):
     """What a weights folder was made by: ``recipe.json``.
 
     Attributes:
+        family: which model; the first recipes, all of U-Nets, do not say it.
         scores_by_guidance_scale: share of correct images by tag, of the weights as they are shipped.
         num_inference_steps: of the scores' images.
         start: what the weights were made by that training went on from (``config.start_sha256``), where that is known.
     """
 
-    family: EmbeddedFamily
+    family: EmbeddedFamily = "sd21"
     config: PretrainConfig
     samples_seen: int
     scores_by_guidance_scale: dict[str, dict[str, float]] = Field(default_factory=dict)

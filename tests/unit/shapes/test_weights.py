@@ -11,6 +11,7 @@ import torch
 from softalign.errors import ConfigError
 from softalign.shapes import weights_path
 from softalign.shapes.detector import detect
+from softalign.shapes.pretraining.export import read_recipe
 from softalign.shapes.pretraining.recipe import PretrainConfig
 
 MAX_WEIGHTS_BYTES = 12 * 10**6
@@ -53,6 +54,25 @@ def test_the_base_is_worth_aligning_and_needs_it():
     assert 0.35 <= scores["counting"] <= 0.80
     assert scores["position"] >= 0.5  # with both objects there, one of four relations holds by chance
     assert scores["color_attr"] >= 0.5
+
+
+def test_the_mmdit_leaves_room_at_every_guidance():
+    scores = json.loads((weights_path("sd3") / "recipe.json").read_text())["scores_by_guidance_scale"]
+    assert set(scores) == {"1.0", "1.5", "2.0", "3.0", "4.0"}
+    adherence = [
+        np.mean([of_scale[tag] for tag in ("two_object", "colors", "position", "color_attr")])
+        for of_scale in scores.values()
+    ]
+    assert max(adherence) <= 0.93
+    assert all(0.3 <= of_scale["position"] <= 0.75 for of_scale in scores.values())
+    assert all(0.4 <= of_scale["counting"] <= 0.7 for of_scale in scores.values())
+    assert min(of_scale["single_object"] for of_scale in scores.values()) >= 0.85
+
+
+@FAMILIES
+def test_what_training_went_on_from_is_written_down(family):
+    recipe = read_recipe(weights_path(family) / "recipe.json")
+    assert (recipe.start is None) == (recipe.config.start_sha256 is None)
 
 
 @pytest.fixture(scope="module")
