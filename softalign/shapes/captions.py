@@ -17,10 +17,8 @@ import numpy as np
 from softalign.shapes.scenes import COLORS, MAX_OBJECTS, SHAPES, Scene, SceneObject
 
 RELATIONS: Final = ("left of", "right of", "above", "below")
-OPPOSITES: Final = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 COUNT_WORDS: Final = {2: "two", 3: "three", 4: "four", 5: "five"}
 _SHRINK = 0.1
-_SELDOM = 1 / 3
 _CLEAR_RELATION = 0.8
 """Training captions name a relation only when its axis carries this share of the offset (GenEval needs 0.5)."""
 
@@ -42,20 +40,16 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """Phrases in the order of the sentence; ``relation`` is that of the first phrase to the second.
-
-    ``has_full_stop`` ends the sentence with one, as only careful writers do (``pretraining.recipe.PoolConfig``).
-    """
+    """Phrases in the order of the sentence; ``relation`` is that of the first phrase to the second."""
 
     phrases: tuple[Phrase, ...]
     relation: str | None = None
-    has_full_stop: bool = False
 
     @property
     def text(self) -> str:
         """The whole sentence, "a photo of ..."."""
         joint = f" {self.relation} " if self.relation else " and "
-        return "a photo of " + joint.join(phrase.text for phrase in self.phrases) + "." * self.has_full_stop
+        return "a photo of " + joint.join(phrase.text for phrase in self.phrases)
 
 
 def with_article(words: str) -> str:
@@ -158,38 +152,6 @@ def wrong_caption(scene: Scene, rng: np.random.Generator) -> Caption:
     kind = kinds[rng.integers(len(kinds))]
     candidates = [other for other in candidates if kind_of_change(caption, other) == kind]
     return candidates[rng.integers(len(candidates))]
-
-
-def careless_caption(scene: Scene, rng: np.random.Generator, share_mistaken: float) -> Caption:
-    """Return a complete caption of a writer who mistakes a fact for the one it is mistaken for most easily.
-
-    Independently of each other and with probability ``share_mistaken``: a relation becomes its opposite, two colours
-    change places, and numbers say one more, or one fewer, than there are. A third as often: a lone colour becomes its
-    neighbour, a shape another one.
-    """
-    caption = complete_caption(scene, rng)
-    phrases, relation = list(caption.phrases), caption.relation
-    is_mistaken = rng.random(5) < share_mistaken * np.array([1, 1, 1, _SELDOM, _SELDOM])
-    of_relation, of_places, of_number, of_color, of_shape = (bool(mistaken) for mistaken in is_mistaken)
-    which = int(rng.integers(len(phrases)))
-    chosen = phrases[which]
-    unsaid = [shape for shape in SHAPES if shape not in {phrase.shape for phrase in phrases}]
-    if of_relation and relation is not None:
-        relation = OPPOSITES[relation]
-    if len(phrases) == 2 and phrases[0].color and phrases[1].color:
-        if of_places:
-            colors = phrases[1].color, phrases[0].color
-            phrases = [replace(phrase, color=color) for phrase, color in zip(phrases, colors, strict=True)]
-    elif of_color and chosen.color:
-        phrases[which] = replace(chosen, color=COLORS[COLORS.index(chosen.color) ^ 1])
-    if of_number and relation is None:
-        change = 1 if rng.random() < 0.5 else -1
-        counts = [max(1, phrase.count + change) for phrase in phrases]
-        if sum(counts) <= MAX_OBJECTS:
-            phrases = [replace(phrase, count=count) for phrase, count in zip(phrases, counts, strict=True)]
-    if of_shape:
-        phrases[which] = replace(phrases[which], shape=unsaid[rng.integers(len(unsaid))])
-    return Caption(tuple(phrases), relation)
 
 
 def kind_of_change(caption: Caption, other: Caption) -> str:

@@ -175,13 +175,6 @@ def sample_dense_scene(rng: np.random.Generator) -> Scene:
     return scene_of_words(rng, [(SHAPES[s], COLORS[c]) for s, c in zip(shapes, colors, strict=True)])
 
 
-def sample_crowded_scene(rng: np.random.Generator) -> Scene:
-    """Return a scene of 4 to 10 random objects: more than any caption of the grammar says."""
-    count = int(rng.integers(4, 10, endpoint=True))
-    shapes, colors = rng.integers(len(SHAPES), size=count), rng.integers(len(COLORS), size=count)
-    return scene_of_words(rng, [(SHAPES[s], COLORS[c]) for s, c in zip(shapes, colors, strict=True)])
-
-
 def render_batch(scenes: Sequence[Scene]) -> NDArray[np.uint8]:
     """Return images (N, 32, 32, 3) of the scenes, antialiased by 4x4 supersampling, each object inside its cell."""
     num_scenes = len(scenes)

@@ -6,7 +6,7 @@ Shape legend: N scenes, P captions per scene, B rows, L = 16 tokens, latents (N,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from softalign.artifacts import digest_of
-from softalign.shapes.captions import Caption, careless_caption, complete_caption, incomplete_caption, wrong_caption
+from softalign.shapes.captions import Caption, complete_caption, incomplete_caption, wrong_caption
 from softalign.shapes.pretraining.recipe import PoolConfig, PretrainConfig
 from softalign.shapes.pretraining.train_autoencoder import encode_images
-from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, render_batch, sample_crowded_scene, sample_scene
+from softalign.shapes.scenes import COLORS, GRID_SIZE, SHAPES, Scene, render_batch, sample_scene
 from softalign.store.files import replacing
 
 _RENDER_BATCH = 4096
@@ -51,31 +51,16 @@ class TrainingPool:
 
 
 def sample_captioned_scene(rng: np.random.Generator, config: PoolConfig) -> tuple[Scene, list[Caption]]:
-    """Return a scene and its captions: none for a crowded one, incomplete for one with extra objects, else any."""
-    if config.share_uncaptioned and rng.random() < config.share_uncaptioned:
-        return sample_crowded_scene(rng), []
+    """Return a scene and its captions: incomplete for a scene with extra objects, else complete or wrong."""
     if rng.random() < config.share_incomplete:
         scene = sample_scene(rng, int(rng.integers(1, _MAX_EXTRA_OBJECTS, endpoint=True)))
         return scene, [incomplete_caption(scene, rng) for _ in range(config.captions_per_scene)]
     scene = sample_scene(rng)
     wrong_share = config.share_wrong / max(1e-9, 1 - config.share_incomplete)
     return scene, [
-        wrong_caption(scene, rng) if rng.random() < wrong_share else _written_caption(scene, rng, config)
+        wrong_caption(scene, rng) if rng.random() < wrong_share else complete_caption(scene, rng)
         for _ in range(config.captions_per_scene)
     ]
-
-
-def _written_caption(scene: Scene, rng: np.random.Generator, config: PoolConfig) -> Caption:
-    """Return a complete caption of one of two sorts of writers; of one that makes no mistakes where none is asked for.
-
-    Half of Stable Diffusion 3's captions are a careful model's, half are what came with the images
-    (https://arxiv.org/abs/2403.03206, section 5.2.2).
-    """
-    if config.share_careful and rng.random() < config.share_careful:
-        return replace(complete_caption(scene, rng), has_full_stop=True)
-    if config.share_mistaken:
-        return careless_caption(scene, rng, config.share_mistaken)
-    return complete_caption(scene, rng)
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -104,8 +89,7 @@ def build_pool(
             for start in range(0, num_scenes, _RENDER_BATCH)
         ]
     )
-    texts = [[caption.text for caption in captions] or [""] * scenes.captions_per_scene for _, captions in pairs]
-    ids = tokenize(tokenizer, [text for of_scene in texts for text in of_scene])
+    ids = tokenize(tokenizer, [caption.text for _, captions in pairs for caption in captions])
     pool = TrainingPool(
         latents=latents.contiguous(),
         token_ids=ids.view(num_scenes, scenes.captions_per_scene, -1).to(torch.int16),

@@ -37,15 +37,6 @@ class PoolConfig(_Section):
     share_incomplete: float = Field(0.06, ge=0, le=1)
     share_wrong: float = Field(0.05, ge=0, le=1)
     caption_dropout: float = Field(0.1, ge=0, le=1, description="share of captions replaced by the empty one")
-    share_uncaptioned: float = Field(
-        0.0, ge=0, lt=1, description="of scenes: crowded ones without a caption; guidance leads away from what they are"
-    )
-    share_careful: float = Field(
-        0.0, ge=0, le=1, description="of complete captions: those of careful writers, who end with a full stop"
-    )
-    share_mistaken: float = Field(
-        0.0, ge=0, le=0.5, description="of the other writers' facts: those that are mistaken for their neighbours"
-    )
 
 
 class TextEncoderConfig(_Section):

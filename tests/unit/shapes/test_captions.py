@@ -1,7 +1,5 @@
 """Captions say the truth they claim to say, by the rules an evaluation decides with."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,11 +9,9 @@ from softalign.geneval.decision import decide
 from softalign.geneval.detections import Detection
 from softalign.geneval.prompts import Clause, GenevalPrompt
 from softalign.shapes.captions import (
-    OPPOSITES,
     Caption,
     Phrase,
     altered_captions,
-    careless_caption,
     complete_caption,
     incomplete_caption,
     is_true,
@@ -23,10 +19,8 @@ from softalign.shapes.captions import (
     names_everything,
     wrong_caption,
 )
-from softalign.shapes.pretraining.data import sample_captioned_scene
-from softalign.shapes.pretraining.recipe import PoolConfig
-from softalign.shapes.scenes import MAX_OBJECTS, Scene, SceneObject, sample_crowded_scene, sample_scene
-from softalign.shapes.tokenizer import MAX_LENGTH, build_tokenizer, vocabulary
+from softalign.shapes.scenes import Scene, SceneObject, sample_scene
+from softalign.shapes.tokenizer import MAX_LENGTH, vocabulary
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -82,72 +76,6 @@ def test_captions_fit_the_tokenizer(seed):
     words = wrong_caption(sample_scene(rng), rng).text.split()
     assert set(words) <= set(vocabulary())
     assert len(words) <= MAX_LENGTH - 2
-
-
-def test_careful_writers_end_with_a_full_stop_that_is_one_token():
-    tokenizer, rng = build_tokenizer(), np.random.default_rng(0)
-    for _ in range(200):
-        caption = complete_caption(sample_scene(rng), rng)
-        careful = replace(caption, has_full_stop=True)
-        assert careful.text == caption.text + "."
-        ids, stopped = (tokenizer(text)["input_ids"] for text in (caption.text, careful.text))
-        assert stopped[: len(ids) - 1] == ids[:-1]
-        assert len(stopped) == len(ids) + 1 <= MAX_LENGTH
-
-
-@given(seeds)
-@settings(max_examples=200, deadline=None)
-def test_careless_captions_make_only_the_mistakes_that_are_easily_made(seed):
-    scene = sample_scene(np.random.default_rng(seed))
-    truth, said = (
-        careless_caption(scene, np.random.default_rng([seed, 1]), share_mistaken=share) for share in (0.0, 1.0)
-    )
-    assert is_true(truth, scene)
-    assert said.relation == (OPPOSITES[truth.relation] if truth.relation else None)
-    counts = [[phrase.count for phrase in caption.phrases] for caption in (truth, said)]
-    changed = [[max(1, count + change) for count in counts[0]] for change in (-1, 1) if not truth.relation]
-    assert counts[1] in [counts[0], *changed]
-    assert sum(counts[1]) <= MAX_OBJECTS
-    if len(truth.phrases) == 2 and truth.phrases[0].color:
-        assert [phrase.color for phrase in said.phrases] == [phrase.color for phrase in truth.phrases][::-1]
-
-
-def test_crowded_scenes_have_no_caption_and_more_objects_than_one_could_say():
-    pool = PoolConfig(share_uncaptioned=0.3, share_careful=0.5, share_mistaken=0.45, share_incomplete=0, share_wrong=0)
-    rng = np.random.default_rng(0)
-    drawn = [sample_captioned_scene(rng, pool) for _ in range(2000)]
-    crowded = [scene for scene, captions in drawn if not captions]
-    assert len(crowded) / 2000 == pytest.approx(0.3, abs=0.04)
-    assert {len(scene.objects) for scene in crowded} == set(range(4, 11))
-    careful = [caption.has_full_stop for _, captions in drawn for caption in captions]
-    assert np.mean(careful) == pytest.approx(0.5, abs=0.03)
-    assert all(is_true(caption, scene) for scene, captions in drawn for caption in captions if caption.has_full_stop)
-    assert len(sample_crowded_scene(rng).objects) >= 4
-
-
-def test_each_fact_is_mistaken_as_often_as_asked():
-    rng = np.random.default_rng(0)
-    scenes = [sample_scene(rng) for _ in range(6000)]
-    pairs = [
-        [careless_caption(scene, np.random.default_rng([i, 1]), share) for share in (0.0, 0.4)]
-        for i, scene in enumerate(scenes)
-    ]
-    opposite = [truth.relation != said.relation for truth, said in pairs if truth.relation]
-    numbers = [
-        truth.phrases[0].count != said.phrases[0].count
-        for truth, said in pairs
-        if len(truth.phrases) == 1 and truth.phrases[0].count > 1
-    ]
-    shapes = [
-        {phrase.shape for phrase in truth.phrases} != {phrase.shape for phrase in said.phrases} for truth, said in pairs
-    ]
-    lone = [
-        truth.phrases[0].color != said.phrases[0].color
-        for truth, said in pairs
-        if len(truth.phrases) == 1 and truth.phrases[0].color
-    ]
-    shares = [np.mean(mistaken) for mistaken in (opposite, numbers, shapes, lone)]
-    assert shares == pytest.approx([0.4, 0.4, 0.4 / 3, 0.4 / 3], abs=0.04)
 
 
 def test_captions_are_a_function_of_the_generator():

@@ -147,8 +147,7 @@ def test_training_goes_on_from_the_weights_that_the_recipe_names(undisturbed, tm
         section: getattr(MICRO, section).model_copy(update={"num_samples": 16, "learning_rate": 1e-12})
         for section in ("denoiser", "transformer")
     }
-    scenes = PoolConfig(num_scenes=64, share_uncaptioned=0.3, share_careful=0.5, share_mistaken=0.45)
-    config = MICRO.model_copy(update={"start_sha256": sha256_of_file(start), "denoiser_pool": scenes, **still})
+    config = MICRO.model_copy(update={"start_sha256": sha256_of_file(start), **still})
     again = pretrain(config, tmp_path / "out", family, start=folder).weights_path
     assert_close(load_file(denoiser_file(family, again)), load_file(start), rtol=0, atol=1e-6)
     recipe = read_recipe(again / "recipe.json")
