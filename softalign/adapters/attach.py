@@ -13,7 +13,12 @@ from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
 from softalign.adapters.motion import say_when_left_behind
-from softalign.adapters.row_roles import banks_of_running_call, check_times, psi_plus_of_running_call
+from softalign.adapters.row_roles import (
+    banks_of_running_call,
+    check_times,
+    psi_plus_of_running_call,
+    shares_of_running_call,
+)
 from softalign.artifacts import Adapter
 from softalign.backbones.calls import BanksOfRows
 from softalign.backbones.injection import CrossAttentionInjection, SoftTokenInjection, checked_scale, find_injections
@@ -93,6 +98,7 @@ def load_soft_tokens(
     force: bool = False,
     use_ema: bool = False,
     unconditional_bank: UnconditionalBank = "positive",
+    divide_by_guidance: bool = False,
     replace: bool = False,
     compose: bool = False,
 ) -> AdapterHandle:
@@ -109,6 +115,8 @@ def load_soft_tokens(
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch (AGSM's
             SDXL code). Which rows these are is read off the running pipeline; where it cannot be, the call is refused.
+        divide_by_guidance: the conditional branch sees the tokens with strength ``scale / guidance_scale``, so that
+            guidance does not multiply what they change; read off the running pipeline as above.
         replace: take out the soft tokens that are there, once the new ones are known to fit.
         compose: attach beside the soft tokens that are there, each with its own scale.
 
@@ -117,7 +125,7 @@ def load_soft_tokens(
         CompatibilityError: another family, base model or timesteps, tokens attached already, or there is no psi-.
         IntegrityError, MissingInputError: the files are damaged or not finite; there is no adapter at ``source``.
     """
-    asked = _Asked(checked_scale(scale), force, use_ema, unconditional_bank, replace, compose)
+    asked = _Asked(checked_scale(scale), force, use_ema, unconditional_bank, divide_by_guidance, replace, compose)
     return _attach_adapter(pipe, resolve_adapter(source, revision), asked)
 
 
@@ -129,6 +137,7 @@ class _Asked:
     force: bool
     use_ema: bool
     unconditional_bank: UnconditionalBank
+    divide_by_guidance: bool
     replace: bool
     compose: bool
 
@@ -150,12 +159,10 @@ def _attach_adapter(pipe: Any, folder: Path, asked: _Asked) -> AdapterHandle:
         check_times(getattr(pipe, "scheduler", None))
     if not asked.force:
         check_base(_fingerprint_in(config), denoiser, base_model=config.base_model)
-    bank = asked.unconditional_bank
-    if bank == "negative":
+    if asked.unconditional_bank == "negative":
         _require_negative_bank(config)
     before = find_injections(denoiser) if asked.replace else ()
-    is_composed = asked.replace or asked.compose
-    injection = _attach(config, denoiser, tokens, asked.scale, bank, is_composed=is_composed)
+    injection = _attach(config, denoiser, tokens, asked)
     for other in before:
         other.remove()
     first_part = getattr(denoiser, "conv_in", None)
@@ -215,10 +222,7 @@ def _attach(
     config: AdapterConfig,
     denoiser: nn.Module,
     tokens: SoftTokens,
-    scale: float,
-    bank: UnconditionalBank,
-    *,
-    is_composed: bool,
+    asked: _Asked,
 ) -> SoftTokenInjection:
     placement = config.placement
     is_joint = isinstance(placement, MMDiTPlacement)
@@ -231,14 +235,23 @@ def _attach(
             where=type(denoiser).__name__,
             fix=f"use a pipeline of {config.base_model}",
         )
-    banks_of: BanksOfRows | None = banks_of_running_call if bank == "negative" else None
+    banks_of: BanksOfRows | None = banks_of_running_call if asked.unconditional_bank == "negative" else None
     if isinstance(placement, MMDiTPlacement):
         blocks = joint_blocks(denoiser, placement.num_layers, placement.layers)
         kind: type[SoftTokenInjection] = JointAttentionInjection
     else:
         blocks, kind = injection_sites(denoiser, placement.blocks), CrossAttentionInjection
         banks_of = banks_of or psi_plus_of_running_call
-    return kind(denoiser, blocks, tokens, scale, banks_of, is_composed=is_composed, origin=config)
+    return kind(
+        denoiser,
+        blocks,
+        tokens,
+        asked.scale,
+        banks_of,
+        shares_of=shares_of_running_call if asked.divide_by_guidance else None,
+        is_composed=asked.replace or asked.compose,
+        origin=config,
+    )
 
 
 def _check_family(config: AdapterConfig, pipe: Any, denoiser: Any) -> None:

@@ -52,6 +52,30 @@ def banks_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
         CompatibilityError: the calling code is not a pipeline of diffusers whose order of rows is known, or the rows
             cannot be divided into its parts.
     """
+    are_negative, _frame = _branches(num_rows, "unconditional_bank='positive'")
+    banks = torch.tensor([NEGATIVE_BANK if is_negative else POSITIVE_BANK for is_negative in are_negative])
+    return banks.repeat_interleave(num_rows // len(are_negative))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def shares_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
+    """Return each row's share of the strength, float32: 1 with the negative prompt, else 1 / guidance.
+
+    Guidance multiplies what the conditional rows' tokens change; so they change as much as without it. Without guidance
+    all have the share 1.
+
+    Raises:
+        CompatibilityError: as ``banks_of_running_call``.
+    """
+    are_negative, frame = _branches(num_rows, "divide_by_guidance=False")
+    pipe = frame.f_locals["self"]
+    guidance = float(frame.f_locals.get("guidance_scale") or pipe.guidance_scale) if any(are_negative) else 1.0
+    shares = torch.tensor([1.0 if is_negative else 1.0 / guidance for is_negative in are_negative])
+    return shares.repeat_interleave(num_rows // len(are_negative))
+
+
+def _branches(num_rows: int, remedy: str) -> tuple[tuple[bool, ...], FrameType]:
+    """Return for each part of the running call's rows whether it has the negative prompt, and the pipeline's frame."""
     frame = _pipeline_frame(sys._getframe())
     module = "" if frame is None else str(frame.f_globals.get("__name__", "")).removeprefix(_PREFIX)
     if frame is None or module not in (*_GUIDED, *_PERTURBED, *_EDITING):
@@ -60,7 +84,7 @@ def banks_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
             expected="a call by a pipeline of diffusers whose order of rows is known",
             found="a call outside of a pipeline" if frame is None else f"{type(frame.f_locals['self']).__name__}",
             where=module,
-            fix="load the tokens with unconditional_bank='positive'",
+            fix=f"load the tokens with {remedy}",
         )
     are_negative = _parts(module, frame)
     if num_rows % len(are_negative):
@@ -68,10 +92,9 @@ def banks_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
             "The rows of this call cannot be divided into the pipeline's branches.",
             expected=f"a multiple of {len(are_negative)} rows",
             found=f"{num_rows} rows",
-            fix="load the tokens with unconditional_bank='positive'",
+            fix=f"load the tokens with {remedy}",
         )
-    banks = torch.tensor([NEGATIVE_BANK if is_negative else POSITIVE_BANK for is_negative in are_negative])
-    return banks.repeat_interleave(num_rows // len(are_negative))
+    return are_negative, frame
 
 
 def psi_plus_of_running_call(_denoiser: nn.Module, _num_rows: int) -> None:

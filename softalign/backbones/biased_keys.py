@@ -20,15 +20,17 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import get_default_nowrap_functions
 
+from softalign.errors import CompatibilityError
+
 _ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 class KeyBias(NamedTuple):
-    """What is added to the logits of ``num_keys`` text tokens from ``start`` on."""
+    """What is added to the logits of ``num_keys`` text tokens from ``start`` on, in all rows or in each."""
 
     start: int
     num_keys: int
-    bias: float
+    bias: Float[Tensor, " B"] | float
 
 
 class BiasedText:
@@ -41,13 +43,26 @@ class BiasedText:
     def mask(self, key: Float[Tensor, "*B K D"], mask: Shaped[Tensor, "*mask"] | None) -> Float[Tensor, "*bias"]:
         """Return the additive mask of an attention call whose last keys are the text's, and note its use."""
         self.is_used = True
-        bias_11QK = key.new_zeros(1, 1, 1, key.shape[-2])
-        text_11QL = bias_11QK[..., key.shape[-2] - self.text_length :]
+        bias_B11K = key.new_zeros(max(self._num_rows(part, key) for part in self.biases), 1, 1, key.shape[-2])
+        text_B11L = bias_B11K[..., key.shape[-2] - self.text_length :]
         for part in self.biases:
-            text_11QL[..., part.start : part.start + part.num_keys] = part.bias
+            bias = part.bias.to(key).view(-1, 1, 1, 1) if isinstance(part.bias, Tensor) else part.bias
+            text_B11L[..., part.start : part.start + part.num_keys] = bias
         if mask is None:
-            return bias_11QK
-        return bias_11QK.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else bias_11QK + mask
+            return bias_B11K
+        return bias_B11K.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else bias_B11K + mask
+
+    def _num_rows(self, part: KeyBias, key: Tensor) -> int:
+        """Return how many rows a bias has: one for all, or one for each of the call's."""
+        num_rows = len(part.bias) if isinstance(part.bias, Tensor) else 1
+        if num_rows not in (1, key.shape[0]):
+            raise CompatibilityError(
+                "This attention takes the rows of a call apart, so their soft tokens cannot differ in strength.",
+                expected=f"{num_rows} rows",
+                found=f"{key.shape[0]} rows",
+                fix="load the tokens without divide_by_guidance",
+            )
+        return num_rows
 
 
 class BiasedTensor(Tensor):

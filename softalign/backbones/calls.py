@@ -9,6 +9,7 @@ Shape legend: B rows, N layers, S soft tokens, D width. ``*N``: an axis that tok
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """What a module is called with: by place and by name."""
 BanksOfRows = Callable[[nn.Module, int], Tensor | None]
 """Returns each row's bank, int64, of a call with so many rows of this denoiser, while it runs; None: psi+."""
+SharesOfRows = Callable[[nn.Module, int], Tensor]
+"""Returns each row's share of the strength, float32, of a call with so many rows of this denoiser, while it runs."""
 
 
 class TokensInUse(NamedTuple):  # as all that is made inside of a call: torch.compile traces it whole
@@ -33,12 +36,14 @@ class TokensInUse(NamedTuple):  # as all that is made inside of a call: torch.co
         scale: their strength, > 0.
         timestep: the call's own: one, or one a row.
         banks_B: each row's bank; None: psi+.
+        shares_B: each row's share of the strength, float32, > 0; None: all have it whole.
     """
 
     tokens: SoftTokens
     scale: float
     timestep: Real[Tensor, "*B"] | float
     banks_B: Int[Tensor, " B"] | None
+    shares_B: Float[Tensor, " B"] | None = None
 
 
 def drawn_tokens(in_use: TokensInUse, num_rows: int, device: torch.device) -> Float[Tensor, "B *N S D"]:
@@ -53,6 +58,13 @@ def drawn_tokens(in_use: TokensInUse, num_rows: int, device: torch.device) -> Fl
         banks_B = _for_rows(in_use.banks_B.to(device), num_rows)
     drawn: Tensor = in_use.tokens(timesteps_B, banks_B)
     return drawn
+
+
+def key_bias(in_use: TokensInUse, num_rows: int, device: torch.device) -> Float[Tensor, " B"] | float:
+    """Return the strength's logarithm, of all rows or each: what is added to the logits of the inserted keys."""
+    if in_use.shares_B is None:
+        return math.log(in_use.scale)
+    return (in_use.scale * _for_rows(in_use.shares_B.to(device), num_rows)).log()
 
 
 def _for_rows(values: Tensor, num_rows: int) -> Tensor:

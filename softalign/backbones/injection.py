@@ -35,9 +35,11 @@ from torch.utils.hooks import RemovableHandle
 from softalign.backbones.calls import (
     Arguments,
     BanksOfRows,
+    SharesOfRows,
     TokensInUse,
     argument,
     drawn_tokens,
+    key_bias,
     parameter_names,
     with_argument,
 )
@@ -69,6 +71,7 @@ class SoftTokenInjection(ABC):
         tokens: the adapter; other ones may be used for a while with ``using``.
         scale: strength, see the module's text.
         banks_of: if given, says each row's bank while a call runs. If not, all rows see psi+.
+        shares_of: if given, says each row's share of the strength while a call runs.
         is_composed: whether others may be attached already: the tokens of all are inserted side by side.
         origin: what shall be found again on the attached tokens.
 
@@ -88,6 +91,7 @@ class SoftTokenInjection(ABC):
         scale: float = 1.0,
         banks_of: BanksOfRows | None = None,
         *,
+        shares_of: SharesOfRows | None = None,
         is_composed: bool = False,
         origin: object = None,
     ) -> None:
@@ -104,7 +108,7 @@ class SoftTokenInjection(ABC):
             raise ConfigError("No block was named for the soft tokens.", expected="at least one block")
         self.scale = checked_scale(scale)
         self.tokens, self.origin, self.is_enabled = tokens, origin, True
-        self._banks_of = banks_of
+        self._banks_of, self._shares_of = banks_of, shares_of
         self._key: str = _free_key(denoiser, sites, [injection._key for injection in before])
         self._parameters = parameter_names(denoiser)
         self._copies: dict[torch.device, SoftTokens] = {}
@@ -170,8 +174,8 @@ class SoftTokenInjection(ABC):
         if lent is not None and lent.injection is self:
             in_use = TokensInUse(lent.tokens, scale, timestep, lent.banks_B)
         else:
-            banks_B = self._banks(denoiser, rows.shape[0], call)
-            in_use = TokensInUse(self._tokens_on(rows.device), scale, timestep, banks_B)
+            banks_B, shares_B = (of(denoiser, rows.shape[0], call) for of in (self._banks, self._shares))
+            in_use = TokensInUse(self._tokens_on(rows.device), scale, timestep, banks_B, shares_B)
         options = argument(self._parameters, self.options_name, call)
         sent = {**(options or {}), self._key: self._sent(in_use, rows)}
         return with_argument(self._parameters, self.options_name, sent, call)
@@ -179,6 +183,10 @@ class SoftTokenInjection(ABC):
     def _banks(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
         """Return each row's bank outside of ``using``; None: psi+."""
         return None if self._banks_of is None else self._banks_of(denoiser, num_rows)
+
+    def _shares(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
+        """Return each row's share of the strength outside of ``using``; None: all have it whole."""
+        return None if self._shares_of is None else self._shares_of(denoiser, num_rows)
 
     def _sent(self, in_use: TokensInUse, rows: Tensor) -> Any:
         """Return what travels with a call: the tokens in use, or what is made of them once for all blocks."""
@@ -223,7 +231,8 @@ class CrossAttentionInjection(SoftTokenInjection):
         text_BLD = states[0] if isinstance(states, tuple) else states  # a tuple: text and an IP-Adapter's image states
         tokens_BSD = drawn_tokens(in_use, text_BLD.shape[0], text_BLD.device).to(text_BLD.dtype)
         joined = _inserted(text_BLD, tokens_BSD)
-        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], in_use.scale)
+        own = key_bias(in_use, text_BLD.shape[0], text_BLD.device)
+        bias = _inserted_bias(kwargs.get("encoder_attention_mask"), text_BLD, tokens_BSD.shape[1], own)
         changed = (joined, *states[1:]) if isinstance(states, tuple) else joined
         return args, {**kwargs, "encoder_hidden_states": changed, "encoder_attention_mask": bias}
 
@@ -271,9 +280,9 @@ def _inserted(text_BLD: Tensor, tokens_BSD: Tensor) -> Tensor:
     return torch.cat([text_BLD[:, :INSERT_AT], tokens_BSD, text_BLD[:, INSERT_AT:]], dim=1)
 
 
-def _inserted_bias(mask: Tensor | None, text_BLD: Tensor, num_tokens: int, scale: float) -> Tensor | None:
+def _inserted_bias(mask: Tensor | None, text_BLD: Tensor, num_tokens: int, own: Tensor | float) -> Tensor | None:
     """Return the attention bias (B, 1, L + S) for the longer text; None where nothing needs one."""
-    if mask is None and scale == 1.0:
+    if mask is None and not isinstance(own, Tensor) and own == 0.0:
         return None
     if mask is None:
         bias = text_BLD.new_zeros(text_BLD.shape[0], 1, text_BLD.shape[1])
@@ -281,5 +290,6 @@ def _inserted_bias(mask: Tensor | None, text_BLD: Tensor, num_tokens: int, scale
         bias = ((1 - mask.to(text_BLD.dtype)) * -10000.0).unsqueeze(1)
     else:
         bias = mask
-    own = bias.new_full((*bias.shape[:2], num_tokens), math.log(scale))
-    return torch.cat([bias[..., :INSERT_AT], own, bias[..., INSERT_AT:]], dim=-1)
+    of_tokens = bias.new_zeros((*bias.shape[:2], num_tokens))
+    of_tokens = of_tokens + (own.to(bias)[:, None, None] if isinstance(own, Tensor) else own)
+    return torch.cat([bias[..., :INSERT_AT], of_tokens, bias[..., INSERT_AT:]], dim=-1)

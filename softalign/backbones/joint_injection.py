@@ -11,7 +11,6 @@ Shape legend: B rows, L text tokens, N layers, S soft tokens, D width.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from softalign.backbones.biased_keys import BiasedTensor, KeyBias, biased_text
-from softalign.backbones.calls import Arguments, TokensInUse, argument, drawn_tokens, with_argument
+from softalign.backbones.calls import Arguments, TokensInUse, argument, drawn_tokens, key_bias, with_argument
 from softalign.backbones.injection import SoftTokenInjection, without
 from softalign.errors import CompatibilityError
 
@@ -30,10 +29,10 @@ JOINT_BLOCK = ("hidden_states", "encoder_hidden_states", "temb", "joint_attentio
 
 
 class _Drawn(NamedTuple):
-    """All layers' tokens of one call of the denoiser, and their strength."""
+    """All layers' tokens of one call of the denoiser, and the bias of their keys."""
 
     tokens_BNSD: Float[Tensor, "B N S D"]
-    scale: float
+    bias: Float[Tensor, " B"] | float
 
 
 class JointAttentionInjection(SoftTokenInjection):
@@ -67,9 +66,17 @@ class JointAttentionInjection(SoftTokenInjection):
         is_skipping = argument(self._parameters, "skip_layers", call) is not None
         return None if is_skipping else super()._banks(denoiser, num_rows, call)
 
+    def _shares(self, denoiser: nn.Module, num_rows: int, call: Arguments) -> Tensor | None:
+        """Return each row's share of the strength; the rows of that extra call are the conditional ones again."""
+        if argument(self._parameters, "skip_layers", call) is None:
+            return super()._shares(denoiser, num_rows, call)
+        both = super()._shares(denoiser, 2 * num_rows, call)
+        return None if both is None else both[num_rows:]
+
     def _sent(self, in_use: TokensInUse, rows: Tensor) -> _Drawn:
         """Draw once per call of the denoiser, for all layers."""
-        return _Drawn(drawn_tokens(in_use, rows.shape[0], rows.device), in_use.scale)
+        call = in_use, rows.shape[0], rows.device
+        return _Drawn(drawn_tokens(*call), key_bias(*call))
 
     def _pass(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         call = args, kwargs
@@ -88,7 +95,7 @@ class JointAttentionInjection(SoftTokenInjection):
         drawn: _Drawn = options[self._key]
         text_BLD: Tensor = argument(JOINT_BLOCK, "encoder_hidden_states", call)
         tokens_BSD = drawn.tokens_BNSD[:, layer].to(text_BLD)
-        inserted = KeyBias(text_BLD.shape[1], tokens_BSD.shape[1], math.log(drawn.scale))
+        inserted = KeyBias(text_BLD.shape[1], tokens_BSD.shape[1], drawn.bias)
         call = with_argument(JOINT_BLOCK, "encoder_hidden_states", torch.cat([text_BLD, tokens_BSD], dim=1), call)
         return with_argument(JOINT_BLOCK, self.options_name, {**options, self._key: inserted}, call)
 
@@ -107,7 +114,8 @@ class JointAttentionInjection(SoftTokenInjection):
             return None
         inserted: KeyBias = kwargs[self._key]
         kwargs = without(self._key, kwargs)
-        if inserted.bias != 0.0 and kwargs.get("encoder_hidden_states") is not None:
+        is_biased = isinstance(inserted.bias, Tensor) or inserted.bias != 0.0
+        if is_biased and kwargs.get("encoder_hidden_states") is not None:
             kwargs["encoder_hidden_states"] = biased_text(kwargs["encoder_hidden_states"], inserted)
         return args, kwargs
 
