@@ -49,6 +49,9 @@ def generate(
     unconditional_bank: Annotated[
         Literal["positive", "negative"], typer.Option("--unconditional-bank", help="tokens of guidance's other branch")
     ] = "positive",
+    divide_by_guidance: Annotated[
+        bool, typer.Option("--divide-by-guidance", help="strength scale / guidance on the conditional branch")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Generate images from prompts with an adapter; images that are there from the same request are kept."""
@@ -56,9 +59,8 @@ def generate(
     log.info("Loading PyTorch and the model")
     from softalign.sampling.to_folder import GenerationSettings, generate_to_folder
 
-    settings = GenerationSettings(
-        num_images, num_inference_steps, guidance_scale, scale, seed, force, unconditional_bank, grid
-    )
+    sampling = num_images, num_inference_steps, guidance_scale
+    settings = GenerationSettings(*sampling, scale, seed, force, unconditional_bank, grid, divide_by_guidance)
     with leaving_in_order(lambda: "stopped: images that are there are kept; the same command draws the others"):
         made = generate_to_folder(adapter, wanted, out, base, settings, is_overwriting=overwrite)
     _show(made, as_json)

@@ -15,13 +15,13 @@ from softalign.config.metrics import DistanceConfig, MetricConfig
 UnconditionalBank = Literal["positive", "negative"]
 """Which tokens the unconditional branch of guidance sees: psi+ (the papers), or psi- (AGSM's released SDXL code)."""
 CHAMPION_PATTERN = r"^(auto|none|[A-Za-z0-9][A-Za-z0-9._-]*/[0-9]+#[0-9a-f]{64})$"
-LATER_FIELDS = ("distance", "guidance_sweep", "metrics", "prompts_per_tag")
+LATER_FIELDS = ("distance", "divide_by_guidance", "guidance_sweep", "metrics", "prompts_per_tag")
 """Left out of requests where they are left open: keys are as they were before there were any."""
 NEVER, WHEN_DECIDED, AFTER = "never", "when_decided", "after "
 STOP_PATTERN = rf"^({NEVER}|{WHEN_DECIDED}|{AFTER}[1-9][0-9]*)$"
 MAX_ROUNDS = 100
 """Of an evaluation that stops early: more looks have boundaries that no evaluation reaches."""
-OF_TOKENS = ("scale", "use_ema", "unconditional_bank")
+OF_TOKENS = ("scale", "use_ema", "unconditional_bank", "divide_by_guidance")
 """Fields that say how soft tokens act."""
 
 
@@ -101,6 +101,11 @@ class EvalConfig(StageConfig):
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
     unconditional_bank: UnconditionalBank = Field(
         "positive", description="which tokens the unconditional branch of guidance sees: psi+ or psi-"
+    )
+    divide_by_guidance: bool = Field(
+        False,
+        description="the conditional branch of guidance sees the tokens with strength scale / guidance_scale, so that "
+        "guidance does not multiply what they change; the unconditional one with scale",
     )
     champion: Annotated[str, Field(pattern=CHAMPION_PATTERN)] = Field(
         "auto",
@@ -202,6 +207,8 @@ class EvalConfig(StageConfig):
         }
         if arm != "champion":
             update["champion"] = "none"
+        if guidance_scale == 1.0:
+            update["divide_by_guidance"] = False  # by 1: as where it is not asked for
         if arm in BASE_ARMS:  # without tokens, their strength, average and bank change nothing
             update |= {name: type(self).model_fields[name].default for name in OF_TOKENS}
         return self.model_copy(update=update)
@@ -240,4 +247,6 @@ class EvalConfig(StageConfig):
     def _check_unconditional_bank(self) -> Self:
         if self.unconditional_bank == "negative" and self.guidance_scale == 1.0:
             raise ValueError("unconditional_bank has no effect at guidance_scale 1, which has no unconditional branch")
+        if self.divide_by_guidance and {self.guidance_scale, *self.guidance_sweep} == {1.0}:
+            raise ValueError("divide_by_guidance has no effect at guidance_scale 1 alone")
         return self

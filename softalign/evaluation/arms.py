@@ -200,6 +200,7 @@ def _attach(pipeline: Any, arm: Arm, folder: Path, config: EvalConfig) -> None:
         scale=config.scale,
         use_ema=config.use_ema and arm == "adapter",
         unconditional_bank=config.unconditional_bank,
+        divide_by_guidance=config.divide_by_guidance,
     )
 
 

@@ -98,7 +98,12 @@ def choose_model(adapter: str, base: str | None, *, embedded_family: Family = "s
 
 
 def load_model(
-    chosen: ChosenModel, scale: float, *, is_forced: bool = False, unconditional_bank: UnconditionalBank = "positive"
+    chosen: ChosenModel,
+    scale: float,
+    *,
+    is_forced: bool = False,
+    unconditional_bank: UnconditionalBank = "positive",
+    divide_by_guidance: bool = False,
 ) -> LoadedModel:
     """Load a model, on the GPU where there is one.
 
@@ -107,6 +112,7 @@ def load_model(
         scale: strength of the tokens.
         is_forced: accept a base model that the adapter does not know.
         unconditional_bank: which tokens guidance's other branch sees.
+        divide_by_guidance: the tokens' strength is divided by guidance on the conditional branch.
 
     Raises:
         CompatibilityError: the base model is not the adapter's.
@@ -117,7 +123,12 @@ def load_model(
     if chosen.folder is None:
         return LoadedModel(backbone, None)
     handle = load_soft_tokens(
-        backbone.pipeline, chosen.folder, scale=scale, force=is_forced, unconditional_bank=unconditional_bank
+        backbone.pipeline,
+        chosen.folder,
+        scale=scale,
+        force=is_forced,
+        unconditional_bank=unconditional_bank,
+        divide_by_guidance=divide_by_guidance,
     )
     return LoadedModel(backbone, handle)
 

@@ -80,6 +80,7 @@ class GeneratedImage(ImageFacts):
     image_index: int
     guidance_scale: float
     unconditional_bank: UnconditionalBank
+    divide_by_guidance: bool = False
 
 
 class EditedImage(ImageFacts):
@@ -108,6 +109,7 @@ class SheetOfImages(ImageFacts):
     num_images: int
     guidance_scale: float
     unconditional_bank: UnconditionalBank
+    divide_by_guidance: bool = False
 
 
 def facts_in(path: Path, kind: type[FactsT]) -> FactsT | None:

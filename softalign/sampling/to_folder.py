@@ -38,8 +38,8 @@ Planned = PlannedFile[GeneratedImage]
 class GenerationSettings:
     """How many images and how: steps and guidance (None: the family's), strength of the soft tokens, seed of the noise.
 
-    ``is_forced`` and ``unconditional_bank`` are the arguments of ``load_soft_tokens``. ``has_sheet``: the base model's
-    images from the same noise are drawn too, and all are shown in one picture.
+    ``is_forced``, ``unconditional_bank`` and ``divide_by_guidance`` are arguments of ``load_soft_tokens``.
+    ``has_sheet``: the base model's images from the same noise are drawn too, and all are shown in one picture.
     """
 
     num_images: int
@@ -50,6 +50,7 @@ class GenerationSettings:
     is_forced: bool = False
     unconditional_bank: UnconditionalBank = "positive"
     has_sheet: bool = False
+    divide_by_guidance: bool = False
 
     def of_family(self, family: Family) -> dict[str, Any]:
         """Return the facts that all images share, with the family's steps and guidance where none are set."""
@@ -59,6 +60,7 @@ class GenerationSettings:
             "num_inference_steps": self.num_inference_steps or defaults["evaluate.num_inference_steps"],
             "guidance_scale": self.guidance_scale or defaults["evaluate.guidance_scale"],
             "unconditional_bank": self.unconditional_bank,
+            "divide_by_guidance": self.divide_by_guidance,
         }
 
 
@@ -197,7 +199,11 @@ def _draw(
     if not todo:
         return
     loaded = load_model(
-        chosen, settings.scale, is_forced=settings.is_forced, unconditional_bank=settings.unconditional_bank
+        chosen,
+        settings.scale,
+        is_forced=settings.is_forced,
+        unconditional_bank=settings.unconditional_bank,
+        divide_by_guidance=settings.divide_by_guidance,
     )
     num_images, num_todo = sum(map(len, batches)), sum(map(len, todo))
     with Reporter("generate", "images", num_images, num_reused=num_images - num_todo) as images:

@@ -60,6 +60,7 @@ def test_every_image_says_how_it_was_made_to_any_tool(drawn, tiny_unet):
         "adapter_scale": "1.0",
         "base_model": "tiny-base",
         "unconditional_bank": "positive",
+        "divide_by_guidance": False,
         "software": f"softalign {__version__}",
     }
     assert {key: said[key] for key in expected} == expected
@@ -100,6 +101,7 @@ CHANGES = [
     ({"guidance_scale": 1.0}, {}, "guidance_scale 3.0, not 1.0"),
     ({"scale": 0.5}, {}, "adapter_scale 1.0, not 0.5"),
     ({"unconditional_bank": "negative"}, {}, "unconditional_bank 'positive', not 'negative'"),
+    ({"divide_by_guidance": True}, {}, "divide_by_guidance False, not True"),
     ({}, {"prompts": ["a cat"]}, "prompt 'a photo of a red circle', not 'a cat'"),
 ]
 
