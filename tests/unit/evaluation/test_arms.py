@@ -108,6 +108,9 @@ def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publ
     as_code = CONFIG.model_copy(update={"unconditional_bank": "negative"})
     report = evaluate("adapter", adapter, backbone, store, config=as_code, key="code")
     assert image(report) not in images.values()
+    divided = CONFIG.model_copy(update={"divide_by_guidance": True})
+    report = evaluate("adapter", adapter, backbone, store, config=divided, key="divided")
+    assert image(report) not in images.values()
 
 
 def test_an_arm_is_scored_by_other_metrics_too(small, backbone, prompts, tmp_path):
