@@ -43,11 +43,12 @@ class EvalReport(Record):
             for the embedded world.
         sampler: the scheduler's class that its images were drawn with; empty in records of earlier versions.
         num_inference_steps: of that sampler; None likewise.
+        divide_by_guidance: whether guidance divided the tokens' strength on the conditional branch.
     """
 
     stage: ClassVar[Stage] = "evaluate"
     filename: ClassVar[str] = "report.json"
-    later_fields: ClassVar[tuple[str, ...]] = ("detector", "sampler", "num_inference_steps")
+    later_fields: ClassVar[tuple[str, ...]] = ("detector", "sampler", "num_inference_steps", "divide_by_guidance")
 
     arm: Arm
     suite: str
@@ -63,6 +64,7 @@ class EvalReport(Record):
     detector: str = ""
     sampler: str = ""
     num_inference_steps: int | None = None
+    divide_by_guidance: bool = False
 
     @property
     def tag_names(self) -> tuple[str, ...]:
@@ -70,10 +72,13 @@ class EvalReport(Record):
         return tuple(one.tag for one in self.tags)
 
     def sampling_text(self) -> str:
-        """Return in a sentence with which sampler and in how many steps the images were drawn."""
+        """Return in sentences how the images were drawn: sampler, steps, and how the tokens acted."""
         if not self.sampler or self.num_inference_steps is None:
             return "Sampler and steps were not recorded."
-        return f"Sampler {self.sampler}, {self.num_inference_steps} steps."
+        divided = (
+            "Tokens loaded with divide_by_guidance=True: guidance divides their strength on its conditional branch."
+        )
+        return f"Sampler {self.sampler}, {self.num_inference_steps} steps." + f" {divided}" * self.divide_by_guidance
 
 
 class GuidedBase(Frozen):

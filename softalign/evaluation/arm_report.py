@@ -50,6 +50,7 @@ def arm_report(
         detector=label_of(config),
         sampler=sampler,
         num_inference_steps=config.num_inference_steps,
+        divide_by_guidance=config.divide_by_guidance,
     )
 
 

@@ -111,6 +111,8 @@ def test_the_arms_differ_and_are_drawn_from_the_same_noise(small, backbone, publ
     divided = CONFIG.model_copy(update={"divide_by_guidance": True})
     report = evaluate("adapter", adapter, backbone, store, config=divided, key="divided")
     assert image(report) not in images.values()
+    assert report.divide_by_guidance
+    assert "divide_by_guidance=True" in report.sampling_text()
 
 
 def test_an_arm_is_scored_by_other_metrics_too(small, backbone, prompts, tmp_path):
