@@ -60,7 +60,7 @@ def test_every_image_says_how_it_was_made_to_any_tool(drawn, tiny_unet):
         "adapter_scale": "1.0",
         "base_model": "tiny-base",
         "unconditional_bank": "positive",
-        "divide_by_guidance": False,
+        "divide_by_guidance": "False",
         "software": f"softalign {__version__}",
     }
     assert {key: said[key] for key in expected} == expected
