@@ -28,11 +28,10 @@ def arm_report(
         config: how the arm was evaluated (``EvalConfig.of_arm``).
         results: the verdicts.
         num_prompts: of the suite.
-        key: the stage key.
-        sampler: what drew the images.
+        key, sampler: the stage key, and what drew the images.
     """
-    summary = summarize(results)
-    overall = (intervals := _intervals(results, config))[OVERALL]
+    summary, intervals = summarize(results), _intervals(results, config)
+    overall = intervals[OVERALL]
     return EvalReport(
         stage_key=key,
         parents=(digest,) if digest else (),
