@@ -28,19 +28,19 @@ def arm_report(
         config: how the arm was evaluated (``EvalConfig.of_arm``).
         results: the verdicts.
         num_prompts: of the suite.
-        key, sampler: the stage key, and what drew the images.
+        key: the stage key.
+        sampler: what drew the images.
     """
     summary, intervals = summarize(results), _intervals(results, config)
-    overall = intervals[OVERALL]
     return EvalReport(
         stage_key=key,
         parents=(digest,) if digest else (),
         arm=arm,
         suite=suite_label(config),
         adapter_digest=digest,
-        overall_score=overall.value,
-        overall_ci_low=overall.low,
-        overall_ci_high=overall.high,
+        overall_score=intervals[OVERALL].value,
+        overall_ci_low=intervals[OVERALL].low,
+        overall_ci_high=intervals[OVERALL].high,
         tags=_tag_scores(summary, intervals),
         num_images=summary.num_images,
         num_prompts=num_prompts,
