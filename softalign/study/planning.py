@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from softalign.artifacts import Frozen
+from softalign.artifacts import Arm, Frozen
 from softalign.backbones.sizes import model_sizes
 from softalign.config.recipe import Recipe
 from softalign.data.encoding.budget import EncodedBytes
@@ -162,16 +162,18 @@ def _counted_bytes(recipe: Recipe) -> int | None:
 
 def _work_of(cell: Cell, cells: Cells) -> Iterator[_Work]:
     recipe, rates = cells.recipe_of(cell), cells.study.recipes[cell.recipe]
-    training = (cell.recipe, cell.arm, cell.seed, cell.num_steps)
+    training = recipe.model_dump_json(exclude={"evaluate", "register_"})  # arms may differ in how they are drawn alone
     seconds = recipe.train.num_steps * rates.seconds_per_step + rates.seconds_per_stage
-    yield _Work(("train", *training), seconds, train_bytes(recipe, Published()) or 0)
+    yield _Work(("train", cell.recipe, training), seconds, train_bytes(recipe, Published()) or 0)
     num_images = cells.halves[cell.recipe].number(cell.scored_on) * recipe.evaluate.images_per_prompt
+    of_arms: dict[Arm, str] = {"base": "", "untrained": _start(recipe), "adapter": training}
     for guidance in cells.guidance_of(cell.scored_on):
-        calls = recipe.evaluate.at_guidance(guidance).denoiser_calls_per_image
-        seconds = num_images * calls * rates.seconds_per_image_call + rates.seconds_per_stage
+        drawn = recipe.evaluate.at_guidance(guidance)
+        seconds = num_images * drawn.denoiser_calls_per_image * rates.seconds_per_image_call + rates.seconds_per_stage
         size = evaluate_bytes(recipe, Published()) or 0
-        for tokens in (("base", cell.recipe), ("untrained", cell.recipe, _start(recipe)), training):
-            yield _Work(("evaluate", *tokens, cell.scored_on, guidance), seconds, size, num_images)
+        for arm, tokens in of_arms.items():
+            name = ("evaluate", arm, cell.recipe, tokens, drawn.of_arm(arm).model_dump_json())
+            yield _Work(name, seconds, size, num_images)
 
 
 def _start(recipe: Recipe) -> str:

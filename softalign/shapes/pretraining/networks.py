@@ -62,7 +62,7 @@ def build_text_encoder(config: TextEncoderConfig, tokenizer: CLIPTokenizer) -> C
 
 
 def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionModel:
-    """Return a UNet2DConditionModel with cross attention at every level down, in the middle, and up unless told not."""
+    """Return a UNet2DConditionModel with cross attention at every level, in the middle too."""
     levels = len(config.widths)
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
@@ -70,7 +70,7 @@ def build_denoiser(config: DenoiserConfig, text_width: int) -> UNet2DConditionMo
         out_channels=LATENT_CHANNELS,
         down_block_types=("CrossAttnDownBlock2D",) * levels,
         mid_block_type="UNetMidBlock2DCrossAttn",
-        up_block_types=("CrossAttnUpBlock2D" if config.up_blocks_read_text else "UpBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
         block_out_channels=config.widths,
         layers_per_block=1,
         cross_attention_dim=text_width,

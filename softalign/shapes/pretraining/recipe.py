@@ -62,8 +62,8 @@ class DenoiserConfig(_Section):
     focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
     ema_decay: float = Field(0.999, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
-    up_blocks_read_text: bool = Field(
-        True, description="off: text acts through the down and mid blocks alone, which are those with soft tokens"
+    up_blocks_text_dropout: float = Field(
+        0.0, ge=0, le=1, description="share of images whose up blocks read the empty text: the others must tell it"
     )
     first_position_share: float = Field(
         0.0, ge=0, lt=1, description="least share of the cross attention on the text's first position; 0: not asked for"

@@ -19,6 +19,7 @@ from softalign.shapes.pretraining.first_position import lack_of_share, measure_c
 from softalign.shapes.pretraining.networks import build_denoiser, build_scheduler
 from softalign.shapes.pretraining.recipe import DenoiserConfig, PretrainConfig
 from softalign.shapes.pretraining.training_state import ResumableTraining, denoiser_loop
+from softalign.shapes.pretraining.up_blocks_text import UpBlocksText
 
 
 def velocity_loss(
@@ -30,7 +31,8 @@ def velocity_loss(
 ) -> BatchLoss:
     """Return a step's loss: plain mean squared error of the velocity, timesteps stratified over the batch.
 
-    Where ``first_position_share`` is set, what the cross attentions lack of it is added.
+    Where ``first_position_share`` is set, what the cross attentions lack of it is added. Where
+    ``up_blocks_text_dropout`` is set, the up blocks read the empty text for as many of the images.
     """
     scheduler = build_scheduler()
     num_timesteps = int(scheduler.config.num_train_timesteps)
@@ -39,6 +41,10 @@ def velocity_loss(
     empty_ids, device = tokenize(tokenizer, [""])[0], next(unet.parameters()).device
     least_share = config.denoiser.first_position_share
     measured = measure_cross_attention(unet) if least_share else []
+    dropout = config.denoiser.up_blocks_text_dropout
+    up_blocks = UpBlocksText(unet) if dropout else None
+    with torch.no_grad():
+        empty_LD = text_encoder(empty_ids[None].to(device))[0][0]
 
     def draw(step: int) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
@@ -53,9 +59,14 @@ def velocity_loss(
         with torch.no_grad():
             prompt_embeds = text_encoder(token_ids.to(device))[0]
         noisy, velocity = signal * latents + sigma * noise, signal * noise - sigma * latents
-        return noisy.to(device), timesteps.to(device), prompt_embeds, velocity.to(device)
+        drawn = noisy.to(device), timesteps.to(device), prompt_embeds, velocity.to(device)
+        return (*drawn, (torch.rand(batch, generator=generator) < dropout).to(device)) if dropout else drawn
 
-    def loss(noisy: Tensor, timesteps: Tensor, prompt_embeds: Tensor, velocity: Tensor) -> Tensor:
+    def loss(
+        noisy: Tensor, timesteps: Tensor, prompt_embeds: Tensor, velocity: Tensor, is_dropped: Tensor | None = None
+    ) -> Tensor:
+        if up_blocks is not None and is_dropped is not None:
+            up_blocks.drop(is_dropped, prompt_embeds, empty_LD)
         model_pred = unet(noisy, timesteps, prompt_embeds, return_dict=False)[0]
         error = nn.functional.mse_loss(model_pred, velocity)
         return error + lack_of_share(measured, least_share) if measured else error

@@ -125,6 +125,27 @@ def test_the_plan_counts_shared_work_once_and_what_is_there_not_at_all(tmp_path,
     assert (after.num_there, after.num_cells, after.hours, after.num_trainings) == (12, 12, 0.0, 0)
 
 
+def test_arms_that_are_drawn_otherwise_share_their_trainings_and_what_is_drawn_alike(tmp_path, faked):
+    objectives = {
+        **STUDY["matrix"]["objectives"],
+        "divided": {"train.objective": {"name": "agsm"}, "evaluate.divide_by_guidance": True},
+    }
+    changes = {
+        "matrix": {**STUDY["matrix"], "objectives": objectives},
+        "selection": {**STUDY["selection"], "guidance": [1.0, 2.0]},
+    }
+    study = parse_study({**STUDY, **changes}, "a test")
+    store = Store(str(tmp_path / "store"))
+    (model,) = plan_study(study, store, 2, tmp_path).models
+    assert (model.num_cells, model.num_trainings) == (18, 8)
+    # beside what both objectives need at two guidances: divided adapters, and untrained tokens of two banks, at guidance 2
+    assert model.num_images == 75 * (2 * (2 * (8 + 1 + 4) + 4 + 2) + 4 * (2 * (4 + 1 + 4) + 2 + 2))
+    conduct(study, store, tmp_path / "out", Pool(1), tmp_path)
+    assert len(list((tmp_path / "store" / "train").iterdir())) == 8
+    (after,) = plan_study(study, store, 2, tmp_path).models
+    assert (after.num_there, after.num_cells, after.hours, after.num_trainings) == (18, 18, 0.0, 0)
+
+
 def test_a_failing_cell_ends_the_study_with_its_error(tmp_path, faked):
     from softalign.errors import TrainingError
 

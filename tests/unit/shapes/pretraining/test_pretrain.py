@@ -156,21 +156,6 @@ def test_training_goes_on_from_the_weights_that_the_recipe_names(undisturbed, tm
     assert recipe.start.config == MICRO
 
 
-def test_a_unet_whose_up_blocks_read_no_text_goes_on_from_one_whose_do(undisturbed, tmp_path):
-    folder = export(MICRO, undisturbed, tmp_path / "weights").weights_path
-    weights = load_file(denoiser_file("sd21", folder))
-    section = MICRO.denoiser.model_copy(
-        update={"num_samples": 16, "learning_rate": 1e-12, "up_blocks_read_text": False}
-    )
-    config = MICRO.model_copy(
-        update={"start_sha256": sha256_of_file(denoiser_file("sd21", folder)), "denoiser": section}
-    )
-    again = load_file(denoiser_file("sd21", pretrain(config, tmp_path / "out", start=folder).weights_path))
-    assert {name.split(".")[0] for name in again if ".attn2." in name} == {"down_blocks", "mid_block"}
-    assert {name.split(".")[0] for name in weights.keys() - again.keys()} == {"up_blocks"}
-    assert_close(again, {name: weights[name] for name in again}, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize(("digest", "has_start"), [(None, True), ("0" * 64, True), ("0" * 64, False)])
 def test_another_start_than_the_recipes_is_refused(undisturbed, tmp_path, digest, has_start):
     start = export(MICRO, undisturbed, tmp_path / "weights").weights_path if has_start else None
