@@ -72,8 +72,10 @@ def read_recipe(path: Path) -> WeightsRecipe:
 
 
 def half(module: Any) -> Any:
-    """Return a half-precision copy of a module, rebuilt from its own configuration."""
-    is_of_transformers = isinstance(module, PreTrainedModel)
-    twin = type(module)(module.config) if is_of_transformers else type(module).from_config(module.config)
+    """Return a half-precision copy of a module, rebuilt from its own configuration, but for the folder it came from."""
+    if isinstance(module, PreTrainedModel):
+        twin = type(module)(module.config)
+    else:
+        twin = type(module).from_config({key: module.config[key] for key in module.config if key != "_name_or_path"})
     twin.load_state_dict(module.state_dict())
     return torch.nn.Module.to(twin, torch.float16)  # diffusers warns about its own ``to``

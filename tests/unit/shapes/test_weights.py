@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,21 @@ def test_weights_fit_the_package(family):
     files = [path for path in weights_path(family).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= MAX_WEIGHTS_BYTES
     assert {path.suffix for path in files} <= {".json", ".txt", ".safetensors"}
+
+
+@FAMILIES
+def test_weights_name_no_folder_of_the_machine_that_made_them(family):
+    for path in weights_path(family).rglob("*.json"):
+        assert not [found for found in _texts(json.loads(path.read_text())) if Path(found).is_absolute()], path
+
+
+def _texts(value):
+    """Return all texts below the names of a JSON value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for one in value for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def test_path_is_found_without_torch():

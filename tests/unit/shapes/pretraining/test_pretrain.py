@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from softalign.errors import ConfigError, MissingInputError, TrainingError
 from softalign.geneval.prompts import TAGS
+from softalign.shapes import weights_path
 from softalign.shapes.pretraining.data import layouts_of, tokenize
 from softalign.shapes.pretraining.export import read_recipe
 from softalign.shapes.pretraining.models import EMBEDDED_MODELS, denoiser_file
@@ -137,6 +138,16 @@ def test_export_loads_in_the_pipeline(undisturbed, tmp_path, family):
     recipe = json.loads((result.weights_path / "recipe.json").read_text())
     assert PretrainConfig.model_validate(recipe["config"]) == MICRO
     assert set(recipe["scores_by_guidance_scale"]["2.0"]) == set(TAGS)
+
+
+@FAMILIES
+def test_what_stands_on_the_shipped_foundation_does_not_say_where_that_lies(tmp_path, family):
+    config = MICRO.model_copy(
+        update={"foundation": "shipped", "text_encoder": TextEncoderConfig(), "final_images_per_tag": 0}
+    )
+    folder = pretrain(config, tmp_path / "out", family, max_steps=0).weights_path
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.json")]
+    assert len(texts) > 5 and not any(str(weights_path()) in text for text in texts)
 
 
 @FAMILIES
