@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -34,14 +34,10 @@ def velocity_loss(
     Where ``first_position_share`` is set, what the cross attentions lack of it is added. Where
     ``up_blocks_text_dropout`` is set, the up blocks read the empty text for as many of the images.
     """
-    scheduler = build_scheduler()
-    num_timesteps = int(scheduler.config.num_train_timesteps)
-    alphas_cumprod = scheduler.alphas_cumprod
-    batch = config.denoiser.batch_size
+    scheduler, batch = build_scheduler(), config.denoiser.batch_size
     empty_ids, device = tokenize(tokenizer, [""])[0], next(unet.parameters()).device
-    least_share = config.denoiser.first_position_share
+    least_share, dropout = config.denoiser.first_position_share, config.denoiser.up_blocks_text_dropout
     measured = measure_cross_attention(unet) if least_share else []
-    dropout = config.denoiser.up_blocks_text_dropout
     up_blocks = UpBlocksText(unet) if dropout else None
     with torch.no_grad():
         empty_LD = text_encoder(empty_ids[None].to(device))[0][0]
@@ -50,15 +46,9 @@ def velocity_loss(
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         index = torch.randint(len(pool.latents), (batch,), generator=generator)
         token_ids = pool.captions_at(index, config.captions, empty_ids, generator)
-        fractions = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        timesteps = (focused(fractions, config.denoiser) * num_timesteps).long().clamp(max=num_timesteps - 1)
-        latents = pool.latents[index]
-        noise = torch.randn(latents.shape, generator=generator)
-        signal = alphas_cumprod[timesteps].sqrt()[:, None, None, None]
-        sigma = (1 - alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
+        noisy, timesteps, velocity = _noised(pool.latents[index], scheduler, config.denoiser, generator)
         with torch.no_grad():
             prompt_embeds = text_encoder(token_ids.to(device))[0]
-        noisy, velocity = signal * latents + sigma * noise, signal * noise - sigma * latents
         drawn = noisy.to(device), timesteps.to(device), prompt_embeds, velocity.to(device)
         return (*drawn, (torch.rand(batch, generator=generator) < dropout).to(device)) if dropout else drawn
 
@@ -72,6 +62,19 @@ def velocity_loss(
         return error + lack_of_share(measured, least_share) if measured else error
 
     return BatchLoss(draw, loss)
+
+
+def _noised(
+    latents: Tensor, scheduler: DDIMScheduler, config: DenoiserConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noisy latents (B, 16, 4, 4), their timesteps (B,), stratified over the batch, and the velocities."""
+    batch, num_timesteps = len(latents), int(scheduler.config.num_train_timesteps)
+    fractions = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    timesteps = (focused(fractions, config) * num_timesteps).long().clamp(max=num_timesteps - 1)
+    noise = torch.randn(latents.shape, generator=generator)
+    signal = scheduler.alphas_cumprod[timesteps].sqrt()[:, None, None, None]
+    sigma = (1 - scheduler.alphas_cumprod[timesteps]).sqrt()[:, None, None, None]
+    return signal * latents + sigma * noise, timesteps, signal * noise - sigma * latents
 
 
 def focused(fractions: Tensor, config: DenoiserConfig) -> Tensor:

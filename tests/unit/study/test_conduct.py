@@ -138,7 +138,7 @@ def test_arms_that_are_drawn_otherwise_share_their_trainings_and_what_is_drawn_a
     store = Store(str(tmp_path / "store"))
     (model,) = plan_study(study, store, 2, tmp_path).models
     assert (model.num_cells, model.num_trainings) == (18, 8)
-    # beside what both objectives need at two guidances: divided adapters, and untrained tokens of two banks, at guidance 2
+    # beside what both objectives need: divided adapters, and untrained tokens of two banks, at guidance 2
     assert model.num_images == 75 * (2 * (2 * (8 + 1 + 4) + 4 + 2) + 4 * (2 * (4 + 1 + 4) + 2 + 2))
     conduct(study, store, tmp_path / "out", Pool(1), tmp_path)
     assert len(list((tmp_path / "store" / "train").iterdir())) == 8
