@@ -54,6 +54,8 @@ MICRO = PretrainConfig(
     score_images_per_tag=2,
     final_images_per_tag=1,
 )
+UNSCORED = MICRO.model_copy(update={"score_images_per_tag": 0, "final_images_per_tag": 0})
+"""The same weights, without images."""
 
 CHILD = """
 import sys
@@ -92,14 +94,14 @@ def state_bytes(out, family):
 
 @FAMILIES
 def test_resume_after_an_interruption_is_exact(undisturbed, tmp_path, family):
-    pretrain(MICRO, tmp_path, family, max_steps=5)  # the last checkpoint is of step 4: one update is done again
-    pretrain(MICRO, tmp_path, family)
+    pretrain(UNSCORED, tmp_path, family, max_steps=5)  # the last checkpoint is of step 4: one update is done again
+    pretrain(UNSCORED, tmp_path, family)
     assert state_bytes(tmp_path, family) == state_bytes(undisturbed, family)
 
 
 @FAMILIES
 def test_resume_after_sigkill_is_exact(undisturbed, tmp_path, family):
-    command = [sys.executable, "-c", CHILD, MICRO.model_dump_json(), str(tmp_path), family]
+    command = [sys.executable, "-c", CHILD, UNSCORED.model_dump_json(), str(tmp_path), family]
     child = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while (
@@ -110,7 +112,7 @@ def test_resume_after_sigkill_is_exact(undisturbed, tmp_path, family):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    pretrain(MICRO, tmp_path, family)
+    pretrain(UNSCORED, tmp_path, family)
     assert state_bytes(tmp_path, family) == state_bytes(undisturbed, family)
 
 
@@ -152,24 +154,24 @@ def test_what_stands_on_the_shipped_foundation_does_not_say_where_that_lies(tmp_
 
 @FAMILIES
 def test_training_goes_on_from_the_weights_that_the_recipe_names(undisturbed, tmp_path, family):
-    folder = export(MICRO, undisturbed, tmp_path / "weights", family).weights_path
+    folder = export(UNSCORED, undisturbed, tmp_path / "weights", family).weights_path
     start = denoiser_file(family, folder)
     still = {
         section: getattr(MICRO, section).model_copy(update={"num_samples": 16, "learning_rate": 1e-12})
         for section in ("denoiser", "transformer")
     }
-    config = MICRO.model_copy(update={"start_sha256": sha256_of_file(start), **still})
+    config = UNSCORED.model_copy(update={"start_sha256": sha256_of_file(start), **still})
     again = pretrain(config, tmp_path / "out", family, start=folder).weights_path
     assert_close(load_file(denoiser_file(family, again)), load_file(start), rtol=0, atol=1e-6)
     recipe = read_recipe(again / "recipe.json")
     assert recipe.config.start_sha256 == sha256_of_file(start)
     assert recipe.start is not None
-    assert recipe.start.config == MICRO
+    assert recipe.start.config == UNSCORED
 
 
 @pytest.mark.parametrize(("digest", "has_start"), [(None, True), ("0" * 64, True), ("0" * 64, False)])
 def test_another_start_than_the_recipes_is_refused(undisturbed, tmp_path, digest, has_start):
-    start = export(MICRO, undisturbed, tmp_path / "weights").weights_path if has_start else None
+    start = export(UNSCORED, undisturbed, tmp_path / "weights").weights_path if has_start else None
     config = MICRO.model_copy(update={"start_sha256": digest})
     with pytest.raises(ConfigError, match="not the weights that the recipe starts from"):
         pretrain(config, tmp_path / "out", start=start)
