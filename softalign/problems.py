@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -125,6 +125,7 @@ NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _plain("a whole number is needed")),
     "int_parsing_size": _plain("a smaller number is needed"),
     **dict.fromkeys(("float_type", "float_parsing"), _plain("a number is needed")),
+    "invalid-json-value": _plain("text, a number, true, false, null, a list or a mapping of these is needed"),
     "finite_number": _plain("a finite number is needed"),
     **dict.fromkeys(("bool_type", "bool_parsing"), _plain("true or false is needed")),
     "string_type": _plain("text is needed; put quotes around what looks like a number, a date, yes or no"),
@@ -163,15 +164,17 @@ def location(parts: Sequence[str | int], model: type[BaseModel] | None) -> tuple
         return tuple(parts)
     kept: list[str | int] = []
     models: list[type[BaseModel]] = [model]
+    is_key = False
     for index, part in enumerate(parts):
         fields = [field for one in models for name, field in _fields(one) if name == part]
         is_last_word = index == len(parts) - 1 and bool(models)
-        if fields or isinstance(part, int):
+        if is_key or fields or isinstance(part, int):
             kept.append(part)
-            models = [inner for field in fields for inner in _models_in(field)] if fields else models
+            models = [inner for field in fields for inner in _models_in(field)] if fields and not is_key else models
+            is_key = not is_key and any(get_origin(field) is dict for field in fields)
         elif named := [one for one in models if part in _kinds_of(one)]:
             models = named
-        elif is_last_word:
+        elif is_last_word and part != "[key]":  # pydantic's word behind a key that is itself wrong
             kept.append(part)
     return tuple(kept)
 

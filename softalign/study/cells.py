@@ -102,8 +102,12 @@ class Cells:
 
     def _make_recipe(self, cell: Cell) -> Recipe:
         given = self.study.recipes[cell.recipe]
-        fields = given.fields | dict(arm_fields(self.study.matrix))[cell.arm] | self._cell_fields(cell)
-        return _opened(given.recipe, fields, self.store, f"study {self.study.name}: {cell.label}")
+        named = given.fields | dict(arm_fields(self.study.matrix))[cell.arm]
+        said = "".join(f"; {path}: {json.dumps(value)}" for path, value in named.items())
+        where = f"study {self.study.name}: {cell.label}{said}"
+        if {*self.guidance_of(cell.scored_on)} == {1.0} != {*self.study.matrix.guidance}:  # there it divides by 1
+            named = {path: value for path, value in named.items() if path != "evaluate.divide_by_guidance"}
+        return _opened(given.recipe, named | self._cell_fields(cell), self.store, where)
 
     def guidance_of(self, scored_on: SetName) -> tuple[float, ...]:
         """Return the guidance values of a set."""
@@ -151,6 +155,7 @@ def open_cells(study: StudyFile, store: Store, folder: Path, beside: Path) -> Ce
     for cell in cells.to_select():
         loaded = cells.recipe_of(cell)
         if cell.seed == study.matrix.seeds[0]:
+            cells.recipe_of(cell.model_copy(update={"scored_on": "report"}))
             _check_tags(study, halves[cell.recipe], loaded)
     return cells
 
@@ -160,9 +165,7 @@ def _opened(recipe: str | dict[str, Any], fields: Mapping[str, Any], store: Stor
     try:
         return open_recipe(recipe, overrides, store)
     except ConfigError as error:
-        raise ConfigError(
-            error.what, expected=error.expected, found=error.found, where=f"{where} ({error.where})", fix=error.fix
-        ) from error
+        raise ConfigError(error.what, expected=error.expected, found=error.found, where=where, fix=error.fix) from error
 
 
 def _check_tags(study: StudyFile, halves: Halves, recipe: Recipe) -> None:

@@ -13,6 +13,7 @@ CONTROLS = ("base", "untrained")
 """What every cell is compared with, beside the objective that sees no negatives."""
 Measure = Literal["difference", "at_equal_adherence", "dominates", "change"]
 Direction = Literal["greater", "less", "two_sided"]
+Ratio = Annotated[float, Field(gt=-1.0, lt=1.0)]
 
 
 class Hypothesis(Frozen):
@@ -38,8 +39,19 @@ class Hypothesis(Frozen):
     against_guidance: tuple[float, ...] = Field((), description="of dominates: at which right is looked at")
     num_steps: tuple[Count, Count] | None = Field(None, description="of change: from which length to which")
     test: Direction = Field("greater", description="what left - right must be to show the statement")
-    threshold: float = Field(0.0, description="what it must be greater or less than (ratio)")
-    margin: Annotated[float, Field(ge=0.0)] = Field(0.0, description="of dominates: how much `tags` may fall (ratio)")
+    threshold: Ratio = Field(0.0, description="what it must be greater or less than, a ratio: 0.05 is 5 points")
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="of dominates: how much `tags` may fall, a ratio: 0.03 is 3 points"
+    )
+
+    @model_validator(mode="after")
+    def _check_lists(self) -> Self:
+        for name in ("left", "right", "tags", "guidance", "against_guidance"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} names one twice")
+        if both := {*self.left} & {*self.right}:
+            raise ValueError(f"{', '.join(sorted(both))} is on both sides: nothing is compared with itself")
+        return self
 
     @model_validator(mode="after")
     def _check_measure(self) -> Self:

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_NAME_CHARS, Count, Positive, Seed
+from softalign.config.base import MAX_NAME_CHARS, Count, Seed
 from softalign.study.hypotheses import CONTROLS, Hypothesis
 
-Guidance = Annotated[float, Field(ge=1.0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
+Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+MAX_ARMS = 1000
+SET_BY_STUDY = {
+    "train.seed": "matrix.seeds",
+    "train.num_steps": "matrix.num_steps",
+    "evaluate.prompts_uri": "prompts",
+    "evaluate.prompts_per_tag": "prompts",
+    "evaluate.seed": "selection.seed and report.seed",
+    "evaluate.images_per_prompt": "selection.images_per_prompt and report.images_per_prompt",
+    "evaluate.guidance_scale": "selection.guidance and matrix.guidance",
+    "evaluate.guidance_sweep": "selection.guidance and matrix.guidance",
+    "evaluate.reference_guidance_scale": "selection.guidance and matrix.guidance",
+    "evaluate.stop": "report.images_per_prompt",
+    "evaluate.champion": "no field: its arms are base, untrained tokens and adapter",
+}
+"""Fields of its recipes that a study sets, each with its own field for them."""
+OF_THE_PROMPTS = ("evaluate.prompts_uri", "evaluate.prompts_per_tag")
+"""Of these, what a base model's recipe may say where the study names no prompts."""
 ADHERENCE = ("two_object", "colors", "position", "color_attr")
 
 
@@ -19,10 +41,10 @@ class StudyRecipe(Frozen):
     """One base model, with its recipe."""
 
     recipe: str | dict[str, Any] = Field(description="a recipe's name or path, or the recipe itself")
-    fields: dict[str, Any] = Field({}, description="overrides of it, by path, for this study")
-    seconds_per_step: Positive = Field(description="of training, on the machine that `measured` names")
-    seconds_per_image_call: Positive = Field(description="of the denoiser for one image, when images are drawn")
-    seconds_per_stage: Annotated[float, Field(ge=0.0)] = Field(
+    fields: dict[str, JsonValue] = Field({}, description="overrides of it, by path, for this study")
+    seconds_per_step: Seconds = Field(description="of training, on the machine that `measured` names")
+    seconds_per_image_call: Seconds = Field(description="of the denoiser for one image, when images are drawn")
+    seconds_per_stage: Annotated[float, Field(ge=0.0, le=86_400.0)] = Field(
         description="to start a training, or to start and score an arm's images"
     )
     measured: Annotated[str, Field(min_length=1)] = Field(description="where these numbers were measured, and how")
@@ -41,7 +63,7 @@ class StudyRecipe(Frozen):
 class Matrix(Frozen):
     """What is varied; every combination is trained."""
 
-    objectives: Annotated[dict[str, dict[str, Any]], Field(min_length=1)] = Field(
+    objectives: Annotated[dict[ArmName, dict[str, JsonValue]], Field(min_length=1)] = Field(
         description="by name, the overrides that make each, by path"
     )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=2)] = Field(
@@ -51,16 +73,32 @@ class Matrix(Frozen):
     guidance: Annotated[tuple[Guidance, ...], Field(min_length=1)] = Field(
         description="at which the report's cells are scored"
     )
-    fields: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+    fields: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = Field(
         {}, description="further fields by path, with the values that each takes"
     )
 
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
-        for name in ("seeds", "num_steps", "guidance"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(f"{name} names a value twice")
+        lists = {name: getattr(self, name) for name in ("seeds", "num_steps", "guidance")}
+        for name, values in (lists | {f"fields {path}": values for path, values in self.fields.items()}).items():
+            _require_different(name, values)
+        number = math.prod((len(self.objectives), *(len(values) for values in self.fields.values())))
+        if number > MAX_ARMS:
+            raise ValueError(f"objectives and fields make {number:,} arms; a study has at most {MAX_ARMS:,}")
+        for fields in (*self.objectives.values(), self.fields):
+            _require_own(fields, SET_BY_STUDY)
         return self
+
+
+def _require_different(name: str, values: Sequence[object]) -> None:
+    if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+        raise ValueError(f"{name} names a value twice")
+
+
+def _require_own(fields: Iterable[str], set_by_study: Iterable[str]) -> None:
+    for path in fields:
+        if path in set_by_study:
+            raise ValueError(f"{path} is set by the study: by {SET_BY_STUDY[path]}")
 
 
 class CellSet(Frozen):
@@ -74,6 +112,11 @@ class SelectionSet(CellSet):
     """What lengths and arms are chosen on: the mean score of all tags there, over seeds and guidance."""
 
     guidance: Annotated[tuple[Guidance, ...], Field(min_length=1)] = Field(description="at which cells are chosen")
+
+    @model_validator(mode="after")
+    def _check_guidance(self) -> Self:
+        _require_different("guidance", self.guidance)
+        return self
 
 
 class PublishedTable(Frozen):
@@ -97,11 +140,9 @@ class PublishedTable(Frozen):
 class StudyFile(Frozen):
     """A whole study; its digest names it."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)] = Field(
-        description="of the study: lower-case letters, digits and dashes"
-    )
+    name: Name = Field(description="of the study: lower-case letters, digits and dashes")
     about: str = Field("", description="what it is for, and whether it was run; the page shows it")
-    recipes: Annotated[dict[str, StudyRecipe], Field(min_length=1)] = Field(description="by name, the base models")
+    recipes: Annotated[dict[Name, StudyRecipe], Field(min_length=1)] = Field(description="by name, the base models")
     matrix: Matrix = Field(description="what is varied")
     prompts: str | None = Field(
         None,
@@ -114,7 +155,7 @@ class StudyFile(Frozen):
         ADHERENCE, description="tags whose mean is the adherence"
     )
     counting: str = Field("counting", description="the tag that fronts hold against the adherence")
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="of all intervals, a ratio")
+    confidence: Annotated[float, Field(gt=0.5, le=0.9999)] = Field(0.95, description="of all intervals, a ratio")
     hypotheses: tuple[Hypothesis, ...] = Field((), description="the statements, in order")
     published: tuple[PublishedTable, ...] = Field((), description="numbers of others")
 
@@ -122,6 +163,19 @@ class StudyFile(Frozen):
     def arms(self) -> tuple[str, ...]:
         """The names of what is trained on each recipe: objectives, with each combination of further fields."""
         return tuple(name for name, _ in arm_fields(self.matrix))
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Self:
+        _require_different("adherence", self.adherence)
+        if self.prompts is not None and "\0" in self.prompts:
+            raise ValueError("prompts names no file: it holds the character 0")
+        are_free = OF_THE_PROMPTS if self.prompts is None else ()
+        for name, given in self.recipes.items():
+            try:
+                _require_own(given.fields, set(SET_BY_STUDY) - {*are_free})
+            except ValueError as error:
+                raise ValueError(f"recipes.{name}.fields: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _check_sets(self) -> Self:

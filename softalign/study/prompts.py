@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -36,24 +36,26 @@ class Halves(Frozen):
 def halves_of(recipe: Recipe) -> Halves:
     """Return a recipe's prompts in two halves: of each tag every second one, in the order of their sha256.
 
-    So the halves have the same tags, and which prompt is in which depends on nothing but the tag's prompts.
+    So the halves have the same tags, and which prompt is in which depends on nothing but the tag's prompts. Prompts of
+    one wording are in one half.
 
     Raises:
         ConfigError: a tag has a single prompt, which cannot be in both halves.
     """
-    by_tag: dict[str, list[GenevalPrompt]] = {}
-    for prompt in suite_prompts(recipe.evaluate):
-        by_tag.setdefault(prompt.tag, []).append(prompt)
-    if lone := [tag for tag, prompts in by_tag.items() if len(prompts) < 2]:
+    suite = suite_prompts(recipe.evaluate)
+    by_tag: dict[str, dict[str, list[GenevalPrompt]]] = {prompt.tag: {} for prompt in suite}
+    for prompt in sorted(suite, key=_sha256):
+        by_tag[prompt.tag].setdefault(prompt.prompt, []).append(prompt)
+    if lone := [tag for tag, wordings in by_tag.items() if len(wordings) < 2]:
         raise ConfigError(
             "A tag has too few prompts for a study.",
-            expected="at least two prompts of each tag: one half is for choosing, the other for the report",
+            expected="two wordings or more of each tag: one half is for choosing, the other for the report",
             found=f"one of {', '.join(lone)}",
             where=f"recipe {recipe.name}",
             fix="name a suite with more prompts in evaluate.prompts_uri",
         )
-    ordered = {tag: sorted(prompts, key=_sha256) for tag, prompts in by_tag.items()}
-    return Halves(selection=_text(ordered.values(), first=0), report=_text(ordered.values(), first=1))
+    cut = [list(wordings.values()) for wordings in by_tag.values()]
+    return Halves(selection=_text(cut, first=0), report=_text(cut, first=1))
 
 
 def write_halves(halves: Halves, folder: Path, recipe_name: str) -> dict[SetName, Path]:
@@ -69,9 +71,6 @@ def _sha256(prompt: GenevalPrompt) -> str:
     return hashlib.sha256(to_json_line(prompt).encode()).hexdigest()
 
 
-def _text(tags: Iterable[list[GenevalPrompt]], first: int) -> str:
-    return "".join(line + "\n" for prompts in tags for line in _every_second(prompts, first))
-
-
-def _every_second(prompts: list[GenevalPrompt], first: int) -> Iterator[str]:
-    yield from (to_json_line(prompt) for prompt in prompts[first::2])
+def _text(tags: Iterable[list[list[GenevalPrompt]]], first: int) -> str:
+    of_half = (prompt for wordings in tags for alike in wordings[first::2] for prompt in alike)
+    return "".join(to_json_line(prompt) + "\n" for prompt in of_half)
