@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool, beside: Path) -> StudyResult:
     """Run what is missing of a study, and write ``study.json`` and ``study.html``; begun again it goes on.
+
+    What another file of the same name came to stays beside them, as ``study-DIGEST.json`` and ``study-DIGEST.html``.
 
     Args:
         study: the file.
@@ -42,7 +45,23 @@ def conduct(study: StudyFile, store: Store, folder: Path, pool: Pool, beside: Pa
     chosen = {(one.recipe, one.arm): one.num_steps for one in choices}
     outcomes |= run_cells(cells, cells.to_report(chosen), pool, "report")
     result = analyse(cells, outcomes)
+    _set_aside(folder, result.study_digest)
     write_atomically(folder / STUDY_FILENAME, result.model_dump_json(indent=1).encode() + b"\n")
     write_atomically(folder / PAGE_FILENAME, study_page(result).encode())
     log_study(facts_of(result, folder), cells.recipe_of(cells.to_select()[0]), store)
     return result
+
+
+def _set_aside(folder: Path, digest: str) -> None:
+    """Rename the result of another study in a folder by the beginning of its digest."""
+    try:
+        found = str(json.loads((folder / STUDY_FILENAME).read_bytes())["study_digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing, or no result
+    if found == digest:
+        return
+    for name in (STUDY_FILENAME, PAGE_FILENAME):
+        path = folder / name
+        if path.is_file():
+            kept = path.rename(path.with_stem(f"{path.stem}-{found[:12]}"))
+            logger.info("what another file of this name came to is now %s", kept)

@@ -76,6 +76,20 @@ def test_the_page_says_which_arms_start_otherwise_and_has_no_curves_of_one_lengt
     assert "Untrained tokens are those that agsm starts from. padding starts from others" in page
 
 
+def test_what_another_study_of_the_name_came_to_is_kept(tmp_path, faked):
+    run_study(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("study*")}
+    run_study(tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("study*")} == before
+    other = parse_study({**STUDY, "about": "with another word"}, "a test")
+    result = conduct(other, Store(str(tmp_path / "store")), tmp_path / "out", Pool(1), tmp_path)
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("study*")}
+    assert json.loads(after["study.json"])["study_digest"] == result.study_digest
+    digest = json.loads(before["study.json"])["study_digest"]
+    assert {f"study-{digest[:12]}.json", f"study-{digest[:12]}.html", "study.json", "study.html"} == {*after}
+    assert {before["study.json"], before["study.html"]} < {*after.values()}
+
+
 def test_the_halves_share_no_prompt_and_have_the_same_tags(tmp_path):
     paths = write_halves(halves_of(load_recipe("shapes")), tmp_path, "mmdit")
     halves = [set(paths[name].read_text(encoding="utf-8").splitlines()) for name in ("selection", "report")]
