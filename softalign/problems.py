@@ -141,6 +141,7 @@ NEEDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "multiple_of": lambda context: f"it must be a multiple of {context['multiple_of']:g}",
     **dict.fromkeys(("tuple_type", "list_type"), _plain("a list is needed, such as [a, b]")),
     "too_short": _at_least_entries,
+    "too_long": lambda context: f"at most {context['max_length']} entries are allowed",
     **dict.fromkeys(
         ("model_type", "model_attributes_type", "dict_type", "union_tag_invalid", "union_tag_not_found"),
         _plain("a section is needed, with fields of its own"),
@@ -198,7 +199,8 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         yield path
         if not any(getattr(part, "__origin__", None) is tuple for part in (annotation, *get_args(annotation))):
             for inner in _models_in(annotation):
-                yield from field_paths(inner, f"{path}.")
+                if inner is not model:  # what holds another of its kind has no end of paths
+                    yield from field_paths(inner, f"{path}.")
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, Any]]:

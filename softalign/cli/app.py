@@ -193,7 +193,10 @@ def init(
 @shapes_app.command("pretrain")
 def shapes_pretrain(
     out: Annotated[Path, typer.Option("--out", help="folder for checkpoints and the finished model")],
-    family: Annotated[Literal["sd21", "sd3"], typer.Option("--family", help="sd21: U-Net; sd3: MMDiT")] = "sd21",
+    family: Annotated[
+        Literal["sd21", "sd3"] | None,
+        typer.Option("--family", help="sd21: U-Net; sd3: MMDiT; default: the recipe's, sd21 without one"),
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option("--recipe", help="recipe.json of finished weights, to repeat it")
     ] = None,
@@ -208,17 +211,16 @@ def shapes_pretrain(
     """Train the embedded model: autoencoder, text encoder, denoiser; resumable."""
     require_pipeline("shapes pretrain")
     from softalign.config.families import FAMILIES
-    from softalign.shapes.pretraining.export import read_recipe
+    from softalign.shapes.pretraining.export import read_config
     from softalign.shapes.pretraining.pretrain import pretrain
-    from softalign.shapes.pretraining.recipe import PretrainConfig
 
-    config = PretrainConfig() if recipe is None else read_recipe(recipe).config
+    config, chosen = read_config(recipe, family)
     config = config.model_copy(update={"num_threads": threads, "device": device})
     if samples is not None:
-        section = "denoiser" if FAMILIES[family].is_unet else "transformer"
+        section = "denoiser" if FAMILIES[chosen].is_unet else "transformer"
         shorter = getattr(config, section).model_copy(update={"num_samples": samples})
         config = config.model_copy(update={section: shorter})
-    result = pretrain(config, out, family, start=start)
+    result = pretrain(config, out, chosen, start=start)
     payload = {"weights_path": str(result.weights_path), "samples_seen": result.samples_seen}
     emit(payload, as_json, str(result.weights_path))
 

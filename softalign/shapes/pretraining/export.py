@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 from transformers import PreTrainedModel
 
 from softalign.artifacts import Frozen
-from softalign.errors import ConfigError
+from softalign.errors import ConfigError, os_error_text
+from softalign.problems import problems
 from softalign.shapes.pretraining.recipe import EmbeddedFamily, PretrainConfig
 from softalign.store.files import replacing
 
@@ -53,8 +54,12 @@ def write_recipe(folder: Path, recipe: WeightsRecipe) -> None:
     (folder / RECIPE_FILENAME).write_text(text, encoding="utf-8")
 
 
-def read_recipe(path: Path) -> WeightsRecipe:
+def read_recipe(path: Path, fix: str = "name the recipe.json that lies beside the weights") -> WeightsRecipe:
     """Read the ``recipe.json`` of a weights folder.
+
+    Args:
+        path: the file.
+        fix: what to do where it cannot be read.
 
     Raises:
         ConfigError: it is none.
@@ -65,10 +70,41 @@ def read_recipe(path: Path) -> WeightsRecipe:
         raise ConfigError(
             "This is no recipe of an embedded model's weights.",
             expected=f"{RECIPE_FILENAME} of a weights folder",
-            found=str(error).splitlines()[0],
+            found=os_error_text(error) if isinstance(error, OSError) else _problems_text(error),
             where=str(path),
-            fix="name the recipe.json that lies beside the weights",
+            fix=fix,
         ) from error
+
+
+def _problems_text(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"no valid JSON: {first['ctx']['error']}"
+    return "; ".join(problems(error, WeightsRecipe))
+
+
+def read_config(recipe: Path | None, family: EmbeddedFamily | None) -> tuple[PretrainConfig, EmbeddedFamily]:
+    """Return the settings and the family that a run is asked for.
+
+    Args:
+        recipe: the ``recipe.json`` to repeat; none: the settings are the defaults, and the family is ``sd21``.
+        family: the family that was named; none: the recipe's.
+
+    Raises:
+        ConfigError: the file is no recipe, or one of another family.
+    """
+    if recipe is None:
+        return PretrainConfig(), family or "sd21"
+    read = read_recipe(recipe)
+    if family not in {None, read.family}:
+        raise ConfigError(
+            "The recipe is of another family.",
+            expected=read.family,
+            found=str(family),
+            where=f"--family, --recipe {recipe}",
+            fix="leave out --family, or name a recipe of that family",
+        )
+    return read.config, read.family
 
 
 def half(module: Any) -> Any:

@@ -97,36 +97,65 @@ def pretrain(
         start: the weights folder whose denoiser training goes on from, if the recipe has a ``start_sha256``.
 
     Raises:
-        ConfigError: the folder holds checkpoints of another recipe, its place is taken by a file, or ``start`` is not
-            what the recipe starts from.
+        ConfigError: what is in ``out_dir`` is of another recipe, or a file, or ``start`` is not the recipe's.
+        MissingInputError: ``start`` has no weights.
         TrainingError: a loss is not finite.
     """
     require_folder_place(out_dir)
     torch.set_num_threads(config.num_threads)
     model = EMBEDDED_MODELS[family]
+    _require_own_weights(config, model, out_dir / weights_folder(model))
     start_file = _start_file(config, model, start)
     foundation = make_foundation(config, out_dir)
     cache = out_dir / (POOL_CACHE if config.denoiser_pool is None else DENOISER_POOL_CACHE)
     pool = build_pool(config, config.captions, foundation.vae, foundation.tokenizer, cache)
     training = model.start(config, denoiser_digest(config, model), out_dir / model.state_name, start_file)
-    scores_path = out_dir / SCORES_LOG.format(family=family)
 
     def after_save(samples_seen: int) -> None:
         if config.score_images_per_tag and samples_seen % config.score_every_samples < config.checkpoint_every_samples:
             scores = _quick_scores(_averaged(training, model, config), model, foundation, config)
             logger.info("samples_seen %d scores %s", samples_seen, scores)
-            with scores_path.open("a", encoding="utf-8") as log:
+            with (out_dir / SCORES_LOG.format(family=family)).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"samples_seen": samples_seen, **scores}) + "\n")
 
     training.run(model.loss(training.model, foundation, pool, config), after_save, max_steps)
     return export(config, out_dir, out_dir / weights_folder(model), family, start)
 
 
+def _require_own_weights(config: PretrainConfig, model: EmbeddedModel, folder: Path) -> None:
+    """Refuse a weights folder that is not empty and not of this run: the export would replace it."""
+    require_folder_place(folder)
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        made = read_recipe(folder / RECIPE_FILENAME)
+    except ConfigError as error:
+        found = f"no {RECIPE_FILENAME} that can be read: {error.found}"
+    else:
+        digest = denoiser_digest(made.config, EMBEDDED_MODELS[made.family])
+        if (made.family, digest) == (model.family, denoiser_digest(config, model)):
+            return
+        found = f"weights of another recipe ({made.family}, {made.samples_seen} images seen)"
+    raise ConfigError(
+        "Weights that this run did not make would be replaced.",
+        expected="no such folder, an empty one, or weights of the same recipe",
+        found=found,
+        where=str(folder),
+        fix="use another --out folder, or move these weights away",
+    )
+
+
 def _start_file(config: PretrainConfig, model: EmbeddedModel, folder: Path | None) -> Path | None:
-    """Return the file of the weights that training starts from; its digest is the recipe's."""
+    """Return the file of the weights that training starts from: its digest is the recipe's, and it has its own."""
     file = None if folder is None else denoiser_file(model.family, folder)
     if file is not None and not file.is_file():
-        raise MissingInputError("there are no weights to start from", expected="a weights folder", where=str(file))
+        raise MissingInputError(
+            "there are no weights to start from",
+            expected="a weights folder",
+            found="no such file",
+            where=str(file),
+            fix="name the weights folder that the recipe was made with, by --start",
+        )
     found = None if file is None else sha256_of_file(file)
     if found != config.start_sha256:
         raise ConfigError(
@@ -138,6 +167,8 @@ def _start_file(config: PretrainConfig, model: EmbeddedModel, folder: Path | Non
             where="start" if file is None else str(file),
             fix="name the weights folder that the recipe was made with, by --start",
         )
+    if folder is not None:  # the export writes it down
+        read_recipe(folder / RECIPE_FILENAME, "put the recipe.json of these weights back into the folder of --start")
     return file
 
 

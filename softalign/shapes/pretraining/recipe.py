@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 EmbeddedFamily = Literal["sd21", "sd3"]
 """Which of the two denoisers: the U-Net or its MMDiT twin."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _check_band(band: tuple[float, float]) -> tuple[float, float]:
+    low, high = band
+    if not 0 <= low < high <= 1:
+        raise ValueError(f"0 <= low < high <= 1 is needed (found {[low, high]})")
+    return band
 
 
 class AutoencoderConfig(_Section):
     """AutoencoderKL from 32 px to a 4x4x16 latent and its training."""
 
-    block_out_channels: tuple[int, ...] = (16, 32, 64, 64)
+    block_out_channels: tuple[PositiveInt, ...] = Field((16, 32, 64, 64), min_length=1)
     num_scenes: int = Field(
         24_000, gt=0, description="rendered scenes to draw batches from; three quarters of them dense"
     )
@@ -52,14 +59,16 @@ class TextEncoderConfig(_Section):
 class DenoiserConfig(_Section):
     """The U-Net on latents, with the frozen text encoder's states."""
 
-    widths: tuple[int, ...] = (64, 128)
+    widths: tuple[PositiveInt, ...] = Field((64, 128), min_length=1)
     num_samples: int = Field(350_000, gt=0)
     batch_size: int = Field(64, gt=0)
     learning_rate: float = Field(1.5e-3, gt=0)
     num_warmup_samples: int = Field(6_000, ge=0)
     decay_share: float = Field(0.4, ge=0, le=1, description="last share of the samples, over which the rate falls to 0")
     focus_share: float = Field(0.6, ge=0, lt=1, description="share of the timesteps drawn from focus_range only")
-    focus_range: tuple[float, float] = Field((0.3, 0.8), description="noise band, in shares of the schedule")
+    focus_range: Annotated[tuple[float, float], AfterValidator(_check_band)] = Field(
+        (0.3, 0.8), description="noise band, in shares of the schedule"
+    )
     ema_decay: float = Field(0.999, ge=0, lt=1)
     max_gradient_norm: float = Field(1.0, gt=0)
     up_blocks_text_dropout: float = Field(
@@ -76,8 +85,10 @@ class TransformerConfig(_Section):
     num_layers: int = Field(4, gt=0)
     num_heads: int = Field(4, gt=0)
     shift: float = Field(3.0, gt=0, description="uniform times become sigmas by it, in training and in sampling")
-    num_null_tokens: tuple[int, ...] = Field(
-        (8,) * 23 + (256,), description="length of the absent T5's zeros; a step takes one of these at random"
+    num_null_tokens: tuple[NonNegativeInt, ...] = Field(
+        (8,) * 23 + (256,),
+        min_length=1,
+        description="length of the absent T5's zeros; a step takes one of these at random",
     )
     num_samples: int = Field(160_000, gt=0)
     batch_size: int = Field(64, gt=0)
@@ -91,7 +102,7 @@ class TransformerConfig(_Section):
 class PretrainConfig(_Section):
     """Everything that decides the weights, apart from device and threads (which move the last bits)."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     pool: PoolConfig = PoolConfig()
     foundation: Literal["trained", "shipped"] = Field(

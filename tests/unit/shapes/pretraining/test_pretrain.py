@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,10 +125,10 @@ def test_finished_run_is_left_alone(undisturbed):
     assert (undisturbed / SCORES_LOG.format(family="sd21")).read_text().count("single_object") == 1
 
 
-def test_another_recipe_is_refused(undisturbed):
-    other = MICRO.model_copy(update={"seed": 6})
+def test_another_recipe_is_refused(undisturbed, tmp_path):
+    shutil.copy(undisturbed / AUTOENCODER_STATE, tmp_path)
     with pytest.raises(ConfigError, match="another configuration"):
-        pretrain(other, undisturbed)
+        pretrain(MICRO.model_copy(update={"seed": 6}), tmp_path)
 
 
 @FAMILIES
