@@ -85,8 +85,9 @@ class Matrix(Frozen):
         number = math.prod((len(self.objectives), *(len(values) for values in self.fields.values())))
         if number > MAX_ARMS:
             raise ValueError(f"objectives and fields make {number:,} arms; a study has at most {MAX_ARMS:,}")
-        for fields in (*self.objectives.values(), self.fields):
+        for fields in self.objectives.values():
             _require_own(fields, SET_BY_STUDY)
+        _require_own(self.fields, SET_BY_STUDY)
         return self
 
 
