@@ -117,6 +117,20 @@ def test_an_impossible_scale_is_refused(pipe, folder, scale):
         handle.set_scale(scale)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("unconditional_bank", value) for value in ("neg", "", None, True, ["positive"])),
+        *(("divide_by_guidance", value) for value in ("no", 1, None)),
+    ],
+)
+def test_an_option_of_another_value_is_refused_by_name(pipe, folder, option, value):
+    with pytest.raises(ConfigError) as refused:
+        load_soft_tokens(pipe, folder, **{option: value})
+    assert (refused.value.where, refused.value.found) == (option, repr(value))
+    assert loaded_tokens(pipe) == ()
+
+
 def test_averaged_tokens_on_request(pipe, folder):
     with load_soft_tokens(pipe, folder):
         live = predict(pipe)
