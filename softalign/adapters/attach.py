@@ -59,7 +59,7 @@ class AdapterHandle:
         """Change the strength: attention to the tokens is multiplied by ``scale`` before normalisation.
 
         Raises:
-            ConfigError: it is negative or not a number, or the tokens were unloaded.
+            ConfigError: it is not a number from 0 to 1,000, or the tokens were unloaded.
         """
         self._attached().scale = checked_scale(scale)
 
@@ -109,7 +109,7 @@ def load_soft_tokens(
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
         source: a folder, ``s3://`` URI, ``models:/name@alias``, ``models:/name/3``, hub id (owner/name) or Adapter.
-        scale: strength, >= 0; 1 as trained.
+        scale: strength, 0 to 1,000; 1 as trained.
         revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.

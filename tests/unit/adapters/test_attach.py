@@ -108,7 +108,9 @@ def test_the_handle_can_be_used_up_only_once(pipe, folder):
     load_soft_tokens(pipe, folder).unload()
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan"), "0.5", None, True, 10**400, Fraction(10**400)])
+@pytest.mark.parametrize(
+    "scale", [-1.0, 1000.1, float("inf"), float("nan"), "0.5", None, True, 10**400, Fraction(10**400)]
+)
 def test_an_impossible_scale_is_refused(pipe, folder, scale):
     with pytest.raises(ConfigError, match="out of range"):
         load_soft_tokens(pipe, folder, scale=scale)
