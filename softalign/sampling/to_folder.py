@@ -129,9 +129,7 @@ def generate_to_folder(
             a prompt is no text, the sheet would be too large, or an option of tokens is set without an adapter.
         CompatibilityError: the base model is not the adapter's.
     """
-    require_folder_place(out)
-    require_texts(prompts)
-    settings.require_effect(adapter)
+    _require_sense(adapter, prompts, out, settings)
     if not is_overwriting:
         refuse_foreign(_paths(out, adapter, len(prompts), settings), out)
     chosen = choose_model(adapter, base)
@@ -143,6 +141,13 @@ def generate_to_folder(
         write_atomically(sheet.path, _sheet_of(rows, sheet.facts))
     images = tuple(one.path for one in chain(*rows))
     return GeneratedFolder(images, len(kept.intersection(images)), sheets[0].path if sheets else None)
+
+
+def _require_sense(adapter: str, prompts: Sequence[str], out: Path, settings: GenerationSettings) -> None:
+    """Refuse a request that can be seen to be wrong before any file is looked at."""
+    require_folder_place(out)
+    require_texts(prompts)
+    settings.require_effect(adapter)
 
 
 def _arms(adapter: str, settings: GenerationSettings) -> tuple[str, ...]:
