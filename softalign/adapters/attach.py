@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from torch import nn
 
+from softalign.adapters.asked import AskedTokens
 from softalign.adapters.base_fingerprint import BaseFingerprint, check_base
 from softalign.adapters.files import AdapterConfig, MMDiTPlacement, load_adapter, read_adapter_config
 from softalign.adapters.locating import resolve_adapter
@@ -59,7 +59,7 @@ class AdapterHandle:
         """Change the strength: attention to the tokens is multiplied by ``scale`` before normalisation.
 
         Raises:
-            ConfigError: it is negative or not a number, or the tokens were unloaded.
+            ConfigError: it is not a number from 0 to 1,000, or the tokens were unloaded.
         """
         self._attached().scale = checked_scale(scale)
 
@@ -109,48 +109,28 @@ def load_soft_tokens(
     Args:
         pipe: a Stable Diffusion pipeline (1.x, 2.x, XL, 3, 3.5), or anything with its ``unet`` or ``transformer``.
         source: a folder, ``s3://`` URI, ``models:/name@alias``, ``models:/name/3``, hub id (owner/name) or Adapter.
-        scale: strength, >= 0; 1 as trained.
+        scale: strength, 0 to 1,000; 1 as trained.
         revision: of a hub id: a branch, tag or commit.
         force: accept another base model than the adapter's, of the same family and text width.
         use_ema: the averaged tokens instead of the last ones.
         unconditional_bank: ``positive`` as in the papers, or ``negative``: psi- on the unconditional branch (AGSM's
             SDXL code). Which rows these are is read off the running pipeline; where it cannot be, the call is refused.
         divide_by_guidance: the conditional branch sees the tokens with strength ``scale / guidance_scale``, so that
-            guidance does not multiply what they change; read off the running pipeline as above.
+            guidance does not multiply what they change; each step's, read off the running pipeline as above.
         replace: take out the soft tokens that are there, once the new ones are known to fit.
         compose: attach beside the soft tokens that are there, each with its own scale.
 
     Raises:
-        ConfigError: the scale is no number >= 0, or both ``replace`` and ``compose`` are asked for.
+        ConfigError: the scale, ``unconditional_bank`` or ``divide_by_guidance`` is none of these values, or both
+            ``replace`` and ``compose`` are asked for.
         CompatibilityError: another family, base model or timesteps, tokens attached already, or there is no psi-.
         IntegrityError, MissingInputError: the files are damaged or not finite; there is no adapter at ``source``.
     """
-    asked = _Asked(checked_scale(scale), force, use_ema, unconditional_bank, divide_by_guidance, replace, compose)
+    asked = AskedTokens(checked_scale(scale), force, use_ema, unconditional_bank, divide_by_guidance, replace, compose)
     return _attach_adapter(pipe, resolve_adapter(source, revision), asked)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """How tokens are to be attached: see ``load_soft_tokens``."""
-
-    scale: float
-    force: bool
-    use_ema: bool
-    unconditional_bank: UnconditionalBank
-    divide_by_guidance: bool
-    replace: bool
-    compose: bool
-
-    def __post_init__(self) -> None:
-        if self.replace and self.compose:
-            raise ConfigError(
-                "Soft tokens are attached in the place of others or beside them.",
-                expected="replace=True or compose=True",
-                found="both",
-            )
-
-
-def _attach_adapter(pipe: Any, folder: Path, asked: _Asked) -> AdapterHandle:
+def _attach_adapter(pipe: Any, folder: Path, asked: AskedTokens) -> AdapterHandle:
     config = read_adapter_config(folder)
     tokens = load_adapter(folder, use_ema=asked.use_ema).requires_grad_(False)
     denoiser = _denoiser_of(pipe, config)
@@ -222,7 +202,7 @@ def _attach(
     config: AdapterConfig,
     denoiser: nn.Module,
     tokens: SoftTokens,
-    asked: _Asked,
+    asked: AskedTokens,
 ) -> SoftTokenInjection:
     placement = config.placement
     is_joint = isinstance(placement, MMDiTPlacement)

@@ -41,6 +41,18 @@ _EDITING = (
     "stable_diffusion_xl.pipeline_stable_diffusion_xl_instruct_pix2pix",
 )
 """Three parts where guidance is on: text and image, image with the negative text, negative text alone."""
+_BY_ARGUMENT = (
+    *(f"controlnet.pipeline_controlnet{kind}" for kind in ("_img2img", "_inpaint", "_inpaint_sd_xl", "_sd_xl")),
+    *(f"controlnet.pipeline_controlnet{kind}" for kind in ("_sd_xl_img2img", "_union_sd_xl")),
+    *(f"controlnet.pipeline_controlnet_union{kind}" for kind in ("_inpaint_sd_xl", "_sd_xl_img2img")),
+    *(f"t2i_adapter.pipeline_stable_diffusion{kind}_adapter" for kind in ("", "_xl")),
+    *(f"animatediff.pipeline_animatediff{kind}" for kind in ("", "_controlnet", "_sparsectrl")),
+    *(f"animatediff.pipeline_animatediff_video2video{kind}" for kind in ("", "_controlnet")),
+    *(f"pag.pipeline_pag_{kind}" for kind in ("sd_animatediff", "controlnet_sd_inpaint")),
+    *(f"pag.pipeline_pag_controlnet_sd_xl{kind}" for kind in ("", "_img2img")),
+    "stable_diffusion_xl.pipeline_stable_diffusion_xl_instruct_pix2pix",
+)
+"""Those of all these that multiply by the guidance their call began with; the others by the pipeline's current one."""
 _PREFIX = "diffusers.pipelines."
 
 
@@ -59,7 +71,7 @@ def banks_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def shares_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
-    """Return each row's share of the strength, float32: 1 with the negative prompt, else 1 / guidance.
+    """Return each row's share of the strength, float32: 1 with the negative prompt, else 1 / guidance of this step.
 
     Guidance multiplies what the conditional rows' tokens change; so they change as much as without it. Without guidance
     all have the share 1.
@@ -68,8 +80,7 @@ def shares_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
         CompatibilityError: as ``banks_of_running_call``.
     """
     are_negative, frame = _branches(num_rows, "divide_by_guidance=False")
-    pipe = frame.f_locals["self"]
-    guidance = float(frame.f_locals.get("guidance_scale") or pipe.guidance_scale) if any(are_negative) else 1.0
+    guidance = _guidance(frame) if any(are_negative) else 1.0
     shares = torch.tensor([1.0 if is_negative else 1.0 / guidance for is_negative in are_negative])
     return shares.repeat_interleave(num_rows // len(are_negative))
 
@@ -77,7 +88,7 @@ def shares_of_running_call(_denoiser: nn.Module, num_rows: int) -> Tensor:
 def _branches(num_rows: int, remedy: str) -> tuple[tuple[bool, ...], FrameType]:
     """Return for each part of the running call's rows whether it has the negative prompt, and the pipeline's frame."""
     frame = _pipeline_frame(sys._getframe())
-    module = "" if frame is None else str(frame.f_globals.get("__name__", "")).removeprefix(_PREFIX)
+    module = "" if frame is None else _module(frame)
     if frame is None or module not in (*_GUIDED, *_PERTURBED, *_EDITING):
         raise CompatibilityError(
             "It is not known which rows of this call are the unconditional branch.",
@@ -140,6 +151,19 @@ def _parts(module: str, frame: FrameType) -> tuple[bool, ...]:
         return (False, True, True) if is_guided else (False,)
     is_perturbed = module in _PERTURBED and bool(pipe.do_perturbed_attention_guidance)
     return (*((True,) if is_guided else ()), False, *((False,) if is_perturbed else ()))
+
+
+def _guidance(frame: FrameType) -> float:
+    """Return what the running step's guidance multiplies by; a callback may change the pipeline's while it runs."""
+    module, pipe = _module(frame), frame.f_locals["self"]
+    is_perturbed = module in _PERTURBED and bool(pipe.do_perturbed_attention_guidance)  # then by the pipeline's in all
+    by_argument = module in _BY_ARGUMENT and not is_perturbed
+    return float(frame.f_locals["guidance_scale"] if by_argument else pipe.guidance_scale)
+
+
+def _module(frame: FrameType) -> str:
+    """Return the name of the module of diffusers whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).removeprefix(_PREFIX)
 
 
 def _pipeline_frame(frame: FrameType | None) -> FrameType | None:

@@ -44,6 +44,7 @@ from softalign.backbones.calls import (
     with_argument,
 )
 from softalign.backbones.compiled_calls import Noticed
+from softalign.config.base import MAX_SCALE
 from softalign.errors import CompatibilityError, ConfigError
 from softalign.method.soft_tokens import SoftTokens
 
@@ -77,7 +78,7 @@ class SoftTokenInjection(ABC):
 
     Raises:
         CompatibilityError: soft tokens are attached to this denoiser already.
-        ConfigError: there is no site, or the scale is negative.
+        ConfigError: there is no site, or the scale is out of range.
     """
 
     options_name: ClassVar[str]
@@ -246,16 +247,19 @@ def checked_scale(scale: float) -> float:
     """Return a usable scale.
 
     Raises:
-        ConfigError: it is negative or not a number.
+        ConfigError: it is negative, above ``MAX_SCALE``, or not a number.
     """
     try:
         number = float(scale) if isinstance(scale, Real) and not isinstance(scale, bool) else math.nan
     except OverflowError:
         number = math.inf
-    if not (math.isfinite(number) and number >= 0.0):
+    if not 0.0 <= number <= MAX_SCALE:  # nor is NaN
         found = str(number) if isinstance(scale, Real) else repr(scale)[:100]
         raise ConfigError(
-            "The scale of soft tokens is out of range.", expected="a number >= 0", found=found, where="scale"
+            "The scale of soft tokens is out of range.",
+            expected=f"a number from 0 to {MAX_SCALE:g}",
+            found=found,
+            where="scale",
         )
     return number
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from softalign.cli.options import JsonOption, app, emit
+from softalign.cli.options import GuidanceOption, JsonOption, ScaleOption, app, emit
 from softalign.errors import ConfigError
 from softalign.processes.leaving import leaving_in_order
 
@@ -36,15 +36,13 @@ def generate(
         bool, typer.Option("--overwrite", help="replace files of these names that another request made")
     ] = False,
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
-    scale: Annotated[float, typer.Option("--scale", min=0.0)] = 1.0,
+    scale: ScaleOption = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     num_images: Annotated[int, typer.Option("--num-images", min=1, help="images per prompt")] = 1,
     num_inference_steps: Annotated[
         int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
     ] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
-    ] = None,
+    guidance_scale: GuidanceOption = None,
     force: Annotated[bool, typer.Option("--force", help="accept a base model that the adapter does not know")] = False,
     unconditional_bank: Annotated[
         Literal["positive", "negative"], typer.Option("--unconditional-bank", help="tokens of guidance's other branch")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from softalign.cli.options import JsonOption, app, emit
+from softalign.cli.options import JsonOption, ScaleOption, app, emit, number_within
+from softalign.config.base import MAX_GUIDANCE
 from softalign.processes.leaving import leaving_in_order
 
+_GUIDANCE: dict[str, Any] = {"min": 1.0, "max": MAX_GUIDANCE, "callback": number_within(1.0, MAX_GUIDANCE)}
+SourceGuidance = Annotated[float, typer.Option("--source-guidance-scale", **_GUIDANCE)]
+TargetGuidance = Annotated[float, typer.Option("--target-guidance-scale", **_GUIDANCE)]
 log = logging.getLogger("softalign")
 
 
@@ -22,14 +26,14 @@ def edit(
     out: Annotated[Path | None, typer.Option("--out", help="the PNG to write; default: IMAGE-edited.png")] = None,
     adapter: Annotated[str, typer.Option("--adapter", help="adapter, as in generate; none: the base alone")] = "none",
     base: Annotated[str | None, typer.Option("--base", help="base model; default: the adapter's")] = None,
-    scale: Annotated[float, typer.Option("--scale", min=0.0, help="strength of the soft tokens")] = 1.0,
+    scale: ScaleOption = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     steps: Annotated[int, typer.Option("--num-inference-steps", min=1, help="T of the paper")] = 50,
     n_max: Annotated[int, typer.Option("--n-max", min=0, help="the last steps, that are gone: more change more")] = 33,
     n_min: Annotated[int, typer.Option("--n-min", min=0, help="of these, the last are plain sampling")] = 0,
     n_avg: Annotated[int, typer.Option("--n-avg", min=1, help="noises that a step is averaged over")] = 1,
-    source_guidance: Annotated[float, typer.Option("--source-guidance-scale", min=1.0)] = 3.5,
-    target_guidance: Annotated[float, typer.Option("--target-guidance-scale", min=1.0)] = 13.5,
+    source_guidance: SourceGuidance = 3.5,
+    target_guidance: TargetGuidance = 13.5,
     resolution_px: Annotated[
         int | None, typer.Option("--resolution-px", min=8, help="take the centre square, scaled to this side")
     ] = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from softalign.cli.geneval import geneval_app
-from softalign.cli.options import JsonOption, emit
+from softalign.cli.options import GuidanceOption, JsonOption, ScaleOption, emit
 from softalign.config.engine import LocalEngine, RayEngine
 from softalign.config.runtime import Runtime
 from softalign.errors import ConfigError
@@ -18,9 +18,6 @@ from softalign.processes.leaving import leaving_in_order
 
 StepsOption = Annotated[
     int | None, typer.Option("--num-inference-steps", min=1, help="default: the papers' for the family")
-]
-GuidanceOption = Annotated[
-    float | None, typer.Option("--guidance-scale", min=1.0, help="default: the papers' for the family")
 ]
 log = logging.getLogger("softalign")
 
@@ -55,7 +52,7 @@ def geneval_generate(
     resolution_px: Annotated[
         int | None, typer.Option("--resolution-px", min=8, help="side of the images; default: the model's own")
     ] = None,
-    scale: Annotated[float, typer.Option("--scale", min=0.0, help="strength of the soft tokens")] = 1.0,
+    scale: ScaleOption = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="of the noise")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="images per call of the denoiser")] = 4,
     shard: ShardOption = "1/1",

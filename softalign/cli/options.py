@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +13,7 @@ import typer
 
 from softalign.cli.completion import override_words, recipe_words
 from softalign.cli.console import make_way
+from softalign.config.base import MAX_GUIDANCE, MAX_SCALE
 from softalign.credentials import without_secrets
 from softalign.errors import ConfigError
 from softalign.store.files import require_folder_place
@@ -53,6 +56,44 @@ OfflineOption = Annotated[
 ]
 TimeoutOption = Annotated[
     float | None, typer.Option("--timeout", min=1.0, help="seconds that a server may be silent; default: 30")
+]
+
+
+def number_within(low: float, high: float) -> Callable[[float | None], float | None]:
+    """Return an option's callback that refuses NaN, which ``min`` and ``max`` never find outside of their range.
+
+    Args:
+        low: the option's ``min``.
+        high: its ``max``.
+    """
+
+    def checked(value: float | None) -> float | None:
+        if value is not None and math.isnan(value):
+            raise typer.BadParameter(f"{value} is not a number from {low:g} to {high:g}")
+        return value
+
+    return checked
+
+
+ScaleOption = Annotated[
+    float,
+    typer.Option(
+        "--scale",
+        min=0.0,
+        max=MAX_SCALE,
+        callback=number_within(0.0, MAX_SCALE),
+        help="strength of the soft tokens; 1 as trained",
+    ),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-scale",
+        min=1.0,
+        max=MAX_GUIDANCE,
+        callback=number_within(1.0, MAX_GUIDANCE),
+        help="default: the papers' for the family",
+    ),
 ]
 
 

@@ -7,7 +7,17 @@ how fast something runs live in ``runtime`` and are in no digest. Numbers of the
 from __future__ import annotations
 
 from softalign.config.backbone import BackboneConfig
-from softalign.config.base import MAX_COUNT, MAX_NAME_CHARS, Count, Positive, Ratio, Seed, StageConfig
+from softalign.config.base import (
+    MAX_COUNT,
+    MAX_GUIDANCE,
+    MAX_NAME_CHARS,
+    MAX_SCALE,
+    Count,
+    Positive,
+    Ratio,
+    Seed,
+    StageConfig,
+)
 from softalign.config.curation import (
     CocoSource,
     CurationConfig,
@@ -50,7 +60,9 @@ __all__ = [
     "HttpConfig",
     "LayersEnd",
     "MAX_COUNT",
+    "MAX_GUIDANCE",
     "MAX_NAME_CHARS",
+    "MAX_SCALE",
     "MMDiTTokensConfig",
     "NegativesConfig",
     "ObjectiveConfig",

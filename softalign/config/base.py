@@ -17,6 +17,10 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 """How much of a running mean stays at each update."""
 MAX_COUNT = 10**12
 """No number of steps or samples is above it; far above it, arithmetic in floats would fail."""
+MAX_SCALE = 1000.0
+"""No strength of soft tokens is above it; far above it, a half-precision denoiser's images are not numbers."""
+MAX_GUIDANCE = 1000.0
+"""No guidance that a command is given is above it; far above it, images are not numbers."""
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What a random generator takes."""

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from softalign.artifacts import BASE_ARMS, Arm
 from softalign.config.backbone import BackboneConfig
-from softalign.config.base import Count, Seed, StageConfig
+from softalign.config.base import MAX_SCALE, Count, Seed, StageConfig
 from softalign.config.families import is_embedded, own_side_px
 from softalign.config.metrics import DistanceConfig, MetricConfig
 
@@ -97,7 +97,9 @@ class EvalConfig(StageConfig):
     distance: DistanceConfig | None = Field(
         None, description="how far each arm's images are from a reference: FID and KID; null: it is not measured"
     )
-    scale: Annotated[float, Field(ge=0.0)] = Field(1.0, description="strength of the soft tokens; 0 is the base model")
+    scale: Annotated[float, Field(ge=0.0, le=MAX_SCALE)] = Field(
+        1.0, description="strength of the soft tokens; 0 is the base model"
+    )
     use_ema: bool = Field(False, description="the averaged tokens are evaluated instead of the exported ones")
     unconditional_bank: UnconditionalBank = Field(
         "positive", description="which tokens the unconditional branch of guidance sees: psi+ or psi-"

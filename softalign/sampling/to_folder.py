@@ -20,6 +20,7 @@ from PIL import Image
 from softalign.artifacts import Family
 from softalign.config.evaluation import UnconditionalBank
 from softalign.config.families import FAMILIES
+from softalign.errors import ConfigError
 from softalign.processes.reporter import Reporter
 from softalign.sampling.chosen_model import ChosenModel, LoadedModel, choose_model, load_model, without_tokens
 from softalign.sampling.contact_sheet import SheetLayout, contact_sheet
@@ -51,6 +52,28 @@ class GenerationSettings:
     unconditional_bank: UnconditionalBank = "positive"
     has_sheet: bool = False
     divide_by_guidance: bool = False
+
+    def require_effect(self, adapter: str) -> None:
+        """Refuse options that say how soft tokens are loaded, where none are.
+
+        Args:
+            adapter: what is drawn with; ``none``: no soft tokens.
+
+        Raises:
+            ConfigError: such an option is set without an adapter.
+        """
+        is_set = {
+            "--unconditional-bank negative": adapter == NO_ADAPTER and self.unconditional_bank == "negative",
+            "--divide-by-guidance": adapter == NO_ADAPTER and self.divide_by_guidance,
+        }
+        for option in (name for name, is_given in is_set.items() if is_given):
+            raise ConfigError(
+                f"{option} has no effect without an adapter.",
+                expected="an adapter, or no option of its soft tokens",
+                found=NO_ADAPTER,
+                where=option,
+                fix=f"name an adapter, or leave out {option}",
+            )
 
     def of_family(self, family: Family) -> dict[str, Any]:
         """Return the facts that all images share, with the family's steps and guidance where none are set."""
@@ -103,11 +126,10 @@ def generate_to_folder(
 
     Raises:
         ConfigError: ``none`` without a base model, ``out`` lies below a file, other images of these names are there,
-            a prompt is no text, or the sheet would be too large.
+            a prompt is no text, the sheet would be too large, or an option of tokens is set without an adapter.
         CompatibilityError: the base model is not the adapter's.
     """
-    require_folder_place(out)
-    require_texts(prompts)
+    _require_sense(adapter, prompts, out, settings)
     if not is_overwriting:
         refuse_foreign(_paths(out, adapter, len(prompts), settings), out)
     chosen = choose_model(adapter, base)
@@ -119,6 +141,13 @@ def generate_to_folder(
         write_atomically(sheet.path, _sheet_of(rows, sheet.facts))
     images = tuple(one.path for one in chain(*rows))
     return GeneratedFolder(images, len(kept.intersection(images)), sheets[0].path if sheets else None)
+
+
+def _require_sense(adapter: str, prompts: Sequence[str], out: Path, settings: GenerationSettings) -> None:
+    """Refuse a request that can be seen to be wrong before any file is looked at."""
+    require_folder_place(out)
+    require_texts(prompts)
+    settings.require_effect(adapter)
 
 
 def _arms(adapter: str, settings: GenerationSettings) -> tuple[str, ...]:

@@ -84,9 +84,9 @@ def published_through(last: Stage, recipe: Recipe, store: Store) -> Published:
     Raises:
         MissingInputError: one of them has not run; says how to run it.
     """
-    published = Published()
+    published, or_else = Published(), f"`softalign {last} RECIPE --through` for all that is needed"
     for step in steps_of(recipe):
-        published = published.plus(step.label, require(step, published, store))
+        published = published.plus(step.label, require(step, published, store, or_else=or_else))
         if step.row.name == last:
             break
     return published

@@ -159,8 +159,14 @@ def stage_labels(recipe: Recipe) -> tuple[str, ...]:
     return tuple(step.label for step in steps_of(recipe))
 
 
-def require(step: Step, published: Published, store: Store) -> Record:
+def require(step: Step, published: Published, store: Store, *, or_else: str = "repeat with --through") -> Record:
     """Return the published record of a step that must exist already.
+
+    Args:
+        step: one of ``steps_of(recipe)``.
+        published: what the steps before it published.
+        store: where it is looked for.
+        or_else: what else makes it, beside its own command; the default is for commands that have ``--through``.
 
     Raises:
         MissingInputError: it does not; says how to make it.
@@ -173,7 +179,6 @@ def require(step: Step, published: Published, store: Store) -> Record:
             expected=f"{store.prefix(row.name, key)}/{row.record.filename}",
             found="nothing",
             where=store.uri,
-            fix=f"run `softalign {row.asked_by} RECIPE` first, with the same --set and --store, or repeat with "
-            "--through",
+            fix=f"run `softalign {row.asked_by} RECIPE` first, with the same --set and --store, or {or_else}",
         )
     return record

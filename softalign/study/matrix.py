@@ -10,12 +10,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field, JsonValue, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_NAME_CHARS, Count, Seed
+from softalign.config.base import MAX_GUIDANCE, MAX_NAME_CHARS, Count, Seed
 from softalign.study.hypotheses import CONTROLS, Hypothesis
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
-Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
+Guidance = Annotated[float, Field(ge=1.0, le=MAX_GUIDANCE)]
 Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
 MAX_ARMS = 1000
 SET_BY_STUDY = {

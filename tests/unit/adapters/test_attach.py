@@ -108,13 +108,29 @@ def test_the_handle_can_be_used_up_only_once(pipe, folder):
     load_soft_tokens(pipe, folder).unload()
 
 
-@pytest.mark.parametrize("scale", [-1.0, float("nan"), "0.5", None, True, 10**400, Fraction(10**400)])
+@pytest.mark.parametrize(
+    "scale", [-1.0, 1000.1, float("inf"), float("nan"), "0.5", None, True, 10**400, Fraction(10**400)]
+)
 def test_an_impossible_scale_is_refused(pipe, folder, scale):
     with pytest.raises(ConfigError, match="out of range"):
         load_soft_tokens(pipe, folder, scale=scale)
     handle = load_soft_tokens(pipe, folder)
     with pytest.raises(ConfigError, match="out of range"):
         handle.set_scale(scale)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("unconditional_bank", value) for value in ("neg", "", None, True, ["positive"])),
+        *(("divide_by_guidance", value) for value in ("no", 1, None)),
+    ],
+)
+def test_an_option_of_another_value_is_refused_by_name(pipe, folder, option, value):
+    with pytest.raises(ConfigError) as refused:
+        load_soft_tokens(pipe, folder, **{option: value})
+    assert (refused.value.where, refused.value.found) == (option, repr(value))
+    assert loaded_tokens(pipe) == ()
 
 
 def test_averaged_tokens_on_request(pipe, folder):

@@ -230,7 +230,7 @@ def test_a_second_adapter_is_refused(unet, tokens):
     assert find_injections(unet) == ()
 
 
-@pytest.mark.parametrize("scale", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("scale", [-0.1, 1000.1, 1e30, math.nan, math.inf])
 def test_an_impossible_scale_is_refused_and_leaves_no_hook(unet, tokens, scale):
     with pytest.raises(ConfigError, match="out of range"):
         attach(unet, tokens, scale=scale)

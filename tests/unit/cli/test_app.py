@@ -89,6 +89,16 @@ def test_a_process_of_its_own_says_the_same(tmp_path):
         (["generate", "none", "a cat", "--out", "made", "--overwrite"], 2, "neither an adapter nor a base model"),
         (["generate", "none", "a cat", "--prompts", "afile", "--out", "made"], 2, "one of both"),
         (["generate", "none", "--out", "made"], 2, "found: neither"),
+        (
+            ["generate", "none", "a cat", "--base", "x", "--divide-by-guidance", "--out", "new"],
+            2,
+            "--divide-by-guidance",
+        ),
+        (
+            ["generate", "none", "a cat", "--base", "x", "--unconditional-bank", "negative", "--out", "new"],
+            2,
+            "--unconditional-bank negative has no effect without an adapter",
+        ),
         (["generate", "none", "--prompts", "nofile", "--out", "made"], 1, "nofile"),
         (["edit", "nofile.png", "--from", "a", "--to", "b", "--base", "shapes"], 1, "nofile.png"),
         (["edit", "afile", "--from", "a", "--to", "b", "--base", "shapes"], 1, "no picture that can be edited"),

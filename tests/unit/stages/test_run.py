@@ -8,6 +8,7 @@ from softalign.artifacts import DatasetManifest, EvalReport
 from softalign.config import load_recipe
 from softalign.data.encoding.budget import DIGEST_BYTES
 from softalign.errors import DataError, MissingInputError
+from softalign.stages.diagnosing import published_through
 from softalign.stages.published import Published
 from softalign.stages.requests import StageRequest
 from softalign.stages.run import require
@@ -164,6 +165,18 @@ def test_a_missing_stage_says_what_to_run(tmp_path):
     for label, command in (("curate", "curate"), ("compare", "evaluate")):
         with pytest.raises(MissingInputError, match=f"`softalign {command} RECIPE` first, with the same"):
             require(step_of(recipe, label), Published(), Store(str(tmp_path)))
+
+
+def test_the_advice_is_of_the_command_that_asked(tmp_path):
+    recipe, store = load_recipe("shapes"), Store(str(tmp_path))
+    with pytest.raises(MissingInputError) as walked:
+        require(step_of(recipe, "curate"), Published(), store)
+    assert walked.value.fix.endswith("or repeat with --through")
+    for last in ("encode", "train"):
+        with pytest.raises(MissingInputError) as looked:
+            published_through(last, recipe, store)
+        assert "`softalign curate RECIPE` first" in looked.value.fix
+        assert f"or `softalign {last} RECIPE --through`" in looked.value.fix and "repeat" not in looked.value.fix
 
 
 def test_plan_of_an_empty_store_and_after_curation(tmp_path):
