@@ -97,7 +97,6 @@ def start_training(
     torch.manual_seed(config.seed + 2)
     unet = build_denoiser(config.denoiser, config.text_encoder.width)
     if start is not None:
-        weights, wanted = load_file(start), unet.state_dict()
-        unet.load_state_dict({name: tensor for name, tensor in weights.items() if name in wanted})
+        unet.load_state_dict(load_file(start))
     unet.to(config.device)
     return ResumableTraining(unet, denoiser_loop(config.denoiser, config, digest), state_path)
