@@ -1,6 +1,7 @@
 """The stages whose parts an engine does, small: for the tests of each engine."""
 
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 
 import pytest
 
@@ -25,14 +26,18 @@ HERE = Runtime(device="cpu", generation_batch_size=3)
 
 
 def stages(root, runtime):
-    """Curate, encode and evaluate what a store lacks; return the digests of the records, and all files."""
+    """Curate, encode and evaluate what a store lacks; return the digests of the records, and all files.
+
+    What a process that was killed while it wrote has left, hidden, is none of them.
+    """
     store = Store(str(root))
     dataset = store.find(DatasetManifest, "d") or curate(SCENES, store, "d", runtime)
     encoded = store.find(EncodedManifest, "e") or encode(
         dataset, BACKBONE, runtime, store, "e", NegativesConfig(num_hard=1)
     )
     arm = store.find(EvalReport, "b") or arms.evaluate("base", None, BACKBONE, EVAL, runtime, store, "b")
-    return [record.digest for record in (dataset, encoded, arm)], list_files(root)
+    files = tuple(entry for entry in list_files(root) if not PurePosixPath(entry.path).name.startswith("."))
+    return [record.digest for record in (dataset, encoded, arm)], files
 
 
 @contextmanager
