@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from softalign.cli.options import JsonOption, ScaleOption, app, emit, number_within
-from softalign.config.base import MAX_GUIDANCE
+from softalign.cli.options import IN_GUIDANCE, JsonOption, ScaleOption, app, emit
 from softalign.processes.leaving import leaving_in_order
 
-_GUIDANCE: dict[str, Any] = {"min": 1.0, "max": MAX_GUIDANCE, "callback": number_within(1.0, MAX_GUIDANCE)}
-SourceGuidance = Annotated[float, typer.Option("--source-guidance-scale", **_GUIDANCE)]
-TargetGuidance = Annotated[float, typer.Option("--target-guidance-scale", **_GUIDANCE)]
+SourceGuidance = Annotated[float, typer.Option("--source-guidance-scale", **IN_GUIDANCE)]
+TargetGuidance = Annotated[float, typer.Option("--target-guidance-scale", **IN_GUIDANCE)]
 log = logging.getLogger("softalign")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,12 +58,12 @@ TimeoutOption = Annotated[
 ]
 
 
-def number_within(low: float, high: float) -> Callable[[float | None], float | None]:
-    """Return an option's callback that refuses NaN, which ``min`` and ``max`` never find outside of their range.
+def within(low: float, high: float) -> dict[str, Any]:
+    """Return what makes an option refuse numbers outside of a range, and NaN, which ``min`` and ``max`` let pass.
 
     Args:
-        low: the option's ``min``.
-        high: its ``max``.
+        low: the lowest number.
+        high: the highest.
     """
 
     def checked(value: float | None) -> float | None:
@@ -72,28 +71,13 @@ def number_within(low: float, high: float) -> Callable[[float | None], float | N
             raise typer.BadParameter(f"{value} is not a number from {low:g} to {high:g}")
         return value
 
-    return checked
+    return {"min": low, "max": high, "callback": checked}
 
 
-ScaleOption = Annotated[
-    float,
-    typer.Option(
-        "--scale",
-        min=0.0,
-        max=MAX_SCALE,
-        callback=number_within(0.0, MAX_SCALE),
-        help="strength of the soft tokens; 1 as trained",
-    ),
-]
+IN_SCALE, IN_GUIDANCE = within(0.0, MAX_SCALE), within(1.0, MAX_GUIDANCE)
+ScaleOption = Annotated[float, typer.Option("--scale", help="strength of the soft tokens; 1 as trained", **IN_SCALE)]
 GuidanceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--guidance-scale",
-        min=1.0,
-        max=MAX_GUIDANCE,
-        callback=number_within(1.0, MAX_GUIDANCE),
-        help="default: the papers' for the family",
-    ),
+    float | None, typer.Option("--guidance-scale", help="default: the papers' for the family", **IN_GUIDANCE)
 ]
 
 

@@ -21,6 +21,8 @@ MAX_SCALE = 1000.0
 """No strength of soft tokens is above it; far above it, a half-precision denoiser's images are not numbers."""
 MAX_GUIDANCE = 1000.0
 """No guidance that a command is given is above it; far above it, images are not numbers."""
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
+"""Lower-case letters, digits and dashes."""
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What a random generator takes."""

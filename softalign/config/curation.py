@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_NAME_CHARS, Count, Positive, Ratio, StageConfig
+from softalign.config.base import Count, Name, Positive, Ratio, StageConfig
 from softalign.config.captions import CaptionFilterConfig
 from softalign.config.model_filters import ModelFilterConfig
 
@@ -204,9 +204,7 @@ class FilterConfig(Frozen):
 class CurationConfig(StageConfig):
     """Sources -> filters -> shards."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)] = Field(
-        description="of the dataset: lower-case letters, digits and dashes"
-    )
+    name: Name = Field(description="of the dataset: lower-case letters, digits and dashes")
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] = Field(
         description="captions tables with their images, read in this order"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from softalign.artifacts import Frozen
 from softalign.config.backbone import BackboneConfig
-from softalign.config.base import MAX_NAME_CHARS
+from softalign.config.base import Name
 from softalign.config.curation import CurationConfig
 from softalign.config.encoding import EncodeConfig
 from softalign.config.evaluation import EvalConfig
@@ -44,9 +44,7 @@ class Recipe(Frozen):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)] = Field(
-        description="of the recipe, and of the adapter: lower-case letters, digits and dashes"
-    )
+    name: Name = Field(description="of the recipe, and of the adapter: lower-case letters, digits and dashes")
     curation: CurationConfig = Field(description="where images and captions come from, and which are used")
     backbone: BackboneConfig = Field(BackboneConfig(), description="the frozen model")
     encode: EncodeConfig = Field(EncodeConfig(), description="what of the encodings is stored")

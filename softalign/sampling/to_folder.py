@@ -62,11 +62,13 @@ class GenerationSettings:
         Raises:
             ConfigError: such an option is set without an adapter.
         """
-        is_set = {
-            "--unconditional-bank negative": adapter == NO_ADAPTER and self.unconditional_bank == "negative",
-            "--divide-by-guidance": adapter == NO_ADAPTER and self.divide_by_guidance,
-        }
-        for option in (name for name, is_given in is_set.items() if is_given):
+        if self.unconditional_bank == "negative":
+            option = "--unconditional-bank negative"
+        elif self.divide_by_guidance:
+            option = "--divide-by-guidance"
+        else:
+            return
+        if adapter == NO_ADAPTER:
             raise ConfigError(
                 f"{option} has no effect without an adapter.",
                 expected="an adapter, or no option of its soft tokens",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +16,11 @@ CONTROLS = ("base", "untrained")
 Measure = Literal["difference", "at_equal_adherence", "dominates", "change"]
 Direction = Literal["greater", "less", "two_sided"]
 Ratio = Annotated[float, Field(gt=-1.0, lt=1.0)]
+
+
+def repeats(values: Sequence[object]) -> bool:
+    """Return whether a list of JSON's values has one of them twice."""
+    return len({json.dumps(value, sort_keys=True) for value in values}) < len(values)
 
 
 class Hypothesis(Frozen):
@@ -47,7 +54,7 @@ class Hypothesis(Frozen):
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
         for name in ("left", "right", "tags", "guidance", "against_guidance"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
+            if repeats(getattr(self, name)):
                 raise ValueError(f"{name} names one twice")
         if both := {*self.left} & {*self.right}:
             raise ValueError(f"{', '.join(sorted(both))} is on both sides: nothing is compared with itself")

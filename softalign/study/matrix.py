@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Any, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from softalign.artifacts import Frozen
-from softalign.config.base import MAX_GUIDANCE, MAX_NAME_CHARS, Count, Seed
-from softalign.study.hypotheses import CONTROLS, Hypothesis
+from softalign.config.base import MAX_GUIDANCE, MAX_NAME_CHARS, Count, Name, Seed
+from softalign.study.hypotheses import CONTROLS, Hypothesis, repeats
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=MAX_NAME_CHARS)]
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME_CHARS)]
 Guidance = Annotated[float, Field(ge=1.0, le=MAX_GUIDANCE)]
-Seconds = Annotated[float, Field(gt=0.0, le=86_400.0)]
+MAX_SECONDS = 86_400.0
+Seconds = Annotated[float, Field(gt=0.0, le=MAX_SECONDS)]
 MAX_ARMS = 1000
 SET_BY_STUDY = {
     "train.seed": "matrix.seeds",
@@ -44,7 +44,7 @@ class StudyRecipe(Frozen):
     fields: dict[str, JsonValue] = Field({}, description="overrides of it, by path, for this study")
     seconds_per_step: Seconds = Field(description="of training, on the machine that `measured` names")
     seconds_per_image_call: Seconds = Field(description="of the denoiser for one image, when images are drawn")
-    seconds_per_stage: Annotated[float, Field(ge=0.0, le=86_400.0)] = Field(
+    seconds_per_stage: Annotated[float, Field(ge=0.0, le=MAX_SECONDS)] = Field(
         description="to start a training, or to start and score an arm's images"
     )
     measured: Annotated[str, Field(min_length=1)] = Field(description="where these numbers were measured, and how")
@@ -85,21 +85,19 @@ class Matrix(Frozen):
         number = math.prod((len(self.objectives), *(len(values) for values in self.fields.values())))
         if number > MAX_ARMS:
             raise ValueError(f"objectives and fields make {number:,} arms; a study has at most {MAX_ARMS:,}")
-        for fields in self.objectives.values():
-            _require_own(fields, SET_BY_STUDY)
-        _require_own(self.fields, SET_BY_STUDY)
+        _require_own("", chain(*self.objectives.values(), self.fields), SET_BY_STUDY)
         return self
 
 
 def _require_different(name: str, values: Sequence[object]) -> None:
-    if len({json.dumps(value, sort_keys=True) for value in values}) < len(values):
+    if repeats(values):
         raise ValueError(f"{name} names a value twice")
 
 
-def _require_own(fields: Iterable[str], set_by_study: Iterable[str]) -> None:
+def _require_own(where: str, fields: Iterable[str], set_by_study: Container[str]) -> None:
     for path in fields:
         if path in set_by_study:
-            raise ValueError(f"{path} is set by the study: by {SET_BY_STUDY[path]}")
+            raise ValueError(f"{where}{path} is set by the study: by {SET_BY_STUDY[path]}")
 
 
 class CellSet(Frozen):
@@ -172,10 +170,7 @@ class StudyFile(Frozen):
             raise ValueError("prompts names no file: it holds the character 0")
         are_free = OF_THE_PROMPTS if self.prompts is None else ()
         for name, given in self.recipes.items():
-            try:
-                _require_own(given.fields, set(SET_BY_STUDY) - {*are_free})
-            except ValueError as error:
-                raise ValueError(f"recipes.{name}.fields: {error}") from error
+            _require_own(f"recipes.{name}.fields: ", given.fields, SET_BY_STUDY.keys() - {*are_free})
         return self
 
     @model_validator(mode="after")
@@ -190,7 +185,7 @@ class StudyFile(Frozen):
 
     @model_validator(mode="after")
     def _check_hypotheses(self) -> Self:
-        if len({one.name for one in self.hypotheses}) < len(self.hypotheses):
+        if repeats([one.name for one in self.hypotheses]):
             raise ValueError("hypotheses names one twice")
         for hypothesis in self.hypotheses:
             for problem in self._problems_of(hypothesis):

@@ -11,7 +11,7 @@ from softalign.errors import ConfigError
 from softalign.store.store import Store
 from softalign.study.cells import open_cells
 from softalign.study.loading import folder_of, load_study, parse_study, study_names
-from softalign.study.matrix import arm_fields
+from softalign.study.matrix import SET_BY_STUDY, arm_fields
 from softalign.study.prompts import halves_of
 from tests.study_fakes import STUDY
 
@@ -109,6 +109,12 @@ def test_what_is_drawn_with_divided_strength_may_be_chosen_without_guidance(tmp_
     with pytest.raises(ConfigError, match="divide_by_guidance has no effect") as caught:
         open_cells(unguided, store, tmp_path, tmp_path)
     assert "divided, seed 0" in str(caught.value) and "prompts_uri" not in str(caught.value)
+
+
+def test_every_field_that_a_study_sets_is_told_by_name(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    cells = open_cells(parse_study(changed(), "a test"), store, tmp_path, tmp_path)
+    assert cells._cell_fields(cells.to_select()[0]).keys() == SET_BY_STUDY.keys()
 
 
 def test_prompts_of_one_wording_are_in_one_half(tmp_path):

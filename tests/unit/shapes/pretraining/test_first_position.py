@@ -4,23 +4,8 @@ import pytest
 import torch
 
 from softalign.shapes.pretraining.first_position import lack_of_share, measure_cross_attention
-from softalign.shapes.pretraining.networks import build_denoiser
-from softalign.shapes.pretraining.recipe import DenoiserConfig
 
-WIDTH, LENGTH = 32, 6
-
-
-@pytest.fixture
-def unet():
-    torch.manual_seed(0)
-    return build_denoiser(DenoiserConfig(widths=(32, 32)), WIDTH)
-
-
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(1)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    return draw(2, 16, 4, 4), torch.tensor([100, 800]), draw(2, LENGTH, WIDTH)
+LENGTH = 6
 
 
 def test_the_measuring_processor_computes_what_diffusers_does(unet, inputs):

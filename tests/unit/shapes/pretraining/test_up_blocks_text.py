@@ -16,19 +16,6 @@ SOME = torch.tensor([True, False])
 
 
 @pytest.fixture
-def unet():
-    torch.manual_seed(0)
-    return build_denoiser(DenoiserConfig(widths=(32, 32)), WIDTH)
-
-
-@pytest.fixture
-def inputs():
-    generator = torch.Generator().manual_seed(1)
-    draw = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    return draw(2, 16, 4, 4), torch.tensor([100, 800]), draw(2, LENGTH, WIDTH)
-
-
-@pytest.fixture
 def empty():
     return torch.randn(LENGTH, WIDTH, generator=torch.Generator().manual_seed(2))
 
